@@ -1,0 +1,50 @@
+"""What a trainer yields: one epoch as plain numbers, and its form in a database."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One pass over the training images and what was measured after it.
+
+    Attributes:
+        number: counts from 1.
+        train_loss: mean cross-entropy over a fixed sample of the training images, as many as
+            there are validation images, without dropout or augmentation.
+        train_accuracy: share of that sample classified correctly, 0 to 1.
+        validation_loss: mean cross-entropy over the validation images.
+        validation_accuracy: share of the validation images classified correctly, 0 to 1.
+        learning_rate: that of the epoch's last step.
+        seconds: time of the epoch, validation included.
+        images_per_second: training images over the time of the training steps alone.
+        weights_hash: SHA-256 of all weights and buffers after the epoch, hexadecimal.
+        diverged: the loss was no finite number; training ends here.
+    """
+
+    number: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    weights_hash: str
+    diverged: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict for JSON, in which a number that is not finite is None."""
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Epoch:
+        """The epoch that `to_dict` wrote; None becomes NaN."""
+        return cls(**{key: math.nan if value is None else value for key, value in stored.items()})

@@ -1,0 +1,1 @@
+"""The optuna wing: sampling, pruning, workers and budgets. Knows nothing of torch."""
