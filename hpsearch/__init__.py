@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Epoch": "hpsearch.epoch",
     "TrainConfig": "hpsearch.config",
-    "configure": "hpsearch.space",
+    "configure": "hpsearch.space_table",
     "dataset": "hpsearch.extensions",
     "load_split": "hpsearch.training.data",
     "model": "hpsearch.extensions",
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from hpsearch.epoch import Epoch
     from hpsearch.extensions import dataset, model, optimizer, option, schedule
     from hpsearch.run import run_study
-    from hpsearch.space import configure
+    from hpsearch.space_table import configure
     from hpsearch.training.data import load_split
     from hpsearch.training.trainer import train
 

@@ -261,7 +261,10 @@ BUILT_IN = Catalog(
         ),
         Component(kind="optimizer", name="adam", help="Adam", options=(_learning_rate(1e-3), *_BETAS, _weight_decay(0.0))),
         Component(
-            kind="optimizer", name="adamw", help="Adam with decoupled weight decay", options=(_learning_rate(1e-3), *_BETAS, _weight_decay(1e-2))
+            kind="optimizer",
+            name="adamw",
+            help="Adam with decoupled weight decay",
+            options=(_learning_rate(1e-3), *_BETAS, _weight_decay(1e-2)),
         ),
         Component(
             kind="optimizer",
@@ -274,7 +277,9 @@ BUILT_IN = Catalog(
                 _weight_decay(0.0),
             ),
         ),
-        Component(kind="optimizer", name="nadam", help="Adam with Nesterov momentum", options=(_learning_rate(2e-3), *_BETAS, _weight_decay(0.0))),
+        Component(
+            kind="optimizer", name="nadam", help="Adam with Nesterov momentum", options=(_learning_rate(2e-3), *_BETAS, _weight_decay(0.0))
+        ),
         Component(kind="schedule", name="constant", help="the learning rate stays"),
         Component(
             kind="schedule",
@@ -302,6 +307,10 @@ BUILT_IN = Catalog(
         Component(kind="dataset", name="kmnist", help="Kuzushiji characters, 28×28 grey, 10 classes"),
     )
 )
+
+
+DATASET_IMAGES: Mapping[str, int] = {"fashion-mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}
+"""Training images of the built-in data sets, so that a study file can be checked without them."""
 
 
 def trainer_option(name: str) -> Option | None:

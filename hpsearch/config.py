@@ -15,6 +15,7 @@ from hpsearch.components import (
     SELECTORS,
     TRAINER_OPTIONS,
     Catalog,
+    Component,
     ComponentFile,
     Option,
     Owner,
@@ -73,13 +74,12 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> TrainConfig:
         """The config that `to_dict` wrote."""
-        chosen = {
-            kind: Chosen(name=stored[kind]["name"], options={k: v for k, v in stored[kind].items() if k != "name"})
-            for kind in SELECTORS
+        chosen: dict[str, Chosen] = {
+            kind: Chosen(name=stored[kind]["name"], options={k: v for k, v in stored[kind].items() if k != "name"}) for kind in SELECTORS
         }
         files = tuple(ComponentFile(path=Path(file["path"]), sha256=file["sha256"]) for file in stored["component_files"])
-        trainer = {option.name: option.coerce(stored[option.name]) for option in TRAINER_OPTIONS}
-        return cls(**chosen, **trainer, seed=stored["seed"], component_files=files)  # type: ignore[arg-type]  # the trainer's options, typed by their table
+        fields: dict[str, Any] = {**chosen, **{option.name: option.coerce(stored[option.name]) for option in TRAINER_OPTIONS}}
+        return cls(**fields, seed=stored["seed"], component_files=files)
 
     @property
     def digest(self) -> str:
@@ -104,18 +104,13 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
     for (owner, name), value in settings.items():
         given[owner][name] = value
     names = {kind: str(given["trainer"].pop(kind, DEFAULT_COMPONENTS[kind])) for kind in SELECTORS}
-    components = {kind: catalog.get(kind, names[kind]) for kind in SELECTORS}
-    chosen = {
-        kind: Chosen(name=names[kind], options=complete(names[kind], components[kind].options, given[kind]))
-        for kind in SELECTORS
+    components: dict[str, Component] = {kind: catalog.get(kind, names[kind]) for kind in SELECTORS}
+    chosen: dict[str, Chosen] = {
+        kind: Chosen(name=names[kind], options=complete(names[kind], components[kind].options, given[kind])) for kind in SELECTORS
     }
     files = {component.file.path: component.file for component in components.values() if component.file is not None}
-    return TrainConfig(
-        **chosen,
-        **complete("the trainer", TRAINER_OPTIONS, given["trainer"]),  # type: ignore[arg-type]  # typed by their table
-        seed=seed,
-        component_files=tuple(files.values()),
-    )
+    fields: dict[str, Any] = {**chosen, **complete("the trainer", TRAINER_OPTIONS, given["trainer"])}
+    return TrainConfig(**fields, seed=seed, component_files=tuple(files.values()))
 
 
 def complete(owner: str, options: tuple[Option, ...], given: Mapping[str, Scalar]) -> dict[str, Scalar]:

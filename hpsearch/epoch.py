@@ -39,12 +39,10 @@ class Epoch:
 
     def to_dict(self) -> dict[str, Any]:
         """A dict for JSON, in which a number that is not finite is None."""
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(self).items()
-        }
+        return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Epoch:
         """The epoch that `to_dict` wrote; None becomes NaN."""
-        return cls(**{key: math.nan if value is None else value for key, value in stored.items()})
+        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in stored.items()}
+        return cls(**values)

@@ -103,7 +103,9 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     try:
         source = path.read_bytes()
     except OSError as error:
-        raise ComponentError(f"component file {show(str(path))} cannot be read: {error.strerror}", hint="`use` holds paths relative to the study file.") from error
+        raise ComponentError(
+            f"component file {show(str(path))} cannot be read: {error.strerror}", hint="`use` holds paths relative to the study file."
+        ) from error
     file = ComponentFile(path=path, sha256=hashlib.sha256(source).hexdigest())
     module = ModuleType(f"hpsearch_component_{path.stem}_{file.sha256[:12]}")
     module.__file__ = str(path)
@@ -116,13 +118,15 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     except ComponentError:
         raise
     except (Exception, SystemExit) as error:
-        raise ComponentError(f"component file {show(str(path))} does not import: {type(error).__name__}: {error}", hint=_line_of(error, path)) from error
+        raise ComponentError(
+            f"component file {show(str(path))} does not import: {type(error).__name__}: {error}", hint=_line_of(error, path)
+        ) from error
     finally:
         _loading = None
     if not found:
         raise ComponentError(
             f"component file {show(str(path))} registers nothing",
-            hint="Decorate a function or class with @hpsearch.model(\"name\"), .optimizer, .schedule or .dataset.",
+            hint='Decorate a function or class with @hpsearch.model("name"), .optimizer, .schedule or .dataset.',
         )
     BUILT_IN.extended(found)  # refuses a name twice within the file, or a built-in one
     _registered.update({component.name: component for component in found})

@@ -1,0 +1,96 @@
+"""The one class that owns every path: what lies where below the folder of runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpsearch.components import show
+from hpsearch.errors import StudyFileError
+
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+DEFAULT_RUNS = Path("runs")
+
+
+def check_study_name(name: str) -> str:
+    """The name, if a study can have it: it becomes a folder's name, so nothing in it may lead elsewhere.
+
+    Raises:
+        StudyFileError: it is empty, too long or holds other characters than letters, digits, '-' and '_'.
+    """
+    if not STUDY_NAME.fullmatch(name):
+        raise StudyFileError(
+            f"name: must be 1 to 80 letters, digits, '-' or '_', beginning with a letter or digit, but got {show(name)}",
+            hint="It names a folder as well as a study.",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The folder of runs; `runs/` by default. Nothing is created here."""
+
+    root: Path = DEFAULT_RUNS
+
+    @property
+    def database(self) -> Path:
+        """The default SQLite database."""
+        return self.root / "hpsearch.db"
+
+    def study(self, name: str) -> StudyPaths:
+        """The paths of one study.
+
+        Raises:
+            StudyFileError: a name that would leave the folder.
+        """
+        return StudyPaths(self.root / check_study_name(name))
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """The folder of one study."""
+
+    folder: Path
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the workers' logs."""
+        return self.folder / "logs"
+
+    def log(self, worker: str) -> Path:
+        """The log of one worker."""
+        return self.logs / f"{worker}.log"
+
+    def trial(self, number: int) -> TrialPaths:
+        """The paths of one trial."""
+        return TrialPaths(self.folder / "trials" / f"{number:05d}")
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """The folder of one trial."""
+
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training goes on from."""
+        return self.folder / "checkpoint"
+
+    @property
+    def predictions(self) -> Path:
+        """The predicted class and confidence of every validation image, after the last epoch."""
+        return self.folder / "predictions.npz"
+
+
+def lock_folder(database: Path) -> Path:
+    """The folder of a SQLite database's locks: beside the file, since two folders of runs may share it."""
+    return database.with_name(f"{database.name}.locks")
+
+
+def bundled_studies() -> Path:
+    """The folder of the study files that come with hpsearch: in the wheel, or in the checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "studies"
+    return inside if inside.is_dir() else package.parent / "studies"

@@ -1,0 +1,389 @@
+"""Open a storage from a URL, and name what hpsearch keeps in it: the one place that knows the attributes' keys.
+
+Everything stays plain Optuna. What is written is read back here as typed rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage, get_storage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from hpsearch.components import Scalar, show
+from hpsearch.config import TrainConfig
+from hpsearch.epoch import Epoch
+from hpsearch.errors import StorageError, StudyNotFoundError, did_you_mean
+from hpsearch.paths import RunPaths
+
+STORAGE_VARIABLE = "OPTUNA_STORAGE"
+METRIC = "val_accuracy"
+LOCK_WAIT = 60.0
+"""Seconds to wait for a SQLite database that another process has locked."""
+SQLITE_HEADER = b"SQLite format 3\0"
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class StudyKey:
+    """The user attributes of a study."""
+
+    FILE = "hpsearch:study_file"
+    COMPARABLE = "hpsearch:comparable"
+    SPLIT = "hpsearch:split_hash"
+    SPENT = "hpsearch:seconds_spent:"
+    """And the id of a run."""
+
+
+class TrialKey:
+    """The user attributes of a trial; those without the prefix are numbers for the dashboard's columns."""
+
+    PARAMETERS = "parameters"
+    FLOPS = "flops"
+    SECONDS = "seconds"
+    TRAIN_ACCURACY = "train_accuracy"
+    GAP = "gap"
+    EPOCHS_DONE = "epochs_done"
+    ORIGIN = "hpsearch:origin"
+    RUN = "hpsearch:run"
+    EPOCHS = "hpsearch:epochs"
+    ATTEMPTS = "hpsearch:attempts"
+    END = "hpsearch:end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """A stored trial.
+
+    Attributes:
+        state: Optuna's, in lower case: `complete`, `pruned`, `fail`, `running`, `waiting`.
+        value: validation accuracy of the last epoch, 0 to 1; None if there is none.
+        params: what was sampled; fixed values are in `config` only.
+        origin: `baseline`, `by hand`, or empty for a sampled one.
+        seconds: over all epochs.
+        end: why it ended: `reason`, `traceback`, `diverged`.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    params: Mapping[str, Scalar]
+    config: TrainConfig | None
+    run: Mapping[str, Any]
+    epochs: tuple[Epoch, ...]
+    origin: str
+    parameters: int | None
+    flops: int | None
+    attempts: tuple[Mapping[str, Any], ...]
+    end: Mapping[str, Any]
+    started: datetime | None
+    finished: datetime | None
+
+    @property
+    def model(self) -> str:
+        """The model's name; empty before anything was sampled."""
+        return self.config.model.name if self.config else str(self.params.get("model", ""))
+
+    @property
+    def seconds(self) -> float:
+        """Time of all epochs."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing will be added to it."""
+        return self.state in ("complete", "pruned", "fail")
+
+
+class Store:
+    """An Optuna storage that hpsearch supports, and its studies.
+
+    Attributes:
+        url: as given, with its password: never print it, print `str(store)`.
+    """
+
+    def __init__(self, url: str, parsed: URL, storage: optuna.storages.BaseStorage, rdb: RDBStorage) -> None:
+        self.url = url
+        self.parsed = parsed
+        self.storage = storage
+        self.rdb = rdb
+
+    def __str__(self) -> str:
+        return self.parsed.render_as_string(hide_password=True)
+
+    @property
+    def database(self) -> Path:
+        """The file of a SQLite database, absolute."""
+        return Path(str(self.parsed.database)).absolute()
+
+    def names(self) -> list[str]:
+        """The names of all studies."""
+        return [study.study_name for study in self.storage.get_all_studies()]
+
+    def load(self, name: str, *, sampler: Any = None, pruner: Any = None) -> optuna.Study:
+        """The study of that name.
+
+        Raises:
+            StudyNotFoundError: there is none.
+        """
+        try:
+            return optuna.load_study(study_name=name, storage=self.storage, sampler=sampler, pruner=pruner)
+        except KeyError as error:
+            known = self.names()
+            hint = did_you_mean(name, known) if known else "`hpsearch run` with a study file makes one."
+            raise StudyNotFoundError(f"no study {show(name)} in {self}", hint=hint) from error
+
+    def create(self, name: str) -> optuna.Study:
+        """A new, empty study that maximises validation accuracy; the caller holds the lock of creation."""
+        study = optuna.create_study(study_name=name, storage=self.storage, direction="maximize")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([METRIC])
+        return study
+
+    def delete(self, name: str) -> None:
+        """Delete a study and all its trials."""
+        optuna.delete_study(study_name=name, storage=self.storage)
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        self.storage.remove_session()
+        self.rdb.engine.dispose()
+
+
+def storage_url(option: str | None, paths: RunPaths) -> str:
+    """The URL of the storage: the option, `$OPTUNA_STORAGE`, or the SQLite file in the folder of runs."""
+    return option or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{paths.database}"
+
+
+def open_store(url: str, *, create: bool) -> Store:
+    """Open a storage.
+
+    Args:
+        create: whether a SQLite database that does not exist is made.
+
+    Raises:
+        StorageError: a URL of another kind, a folder that cannot be written, a file that is no such database.
+        StudyNotFoundError: the database does not exist and is not to be made.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        _check_sqlite(Path(str(parsed.database)), create=create)
+        engine_options: dict[str, Any] = {"connect_args": {"timeout": LOCK_WAIT}}
+    else:
+        engine_options = {"pool_pre_ping": True}
+    shown = parsed.render_as_string(hide_password=True)
+    try:
+        rdb = RDBStorage(url, engine_kwargs=engine_options)
+        if parsed.get_backend_name() == "sqlite":
+            _let_readers_in(rdb)
+    except RuntimeError as error:
+        raise StorageError(
+            f"{shown} holds the tables of another Optuna: {error}",
+            hint="Copy the database first; then `optuna storage upgrade --storage URL` brings it up to date.",
+        ) from error
+    except ImportError as error:
+        raise StorageError(f"{shown} needs a driver: {error}", hint="pip install 'psycopg[binary]'") from error
+    except SQLAlchemyError as error:
+        raise StorageError(f"cannot use {shown}: {_cause(error)}", hint="Is it reachable, and may this user write to it?") from error
+    # get_storage wraps the database in Optuna's cache of finished trials.
+    return Store(url, parsed, get_storage(rdb), rdb)
+
+
+def _parse(url: str) -> URL:
+    kinds = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StorageError(f"a storage URL must be {kinds}, but got {show(url.split('@')[-1])}") from error
+    shown = parsed.render_as_string(hide_password=True)
+    if parsed.drivername not in ("sqlite", "postgresql+psycopg", "postgresql"):
+        raise StorageError(
+            f"a storage URL must be {kinds}, but got {show(shown)}",
+            hint="These two have locks that die with their holder, which is how a dead worker is told from a slow one.",
+        )
+    if parsed.drivername == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StorageError(f"a SQLite storage must be a file, but got {show(shown)}", hint="For example sqlite:///runs/hpsearch.db")
+    return parsed
+
+
+def _check_sqlite(database: Path, *, create: bool) -> None:
+    """Refuse a file that is not an Optuna database, before SQLAlchemy would write to it."""
+    try:
+        if not database.exists():
+            if not create:
+                raise StudyNotFoundError(f"there is no database {database}", hint="`hpsearch run` with a study file makes one.")
+            database.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(database.parent, os.W_OK):
+                raise StorageError(f"the folder of {database} cannot be written to", hint="Choose another with --storage or --runs.")
+            return
+        with database.open("rb") as file:
+            header = file.read(len(SQLITE_HEADER))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StorageError(f"cannot use the database {show(str(database))}: {reason}") from error
+    if header != SQLITE_HEADER:
+        found = "is empty" if not header else "is no SQLite database"
+        raise StorageError(f"{database} {found}", hint="Move it away, or choose another file with --storage.")
+    if not os.access(database, os.W_OK):
+        raise StorageError(f"{database} cannot be written to", hint="Choose another with --storage or --runs.")
+    try:
+        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=LOCK_WAIT)
+        try:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise StorageError(f"{database} is damaged: {error}", hint="Restore it from a copy; hpsearch has not touched it.") from error
+    if tables and "studies" not in tables:
+        raise StorageError(
+            f"{database} belongs to another program (tables {', '.join(sorted(tables)[:4])})", hint="Choose another with --storage."
+        )
+
+
+def _let_readers_in(rdb: RDBStorage) -> None:
+    """Write-ahead logging: a dashboard that reads never makes a worker wait."""
+    with rdb.engine.connect() as connection:
+        connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    origin = getattr(error, "orig", None)
+    return str(origin or error).strip().splitlines()[0]
+
+
+# Rows
+
+
+def read_trials(study: optuna.Study) -> list[TrialRow]:
+    """All trials of a study, by number."""
+    return [trial_row(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def trial_row(trial: FrozenTrial) -> TrialRow:
+    """A stored trial as a typed row; one that hpsearch did not write has gaps."""
+    attrs = trial.user_attrs
+    run = attrs.get(TrialKey.RUN, {})
+    finite = trial.values is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return TrialRow(
+        number=trial.number,
+        state=trial.state.name.lower(),
+        value=trial.value if finite else None,
+        params=trial.params or trial.system_attrs.get("fixed_params", {}),
+        config=TrainConfig.from_dict(run["config"]) if "config" in run else None,
+        run=run,
+        epochs=tuple(Epoch.from_dict(stored) for stored in attrs.get(TrialKey.EPOCHS, [])),
+        origin=attrs.get(TrialKey.ORIGIN, ""),
+        parameters=attrs.get(TrialKey.PARAMETERS),
+        flops=attrs.get(TrialKey.FLOPS),
+        attempts=tuple(attrs.get(TrialKey.ATTEMPTS, [])),
+        end=attrs.get(TrialKey.END, {}),
+        started=trial.datetime_start,
+        finished=trial.datetime_complete,
+    )
+
+
+def write_attempt(trial: optuna.Trial, *, worker: str, at: float) -> int:
+    """Note that a worker takes up the trial; returns how many have, this one included."""
+    attempts = [*trial.user_attrs.get(TrialKey.ATTEMPTS, []), {"worker": worker, "at": at}]
+    trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
+    return len(attempts)
+
+
+def write_run(trial: optuna.Trial, config: TrainConfig, *, parameters: int, flops: int, facts: Mapping[str, Any]) -> None:
+    """Note what is needed to repeat the trial, and what it costs."""
+    run = {"config": config.to_dict(), "digest": config.digest, **facts}
+    # A continued trial finds the same there, unless it goes on elsewhere.
+    if trial.user_attrs.get(TrialKey.RUN) != json.loads(json.dumps(run)):
+        trial.set_user_attr(TrialKey.RUN, run)
+        trial.set_user_attr(TrialKey.PARAMETERS, parameters)
+        trial.set_user_attr(TrialKey.FLOPS, flops)
+
+
+def stored_epochs(trial: optuna.Trial) -> list[Epoch]:
+    """The epochs that a trial has on record."""
+    return [Epoch.from_dict(stored) for stored in trial.user_attrs.get(TrialKey.EPOCHS, [])]
+
+
+def write_epochs(trial: optuna.Trial, epochs: Sequence[Epoch]) -> None:
+    """Put a trial's epochs on record."""
+    trial.set_user_attr(TrialKey.EPOCHS, [epoch.to_dict() for epoch in epochs])
+
+
+def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, Any]) -> None:
+    """Note how a trial ended; it must still be running, a finished one is read-only."""
+    if epochs:
+        last = epochs[-1]
+        trial.set_user_attr(TrialKey.EPOCHS_DONE, last.number)
+        trial.set_user_attr(TrialKey.SECONDS, round(sum(epoch.seconds for epoch in epochs), 2))
+        trial.set_user_attr(TrialKey.TRAIN_ACCURACY, last.train_accuracy)
+        trial.set_user_attr(TrialKey.GAP, round(last.train_accuracy - last.validation_accuracy, 6))
+    if end:
+        trial.set_user_attr(TrialKey.END, dict(end))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """What a study was made with.
+
+    Attributes:
+        text, path: the study file as it was last run.
+        comparable: what all its trials share.
+        split_hash: of the train/validation split; None before the first trial.
+        seconds_spent: over all its runs.
+    """
+
+    name: str
+    text: str
+    path: Path
+    comparable: Mapping[str, Any]
+    split_hash: str | None
+    seconds_spent: float
+
+
+def read_study(study: optuna.Study) -> StudyRow:
+    """What a study was made with.
+
+    Raises:
+        StudyNotFoundError: it was not made by hpsearch.
+    """
+    attrs = study.user_attrs
+    if StudyKey.FILE not in attrs:
+        raise StudyNotFoundError(f"the study '{study.study_name}' was not made by hpsearch", hint="Give the study file another name.")
+    return StudyRow(
+        name=study.study_name,
+        text=attrs[StudyKey.FILE]["text"],
+        path=Path(attrs[StudyKey.FILE]["path"]),
+        comparable=attrs[StudyKey.COMPARABLE],
+        split_hash=attrs.get(StudyKey.SPLIT),
+        seconds_spent=sum(value for key, value in attrs.items() if key.startswith(StudyKey.SPENT)),
+    )
+
+
+def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mapping[str, Any]) -> None:
+    """Note what a study is made with."""
+    study.set_user_attr(StudyKey.FILE, {"text": text, "path": str(path)})
+    study.set_user_attr(StudyKey.COMPARABLE, dict(comparable))
+
+
+def write_split(study: optuna.Study, split_hash: str) -> None:
+    """Note the split that the study's trials are measured on."""
+    study.set_user_attr(StudyKey.SPLIT, split_hash)
+
+
+def write_spent(study: optuna.Study, run: str, seconds: float) -> None:
+    """Note how long a run has lasted so far."""
+    study.set_user_attr(f"{StudyKey.SPENT}{run}", round(seconds, 1))
