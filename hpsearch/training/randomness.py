@@ -1,0 +1,42 @@
+"""Where a run's randomness comes from: seeds derived by name, and global generators lent for a while."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy
+import torch
+
+
+def derive(seed: int, *names: str | int) -> int:
+    """A seed of 63 bits for one purpose, from the run's seed; other names give unrelated seeds."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """A generator on the CPU for one purpose, so that every device draws the same."""
+    return torch.Generator().manual_seed(derive(seed, *names))
+
+
+@contextmanager
+def seeded(seed: int, *names: str | int, device: torch.device) -> Iterator[None]:
+    """Seed torch's, numpy's and Python's global generators, and give them back as they were.
+
+    A model may draw from any of them. Giving them back keeps two runs that take turns, and the
+    caller's own draws between two epochs, from disturbing one another.
+    """
+    value = derive(seed, *names)
+    python, legacy = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(value)
+        random.seed(value)
+        numpy.random.seed(value % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            numpy.random.set_state(legacy)
