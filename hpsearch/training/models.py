@@ -1,0 +1,154 @@
+"""The built-in models, CNN and LeNet-5, as flat sequences of named layers.
+
+Their options and defaults are declared in `hpsearch.components`; a user's models come from `hpsearch.extensions`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpsearch.errors import ConfigError
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+POOLINGS: Mapping[str, Callable[[int], nn.Module]] = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+
+LENET5_MAPS = (6, 16, 120)
+LENET5_DENSE = 84
+LENET5_KERNEL = 5
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask costs a third of torch's on a CPU: its numbers have 16 bits, not 53.
+
+    Every input is kept with probability `kept / 65536` and then divided by exactly that, so the
+    expected output is the input. The mask follows torch's global generator.
+
+    Args:
+        p: probability of zeroing an input, rounded to a multiple of 1/65536; 0 <= p < 1.
+    """
+
+    LEVELS = 2**16
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        # At least one level, or the scale would be infinite.
+        self.kept = max(1, round((1 - p) * self.LEVELS))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The inputs in evaluation; in training, some zeroed and the others scaled up."""
+        if not self.training or self.kept == self.LEVELS:
+            return inputs
+        if inputs.device.type != "cpu":
+            return functional.dropout(inputs, self.p)
+        number = inputs.numel()
+        # One 64-bit draw serves four inputs.
+        draws = torch.empty((number + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        levels = draws.view(torch.int16)[:number].view(inputs.shape)
+        mask = (levels < self.kept - self.LEVELS // 2).to(inputs.dtype).mul_(self.LEVELS / self.kept)
+        return inputs * mask
+
+    def extra_repr(self) -> str:
+        """The probability, for print."""
+        return f"p={self.p}"
+
+
+def cnn(
+    *,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    filters1: int,
+    filters2: int,
+    dense: int,
+    kernel_size: int,
+    batch_norm: bool,
+    dropout: float,
+    activation: str,
+) -> nn.Sequential:
+    """Two convolutions and a dense layer: float32 [N, C, H, W] to logits [N, classes].
+
+    The maxima of a pooling go through the activation after it: of ReLU and of every other that
+    rises monotonically the result is the same, for a quarter of the work.
+
+    Raises:
+        ConfigError: nothing would be left of the image before the dense layer.
+    """
+    channels, height, width = input_shape
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, filters in enumerate((filters1, filters2), start=1):
+        layers[f"conv{number}"] = nn.Conv2d(channels, filters, kernel_size, bias=not batch_norm)
+        layers[f"pool{number}"] = nn.MaxPool2d(2)
+        if batch_norm:
+            layers[f"norm{number}"] = nn.BatchNorm2d(filters)
+        layers[f"activation{number}"] = ACTIVATIONS[activation]()
+        channels, height, width = filters, (height - kernel_size + 1) // 2, (width - kernel_size + 1) // 2
+        _require_image("cnn", input_shape, height, width, f"kernel_size {kernel_size}")
+    layers["flatten"] = nn.Flatten()
+    layers["dropout"] = Dropout(dropout)
+    layers["dense"] = nn.Linear(channels * height * width, dense)
+    layers["activation3"] = ACTIVATIONS[activation]()
+    layers["logits"] = nn.Linear(dense, classes)
+    return _channels_last(layers)
+
+
+def lenet5(
+    *, input_shape: tuple[int, int, int], classes: int, activation: str, pooling: str, batch_norm: bool, dropout: float
+) -> nn.Sequential:
+    """LeNet-5 (LeCun et al. 1998, figure 2) with C5 as a convolution: float32 [N, C, H, W] to logits [N, classes].
+
+    C1 is padded by 2, which makes 28×28 images the 32×32 of the paper; C3 sees all maps of S2, and
+    the output is a plain dense layer. Maxima are taken before the activation, averages after it.
+
+    Raises:
+        ConfigError: nothing would be left of the image before F6.
+    """
+    channels, height, width = input_shape
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, maps, padding in ((1, LENET5_MAPS[0], 2), (3, LENET5_MAPS[1], 0), (5, LENET5_MAPS[2], 0)):
+        layers[f"c{number}"] = nn.Conv2d(channels, maps, LENET5_KERNEL, padding=padding, bias=not batch_norm)
+        pooled = number < 5
+        if pooled and pooling == "max":
+            layers[f"s{number + 1}"] = POOLINGS[pooling](2)
+        if batch_norm:
+            layers[f"norm{number}"] = nn.BatchNorm2d(maps)
+        layers[f"activation{number}"] = ACTIVATIONS[activation]()
+        if pooled and pooling != "max":
+            layers[f"s{number + 1}"] = POOLINGS[pooling](2)
+        shrink = LENET5_KERNEL - 1 - 2 * padding
+        channels, height, width = maps, height - shrink, width - shrink
+        if pooled:
+            height, width = height // 2, width // 2
+        _require_image("lenet5", input_shape, height, width, f"kernels of {LENET5_KERNEL}")
+    layers["flatten"] = nn.Flatten()
+    layers["dropout"] = Dropout(dropout)
+    layers["f6"] = nn.Linear(channels * height * width, LENET5_DENSE)
+    layers["activation6"] = ACTIVATIONS[activation]()
+    layers["logits"] = nn.Linear(LENET5_DENSE, classes)
+    return _channels_last(layers)
+
+
+def _require_image(model: str, input_shape: tuple[int, int, int], height: int, width: int, kernels: str) -> None:
+    if height < 1 or width < 1:
+        raise ConfigError(
+            f"{model} with {kernels} needs larger images than {input_shape[1]}×{input_shape[2]}: a layer would have no output",
+            hint="Take a smaller kernel, another model, or larger images.",
+        )
+
+
+def _channels_last(layers: OrderedDict[str, nn.Module]) -> nn.Sequential:
+    # On a CPU the convolutions are a quarter faster in this order of memory.
+    return nn.Sequential(layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's overloads omit it
