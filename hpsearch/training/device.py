@@ -1,0 +1,52 @@
+"""Which device a run computes on, and torch's settings that make it repeat there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from hpsearch.errors import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes the first CUDA device if there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    available = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or (":" in name and not index.isdecimal()):
+        raise ConfigError(f"the device must be auto, cpu, cuda or cuda:N, but got '{name}'")
+    number = int(index or 0)
+    if number >= available:
+        found = f"torch sees {available} CUDA device{'' if available == 1 else 's'}"
+        raise ConfigError(f"the device '{name}' is not available: {found}", hint="Take --device cpu, or look at `nvidia-smi` and CUDA_VISIBLE_DEVICES.")
+    return torch.device("cuda", number)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Have CUDA take algorithms whose results repeat; on a CPU they do anyway, for one number of threads."""
+    if device.type != "cuda":
+        yield
+        return
+    # cuBLAS reads it when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    # An operation without such an algorithm is announced by torch's own warning.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
