@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 EVALUATION_BATCH = 500
-"""Images at once; the activations of more do not stay in a CPU's cache, and on a GPU this is enough."""
+"""Images at once; more gain nothing on a CPU and cost memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,72 @@
+"""Pictures of training images, to see what a data set holds before tuning on it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from hpsearch.errors import DataError
+from hpsearch.training.data import load_training_images
+from hpsearch.training.randomness import generator
+from hpsearch.training.sources import Images
+
+ZOOM = 3
+"""Screen pixels a pixel: 28×28 images are stamps otherwise."""
+
+CAPTION = 14
+"""Height of a class name under its image, in pixels; Pillow's own font is 11 high."""
+
+MARGIN = 6
+
+
+def sample_grid(data: Images, *, rows: int = 5, columns: int = 8, seed: int = 0) -> bytes:
+    """A PNG of images drawn at random, each with the name of its class.
+
+    Raises:
+        DataError: the images have another number of channels than 1 or 3.
+    """
+    number = min(rows * columns, len(data.labels))
+    chosen = torch.randperm(len(data.labels), generator=generator(seed, "sample grid"))[:number].tolist()
+    _, _, height, width = data.images.shape
+    cell_width = width * ZOOM + MARGIN
+    cell_height = height * ZOOM + CAPTION + MARGIN
+    canvas = Image.new("RGB", (columns * cell_width + MARGIN, -(-number // columns) * cell_height + MARGIN), "white")
+    pen = ImageDraw.Draw(canvas)
+    for place, index in enumerate(chosen):
+        left = MARGIN + place % columns * cell_width
+        top = MARGIN + place // columns * cell_height
+        canvas.paste(_picture(data.images[index]), (left, top))
+        pen.text((left, top + height * ZOOM + 1), _shortened(pen, data.classes[int(data.labels[index])], width * ZOOM), fill="black")
+    content = io.BytesIO()
+    canvas.save(content, format="PNG")
+    return content.getvalue()
+
+
+def training_image(dataset: str, index: int, *, folder: Path | None = None) -> tuple[Tensor, str]:
+    """One training image, uint8 [C, H, W], and the name of its class.
+
+    Raises:
+        DataError: there is no image of that index, or the data set is missing or damaged.
+    """
+    data = load_training_images(dataset, folder=folder)
+    if not 0 <= index < len(data.labels):
+        raise DataError(f"the index of a training image of '{dataset}' must lie from 0 to {len(data.labels) - 1}, but got {index}")
+    return data.images[index], data.classes[int(data.labels[index])]
+
+
+def _picture(image: Tensor) -> Image.Image:
+    channels, height, width = image.shape
+    if channels not in (1, 3):
+        raise DataError(f"a picture can be made of images with 1 or 3 channels, but these have {channels}")
+    made = Image.fromarray(image[0].numpy() if channels == 1 else image.permute(1, 2, 0).contiguous().numpy())
+    return made.resize((width * ZOOM, height * ZOOM), Image.Resampling.NEAREST)
+
+
+def _shortened(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    while pen.textlength(text) > width and len(text) > 1:
+        text = text[:-2] + "."
+    return text
