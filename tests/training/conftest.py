@@ -1,0 +1,60 @@
+"""The real Fashion-MNIST and small runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpsearch import extensions
+from hpsearch.components import Scalar
+from hpsearch.config import TrainConfig, resolve
+from hpsearch.training import files
+from hpsearch.training.data import Split, split_of
+from hpsearch.training.sources import Images, read_images
+
+Configure = Callable[..., TrainConfig]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_components_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(extensions, "_registered", dict(extensions._registered))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    return files.prepare("fashion-mnist").absolute()
+
+
+@pytest.fixture(scope="session")
+def fashion(data_root: Path) -> Images:
+    return read_images("fashion-mnist", train=True, folder=data_root)
+
+
+@pytest.fixture(scope="session")
+def small(fashion: Images) -> Split:
+    """500 images to train on and 200 to validate."""
+    return split_of(fashion, validation_images=200, seed=5, train_images=500)
+
+
+@pytest.fixture
+def configure() -> Configure:
+    """A config by keywords: `configure(model="lenet5", model_dropout=0.1, optimizer_lr=0.2, epochs=2)`."""
+
+    def make(*, seed: int = 3, **values: Scalar) -> TrainConfig:
+        settings: dict[tuple[str, str], Scalar] = {}
+        for key, value in values.items():
+            owner, _, name = key.partition("_")
+            inner = owner in ("model", "optimizer", "schedule") and name
+            settings[(owner, name) if inner else ("trainer", key)] = value
+        return resolve(settings, catalog=extensions.current_catalog(), seed=seed)  # type: ignore[arg-type]
+
+    return make
