@@ -94,10 +94,12 @@ class Space:
         settings = {(self[name].owner, self[name].option): value for name, value in values.items()}
         return resolve(settings, catalog=self.catalog, seed=seed)
 
-    def complete(self, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """The point of the space in which what `given` leaves out has its default.
+    def complete(self, given: Mapping[str, Scalar], *, start: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
+        """The point of the space in which what `given` leaves out is as in `start`, or has its default.
 
-        A key of `given` is a parameter's name (`sgd.lr`) or its option's (`lr`).
+        Args:
+            given: by a parameter's name (`sgd.lr`) or its option's (`lr`).
+            start: by parameters' names; those that do not exist at this point are left out.
 
         Raises:
             ConfigError: an unknown key, one that does not exist at this point, or a value outside its range.
@@ -110,7 +112,8 @@ class Space:
             key = next((key for key in (parameter.name, parameter.option) if key in given), None)
             if key is not None and used.setdefault(key, parameter.name) != parameter.name:
                 raise ConfigError(f"'{key}' could be {used[key]} or {parameter.name}", hint="Write the whole name.")
-            values[parameter.name] = self._value(parameter, given.get(key) if key is not None else None, values)
+            value = given[key] if key is not None else (start or {}).get(parameter.name)
+            values[parameter.name] = self._value(parameter, value, values)
         for key in given:
             if key not in used:
                 self._explain_unused(key)

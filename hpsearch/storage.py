@@ -38,6 +38,10 @@ SQLITE_HEADER = b"SQLite format 3\0"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+BASELINE, BY_HAND = "baseline", "by hand"
+"""Where a trial that no sampler drew comes from."""
+
+
 class StudyKey:
     """The user attributes of a study."""
 
@@ -169,59 +173,68 @@ def storage_url(option: str | None, paths: RunPaths) -> str:
     return option or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{paths.database}"
 
 
+def database_of(url: str) -> Path:
+    """The file of a SQLite storage, absolute.
+
+    Raises:
+        StorageError: a URL of another kind.
+    """
+    return Path(str(_parse(url).database)).absolute()
+
+
 def open_store(url: str, *, create: bool) -> Store:
     """Open a storage.
 
     Args:
-        create: whether a SQLite database that does not exist is made.
+        create: whether a database that does not exist is made.
 
     Raises:
         StorageError: a URL of another kind, a folder that cannot be written, a file that is no such database.
         StudyNotFoundError: the database does not exist and is not to be made.
     """
     parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite":
-        _check_sqlite(Path(str(parsed.database)), create=create)
-        engine_options: dict[str, Any] = {"connect_args": {"timeout": LOCK_WAIT}}
-    else:
-        engine_options = {"pool_pre_ping": True}
+    check_database(url, create=create)
     shown = parsed.render_as_string(hide_password=True)
     try:
-        rdb = RDBStorage(url, engine_kwargs=engine_options)
-        if parsed.get_backend_name() == "sqlite":
-            _let_readers_in(rdb)
+        rdb = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}})
+        _let_readers_in(rdb)
     except RuntimeError as error:
         raise StorageError(
             f"{shown} holds the tables of another Optuna: {error}",
             hint="Copy the database first; then `optuna storage upgrade --storage URL` brings it up to date.",
         ) from error
-    except ImportError as error:
-        raise StorageError(f"{shown} needs a driver: {error}", hint="pip install 'psycopg[binary]'") from error
     except SQLAlchemyError as error:
-        raise StorageError(f"cannot use {shown}: {_cause(error)}", hint="Is it reachable, and may this user write to it?") from error
+        raise StorageError(f"cannot use {shown}: {_cause(error)}", hint="Is its disk full, or may this user not write to it?") from error
     # get_storage wraps the database in Optuna's cache of finished trials.
     return Store(url, parsed, get_storage(rdb), rdb)
 
 
 def _parse(url: str) -> URL:
-    kinds = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+    kind = "sqlite:///FILE"
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StorageError(f"a storage URL must be {kinds}, but got {show(url.split('@')[-1])}") from error
+        raise StorageError(f"a storage URL must be {kind}, but got {show(url.split('@')[-1])}") from error
     shown = parsed.render_as_string(hide_password=True)
-    if parsed.drivername not in ("sqlite", "postgresql+psycopg", "postgresql"):
+    if parsed.drivername.startswith("postgresql"):
+        raise StorageError(f"PostgreSQL is not yet supported, but the storage is {show(shown)}", hint=f"Use {kind}.")
+    if parsed.drivername != "sqlite":
         raise StorageError(
-            f"a storage URL must be {kinds}, but got {show(shown)}",
-            hint="These two have locks that die with their holder, which is how a dead worker is told from a slow one.",
+            f"a storage URL must be {kind}, but got {show(shown)}",
+            hint="Beside it lie locks that die with their holder, which is how a dead worker is told from a slow one.",
         )
-    if parsed.drivername == "sqlite" and parsed.database in (None, "", ":memory:"):
+    if parsed.database in (None, "", ":memory:"):
         raise StorageError(f"a SQLite storage must be a file, but got {show(shown)}", hint="For example sqlite:///runs/hpsearch.db")
     return parsed
 
 
-def _check_sqlite(database: Path, *, create: bool) -> None:
-    """Refuse a file that is not an Optuna database, before SQLAlchemy would write to it."""
+def check_database(url: str, *, create: bool) -> None:
+    """Refuse a file that is not an Optuna database, before SQLAlchemy would write to it.
+
+    Raises:
+        StorageError, StudyNotFoundError: as `open_store`.
+    """
+    database = database_of(url)
     try:
         if not database.exists():
             if not create:
@@ -273,6 +286,19 @@ def read_trials(study: optuna.Study) -> list[TrialRow]:
     return [trial_row(trial) for trial in study.get_trials(deepcopy=False)]
 
 
+def one_trial(study: optuna.Study, number: int) -> TrialRow:
+    """One trial of a study.
+
+    Raises:
+        StudyNotFoundError: there is no trial of that number.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        known = f"0 to {len(trials) - 1}" if trials else "none yet"
+        raise StudyNotFoundError(f"no trial {number} in '{study.study_name}'", hint=f"Its trials: {known}.")
+    return trial_row(trials[number])
+
+
 def trial_row(trial: FrozenTrial) -> TrialRow:
     """A stored trial as a typed row; one that hpsearch did not write has gaps."""
     attrs = trial.user_attrs
@@ -296,11 +322,21 @@ def trial_row(trial: FrozenTrial) -> TrialRow:
     )
 
 
-def write_attempt(trial: optuna.Trial, *, worker: str, at: float) -> int:
-    """Note that a worker takes up the trial; returns how many have, this one included."""
-    attempts = [*trial.user_attrs.get(TrialKey.ATTEMPTS, []), {"worker": worker, "at": at}]
+def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> list[dict[str, Any]]:
+    """Note that a worker takes up the trial; returns all who have, this one last.
+
+    Each notes the worker, its run, when (seconds since 1970) and how many epochs were on record then.
+    """
+    earlier = trial.user_attrs.get(TrialKey.ATTEMPTS, [])
+    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(trial.user_attrs.get(TrialKey.EPOCHS, []))}]
     trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
-    return len(attempts)
+    return attempts
+
+
+def write_departure(trial: optuna.Trial) -> None:
+    """Note that the trial's worker left it in good order, and did not die."""
+    attempts = trial.user_attrs[TrialKey.ATTEMPTS]
+    trial.set_user_attr(TrialKey.ATTEMPTS, [*attempts[:-1], {**attempts[-1], "left": True}])
 
 
 def write_run(trial: optuna.Trial, config: TrainConfig, *, parameters: int, flops: int, facts: Mapping[str, Any]) -> None:

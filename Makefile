@@ -1,0 +1,43 @@
+# The two commands are `make study` and `make test`; each sets up what it needs, and each works alone on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA := /usr/share/datasets/fashion-mnist
+
+.PHONY: setup study test lint bench docs data clean
+
+setup: $(STAMP) data
+
+# torch first and pinned: whatever else asks for torch then finds the build that is right for this machine.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
+	touch $(STAMP)
+
+# Debian's package of the data set where there is apt and the right to use it; elsewhere the first run downloads it.
+data: $(STAMP)
+	@if [ ! -e $(DATA)/train-images-idx3-ubyte.gz ] && [ ! -d data/FashionMNIST ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get install -y -qq dataset-fashion-mnist >/dev/null || (apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist >/dev/null) || true; \
+	fi
+
+study: setup
+	$(BIN)/hpsearch run studies/quickstart.toml
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/throughput.py
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

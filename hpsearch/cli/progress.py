@@ -1,0 +1,109 @@
+"""What a person sees while a search runs: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.cli.console import stderr
+
+if TYPE_CHECKING:
+    from hpsearch.run import Look
+    from hpsearch.storage import TrialRow
+
+
+class ProgressView:
+    """Shows one look at a study after another.
+
+    Args:
+        total: trials of the budget.
+        known: numbers of the trials that had ended before this run.
+    """
+
+    def __init__(self, *, total: int, known: set[int]) -> None:
+        self._console = stderr()
+        self._total = total
+        self._shown = set(known)
+        self._ended_before = len(known)
+        self._live: Live | None = None
+        self._deaths = 0
+
+    @contextmanager
+    def on_screen(self) -> Iterator[None]:
+        """Keep the view on the terminal for the length of a block."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, refresh_per_second=4, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def update(self, look: Look) -> None:
+        """Show the study as it is now."""
+        best = max((trial.value for trial in look.trials if trial.state == "complete" and trial.value is not None), default=None)
+        for trial in look.trials:
+            if trial.is_finished and trial.number not in self._shown:
+                self._shown.add(trial.number)
+                self._console.print(_line(trial, is_best=trial.state == "complete" and trial.value == best))
+        if look.deaths > self._deaths:
+            self._deaths = look.deaths
+            self._console.print(Text("a worker died; its trial goes back to the queue and another worker takes over", style="yellow"))
+        if self._live is not None:
+            self._live.update(self._picture(look))
+
+    def _picture(self, look: Look) -> RenderableType:
+        from hpsearch.sections import show_duration
+
+        ended = [trial for trial in look.trials if trial.is_finished]
+        pruned = sum(trial.state == "pruned" for trial in ended)
+        running = [trial for trial in look.trials if trial.state == "running"]
+        complete = [trial for trial in ended if trial.state == "complete" and trial.value is not None]
+        best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+        parts = [f"{len(ended)} of {self._total} trials", f"{pruned} pruned"]
+        if best is not None:
+            parts.append(f"best {best.value:.4f} (trial {best.number}, {best.model})")
+        parts.append(show_duration(look.elapsed))
+        done_here = len(ended) - self._ended_before
+        if done_here > 0:
+            parts.append(f"about {show_duration(look.elapsed / done_here * max(0, self._total - len(ended)))} left")
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(ProgressBar(total=self._total, completed=len(ended), width=20), Text(" · ".join(parts)))
+        rows = Table.grid(padding=(0, 2))
+        for trial in running:
+            epochs = trial.config.epochs if trial.config else "?"
+            last = f"{trial.epochs[-1].validation_accuracy:.4f}" if trial.epochs else ""
+            rows.add_row(Text(f"trial {trial.number}", style="dim"), trial.model, f"epoch {len(trial.epochs)}/{epochs}", last)
+        return Group(bar, rows)
+
+
+def _line(trial: TrialRow, *, is_best: bool) -> Text:
+    from hpsearch.sections import show_duration
+
+    value = "" if trial.value is None else f"{trial.value:.4f}"
+    words = {"complete": "", "pruned": f"pruned after epoch {len(trial.epochs)}", "fail": f"failed: {trial.end.get('reason', '')}"}
+    style = {"complete": "green" if is_best else "", "pruned": "dim", "fail": "red"}[trial.state]
+    notes = [words[trial.state], trial.origin, "diverged" if trial.end.get("diverged") else "", "best so far" if is_best else ""]
+    text = f"trial {trial.number:<4} {trial.model:<8} {value:<7} {show_duration(trial.seconds):>7}  {settings(trial)}"
+    said = ", ".join(part for part in notes if part)
+    return Text(f"{text}  ({said})" if said else text, style=style)
+
+
+def settings(trial: TrialRow) -> str:
+    """What was sampled but for the model, short: `adam lr=0.0031 batch_size=64`."""
+    shown: list[str] = []
+    for name, value in sorted(trial.params.items(), key=lambda item: ("." in item[0], item[0])):
+        short = name.rpartition(".")[2]
+        if name == "model":
+            continue
+        if name in ("optimizer", "schedule"):
+            shown.insert(0, str(value))
+        else:
+            shown.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
+    return " ".join(shown)

@@ -1,0 +1,222 @@
+"""The commands that train: run, try and worker."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpsearch.cli.console import note, print_json, say
+from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, RunsOption, StorageOption, StudyArgument
+from hpsearch.paths import DEFAULT_RUNS
+
+if TYPE_CHECKING:
+    from hpsearch.run import Search
+
+TrialsOption = Annotated[int | None, typer.Option("--trials", min=1, help="Trials in all, instead of the study file's.")]
+TimeOption = Annotated[
+    str | None, typer.Option("--time", metavar="TIME", help='Time in all runs, instead of the study file\'s: "2h", "10m".')
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, max=1024, help="Processes. [default: what cores, memory and budget make sense of]")
+]
+
+
+def run(
+    study: StudyArgument,
+    trials: TrialsOption = None,
+    time: TimeOption = None,
+    workers: WorkersOption = None,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Search what a study file asks for; the same command again continues.
+
+    Ends with the leaderboard. Ctrl-C puts running trials back into the queue.
+    """
+    from hpsearch.run import Place, find_study_file, prepare_search
+
+    place = Place(storage=storage, runs=runs, data=data, device=device)
+    file = find_study_file(study, place)
+    search = prepare_search(file, place, trials=trials, seconds=_seconds(time), workers=workers)
+    _announce(search)
+    _watch(search, None)
+    _print_result(search, as_json=json)
+
+
+def try_(
+    study: StudyArgument,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[N] [NAME=VALUE]...", help="A trial to start from, and what to change.", show_default=False),
+    ] = None,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Train one point of the space by hand, as a trial of the study.
+
+    Without N, what is not given has its default. For example: hpsearch try quickstart 7 sgd.lr=0.1
+    """
+    from hpsearch.cli.show_trial import print_trial
+    from hpsearch.run import Place, add_trial, find_study_file, point_by_hand, prepare_search
+    from hpsearch.storage import BY_HAND, read_trials
+
+    place = Place(storage=storage, runs=runs, data=data, device=device)
+    file = find_study_file(study, place)
+    base, changes = _parse_settings(settings or [])
+    point_by_hand(file, None, changes) if base is None else None
+    search = prepare_search(file, place)
+    number = add_trial(search, point_by_hand(file, base if base is None else search.trial(base), changes), origin=BY_HAND)
+    note(f"Training trial {number} of {file.name} …")
+    _watch(search, number)
+    print_trial(read_trials(search.study)[number], as_json=json)
+
+
+def worker(
+    study: StudyArgument,
+    name: Annotated[str, typer.Option("--name", help="Of the worker, in logs and records.")] = "worker",
+    trials: TrialsOption = None,
+    time: TimeOption = None,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    only: Annotated[int | None, typer.Option("--only", min=0, help="Train this trial and no other.")] = None,
+    supervised: Annotated[bool, typer.Option("--supervised", help="Leave when standard input ends.", hidden=True)] = False,
+    run: Annotated[str | None, typer.Option("--run", help="Id of the run.", hidden=True)] = None,
+    run_started: Annotated[float | None, typer.Option("--run-started", help="When, monotonic.", hidden=True)] = None,
+) -> None:
+    """Join a study from any shell: train its trials until there is nothing left to do.
+
+    `hpsearch run` starts such workers itself.
+    """
+    from hpsearch.cli.worker import work
+    from hpsearch.run import Place, find_study_file
+
+    place = Place(storage=storage, runs=runs, data=data, device=device)
+    file = find_study_file(study, place)
+    changes = {key: value for key, value in (("trials", trials), ("time", _seconds(time))) if value is not None}
+    budget = file.budget.model_copy(update=changes)
+    ended = work(file, place, budget, name=name, only=only, supervised=supervised, run=run, run_started=run_started)
+    note(f"{name} is done: it ended {ended} trials.")
+
+
+def _announce(search: Search) -> None:
+    from hpsearch.sections import show_duration
+
+    file, budget = search.file, search.budget
+    time = f" or {show_duration(budget.time)}" if budget.time else ""
+    models = " and ".join(file.space.names_of("model"))
+    note(
+        f"{file.name}: {models} on {file.data.dataset}, {len(file.space.searched)} parameters by {file.sampler.kind}, "
+        f"{file.pruner.kind if file.pruner.kind != 'none' else 'no'} pruner, {budget.trials} trials{time}."
+    )
+    if search.earlier:
+        note(f"Continues: the study has {search.earlier} trials already.")
+    if search.requeued:
+        note(f"Trials {', '.join(map(str, search.requeued))} were interrupted and go on.")
+    for line in search.changed:
+        note(f"Changed since the last run: {line}")
+    note(f"{search.workers.count} workers ({search.workers.reason}); logs in {search.place.paths.study(file.name).logs}.")
+
+
+def _watch(search: Search, only: int | None) -> None:
+    """Show the run until its end; on a signal, stop it in good order and exit."""
+    from hpsearch.cli.progress import ProgressView
+    from hpsearch.storage import read_trials
+
+    known = {trial.number for trial in read_trials(search.study) if trial.is_finished}
+    view = ProgressView(total=search.budget.trials, known=known)
+    looks = search.run(only=only)
+    received: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with view.on_screen():
+            for look in looks:
+                view.update(look)
+    except KeyboardInterrupt:
+        note("Stopping: running trials go back to the queue. Once more stops at once.", style="yellow")
+        looks.close()
+        _say_stopped(search)
+        sys.exit(128 + received[0])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_stopped(search: Search) -> None:
+    from hpsearch.storage import read_trials
+
+    trials = read_trials(search.study)
+    done = sum(trial.is_finished for trial in trials)
+    interrupted = [trial for trial in trials if trial.state == "waiting" and trial.attempts]
+    text = f"Stopped: {done} done"
+    if interrupted:
+        epochs = " and ".join(str(len(trial.epochs)) for trial in interrupted)
+        text += f", {len(interrupted)} interrupted at epoch{'s' if len(interrupted) > 1 else ''} {epochs}"
+    note(f"{text}. Continue with the same command.", style="yellow")
+
+
+def _print_result(search: Search, *, as_json: bool) -> None:
+    from hpsearch.cli.show_study import print_leaderboard
+    from hpsearch.results.leaderboard import make_leaderboard
+    from hpsearch.storage import read_trials
+
+    board = make_leaderboard(read_trials(search.study), validation_images=search.file.data.validation_images)
+    if as_json:
+        print_json({"study": search.file.name, **board.to_dict()})
+        return
+    print_leaderboard(search.file.name, board)
+    if board.best is not None:
+        say(f"Next: hpsearch show {search.file.name} {board.best.trial.number}    (its curve and its whole config)")
+        say(f"      hpsearch run {search.file.name} --trials {2 * search.budget.trials}    (search on)")
+    if board.counts["complete"] + board.counts["pruned"] == 0:
+        sys.exit(1)
+
+
+def _parse_settings(words: list[str]) -> tuple[int | None, dict[str, Any]]:
+    from hpsearch.errors import ConfigError
+
+    base = None
+    if words and words[0].isdecimal():
+        base, words = int(words[0]), words[1:]
+    return base, parse_assignments(words, ConfigError)
+
+
+def parse_assignments(words: list[str], error: type[Exception]) -> dict[str, Any]:
+    """`["sgd.lr=0.1", "model=cnn"]` as values; numbers, true and false as TOML writes them."""
+    import tomllib
+
+    values: dict[str, Any] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not sign or not name:
+            raise error(f"expected NAME=VALUE, but got '{word}'")
+        try:
+            values[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[name] = text
+    return values
+
+
+def _seconds(text: str | None) -> float | None:
+    from hpsearch.errors import UsageError
+    from hpsearch.sections import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--time {error}, but got '{text}'") from error

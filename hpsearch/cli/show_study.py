@@ -1,0 +1,137 @@
+"""A study in print: its leaderboard, and what it comes down to."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hpsearch.cli.console import print_table, say
+from hpsearch.cli.progress import settings
+from hpsearch.results.leaderboard import Leaderboard, Standing, last_train_accuracy
+from hpsearch.sections import show_duration
+from hpsearch.storage import TrialRow
+
+LONGEST_TABLE = 20
+"""Rows; `--json` and `--csv` have all."""
+
+
+def print_leaderboard(name: str, board: Leaderboard) -> None:
+    """The leaderboard and its reading."""
+    counts = ", ".join(f"{count} {word}" for word, count in _count_words(board) if count)
+    if board.best is None:
+        say(f"{name}: no trial is complete yet ({counts or 'no trials'}).")
+        return
+    shown = board.standings[:LONGEST_TABLE]
+    # Each model's best is on the table, wherever it stands.
+    firsts = {standing.trial.model: standing for standing in reversed(board.standings)}
+    shown += tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
+    columns = {
+        "rank": "right",
+        "trial": "right",
+        "model": "left",
+        "val accuracy": "right",
+        "95 % interval": "left",
+        "train": "right",
+        "parameters": "right",
+        "epochs": "right",
+        "time": "right",
+        "settings": "left",
+        "": "left",
+    }
+    print_table(columns, [_row(standing) for standing in shown], title=f"{name}: {board.total} trials ({counts})")
+    if len(board.standings) > len(shown):
+        say(f"… and {len(board.standings) - len(shown)} more: --json and --csv list all.")
+    say()
+    for line in reading(board):
+        say(line)
+
+
+def reading(board: Leaderboard) -> list[str]:
+    """What a leaderboard comes down to, in sentences."""
+    best = board.best
+    if best is None:
+        return []
+    lines = [
+        f"Best: trial {best.trial.number}, {best.trial.model}, {100 * best.value:.2f} % of {board.validation_images:,} validation images."
+    ]
+    others = len(board.unresolved) - 1
+    if others:
+        smallest = board.smallest
+        assert smallest is not None, "the best is among the unresolved"
+        lines.append(
+            f"Unresolved: {others} more {'is' if others == 1 else 'are'} within {100 * board.margin:.2f} points of it, "
+            f"which this search cannot tell apart; the smallest of them is trial {smallest.trial.number} "
+            f"({smallest.trial.model}, {smallest.trial.parameters or 0:,} parameters)."
+        )
+    if board.gain is not None:
+        gain, margin = 100 * board.gain.difference, 100 * board.gain.margin
+        verdict = "" if board.gain.is_shown else ": no gain shown"
+        if board.gain.baseline == best:
+            lines.append(f"Gain over the baseline: none, the baseline (trial {best.trial.number}) is the best.")
+        else:
+            lines.append(f"Gain over the baseline (trial {board.gain.baseline.trial.number}): {gain:+.2f} ± {margin:.2f} points{verdict}.")
+    if board.saved_seconds:
+        share = board.saved_seconds / (board.saved_seconds + board.seconds)
+        lines.append(
+            f"Pruning saved about {show_duration(board.saved_seconds)} of training, {100 * share:.0f} % of what all epochs would have taken."
+        )
+    return lines
+
+
+def print_csv(trials: Sequence[TrialRow]) -> None:
+    """All trials as CSV on stdout, a column for each parameter."""
+    names = sorted({name for trial in trials for name in trial.params})
+    writer = csv.writer(sys.stdout)
+    fixed = ["trial", "state", "val_accuracy", "train_accuracy", "model", "parameters", "flops", "epochs", "seconds", "origin", "reason"]
+    writer.writerow([*fixed, *names])
+    for trial in trials:
+        row: list[Any] = [
+            trial.number,
+            trial.state,
+            trial.value,
+            last_train_accuracy(trial),
+            trial.model,
+            trial.parameters,
+            trial.flops,
+            len(trial.epochs),
+            round(trial.seconds, 2),
+            trial.origin,
+            trial.end.get("reason", ""),
+        ]
+        writer.writerow([_harmless(value) for value in [*row, *(trial.params.get(name, "") for name in names)]])
+
+
+def _row(standing: Standing) -> list[str]:
+    trial = standing.trial
+    train = last_train_accuracy(trial)
+    low, high = standing.interval
+    notes = [
+        "unresolved" if standing.unresolved and standing.rank > 1 else "",
+        trial.origin,
+        "diverged" if trial.end.get("diverged") else "",
+    ]
+    return [
+        str(standing.rank),
+        str(trial.number),
+        trial.model,
+        f"{standing.value:.4f}",
+        f"{low:.4f} to {high:.4f}",
+        "" if train is None else f"{train:.4f}",
+        f"{trial.parameters:,}" if trial.parameters is not None else "",
+        str(len(trial.epochs)),
+        show_duration(trial.seconds),
+        settings(trial),
+        ", ".join(note for note in notes if note),
+    ]
+
+
+def _count_words(board: Leaderboard) -> list[tuple[str, int]]:
+    words = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
+    return [(word, board.counts[state]) for state, word in words.items()]
+
+
+def _harmless(value: Any) -> Any:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

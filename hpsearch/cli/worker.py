@@ -1,0 +1,139 @@
+"""The room where the wings meet: load the split, bind the trainer, hand it to the worker loop."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from hpsearch import __version__
+from hpsearch.config import TrainConfig
+from hpsearch.epoch import Epoch
+from hpsearch.errors import NotComparableError
+from hpsearch.run import Place
+from hpsearch.search.budget import Clock
+from hpsearch.search.claim import Claimer
+from hpsearch.search.lease import CREATION_LOCK
+from hpsearch.search.pruning import make_pruner
+from hpsearch.search.sampling import SpaceSampler
+from hpsearch.search.worker import StopRequest, Trainer, Worker
+from hpsearch.sections import Budget
+from hpsearch.storage import read_study, write_split
+from hpsearch.study_file import StudyFile
+from hpsearch.training import checkpoint as checkpoints
+from hpsearch.training.data import Split, load_split
+from hpsearch.training.device import resolve_device
+from hpsearch.training.summary import summarize
+from hpsearch.training.trainer import train
+
+GRACE_SECONDS = 3.0
+"""Between the end of the supervisor and the end of its workers."""
+
+
+def work(
+    file: StudyFile,
+    place: Place,
+    budget: Budget,
+    *,
+    name: str,
+    only: int | None,
+    supervised: bool,
+    run: str | None,
+    run_started: float | None,
+) -> int:
+    """Train trials of a study in this process until there is nothing left to do; returns how many ended."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    faulthandler.enable()
+    stop = StopRequest()
+    stop.listen()
+    if supervised:
+        threading.Thread(target=_leave_with_supervisor, daemon=True).start()
+    device = resolve_device(place.device)
+    split = load_split(
+        file.data.dataset,
+        validation_images=file.data.validation_images,
+        train_images=file.data.train_images,
+        seed=file.seed,
+        folder=place.data,
+    )
+    trainer = _trainer(file, split, str(device))
+    store = place.open()
+    locks = place.locks
+
+    def accept(values: object) -> bool:
+        limit = file.limits.parameters
+        return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit  # type: ignore[arg-type]  # a point of the space
+
+    sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
+    study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
+    with locks.hold(CREATION_LOCK):
+        known = read_study(study).split_hash
+        if known is None:
+            write_split(study, split.hash)
+        elif known != split.hash:
+            raise NotComparableError(
+                f"the images of {file.data.dataset} here are not those that '{file.name}' was begun with",
+                hint="Point --data at the same files, or begin another study.",
+            )
+    paths = place.paths.study(file.name)
+    claimer = Claimer(
+        store=store,
+        study=study,
+        locks=locks,
+        space=file.space,
+        budget=budget,
+        clock=Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started),
+        paths=paths,
+        worker=name,
+        only=only,
+        stopping=lambda: stop.requested,
+    )
+    worker = Worker(
+        store=store, study=study, claimer=claimer, trainer=trainer, paths=paths, seed=file.seed, trial_time=budget.trial_time, stop=stop
+    )
+    return worker.work()
+
+
+def _trainer(file: StudyFile, split: Split, device: str) -> Trainer:
+    shape, classes = split.input_shape, len(split.classes)
+
+    def run(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        return train(config, split, checkpoint=checkpoint, device=device, owner=owner)
+
+    def cost(config: TrainConfig) -> tuple[int, int]:
+        summary = summarize(config, shape, classes)
+        return summary.trainable, summary.flops
+
+    return Trainer(
+        train=run,
+        cost=cost,
+        forget=checkpoints.remove,
+        facts={
+            "fingerprint": file.space.fingerprint,
+            "split_hash": split.hash,
+            "device": device,
+            "versions": {
+                "hpsearch": __version__,
+                "python": platform.python_version(),
+                **{package: version(package) for package in ("torch", "torchvision", "optuna", "numpy")},
+            },
+        },
+    )
+
+
+def _leave_with_supervisor() -> None:
+    """Wait for the end of standard input, which is the end of the supervisor, and leave in good order or at once."""
+    # Not by sys.stdin, whose lock a thread would still hold when the interpreter shuts down.
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os._exit(128 + signal.SIGTERM)

@@ -1,0 +1,365 @@
+"""The whole search: check, create or continue the study, start the workers, watch them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import tomllib
+import uuid
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from hpsearch.components import DATASET_IMAGES, Scalar, show
+from hpsearch.errors import NotComparableError
+from hpsearch.paths import DEFAULT_RUNS, RunPaths, lock_folder
+from hpsearch.search.launch import Crew, WorkerCount, default_workers
+from hpsearch.search.lease import CREATION_LOCK, FileLocks, claim_lock
+from hpsearch.search.recovery import requeue_interrupted
+from hpsearch.sections import Budget
+from hpsearch.storage import (
+    BASELINE,
+    STORAGE_VARIABLE,
+    Store,
+    StudyKey,
+    TrialKey,
+    TrialRow,
+    check_database,
+    database_of,
+    one_trial,
+    open_store,
+    read_study,
+    read_trials,
+    storage_url,
+    trial_row,
+    write_spent,
+    write_study,
+)
+from hpsearch.study_file import StudyFile, load_study_file, parse_study_file
+from hpsearch.training.files import prepare
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the stored trials; a look costs a few milliseconds of a core."""
+MOST_DIFFERENCES = 8
+"""Lines of a refusal; more would hide the first."""
+SAVE_SECONDS = 10.0
+"""Between two notes of the time spent: so much of it is forgotten when everything is killed at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a study lives: its storage, its folder of runs, its data.
+
+    Attributes:
+        storage: a URL; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
+        data: the folder of the data set; looked for by default.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    storage: str | None = None
+    runs: Path = DEFAULT_RUNS
+    data: Path | None = None
+    device: str = "auto"
+
+    @property
+    def paths(self) -> RunPaths:
+        """What lies where."""
+        return RunPaths(self.runs)
+
+    @property
+    def url(self) -> str:
+        """The storage's URL, with its password if it has one."""
+        return storage_url(self.storage, self.paths)
+
+    @property
+    def locks(self) -> FileLocks:
+        """The locks beside the storage."""
+        return FileLocks(lock_folder(database_of(self.url)))
+
+    def open(self, *, create: bool = False) -> Store:
+        """The storage."""
+        return open_store(self.url, create=create)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """The study at one moment.
+
+    Attributes:
+        trials: all of them, by number.
+        elapsed: seconds of this run so far.
+        deaths: workers that died and were replaced.
+    """
+
+    trials: list[TrialRow]
+    elapsed: float
+    deaths: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A study that is ready to be searched: everything was checked, and it stands in the storage.
+
+    Attributes:
+        earlier: trials that it had before; none for a new one.
+        changed: what the study file says otherwise than at the last run, where that may change.
+    """
+
+    file: StudyFile
+    place: Place
+    store: Store
+    study: optuna.Study
+    budget: Budget
+    workers: WorkerCount
+    earlier: int
+    changed: tuple[str, ...]
+    requeued: tuple[int, ...]
+
+    def run(self, *, only: int | None = None) -> Generator[Look, None, None]:
+        """Start the workers and yield a look at the study every second until they are done.
+
+        Closing the generator stops the workers in good order: running trials go back to the queue.
+
+        Args:
+            only: the one trial to train.
+
+        Raises:
+            HpsearchError: a worker gave up.
+        """
+        run = uuid.uuid4().hex[:8]
+        started = time.monotonic()
+        crew = self._crew(run, started, only)
+        saved = looked = started
+        try:
+            crew.start()
+            for _ in crew.watch():
+                now = time.monotonic()
+                if now - saved >= SAVE_SECONDS:
+                    saved = now
+                    write_spent(self.study, run, now - started)
+                if now - looked >= LOOK_SECONDS:
+                    looked = now
+                    yield Look(trials=read_trials(self.study), elapsed=now - started, deaths=crew.deaths)
+        finally:
+            crew.stop()
+            with contextlib.suppress(KeyError):  # the study was deleted meanwhile
+                write_spent(self.study, run, time.monotonic() - started)
+        yield Look(trials=read_trials(self.study), elapsed=time.monotonic() - started, deaths=crew.deaths)
+
+    def trial(self, number: int) -> TrialRow:
+        """One trial of the study.
+
+        Raises:
+            StudyNotFoundError: it has no trial of that number.
+        """
+        return one_trial(self.study, number)
+
+    def _crew(self, run: str, started: float, only: int | None) -> Crew:
+        options: dict[str, Any] = {
+            "runs": self.place.runs,
+            "data": self.place.data,
+            "device": self.place.device,
+            "trials": self.budget.trials,
+            "time": None if self.budget.time is None else f"{self.budget.time}s",
+            "only": only,
+            "run": run,
+            "run-started": started,
+        }
+        command = [sys.executable, "-m", "hpsearch", "worker", self.file.name, "--supervised"]
+        command += [part for key, value in options.items() if value is not None for part in (f"--{key}", str(value))]
+        return Crew(
+            command=[*command, "--name"],
+            # A URL may hold a password, and a process list is read by everybody.
+            environment={STORAGE_VARIABLE: self.store.url},
+            logs=self.place.paths.study(self.file.name).logs,
+            count=1 if only is not None else self.workers.count,
+            prefix=f"worker-{run}",
+        )
+
+
+def find_study_file(study: str, place: Place) -> StudyFile:
+    """The study file that STUDY means: a file, or the one that a stored study of that name was last run with.
+
+    Raises:
+        StudyFileError, ComponentError: the file makes no sense.
+        StudyNotFoundError: no such study.
+    """
+    if study.endswith(".toml") or "/" in study:
+        return load_study_file(Path(study))
+    store = place.open()
+    try:
+        row = read_study(store.load(study))
+    finally:
+        store.dispose()
+    return parse_study_file(row.text, path=row.path)
+
+
+def study_name(study: str) -> str:
+    """The name of the study that STUDY means: a file's, or the name itself."""
+    return load_study_file(Path(study)).name if study.endswith(".toml") or "/" in study else study
+
+
+def prepare_search(
+    file: StudyFile,
+    place: Place,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+    workers: int | None = None,
+) -> Search:
+    """Check everything, then create the study or continue it.
+
+    Args:
+        trials, seconds: override the budget.
+
+    Raises:
+        UsageError: the data, the storage or the study cannot be used; nothing was written.
+        NotComparableError: the file would make trials that cannot be compared with those stored.
+    """
+    budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("time", seconds)) if v is not None})
+    if file.data.dataset in DATASET_IMAGES:
+        prepare(file.data.dataset, place.data, allow_download=True)
+    locks = place.locks
+    check_database(place.url, create=True)
+    # Several launchers on an empty store would trip over one another's tables.
+    with locks.hold(CREATION_LOCK):
+        store = place.open(create=True)
+        study, earlier, changed = _create_or_continue(store, file, budget)
+    with locks.hold(claim_lock(store.storage.get_study_id_from_name(file.name))):
+        requeued = requeue_interrupted(store, study, locks)
+    count = default_workers(budget.trials) if workers is None else WorkerCount(count=workers, reason="--workers")
+    return Search(
+        file=file,
+        place=place,
+        store=store,
+        study=study,
+        budget=budget,
+        workers=count,
+        earlier=earlier,
+        changed=changed,
+        requeued=tuple(requeued),
+    )
+
+
+def run_study(
+    study: str | Path,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+    workers: int | None = None,
+    storage: str | None = None,
+    runs: Path | str = DEFAULT_RUNS,
+    data: Path | str | None = None,
+    device: str = "auto",
+) -> optuna.Study:
+    """Search what a study file asks for and return the Optuna study; the same call again continues it.
+
+    Args:
+        study: a study file, or the name of a stored study.
+        trials, seconds: override the file's budget.
+        workers: processes on this machine; by default as many as cores, memory and budget make sense of.
+        storage: a URL; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
+        data: the folder of the data set; looked for by default.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        HpsearchError: what went wrong, and what to do.
+    """
+    place = Place(storage=storage, runs=Path(runs), data=None if data is None else Path(data), device=device)
+    search = prepare_search(find_study_file(str(study), place), place, trials=trials, seconds=seconds, workers=workers)
+    for _ in search.run():
+        pass
+    return search.study
+
+
+def add_trial(search: Search, values: Mapping[str, Scalar], *, origin: str) -> int:
+    """Queue one point of the space by hand; returns its number."""
+    with search.place.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
+        search.study.enqueue_trial(_searched(search.file, values), user_attrs={TrialKey.ORIGIN: origin})
+        return max(trial.number for trial in search.study.get_trials(deepcopy=False))
+
+
+def point_by_hand(file: StudyFile, base: TrialRow | None, changes: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The point of the space that is `base`, or the defaults, but for `changes`.
+
+    Raises:
+        ConfigError: a change that the space does not allow.
+    """
+    return file.space.complete(changes, start=base.params if base is not None else {})
+
+
+def _create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[optuna.Study, int, tuple[str, ...]]:
+    """The study, how many trials it had, and what changed; the caller holds the lock of creation."""
+    comparable = json.loads(json.dumps(file.comparable))
+    changed: list[str] = []
+    if file.name not in store.names():
+        study, earlier = store.create(file.name), 0
+    else:
+        study = store.load(file.name)
+        trials = study.get_trials(deepcopy=False)
+        earlier = sum(trial.state != TrialState.WAITING or TrialKey.ATTEMPTS in trial.user_attrs for trial in trials)
+        # Whoever made the study may have been killed before its first note.
+        if StudyKey.FILE in study.user_attrs or earlier:
+            row = read_study(study)
+            differences = differing(row.comparable, comparable)
+            if differences:
+                raise _not_comparable(file, earlier, differences)
+            changed = _changed_sections(row.text, file.text)
+    changed += _queue_baselines(study, file, budget)
+    write_study(study, text=file.text, path=file.path, comparable=comparable)
+    return study, earlier, tuple(changed)
+
+
+def _queue_baselines(study: optuna.Study, file: StudyFile, budget: Budget) -> list[str]:
+    """Queue the baselines that the study does not have; returns what to say about those that do not fit."""
+    trials = study.get_trials(deepcopy=False)
+    known = [trial_row(trial).params for trial in trials if trial.user_attrs.get(TrialKey.ORIGIN) == BASELINE]
+    missing = [point for values in file.baselines if (point := _searched(file, values)) not in known]
+    room = max(0, budget.trials - len(trials))
+    for point in missing[:room]:
+        study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BASELINE})
+    return [f"{len(missing) - room} of the baselines do not fit into the budget any more"] if len(missing) > room else []
+
+
+def _searched(file: StudyFile, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The values that Optuna samples, without the fixed ones."""
+    return {parameter.name: values[parameter.name] for parameter in file.space.searched if parameter.name in values}
+
+
+def differing(old: Any, new: Any, key: str = "") -> list[str]:
+    """What differs between two nested tables, a line each: `space.dropout.float: [0, 0.6] → [0, 0.5]`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new}, key=str)
+        return [line for name in keys for line in differing(old.get(name), new.get(name), f"{key}.{name}" if key else name)]
+    if old == new:
+        return []
+    shown = ["nothing" if value is None else show(value) for value in (old, new)]
+    return [f"{key}: {shown[0]} → {shown[1]}"]
+
+
+def _not_comparable(file: StudyFile, trials: int, differences: list[str]) -> NotComparableError:
+    lines = differences[:MOST_DIFFERENCES] + (
+        [f"and {len(differences) - MOST_DIFFERENCES} more"] if len(differences) > MOST_DIFFERENCES else []
+    )
+    return NotComparableError(
+        f"{file.path.name}: the study '{file.name}' has {trials} trials that were made otherwise, which could not be compared:\n  "
+        + "\n  ".join(lines),
+        hint=f'Undo the change, or begin another study: name = "{file.name}-2"',
+    )
+
+
+def _changed_sections(old: str, new: str) -> list[str]:
+    """What the sections that may change between runs say otherwise."""
+    try:
+        tables = tomllib.loads(old), tomllib.loads(new)
+    except tomllib.TOMLDecodeError:
+        return []
+    sections = ("budget", "limits", "sampler", "pruner")
+    was, now = ({name: table.get(name, {}) for name in sections} for table in tables)
+    return differing(was, now)

@@ -1,0 +1,136 @@
+"""Take up a trial: the one place where a trial begins, one at a time for a whole study.
+
+Under the study's claim lock: interrupted trials go back to the queue, the budget is counted, a
+trial is taken or made, its lease acquired, its point drawn and the attempt put on record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hpsearch.components import Scalar
+from hpsearch.errors import StudyNotFoundError, StudyStoppedError
+from hpsearch.paths import StudyPaths
+from hpsearch.search.budget import Clock, may_start, refuse_repeated_failure
+from hpsearch.search.lease import FileLocks, Lease, claim_lock, trial_lock
+from hpsearch.search.recovery import requeue_interrupted
+from hpsearch.sections import Budget
+from hpsearch.space import Space
+from hpsearch.storage import Store, TrialKey, write_attempt, write_end
+
+MOST_DEATHS = 3
+"""A trial whose worker died so many times with no epoch in between is the cause of it."""
+LOG_TAIL = 2000
+"""Characters of a dead worker's log that are kept with its trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A trial that this process has taken up, and nobody else can."""
+
+    trial: optuna.Trial
+    values: Mapping[str, Scalar]
+    lease: Lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimer:
+    """Takes up trials of one study.
+
+    Attributes:
+        only: the number of the only trial to take up, or None for whatever comes.
+        stopping: whether the worker was asked to stop.
+    """
+
+    store: Store
+    study: optuna.Study
+    locks: FileLocks
+    space: Space
+    budget: Budget
+    clock: Clock
+    paths: StudyPaths
+    worker: str
+    only: int | None
+    stopping: Callable[[], bool]
+
+    def claim(self) -> Claim | None:
+        """The next trial, or None when there is nothing left to do.
+
+        Raises:
+            StudyStoppedError: the same failure again and again, or no draw within the limits.
+            StudyNotFoundError: the study was deleted.
+        """
+        with self.locks.hold(claim_lock(self._study_id())):
+            requeue_interrupted(self.store, self.study, self.locks)
+            if self.stopping():
+                return None
+            refuse_repeated_failure(self.study, self.clock.run)
+            while True:
+                trial = self._next()
+                if trial is None:
+                    return None
+                lease = self.locks.acquire(trial_lock(trial._trial_id))
+                if lease is None:  # its last worker is just leaving it
+                    return None
+                attempts = write_attempt(trial, worker=self.worker, run=self.clock.run, at=time.time())
+                if not self._is_deadly(trial, attempts):
+                    return Claim(trial=trial, values=self._draw(trial, lease), lease=lease)
+                lease.release()
+
+    def _study_id(self) -> int:
+        try:
+            return self.store.storage.get_study_id_from_name(self.study.study_name)
+        except KeyError as error:
+            raise StudyNotFoundError(
+                f"the study '{self.study.study_name}' is gone from {self.store}", hint=f"Checkpoints are kept in {self.paths.folder}."
+            ) from error
+
+    def _next(self) -> optuna.Trial | None:
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if self.only is not None:
+            waiting = [trial for trial in waiting if trial.number == self.only]
+        for trial in waiting:
+            if self.store.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                return optuna.Trial(self.study, trial._trial_id)
+        if self.only is not None or not may_start(self.study, trials=self.budget.trials):
+            return None
+        if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
+            return None
+        return self.study.ask()
+
+    def _draw(self, trial: optuna.Trial, lease: Lease) -> Mapping[str, Scalar]:
+        try:
+            return self.space.sample(trial)
+        except StudyStoppedError as error:
+            write_end(trial, [], {"reason": error.message})
+            self.study.tell(trial, state=TrialState.FAIL)
+            lease.release()
+            raise
+
+    def _is_deadly(self, trial: optuna.Trial, attempts: list[dict[str, Any]]) -> bool:
+        """Fail a trial that has killed its workers; returns whether it was."""
+        died = [attempt for attempt in attempts[:-1] if not attempt.get("left")]
+        in_vain = [attempt for attempt in died if attempt["epochs"] == attempts[-1]["epochs"]]
+        if len(in_vain) < MOST_DEATHS:
+            return False
+        end = {"reason": f"its worker died {len(in_vain)} times at the same epoch", "traceback": self._log_tail(in_vain[-1]["worker"])}
+        write_end(trial, [], end)
+        self.study.tell(trial, state=TrialState.FAIL)
+        return True
+
+    def _log_tail(self, worker: str) -> str:
+        try:
+            return self.paths.log(worker).read_text(errors="replace")[-LOG_TAIL:]
+        except OSError:
+            return ""
+
+
+def interrupted_at(trial: FrozenTrial) -> int:
+    """The last whole epoch of a trial that waits to be continued; 0 if it has none."""
+    return len(trial.user_attrs.get(TrialKey.EPOCHS, []))

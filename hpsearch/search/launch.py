@@ -1,0 +1,186 @@
+"""Start and supervise worker processes on this machine: it is handed a command line and knows no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from hpsearch.errors import HpsearchError, StudyStoppedError, UsageError
+
+WORKER_ENVIRONMENT: Mapping[str, str] = {
+    # glibc gives large blocks back to the system at every step otherwise: a third of the time.
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+    # Two workers of one thread do more than one of two, and threads that wait for each other spin.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+WORKER_MEMORY = 1_000_000_000
+"""Bytes that a worker is counted with: torch, the images and a model of a few million parameters."""
+TRIALS_A_WORKER = 5
+"""A sampler learns little when many workers start before the first trials end."""
+POLL_SECONDS = 0.2
+STOP_SECONDS = 8.0
+"""Time that workers have to leave their trials in good order."""
+MOST_START_FAILURES = 3
+"""Workers that die one after another within MINIMUM_LIFE stop the run."""
+MINIMUM_LIFE = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerCount:
+    """How many workers, and why."""
+
+    count: int
+    reason: str
+
+
+def default_workers(trials: int) -> WorkerCount:
+    """The least of the cores this process may use, memory over 1 GB, and a fifth of the trials."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = psutil.virtual_memory().available // WORKER_MEMORY
+    limits = [
+        (cores, f"{cores} cores"),
+        (int(memory), f"{memory} GB of free memory, 1 GB a worker"),
+        (trials // TRIALS_A_WORKER, f"a fifth of {trials} trials"),
+    ]
+    count, reason = min(limits, key=lambda limit: limit[0])
+    return WorkerCount(count=max(1, count), reason=reason)
+
+
+@dataclass
+class _Process:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    path: Path
+    started: float
+
+
+@dataclass
+class Crew:
+    """The worker processes of one run.
+
+    Attributes:
+        command: of a worker; its name is appended.
+        environment: of the workers, on top of this process's own and WORKER_ENVIRONMENT.
+        logs: the folder of their logs, `<name>.log`.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    logs: Path
+    count: int
+    prefix: str
+    _running: list[_Process] = field(default_factory=list)
+    _started: int = 0
+    _short_lives: int = 0
+    deaths: int = 0
+
+    def start(self) -> None:
+        """Start all workers."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for _ in range(self.count):
+            self._start_one()
+
+    def watch(self) -> Iterator[None]:
+        """Yields several times a second while any worker lives; a worker that died is replaced.
+
+        Raises:
+            HpsearchError: a worker gave up; with what it said.
+        """
+        while self._running:
+            for ended in [each for each in self._running if each.process.poll() is not None]:
+                self._running.remove(ended)
+                ended.log.close()
+                self._judge(ended)
+            if self._running:
+                yield
+                time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Ask all workers to leave their trials in good order, and end those that do not."""
+        for each in self._running:
+            each.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for each in self._running:
+            try:
+                each.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                break
+        self.kill()
+
+    def kill(self) -> None:
+        """End all workers and what they started at once."""
+        for each in self._running:
+            _kill_tree(each.process.pid)
+            each.process.wait()
+            each.log.close()
+        self._running.clear()
+
+    def _start_one(self) -> None:
+        self._started += 1
+        name = f"{self.prefix}-{self._started}"
+        path = self.logs / f"{name}.log"
+        log = path.open("ab")
+        process = subprocess.Popen(
+            [*self.command, name],
+            env={**os.environ, **WORKER_ENVIRONMENT, **self.environment},
+            # The pipe ends with this process, however that ends: the worker's sign to leave.
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C reaches this process alone, which asks the workers in its own way.
+            start_new_session=True,
+        )
+        self._running.append(_Process(name, process, log, path, time.monotonic()))
+
+    def _judge(self, ended: _Process) -> None:
+        code = ended.process.returncode
+        if code == 0:
+            return
+        if code in (HpsearchError.exit_code, UsageError.exit_code):
+            raise _told(ended)
+        self.deaths += 1
+        self._short_lives = self._short_lives + 1 if time.monotonic() - ended.started < MINIMUM_LIFE else 0
+        if self._short_lives >= MOST_START_FAILURES:
+            raise StudyStoppedError(f"workers die one after another, the last with {_cause(code)}", hint=f"See {ended.path}.")
+        self._start_one()
+
+
+def _cause(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _told(ended: _Process) -> HpsearchError:
+    """What a worker said before it gave up: the last lines of its log that begin with `error: ` and `hint: `."""
+    lines = ended.path.read_text(errors="replace").splitlines()[-40:]
+    message = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    hint = next((line.strip().removeprefix("hint: ") for line in reversed(lines) if line.strip().startswith("hint: ")), "")
+    kind = UsageError if ended.process.returncode == UsageError.exit_code else StudyStoppedError
+    if not message:
+        return kind(f"worker {ended.name} gave up", hint=f"See {ended.path}.")
+    return kind(message, hint=hint)
+
+
+def _kill_tree(pid: int) -> None:
+    try:
+        parent = psutil.Process(pid)
+        family = [*parent.children(recursive=True), parent]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue

@@ -1,0 +1,84 @@
+"""Who is alive: locks that die with the process that holds them.
+
+On one machine they are `flock`s on files beside the database. No heartbeats and no clocks: the
+kernel lets go of a lock at the very moment its holder is gone, and not before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CLAIM_POLL = 0.02
+"""Seconds between two tries for a lock that another process holds for a moment."""
+
+
+class Lease:
+    """A lock that is held; it ends with `release`, or with the process."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go of the lock and remove its file."""
+        # The file goes first: who opens it in between gets a lock on a nameless file, and tries again.
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+class FileLocks:
+    """The locks of one SQLite database, in a folder beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def acquire(self, name: str) -> Lease | None:
+        """The lock of that name, or None when somebody holds it."""
+        path = self.folder / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            if _is_same_file(descriptor, path):
+                return Lease(path, descriptor)
+            os.close(descriptor)
+
+    @contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Wait for the lock of that name, and hold it for the length of a block."""
+        while (lease := self.acquire(name)) is None:
+            time.sleep(CLAIM_POLL)
+        try:
+            yield
+        finally:
+            lease.release()
+
+
+def claim_lock(study_id: int) -> str:
+    """The lock under which one trial at a time of a study is taken up."""
+    return f"study-{study_id}.claim"
+
+
+def trial_lock(trial_id: int) -> str:
+    """The lock of the worker that trains a trial."""
+    return f"trial-{trial_id}.lease"
+
+
+CREATION_LOCK = "create"
+"""The lock under which tables and studies are made."""
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,233 @@
+"""Claim, train, report, prune, tell: the one place where a trial meets a trainer.
+
+The trainer is handed in as three functions, so that a formula serves in tests.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from hpsearch.config import TrainConfig
+from hpsearch.epoch import Epoch
+from hpsearch.errors import StudyNotFoundError
+from hpsearch.paths import StudyPaths
+from hpsearch.search.claim import Claim, Claimer
+from hpsearch.search.recovery import requeue
+from hpsearch.seeds import derive_seed
+from hpsearch.storage import (
+    Store,
+    stored_epochs,
+    write_departure,
+    write_end,
+    write_epochs,
+    write_run,
+)
+
+log = logging.getLogger("hpsearch")
+
+Result = TypeVar("Result")
+Cost = tuple[int, int]
+"""Trainable parameters, and floating-point operations of one image forward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What a worker needs of a trainer.
+
+    Attributes:
+        train: yields one epoch after another; given a checkpoint that exists, the stored ones again first.
+            The string says whose checkpoint it is.
+        cost: of a configuration, without training it.
+        forget: removes a checkpoint.
+        facts: what else is needed to repeat a trial: split hash, device, versions.
+    """
+
+    train: Callable[[TrainConfig, Path, str], Iterator[Epoch]]
+    cost: Callable[[TrainConfig], Cost]
+    forget: Callable[[Path], None]
+    facts: Mapping[str, Any]
+
+
+class Interrupted(BaseException):
+    """Training was stopped from outside; no Exception, so that no user's code swallows it."""
+
+
+class StopRequest:
+    """Set by SIGTERM or SIGINT. It breaks into training at any time, and into nothing else."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._training = False
+
+    def listen(self) -> None:
+        """Take over the two signals in this process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._received)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        if self._training:
+            self._training = False
+            raise Interrupted
+
+    @contextmanager
+    def breaks_in(self) -> Iterator[None]:
+        """While in this block, a request raises Interrupted at once.
+
+        Raises:
+            Interrupted: also when it was requested before.
+        """
+        self._training = True
+        try:
+            if self.requested:
+                raise Interrupted
+            yield
+        finally:
+            self._training = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """Trains trials of one study until there is nothing left to do."""
+
+    store: Store
+    study: optuna.Study
+    claimer: Claimer
+    trainer: Trainer
+    paths: StudyPaths
+    seed: int
+    trial_time: float | None
+    stop: StopRequest
+
+    def work(self) -> int:
+        """Trains trial after trial; returns how many it ended.
+
+        Raises:
+            StudyStoppedError, StudyNotFoundError: as `Claimer.claim`.
+        """
+        ended = 0
+        while not self.stop.requested:
+            claim = self.claimer.claim()
+            if claim is None:
+                break
+            try:
+                self._run(claim)
+                ended += 1
+            except UpdateFinishedTrialError:
+                log.warning("trial %d was ended by somebody else; its worker goes on with the next", claim.trial.number)
+            except Interrupted:
+                write_departure(claim.trial)
+                requeue(self.store, claim.trial._trial_id)
+                break
+            except KeyError as error:  # what Optuna's storage raises for a study or trial that is no more
+                raise StudyNotFoundError(
+                    f"the study '{self.study.study_name}' or its trial {claim.trial.number} is gone from {self.store}",
+                    hint=f"Checkpoints are kept in {self.paths.folder}.",
+                ) from error
+            finally:
+                claim.lease.release()
+        return ended
+
+    def _run(self, claim: Claim) -> None:
+        trial = claim.trial
+        checkpoint = self.paths.trial(trial.number).checkpoint
+        epochs = stored_epochs(trial)
+        try:
+            config = self.claimer.space.config(claim.values, seed=derive_seed(self.seed, "trial", trial.number))
+            parameters, flops = self._guarded(lambda: self.trainer.cost(config))
+            write_run(trial, config, parameters=parameters, flops=flops, facts=self.trainer.facts)
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            pruned = self._train(trial, config, checkpoint, epochs)
+        except _Failure as failure:
+            write_end(trial, epochs, {"reason": failure.reason, "traceback": failure.details})
+            self._tell(trial, TrialState.FAIL, None)
+            return
+        end = {"reason": pruned} if pruned else {"diverged": True} if epochs[-1].diverged else {}
+        write_end(trial, epochs, end)
+        # A pruned trial's value is its last report.
+        self._tell(trial, TrialState.PRUNED if pruned else TrialState.COMPLETE, None if pruned else epochs[-1].validation_accuracy)
+        self.trainer.forget(checkpoint)
+
+    def _train(self, trial: optuna.Trial, config: TrainConfig, checkpoint: Path, epochs: list[Epoch]) -> str:
+        """Train to the end, adding to `epochs`; returns why it was pruned, or nothing."""
+        reported = set(self.store.storage.get_trial(trial._trial_id).intermediate_values)
+        known = len(epochs)
+        owner = f"{self.study.study_name}/{trial.number}"
+        training = self._guarded(lambda: self.trainer.train(config, checkpoint, owner))
+        try:
+            while (epoch := self._guarded(lambda: next(training, None))) is not None:
+                if epoch.number > len(epochs):
+                    epochs.append(epoch)
+                    write_epochs(trial, epochs)
+                if epoch.number not in reported:
+                    trial.report(_checked(epoch), epoch.number)
+                # What was decided before the last stored epoch is decided.
+                if epoch.number >= known and not epoch.diverged and epoch.number < config.epochs:
+                    if self.trial_time is not None and sum(each.seconds for each in epochs) >= self.trial_time:
+                        return "trial_time"
+                    if trial.should_prune():
+                        return "pruner"
+        finally:
+            close = getattr(training, "close", None)
+            if close is not None:
+                close()
+        if not epochs:
+            raise _Failure("the trainer yielded no epoch", "")
+        return ""
+
+    def _guarded(self, call: Callable[[], Result]) -> Result:
+        """Call what may run a user's code: what goes wrong in it is the trial's failure."""
+        try:
+            with self.stop.breaks_in():
+                return call()
+        except (Exception, SystemExit) as error:
+            raise _Failure(_reason(error), traceback.format_exc()) from error
+
+    def _tell(self, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
+        try:
+            self.study.tell(trial, value, state=state)
+        except ValueError as error:
+            if self.store.storage.get_trial(trial._trial_id).state.is_finished():
+                raise UpdateFinishedTrialError from error
+            raise
+
+
+class _Failure(Exception):
+    """A trial that failed, with a reason in one line."""
+
+    def __init__(self, reason: str, details: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.details = details
+
+
+def _reason(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or "out of memory" in first.lower() or "can't allocate memory" in first.lower():
+        return f"out of memory: {first[:200]}" if first else "out of memory"
+    return f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
+
+
+def _checked(epoch: Epoch) -> float:
+    """The epoch's objective value.
+
+    Raises:
+        _Failure: it is no finite number between 0 and 1: Optuna would let an infinite one win.
+    """
+    value = epoch.validation_accuracy
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
+        raise _Failure(f"validation accuracy must be a finite number from 0 to 1, but is {value!r:.80}", "")
+    return float(value)
