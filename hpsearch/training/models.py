@@ -9,10 +9,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from hpsearch.errors import ConfigError
+from hpsearch.training.layers import Dropout, Tanh
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -20,7 +20,7 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
-    "tanh": nn.Tanh,
+    "tanh": Tanh,
     "sigmoid": nn.Sigmoid,
 }
 
@@ -29,42 +29,6 @@ POOLINGS: Mapping[str, Callable[[int], nn.Module]] = {"average": nn.AvgPool2d, "
 LENET5_MAPS = (6, 16, 120)
 LENET5_DENSE = 84
 LENET5_KERNEL = 5
-
-
-class Dropout(nn.Module):
-    """Dropout whose mask costs a third of torch's on a CPU: its numbers have 16 bits, not 53.
-
-    Every input is kept with probability `kept / 65536` and then divided by exactly that, so the
-    expected output is the input. The mask follows torch's global generator.
-
-    Args:
-        p: probability of zeroing an input, rounded to a multiple of 1/65536; 0 <= p < 1.
-    """
-
-    LEVELS = 2**16
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-        # At least one level, or the scale would be infinite.
-        self.kept = max(1, round((1 - p) * self.LEVELS))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The inputs in evaluation; in training, some zeroed and the others scaled up."""
-        if not self.training or self.kept == self.LEVELS:
-            return inputs
-        if inputs.device.type != "cpu":
-            return functional.dropout(inputs, self.p)
-        number = inputs.numel()
-        # One 64-bit draw serves four inputs.
-        draws = torch.empty((number + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        levels = draws.view(torch.int16)[:number].view(inputs.shape)
-        mask = (levels < self.kept - self.LEVELS // 2).to(inputs.dtype).mul_(self.LEVELS / self.kept)
-        return inputs * mask
-
-    def extra_repr(self) -> str:
-        """The probability, for print."""
-        return f"p={self.p}"
 
 
 def cnn(
