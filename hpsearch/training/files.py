@@ -170,7 +170,10 @@ def _look_in(folder: Path, dataset: str) -> Found | None:
         DataError: some are missing or damaged.
     """
     for place in (folder / FOLDERS[dataset] / "raw", folder):
-        paths = {name: path for name in SHAPES for path in (place / f"{name}.gz", place / name) if path.is_file()}
+        try:
+            paths = {name: path for name in SHAPES for path in (place / f"{name}.gz", place / name) if path.is_file()}
+        except OSError as error:
+            raise DataError(f"{place} cannot be read: {error.strerror}", hint=_way_out(dataset)) from error
         if not paths:
             continue
         missing = [name for name in SHAPES if name not in paths]
@@ -206,9 +209,10 @@ def _verified(dataset: str, name: str, path: Path) -> bytes:
             hint=hint,
         )
     digest = hashlib.sha256(content).hexdigest()
-    if (digest == FASHION_SHA256[name]) != (dataset == "fashion-mnist"):
-        what = f"SHA-256 {FASHION_SHA256[name]}, but has {digest}" if dataset == "fashion-mnist" else f"{dataset}, but is Fashion-MNIST"
-        raise DataError(f"{path} should be {what}" if dataset != "fashion-mnist" else f"{path} should have {what}", hint=hint)
+    if dataset == "fashion-mnist" and digest != FASHION_SHA256[name]:
+        raise DataError(f"{path} should have SHA-256 {FASHION_SHA256[name]}, but has {digest}", hint=hint)
+    if dataset != "fashion-mnist" and digest == FASHION_SHA256[name]:
+        raise DataError(f"{path} should be {dataset}, but is Fashion-MNIST", hint=hint)
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import math
@@ -97,6 +98,15 @@ def test_given_folder_without_the_files_is_never_passed_over(tmp_path: Path, sta
         folder.touch()
     with pytest.raises(DataError, match=state):
         files.prepare("fashion-mnist", folder, allow_download=True)
+
+
+def test_a_folder_that_may_not_be_read_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", deny)
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        files.find("fashion-mnist", tmp_path)
 
 
 def test_packed_files_are_unpacked_into_a_given_writable_folder(raw: Path, tmp_path: Path) -> None:
