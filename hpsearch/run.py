@@ -120,6 +120,7 @@ class Search:
     earlier: int
     changed: tuple[str, ...]
     requeued: tuple[int, ...]
+    worker_command: tuple[str, ...] = (sys.executable, "-m", "hpsearch", "worker")
 
     def run(self, *, only: int | None = None) -> Generator[Look, None, None]:
         """Start the workers and yield a look at the study every second until they are done.
@@ -171,7 +172,7 @@ class Search:
             "run": run,
             "run-started": started,
         }
-        command = [sys.executable, "-m", "hpsearch", "worker", self.file.name, "--supervised"]
+        command = [*self.worker_command, self.file.name, "--supervised"]
         command += [part for key, value in options.items() if value is not None for part in (f"--{key}", str(value))]
         return Crew(
             command=[*command, "--name"],

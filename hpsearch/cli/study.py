@@ -56,7 +56,7 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Validate a study file; print its space and defaults, and warn of unfair comparisons."""
-    from hpsearch.domains import Fixed
+    from hpsearch.domains import Fixed, str_of
     from hpsearch.fairness import unfair_comparisons, unsearched_defaults
     from hpsearch.study_file import load_study_file
 
@@ -89,9 +89,9 @@ def check(
     print_table({"parameter": "left", "": "left", "values": "left", "when": "left"}, rows)
     say()
     for owner, values in unsearched_defaults(study.space).items():
-        say(f"Not searched, {owner}: {', '.join(f'{name} = {value}' for name, value in values.items())}")
+        say(f"Not searched, {owner}: {', '.join(f'{name} = {str_of(value)}' for name, value in values.items())}")
     for number, values in enumerate(study.baselines, start=1):
-        say(f"Baseline {number}: {', '.join(f'{name} = {value}' for name, value in values.items())}")
+        say(f"Baseline {number}: {', '.join(f'{name} = {str_of(value)}' for name, value in values.items())}")
     say(f"Fingerprint {study.space.fingerprint[:16]}")
     for warning in warnings:
         note(f"warning: {warning}", style="yellow")

@@ -28,11 +28,6 @@ from hpsearch.search.worker import StopRequest, Trainer, Worker
 from hpsearch.sections import Budget
 from hpsearch.storage import read_study, write_split
 from hpsearch.study_file import StudyFile
-from hpsearch.training import checkpoint as checkpoints
-from hpsearch.training.data import Split, load_split
-from hpsearch.training.device import resolve_device
-from hpsearch.training.summary import summarize
-from hpsearch.training.trainer import train
 
 GRACE_SECONDS = 3.0
 """Between the end of the supervisor and the end of its workers."""
@@ -56,15 +51,7 @@ def work(
     stop.listen()
     if supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
-    device = resolve_device(place.device)
-    split = load_split(
-        file.data.dataset,
-        validation_images=file.data.validation_images,
-        train_images=file.data.train_images,
-        seed=file.seed,
-        folder=place.data,
-    )
-    trainer = _trainer(file, split, str(device))
+    trainer = load_trainer(file, place)
     store = place.open()
     locks = place.locks
 
@@ -74,11 +61,12 @@ def work(
 
     sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
     study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
+    split_hash = trainer.facts["split_hash"]
     with locks.hold(CREATION_LOCK):
         known = read_study(study).split_hash
         if known is None:
-            write_split(study, split.hash)
-        elif known != split.hash:
+            write_split(study, split_hash)
+        elif known != split_hash:
             raise NotComparableError(
                 f"the images of {file.data.dataset} here are not those that '{file.name}' was begun with",
                 hint="Point --data at the same files, or begin another study.",
@@ -102,31 +90,39 @@ def work(
     return worker.work()
 
 
-def _trainer(file: StudyFile, split: Split, device: str) -> Trainer:
-    shape, classes = split.input_shape, len(split.classes)
+def load_trainer(file: StudyFile, place: Place) -> Trainer:
+    """The trainer on the study's split of its data.
+
+    Raises:
+        DataError: the images are missing or damaged.
+        ConfigError: there is no such device.
+    """
+    from hpsearch.training import checkpoint as checkpoints
+    from hpsearch.training.data import load_split
+    from hpsearch.training.device import resolve_device
+    from hpsearch.training.summary import summarize
+    from hpsearch.training.trainer import train
+
+    device = resolve_device(place.device)
+    split = load_split(
+        file.data.dataset,
+        validation_images=file.data.validation_images,
+        train_images=file.data.train_images,
+        seed=file.seed,
+        folder=place.data,
+    ).to(device)
 
     def run(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        return train(config, split, checkpoint=checkpoint, device=device, owner=owner)
+        return train(config, split, checkpoint=checkpoint, device=str(device), owner=owner)
 
     def cost(config: TrainConfig) -> tuple[int, int]:
-        summary = summarize(config, shape, classes)
+        summary = summarize(config, split.input_shape, len(split.classes))
         return summary.trainable, summary.flops
 
-    return Trainer(
-        train=run,
-        cost=cost,
-        forget=checkpoints.remove,
-        facts={
-            "fingerprint": file.space.fingerprint,
-            "split_hash": split.hash,
-            "device": device,
-            "versions": {
-                "hpsearch": __version__,
-                "python": platform.python_version(),
-                **{package: version(package) for package in ("torch", "torchvision", "optuna", "numpy")},
-            },
-        },
-    )
+    packages = ("torch", "torchvision", "optuna", "numpy")
+    versions = {"hpsearch": __version__, "python": platform.python_version(), **{package: version(package) for package in packages}}
+    facts = {"fingerprint": file.space.fingerprint, "split_hash": split.hash, "device": str(device), "versions": versions}
+    return Trainer(train=run, cost=cost, forget=checkpoints.remove, facts=facts)
 
 
 def _leave_with_supervisor() -> None:

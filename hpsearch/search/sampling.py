@@ -27,6 +27,8 @@ from hpsearch.space import Space
 
 MOST_DRAWS = 200
 """Draws of one trial before the limits are said to leave nothing."""
+LEARNED_DRAWS = 10
+"""A sampler that knows nothing beyond the limits is drawn there; after so many tries chance decides."""
 
 Accept = Callable[[Mapping[str, Scalar]], bool]
 
@@ -68,7 +70,9 @@ class SpaceSampler(BaseSampler):
         given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if self._balance and self._balance not in given:
             given[self._balance] = self._least_tried(study, trial)
-        seen = trials_with(study, self._balance, given[self._balance]) if self._balance else TrialsView(study, lambda _: True)
+        # What the trial itself has drawn already, before it was killed, must not change what it draws next.
+        others = TrialsView(study, lambda other: other.number != trial.number)
+        seen = trials_with(others, self._balance, given[self._balance]) if self._balance else others
         for attempt in range(MOST_DRAWS):
             point = self._space.sample(_Draft(self, seen, trial, given, attempt))
             if self._accept(point):
@@ -88,7 +92,8 @@ class SpaceSampler(BaseSampler):
         """One of Optuna's samplers, seeded for one draw."""
         models = len(self._space.names_of("model")) if self._balance else 1
         startup = -(-(self._section.startup_trials or 0) // models)
-        return make_sampler(self._section.kind, startup, derive_seed(self._seed, number, name, attempt), study_seed=self._seed)
+        kind = self._section.kind if attempt < LEARNED_DRAWS else "random"
+        return make_sampler(kind, startup, derive_seed(self._seed, number, name, attempt), study_seed=self._seed)
 
 
 def make_sampler(kind: str, startup_trials: int, seed: int, *, study_seed: int) -> BaseSampler:
@@ -114,8 +119,8 @@ class _Draft:
     def __init__(self, sampler: SpaceSampler, study: Any, trial: FrozenTrial, given: Mapping[str, Scalar], attempt: int) -> None:
         self._sampler, self._study, self._trial, self._given, self._attempt = sampler, study, trial, given, attempt
         joint = sampler.inner(trial.number, "", attempt)
-        space = {name: distribution for name, distribution in joint.infer_relative_search_space(study, trial).items() if name not in given}
-        self._joint = joint.sample_relative(study, trial, space)
+        # All of it, given or not: fewer draws would be other draws.
+        self._joint = joint.sample_relative(study, trial, joint.infer_relative_search_space(study, trial))
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
         return float(self._draw(name, FloatDistribution(low, high, log=log, step=step)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -14,15 +14,17 @@ from hpsearch.components import Scalar
 class TrialsView:
     """Stands for `study` where Optuna's samplers and pruners ask for its trials; all else is the study's own."""
 
-    def __init__(self, study: optuna.Study, keep: Callable[[FrozenTrial], bool]) -> None:
+    def __init__(self, study: optuna.Study | TrialsView, keep: Callable[[FrozenTrial], bool]) -> None:
         self._study = study
         self._keep = keep
 
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    def get_trials(self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         """The trials that are seen."""
         return [trial for trial in self._study.get_trials(deepcopy=deepcopy, states=states) if self._keep(trial)]
 
-    def _get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False) -> list[FrozenTrial]:
+    def _get_trials(
+        self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
         # Samplers ask by this name; without their cache, which holds the trials as they were when the trial began.
         return self.get_trials(deepcopy=deepcopy, states=states)
 
@@ -30,7 +32,7 @@ class TrialsView:
         return getattr(self._study, name)
 
 
-def trials_with(study: optuna.Study, parameter: str, value: Scalar | None) -> Any:
+def trials_with(study: optuna.Study | TrialsView, parameter: str, value: Scalar | None) -> Any:
     """The study with only those trials in which the parameter has that value."""
     return TrialsView(study, lambda trial: value_of(trial, parameter) == value)
 
