@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol, cast
 
 from hpsearch.components import Scalar, is_finite, same, show
@@ -13,8 +14,15 @@ DOMAIN_KEYS = ("float", "int", "choices")
 LARGEST_INT = 2**53
 """Whole numbers above it are not exact in a float, and Optuna computes in floats."""
 
+MOST_CHOICES = 1_000
+"""Every trial stores all of them."""
+MOST_STEPS = 1_000_000_000
+"""Of a range; more are none that anybody can tell apart."""
+
 BOUND_TOLERANCE = 1e-9
 """Relative slack when a float is compared with its bounds and steps: TOML writes 0.1, not its binary neighbour."""
+
+UNQUOTE = "A number stands without quotes."
 
 
 class Trial(Protocol):
@@ -128,8 +136,10 @@ def read_domain(key: str, entry: Any) -> Domain:
     Raises:
         StudyFileError: with `key`, the rule, the value and the likely mend.
     """
-    if isinstance(entry, bool | int | float | str):
-        return Fixed(value=_number(key, entry) if isinstance(entry, int | float) and not isinstance(entry, bool) else entry)
+    if isinstance(entry, bool | str):
+        return Fixed(value=entry)
+    if isinstance(entry, int | float):
+        return Fixed(value=_number(key, entry))
     if isinstance(entry, list):
         raise key_error(
             key,
@@ -144,27 +154,28 @@ def read_domain(key: str, entry: Any) -> Domain:
     known = {"float": ("float", "step", "log"), "int": ("int", "step", "log"), "choices": ("choices",)}[kinds[0]]
     for word in entry:
         if word not in known:
-            raise key_error(key, f"unknown key {show(word)} beside `{kinds[0]}`", did_you_mean(word, known))
+            table = "A condition stands in a table: [space.LABEL] with `when` and the parameters."
+            raise key_error(key, f"unknown key {show(word)} beside `{kinds[0]}`", table if word == "when" else did_you_mean(word, known))
     return _read_choices(key, entry["choices"]) if kinds == ["choices"] else _read_range(key, kinds[0], entry)
 
 
 def _read_choices(key: str, listed: Any) -> Choices:
     if not isinstance(listed, list) or not listed:
-        raise key_error(key, f"choices must be a list of at least one value, but got {show(listed)}")
+        hint = f"Write choices = [{show(listed)}]." if isinstance(listed, bool | int | float | str) else ""
+        raise key_error(key, f"choices must be a list of at least one value, but got {show(listed)}", hint)
+    if len(listed) > MOST_CHOICES:
+        raise key_error(key, f"choices must be at most {MOST_CHOICES:,}, but are {len(listed):,}", "Write a range.")
     values: list[Scalar] = []
     for value in listed:
         if not isinstance(value, bool | int | float | str):
             raise key_error(key, f"choices must be strings, numbers, or true and false, but one is {show(value)}")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            _number(key, value)
-        if any(same(value, other) for other in values):
+        values.append(value if isinstance(value, bool | str) else _number(key, value))
+    for number, value in enumerate(values):
+        if any(same(value, other) for other in values[:number]):
             raise key_error(key, f"choices must differ, but {show(value)} is there twice")
-        values.append(value)
     types = {"true or false" if isinstance(value, bool) else "a string" if isinstance(value, str) else "a number" for value in values}
     if len(types) > 1:
         raise key_error(key, f"choices must be of one type, but {show(listed)} holds {' and '.join(sorted(types))}")
-    if any(isinstance(value, float) for value in values):
-        values = [float(value) for value in values]
     return Choices(values=tuple(values))
 
 
@@ -175,12 +186,14 @@ def _read_range(key: str, kind: str, entry: Mapping[str, Any]) -> FloatRange | I
     low, high = (_number(key, bound, whole=kind == "int") for bound in bounds)
     if low > high:
         raise key_error(key, f"low <= high must hold, but got [{low}, {high}]", f"Write {kind} = [{high}, {low}].")
+    if not is_finite(high - low):
+        raise key_error(key, f"high - low must be finite, but got [{low}, {high}]")
     log = entry.get("log", False)
     if not isinstance(log, bool):
         raise key_error(key, f"log must be true or false, but got {show(log)}")
     if log and low <= 0:
         raise key_error(key, f"log needs low > 0, but got [{low}, {high}]")
-    step = None if "step" not in entry else _number(key, entry["step"], whole=kind == "int")
+    step = None if "step" not in entry else _number(key, entry["step"], whole=kind == "int", what="step")
     if step is not None:
         _check_step(key, low, high, step, log)
     if kind == "int":
@@ -193,18 +206,20 @@ def _check_step(key: str, low: float, high: float, step: float, log: bool) -> No
         raise key_error(key, f"step must be above 0, but got {step}")
     if log:
         raise key_error(key, "step and log exclude each other", "Leave one of the two out.")
-    steps = (high - low) / step
-    if abs(steps - round(steps)) > BOUND_TOLERANCE * max(1.0, steps):
-        raise key_error(
-            key,
-            f"step must divide high - low, but {step} does not divide {high - low:g}",
-            f"Write high = {low + int(steps) * step:g}, for example.",
-        )
+    # In decimals, as the file and Optuna have them: in binary, 0.1 does not divide 0.3.
+    first, width, stride = Decimal(str(low)), Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
+    if width / stride > MOST_STEPS:
+        raise key_error(key, f"step is too small: {step} makes more than {MOST_STEPS:,} steps of [{low}, {high}]", "Leave it out.")
+    if width % stride:
+        below = width // stride
+        fitting = [f"{first + steps * stride:f}" for steps in (below, below + 1) if steps]
+        raise key_error(key, f"step must divide high - low, but {step} does not divide {width:f}", f"Write high = {' or '.join(fitting)}.")
 
 
-def _number(key: str, value: Any, *, whole: bool = False) -> float | int:
+def _number(key: str, value: Any, *, whole: bool = False, what: str = "a bound") -> float | int:
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        raise key_error(key, f"expected {'a whole number' if whole else 'a number'}, but got {show(value)}")
+        rule = f"{what} must be {'a whole number' if whole else 'a number'}, but got {show(value)}"
+        raise key_error(key, rule, UNQUOTE if isinstance(value, str) else "")
     if not is_finite(value) or (isinstance(value, int) and abs(value) > LARGEST_INT):
         raise key_error(key, f"numbers must be finite and of a size that a float holds exactly, but got {show(value)}")
-    return cast("float | int", value)
+    return cast("float | int", value + 0)  # which makes 0.0 of -0.0
