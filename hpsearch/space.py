@@ -66,9 +66,11 @@ class Space:
     @property
     def conditional(self) -> tuple[Parameter, ...]:
         """The searched parameters that do not exist in every trial."""
-        return tuple(
-            parameter for parameter in self.searched if any(not isinstance(self[parent].domain, Fixed) for parent in parameter.when)
-        )
+        always: set[str] = set()
+        for parameter in self.parameters:
+            if all(parent in always and _is_certain(self[parent].domain, allowed) for parent, allowed in parameter.when.items()):
+                always.add(parameter.name)
+        return tuple(parameter for parameter in self.searched if parameter.name not in always)
 
     def __getitem__(self, name: str) -> Parameter:
         parameter = self.get(name)
@@ -178,3 +180,9 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the space, hexadecimal: the same whatever the order of keys and choices."""
         return hashlib.sha256(json.dumps(self.to_plain(), sort_keys=True).encode()).hexdigest()
+
+
+def _is_certain(domain: Domain, allowed: tuple[Scalar, ...]) -> bool:
+    """Whether every value of the domain is allowed."""
+    values = domain.values if isinstance(domain, Choices) else (domain.value,) if isinstance(domain, Fixed) else None
+    return values is not None and all(any(same(value, other) for other in allowed) for value in values)
