@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpsearch.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, same, show, trainer_option
+from hpsearch.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, show, trainer_option
 from hpsearch.config import TrainConfig, resolve
 from hpsearch.domains import Choices, Domain, Fixed, FloatRange, Trial, str_of
 from hpsearch.errors import ConfigError, did_you_mean
@@ -118,14 +118,14 @@ class Space:
             values[parameter.name] = self._value(parameter, value, values)
         for key in given:
             if key not in used:
-                self._explain_unused(key)
+                self._explain_unused(key, used)
         return values
 
     def _value(self, parameter: Parameter, given: Scalar | None, values: Mapping[str, Scalar]) -> Scalar:
         value, source = given, ""
         if value is None:
             value, source = self.default(parameter, values), "'s default"
-        if isinstance(parameter.domain, FloatRange) and isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(parameter.domain, FloatRange) and isinstance(value, int) and not isinstance(value, bool) and is_finite(value):
             value = float(value)
         if not parameter.domain.contains(value):
             raise ConfigError(
@@ -151,8 +151,10 @@ class Space:
         assert option is not None, "space_table lets no parameter through that its owner does not take"
         return option
 
-    def _explain_unused(self, key: str) -> None:
+    def _explain_unused(self, key: str, used: Mapping[str, str]) -> None:
         known = [parameter for parameter in self.parameters if key in (parameter.name, parameter.option)]
+        if twice := [parameter.name for parameter in known if parameter.name in used.values()]:
+            raise ConfigError(f"'{key}' and '{twice[0]}' are the same parameter", hint="Give one of the two.")
         if known:
             raise ConfigError(f"{key} exists only when {' or when '.join(parameter.condition for parameter in known)}")
         names = [parameter.name for parameter in self.parameters]
