@@ -20,7 +20,7 @@ from hpsearch.components import (
     trainer_option,
 )
 from hpsearch.config import TrainConfig
-from hpsearch.domains import DOMAIN_KEYS, Choices, Domain, Fixed, FloatRange, key_error, read_domain
+from hpsearch.domains import DOMAIN_KEYS, MOST_CHOICES, UNQUOTE, Choices, Domain, Fixed, FloatRange, key_error, read_domain
 from hpsearch.errors import StudyFileError, did_you_mean
 from hpsearch.extensions import current_catalog
 from hpsearch.space import Parameter, Space
@@ -88,18 +88,22 @@ class _Reader:
     def _is_parameter(self, key: str, entry: Mapping[str, Any]) -> bool:
         if any(domain in entry for domain in DOMAIN_KEYS):
             # A group may hold a parameter of such a name, but then as a table or beside others.
-            return not isinstance(next(entry[domain] for domain in DOMAIN_KEYS if domain in entry), dict)
-        if "when" in entry or self.catalog.find(key) is not None:
+            return not (self._is_group(key, entry) and any(isinstance(entry.get(domain), dict) for domain in DOMAIN_KEYS))
+        if self._is_group(key, entry):
             return False
-        close = did_you_mean(next(iter(entry), ""), DOMAIN_KEYS)
+        component = self.catalog.find(key)
+        if component is not None:
+            raise self.error(key, f"'{key}' is a data set, which has no parameters", f'Write dataset = "{key}" under [data].')
         raise self.error(
             key,
             f"must be a value, a parameter (a table with float, int or choices), the table of a component, or a table with `when`; "
-            f"found {'an empty table' if not entry else 'a table with ' + ', '.join(list(map(show, entry))[:5])}",
-            close
-            if close.startswith("Did")
-            else did_you_mean(key, [component.name for component in self.catalog if component.kind != "dataset"]),
+            f"found {_keys(entry)}",
+            _domain_hint(entry) or did_you_mean(key, [component.name for component in self.catalog if component.kind != "dataset"]),
         )
+
+    def _is_group(self, key: str, entry: Mapping[str, Any]) -> bool:
+        component = self.catalog.find(key)
+        return "when" in entry or (component is not None and component.kind != "dataset")
 
     def _read_group(self, label: str, table: Mapping[str, Any]) -> None:
         component = self.catalog.find(label)
@@ -113,6 +117,8 @@ class _Reader:
             conditions: Conditions = {component.kind: (label,)}
         else:
             conditions = self._read_when(label, table["when"])
+            if len(table) == 1:
+                raise self.error(label, "has a condition, but no parameter", "Add the parameters that it is for, or drop the table.")
         for key, entry in table.items():
             if key == "when":
                 continue
@@ -122,11 +128,10 @@ class _Reader:
                     name, f"the choice of a {key} cannot depend on another", f"Write `{key}` directly under [{self.prefix.rstrip('.')}]."
                 )
             if isinstance(entry, dict) and not any(domain in entry for domain in DOMAIN_KEYS):
-                close = did_you_mean(next(iter(entry), ""), DOMAIN_KEYS)
                 raise self.error(
                     name,
-                    "must be a value or a parameter (a table with float, int or choices)",
-                    close if close.startswith("Did") else "Tables do not nest deeper.",
+                    f"must be a value or a parameter (a table with float, int or choices); found {_keys(entry)}",
+                    _domain_hint(entry) or "Tables do not nest deeper.",
                 )
             self._add(name, key, entry, conditions)
 
@@ -137,11 +142,16 @@ class _Reader:
                 f"must name parameters and their values, but got {show(when)}",
                 'For example: when = { optimizer = ["adam", "adamw"] }',
             )
-        return {parent: self._allowed(label, parent, value) for parent, value in _flat(when)}
+        conditions: Conditions = {}
+        for parent, value in _flat(when):
+            if parent in conditions:
+                raise self.error(f"{label}.when", f"names {parent} twice", "Give all its values in one list.")
+            conditions[parent] = self._allowed(label, parent, value)
+        return conditions
 
     def _allowed(self, label: str, parent: str, value: Any) -> tuple[Scalar, ...]:
         values = value if isinstance(value, list) else [value]
-        if not values or not all(isinstance(item, bool | int | float | str) for item in values):
+        if not 0 < len(values) <= MOST_CHOICES or not all(isinstance(item, bool | int | float | str) for item in values):
             raise self.error(f"{label}.when", f"{parent} must be a value or a list of values, but got {show(value)}")
         return tuple(values)
 
@@ -328,9 +338,22 @@ def _typed(domain: Domain, options: list[Option]) -> Domain:
     return domain
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _keys(table: Mapping[str, Any]) -> str:
+    return f"a table with {', '.join(list(map(show, table))[:5])}" if table else "an empty table"
+
+
+def _domain_hint(table: Mapping[str, Any]) -> str:
+    """What a table that is meant as a parameter should say."""
+    if {"low", "high", "min", "max"} & table.keys():
+        return "Write { float = [low, high] } or { int = [low, high] }."
+    close = did_you_mean(next(iter(table), ""), DOMAIN_KEYS)
+    return close if close.startswith("Did") else ""
+
+
+def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted names and their values, as TOML nests them: `{ cnn.dense = 1 }` is `{ cnn = { dense = 1 } }`."""
     for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and value and not any(isinstance(inner, dict) for inner in value.values()):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
         else:
-            yield f"{prefix}{key}", value
+            yield key, value
