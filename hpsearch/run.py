@@ -46,6 +46,7 @@ from hpsearch.training.files import prepare
 
 LOOK_SECONDS = 1.0
 """Between two looks at the stored trials; a look costs a few milliseconds of a core."""
+WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
 MOST_DIFFERENCES = 8
 """Lines of a refusal; more would hide the first."""
 SAVE_SECONDS = 10.0
@@ -120,7 +121,6 @@ class Search:
     earlier: int
     changed: tuple[str, ...]
     requeued: tuple[int, ...]
-    worker_command: tuple[str, ...] = (sys.executable, "-m", "hpsearch", "worker")
 
     def run(self, *, only: int | None = None) -> Generator[Look, None, None]:
         """Start the workers and yield a look at the study every second until they are done.
@@ -172,7 +172,7 @@ class Search:
             "run": run,
             "run-started": started,
         }
-        command = [*self.worker_command, self.file.name, "--supervised"]
+        command = [*WORKER_COMMAND, self.file.name, "--supervised"]
         command += [part for key, value in options.items() if value is not None for part in (f"--{key}", str(value))]
         return Crew(
             command=[*command, "--name"],

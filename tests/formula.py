@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,7 +71,9 @@ def formula_trainer(train: Callable[[TrainConfig, Path, str], Iterator[Epoch]] =
 
 if __name__ == "__main__":
     import hpsearch.cli.worker as room
+    import hpsearch.run
     from hpsearch.cli.main import main
 
     room.load_trainer = lambda file, place: formula_trainer()
+    hpsearch.run.WORKER_COMMAND = (sys.executable, "-m", "tests.formula", "worker")
     main()

@@ -66,6 +66,12 @@ class _Process:
     path: Path
     started: float
 
+    def close(self) -> None:
+        """Let go of the pipe and the log of a process that has ended."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.log.close()
+
 
 @dataclass
 class Crew:
@@ -102,7 +108,7 @@ class Crew:
         while self._running:
             for ended in [each for each in self._running if each.process.poll() is not None]:
                 self._running.remove(ended)
-                ended.log.close()
+                ended.close()
                 self._judge(ended)
             if self._running:
                 yield
@@ -125,7 +131,7 @@ class Crew:
         for each in self._running:
             _kill_tree(each.process.pid)
             each.process.wait()
-            each.log.close()
+            each.close()
         self._running.clear()
 
     def _start_one(self) -> None:

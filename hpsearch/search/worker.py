@@ -6,7 +6,6 @@ The trainer is handed in as three functions, so that a formula serves in tests.
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -169,11 +168,12 @@ class Worker:
         training = self._guarded(lambda: self.trainer.train(config, checkpoint, owner))
         try:
             while (epoch := self._guarded(lambda: next(training, None))) is not None:
+                value = _checked(epoch)
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
                     write_epochs(trial, epochs)
                 if epoch.number not in reported:
-                    trial.report(_checked(epoch), epoch.number)
+                    trial.report(value, epoch.number)
                 # What was decided before the last stored epoch is decided.
                 if epoch.number >= known and not epoch.diverged and epoch.number < config.epochs:
                     if self.trial_time is not None and sum(each.seconds for each in epochs) >= self.trial_time:
@@ -228,6 +228,6 @@ def _checked(epoch: Epoch) -> float:
         _Failure: it is no finite number between 0 and 1: Optuna would let an infinite one win.
     """
     value = epoch.validation_accuracy
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise _Failure(f"validation accuracy must be a finite number from 0 to 1, but is {value!r:.80}", "")
     return float(value)

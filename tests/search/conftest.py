@@ -91,7 +91,9 @@ def study_file(tmp_path: Path) -> Callable[..., StudyFile]:
 def make_worker(place: Place) -> Callable[..., Worker]:
     """Makes a worker of a prepared search that trains in this process."""
 
-    def make(search: Search, trainer: Trainer | None = None, *, name: str = "worker", run: str = "run", now: Any = None, **changes: Any) -> Worker:
+    def make(
+        search: Search, trainer: Trainer | None = None, *, name: str = "worker", run: str = "run", now: Any = None, **changes: Any
+    ) -> Worker:
         file = search.file
         trainer = trainer or formula_trainer()
         stop = StopRequest()

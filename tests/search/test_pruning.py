@@ -22,7 +22,11 @@ def _add(study: optuna.Study, model: str, curve: Sequence[float]) -> None:
     values = dict(enumerate(curve, start=1))
     study.add_trial(
         optuna.trial.create_trial(
-            state=TrialState.COMPLETE, value=curve[-1], params={"model": model}, distributions={"model": choices}, intermediate_values=values
+            state=TrialState.COMPLETE,
+            value=curve[-1],
+            params={"model": model},
+            distributions={"model": choices},
+            intermediate_values=values,
         )
     )
 

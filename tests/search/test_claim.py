@@ -1,0 +1,171 @@
+"""Rules of taking up a trial: exact budgets, recovery, and what stops a study."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.config import TrainConfig
+from hpsearch.epoch import Epoch
+from hpsearch.errors import StudyNotFoundError, StudyStoppedError
+from hpsearch.run import Place, Search
+from hpsearch.search.recovery import is_being_searched
+from hpsearch.search.worker import Worker
+from hpsearch.storage import read_trials
+from tests.formula import formula_trainer
+
+
+def failing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    raise RuntimeError("the same bug")
+    yield
+
+
+def test_the_budget_is_exact(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+    search = searched()
+    assert make_worker(search).work() == 8
+    assert make_worker(search, name="late").work() == 0
+    assert len(read_trials(search.study)) == 8
+
+
+def test_baselines_are_tried_first_and_count(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+    search = searched()
+    make_worker(search).work()
+    first = read_trials(search.study)[0]
+    assert first.origin == "baseline"
+    assert first.params == {"model": "lenet5", "optimizer": "sgd", "epochs": 3, "sgd.lr": 0.05}
+
+
+def test_a_trial_whose_worker_is_gone_is_continued_under_its_number(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker]
+) -> None:
+    search = searched()
+    dead = make_worker(search, name="dead").claimer.claim()
+    assert dead is not None
+    dead.lease.release()  # what the kernel does when a process dies
+    claim = make_worker(search, name="heir").claimer.claim()
+    assert claim is not None
+    assert claim.trial.number == dead.trial.number
+    assert claim.values == dead.values
+    assert len(read_trials(search.study)) == 1
+
+
+def test_a_trial_whose_worker_lives_is_left_alone(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], place: Place
+) -> None:
+    search = searched()
+    first = make_worker(search, name="a").claimer.claim()
+    second = make_worker(search, name="b").claimer.claim()
+    assert first is not None
+    assert second is not None
+    assert first.trial.number != second.trial.number
+    assert is_being_searched(search.study, place.locks)
+
+
+def test_a_continued_trial_counts_once(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+    search = searched()
+    claim = make_worker(search).claimer.claim()
+    assert claim is not None
+    claim.lease.release()
+    make_worker(search).work()
+    trials = read_trials(search.study)
+    assert len(trials) == 8
+    assert [trial.state for trial in trials] == ["complete"] * 8
+
+
+def test_a_trial_that_kills_its_workers_fails_with_the_tail_of_the_log(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], place: Place
+) -> None:
+    search = searched()
+    logs = place.paths.study("small").logs
+    logs.mkdir(parents=True)
+    (logs / "third.log").write_text("Fatal Python error: Segmentation fault\n")
+    for name in ("first", "second", "third"):
+        claim = make_worker(search, name=name).claimer.claim()
+        assert claim is not None
+        assert claim.trial.number == 0
+        claim.lease.release()
+    claim = make_worker(search, name="fourth").claimer.claim()
+    assert claim is not None
+    assert claim.trial.number == 1
+    failed = read_trials(search.study)[0]
+    assert failed.state == "fail"
+    assert failed.end["reason"] == "its worker died 3 times at the same epoch"
+    assert "Segmentation fault" in failed.end["traceback"]
+
+
+def test_the_same_failure_three_times_in_a_row_stops_the_study(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+    search = searched()
+    with pytest.raises(StudyStoppedError, match="trials 0, 1, 2 failed in the same way: RuntimeError: the same bug"):
+        make_worker(search, formula_trainer(failing)).work()
+    assert len(read_trials(search.study)) == 3
+
+
+def test_failures_of_an_earlier_run_stop_nothing(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+    search = searched()
+    with pytest.raises(StudyStoppedError):
+        make_worker(search, formula_trainer(failing), run="before").work()
+    assert make_worker(search, run="after").work() == 5
+
+
+def test_no_trial_starts_when_the_time_is_spent(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+    search = searched(("trials = 8", 'trials = 8\ntime = "1m"'))
+    assert make_worker(search, now=lambda: 59.0).claimer.claim() is not None
+    # The baseline waits in the queue and was counted; only new trials are refused.
+    assert make_worker(search, now=lambda: 60.0).claimer.claim() is None
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = searched(("trials = 8", 'trials = 8\ntime = "1m"'))
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    assert make_worker(search).work() == 8
+
+
+def test_only_the_trial_asked_for_is_taken_up(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+    search = searched()
+    search.study.enqueue_trial({"model": "cnn", "optimizer": "adam", "epochs": 2, "cnn.filters1": 8, "adam.lr": 0.01})
+    assert make_worker(search, only=1).work() == 1
+    assert [trial.state for trial in read_trials(search.study)] == ["waiting", "complete"]
+
+
+def test_a_study_that_is_deleted_is_said_to_be_gone(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], place: Place
+) -> None:
+    search = searched()
+    worker = make_worker(search)
+    place.open().delete("small")
+    with pytest.raises(StudyNotFoundError, match="'small' is gone"):
+        worker.work()
+
+
+def test_a_study_deleted_during_a_trial_is_said_to_be_gone(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], place: Place
+) -> None:
+    def deleting(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        place.open().delete("small")
+        yield from formula_trainer().train(config, checkpoint, owner)
+
+    search = searched()
+    with pytest.raises(StudyNotFoundError, match="is gone"):
+        make_worker(search, formula_trainer(deleting)).work()
+
+
+@pytest.mark.slow
+def test_several_launchers_on_an_empty_store_share_one_study_and_one_budget(
+    place: Place, study_file: Callable[..., object], tmp_path: Path
+) -> None:
+    study_file(("trials = 8", "trials = 12"))
+    command = [sys.executable, "-m", "tests.formula", "run", str(tmp_path / "small.toml"), "--workers", "1"]
+    command += ["--runs", str(place.runs), "--storage", str(place.storage)]
+    launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ends = [(launcher.communicate(timeout=120), launcher.returncode) for launcher in launchers]
+    assert [code for _, code in ends] == [0] * 4, ends
+    trials = place.open().load("small").trials
+    assert len(trials) == 12
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)

@@ -1,0 +1,228 @@
+"""Rules of a trial's life: claim, train, report, prune, tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.config import TrainConfig
+from hpsearch.epoch import Epoch
+from hpsearch.run import Place, Search
+from hpsearch.search.worker import Interrupted, StopRequest, Worker
+from hpsearch.storage import TrialRow, read_trials
+from tests.formula import formula_epoch, formula_trainer, train
+
+Make = Callable[..., Worker]
+Searched = Callable[..., Search]
+ONE = ("trials = 8", "trials = 1")
+
+
+def _only_trial(search: Search) -> TrialRow:
+    (trial,) = read_trials(search.study)
+    return trial
+
+
+def test_a_complete_trial_stores_what_is_needed_to_repeat_it(searched: Searched, make_worker: Make) -> None:
+    search = searched(ONE)
+    make_worker(search).work()
+    trial = _only_trial(search)
+    assert trial.state == "complete"
+    assert trial.config is not None
+    assert trial.value == trial.epochs[-1].validation_accuracy == formula_epoch(trial.config, 3).validation_accuracy
+    assert [epoch.number for epoch in trial.epochs] == [1, 2, 3]
+    assert trial.run["digest"] == trial.config.digest
+    assert trial.run["split_hash"] == "formula"
+    assert trial.parameters == 5000
+    attributes = search.study.trials[0].user_attrs
+    assert {"parameters", "flops", "seconds", "train_accuracy", "gap", "epochs_done"} <= {
+        name for name, value in attributes.items() if isinstance(value, int | float)
+    }
+
+
+def test_the_value_is_the_last_epochs_and_not_the_best(searched: Searched, make_worker: Make) -> None:
+    def worsening(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        for number in range(1, config.epochs + 1):
+            yield formula_epoch(config, number, validation_accuracy=0.9 - 0.1 * number)
+
+    search = searched(ONE)
+    make_worker(search, formula_trainer(worsening)).work()
+    assert _only_trial(search).value == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "0.9", 10**400, True, 1.5, -0.1])
+def test_a_value_that_is_no_accuracy_fails_its_trial_and_never_wins(searched: Searched, make_worker: Make, value: object) -> None:
+    def yielding(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        yield formula_epoch(config, 1, validation_accuracy=value)
+
+    search = searched(ONE)
+    make_worker(search, formula_trainer(yielding)).work()
+    trial = _only_trial(search)
+    assert trial.state == "fail"
+    assert trial.value is None
+    assert "validation accuracy must be a finite number from 0 to 1" in trial.end["reason"]
+
+
+def test_a_diverged_trial_is_complete_at_the_measured_accuracy(searched: Searched, make_worker: Make) -> None:
+    def diverging(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        yield formula_epoch(config, 1, validation_accuracy=0.1, train_loss=math.nan, diverged=True)
+
+    search = searched(ONE)
+    make_worker(search, formula_trainer(diverging)).work()
+    trial = _only_trial(search)
+    assert (trial.state, trial.value, trial.end) == ("complete", 0.1, {"diverged": True})
+
+
+def _raising(error: BaseException) -> Callable[[TrainConfig, Path, str], Iterator[Epoch]]:
+    def train(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        yield formula_epoch(config, 1)
+        raise error
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("a bug\nsecond line"), "ValueError: a bug"),
+        (SystemExit(3), "SystemExit: 3"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), "out of memory: CUDA out of memory. Tried to allocate 20 GiB"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory: [enforce fail]"),
+    ],
+)
+def test_an_error_in_training_fails_the_trial_with_its_reason(
+    searched: Searched, make_worker: Make, error: BaseException, reason: str
+) -> None:
+    search = searched(ONE)
+    make_worker(search, formula_trainer(_raising(error))).work()
+    trial = _only_trial(search)
+    assert trial.state == "fail"
+    assert trial.end["reason"].startswith(reason)
+    assert "Traceback" in trial.end["traceback"]
+    assert len(trial.epochs) == 1
+
+
+def test_the_study_goes_on_after_a_failure(searched: Searched, make_worker: Make) -> None:
+    def fails_for_cnn(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        if config.model.name == "cnn":
+            raise ValueError("only the cnn")
+        yield from train(config, checkpoint, owner)
+
+    search = searched()
+    make_worker(search, formula_trainer(fails_for_cnn)).work()
+    states = {trial.state for trial in read_trials(search.study)}
+    assert states == {"complete", "fail"}
+    assert len(read_trials(search.study)) == 8
+
+
+def test_a_pruned_trial_keeps_its_epochs_and_its_last_value(searched: Searched, make_worker: Make) -> None:
+    def falling(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        weak = "trials/00000" not in str(checkpoint) and "trials/00001" not in str(checkpoint)
+        for number in range(1, config.epochs + 1):
+            yield formula_epoch(config, number, validation_accuracy=(0.3 if weak else 0.8) + 0.01 * number)
+
+    search = searched(('kind = "none"', 'kind = "median"\nstartup_trials = 1\nwarmup_epochs = 1'))
+    make_worker(search, formula_trainer(falling)).work()
+    pruned = [trial for trial in read_trials(search.study) if trial.state == "pruned"]
+    assert pruned
+    for trial in pruned:
+        assert trial.end == {"reason": "pruner"}
+        assert len(trial.epochs) == 2
+        assert trial.value == trial.epochs[-1].validation_accuracy
+
+
+def test_no_trial_is_pruned_at_its_last_epoch(searched: Searched, make_worker: Make) -> None:
+    def falling(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        number = int(checkpoint.parent.name)
+        for epoch in range(1, config.epochs + 1):
+            yield formula_epoch(config, epoch, validation_accuracy=0.9 - 0.1 * number)
+
+    # The last epoch of every trial is at most the fourth, and all before it are free.
+    search = searched(('kind = "none"', 'kind = "median"\nstartup_trials = 1\nwarmup_epochs = 3'))
+    make_worker(search, formula_trainer(falling)).work()
+    assert [trial.state for trial in read_trials(search.study)] == ["complete"] * 8
+
+
+def test_a_trial_whose_time_is_spent_is_pruned_at_its_last_epoch(searched: Searched, make_worker: Make) -> None:
+    search = searched(("trials = 8", 'trials = 1\ntrial_time = "2s"'))
+    make_worker(search).work()  # an epoch of the formula says that it took a second
+    trial = _only_trial(search)
+    assert (trial.state, trial.end, len(trial.epochs)) == ("pruned", {"reason": "trial_time"}, 2)
+
+
+def _interrupted_after(worker_of: Callable[[], Worker], epochs: int) -> Callable[[TrainConfig, Path, str], Iterator[Epoch]]:
+    def interrupting(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        for epoch in train(config, checkpoint, owner):
+            if epoch.number > epochs:
+                worker_of().stop.requested = True
+                raise Interrupted
+            yield epoch
+
+    return interrupting
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2])
+def test_an_interrupted_trial_goes_back_to_the_queue_with_its_whole_epochs(searched: Searched, make_worker: Make, epochs: int) -> None:
+    search = searched(ONE)
+    workers: list[Worker] = []
+    workers.append(make_worker(search, formula_trainer(_interrupted_after(lambda: workers[0], epochs))))
+    workers[0].work()
+    trial = _only_trial(search)
+    assert trial.state == "waiting"
+    assert len(trial.epochs) == epochs
+    make_worker(search, name="heir").work()
+    done = _only_trial(search)
+    assert done.state == "complete"
+    assert done.params == trial.params
+    assert [epoch.number for epoch in done.epochs] == [1, 2, 3]
+    assert [attempt["worker"] for attempt in done.attempts] == ["worker", "heir"]
+    assert search.study.trials[0].intermediate_values.keys() == {1, 2, 3}
+
+
+def test_an_epoch_stored_but_not_reported_is_reported_once_more(searched: Searched, make_worker: Make) -> None:
+    search = searched(ONE)
+    worker = make_worker(search)
+    claim = worker.claimer.claim()
+    assert claim is not None
+    config = search.file.space.config(claim.values, seed=1)
+    from hpsearch.storage import write_epochs
+
+    write_epochs(claim.trial, [formula_epoch(config, 1)])
+    claim.lease.release()
+    make_worker(search, name="heir").work()
+    assert search.study.trials[0].intermediate_values.keys() == {1, 2, 3}
+    assert _only_trial(search).state == "complete"
+
+
+def test_a_trial_ended_by_somebody_else_is_dropped(searched: Searched, make_worker: Make, place: Place) -> None:
+    def ended_elsewhere(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        for epoch in train(config, checkpoint, owner):
+            if owner == "small/0" and epoch.number == 2:
+                study = place.open().load("small")
+                study.tell(0, state=TrialState.FAIL)
+            yield epoch
+
+    search = searched(("trials = 8", "trials = 3"))
+    make_worker(search, formula_trainer(ended_elsewhere)).work()
+    assert [trial.state for trial in read_trials(search.study)] == ["fail", "complete", "complete"]
+
+
+def test_a_finished_trial_leaves_no_checkpoint(searched: Searched, make_worker: Make, place: Place) -> None:
+    search = searched(ONE)
+    make_worker(search).work()
+    assert not place.paths.study("small").trial(0).checkpoint.exists()
+
+
+def test_a_request_to_stop_breaks_into_training_and_nothing_else() -> None:
+    stop = StopRequest()
+    stop._received(15, None)
+    assert stop.requested
+    with pytest.raises(Interrupted), stop.breaks_in():
+        raise AssertionError("not entered")
+    stop = StopRequest()
+    with pytest.raises(Interrupted), stop.breaks_in():
+        stop._received(15, None)
