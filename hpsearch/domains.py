@@ -42,6 +42,11 @@ class FloatRange:
     step: float | None = None
     log: bool = False
 
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Nothing: only choices can be listed."""
+        return ()
+
     def draw(self, trial: Trial, name: str) -> float:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
@@ -63,6 +68,11 @@ class IntRange:
     high: int
     step: int = 1
     log: bool = False
+
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Nothing: only choices can be listed."""
+        return ()
 
     def draw(self, trial: Trial, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
@@ -90,6 +100,11 @@ class Choices:
         """The values in an order that does not depend on how they were written down."""
         return tuple(sorted(self.values, key=lambda value: (str(type(value)), value)))
 
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Every value that it can be."""
+        return self.ordered
+
     def draw(self, trial: Trial, name: str) -> Scalar:
         drawn: Scalar = trial.suggest_categorical(name, list(self.ordered))
         return drawn
@@ -106,6 +121,11 @@ class Fixed:
     """One value that is not searched."""
 
     value: Scalar
+
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Every value that it can be."""
+        return (self.value,)
 
     def draw(self, trial: Trial, name: str) -> Scalar:
         return self.value

@@ -68,7 +68,7 @@ class Space:
         """The searched parameters that do not exist in every trial."""
         always: set[str] = set()
         for parameter in self.parameters:
-            if all(parent in always and _is_certain(self[parent].domain, allowed) for parent, allowed in parameter.when.items()):
+            if all(parent in always and set(self[parent].domain.listed) <= set(allowed) for parent, allowed in parameter.when.items()):
                 always.add(parameter.name)
         return tuple(parameter for parameter in self.searched if parameter.name not in always)
 
@@ -182,9 +182,3 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the space, hexadecimal: the same whatever the order of keys and choices."""
         return hashlib.sha256(json.dumps(self.to_plain(), sort_keys=True).encode()).hexdigest()
-
-
-def _is_certain(domain: Domain, allowed: tuple[Scalar, ...]) -> bool:
-    """Whether every value of the domain is allowed."""
-    values = domain.values if isinstance(domain, Choices) else (domain.value,) if isinstance(domain, Fixed) else None
-    return values is not None and all(any(same(value, other) for other in allowed) for value in values)

@@ -20,7 +20,7 @@ from hpsearch.components import (
     trainer_option,
 )
 from hpsearch.config import TrainConfig
-from hpsearch.domains import DOMAIN_KEYS, MOST_CHOICES, UNQUOTE, Choices, Domain, Fixed, FloatRange, key_error, read_domain
+from hpsearch.domains import DOMAIN_KEYS, MOST_CHOICES, Choices, Domain, Fixed, FloatRange, IntRange, key_error, read_domain
 from hpsearch.errors import StudyFileError, did_you_mean
 from hpsearch.extensions import current_catalog
 from hpsearch.space import Parameter, Space
@@ -75,7 +75,7 @@ class _Reader:
         owners = {name: self._owner(name) for name in order}
         self._refuse_two_values_for_one(owners)
         parameters = tuple(
-            Parameter(name=name, owner=owners[name], option=self.options[name], domain=self.domains[name], when=self.conditions[name])
+            Parameter(name=name, owner=owners[name], option=self.options[name], domain=self.domains[name], when=self._condition(name))
             for name in order
         )
         return Space(parameters=parameters, catalog=self.catalog)
@@ -171,7 +171,7 @@ class _Reader:
             raise self.error(
                 selector, f"a {selector} is chosen by name, not from a range", f"Known: {', '.join(self.catalog.names(selector))}."
             )
-        for value in domain.values if isinstance(domain, Choices) else (domain.value,):
+        for value in domain.listed:
             if not isinstance(value, str) or value not in self.catalog.names(selector):
                 raise self.error(
                     selector, f"unknown {selector} {show(value)}", did_you_mean(str(value)[:200], self.catalog.names(selector))
@@ -223,6 +223,13 @@ class _Reader:
                     raise self.error(where, f"can never hold: it asks two different things of {key}")
                 merged[key] = common
         self.effective[name] = merged
+
+    def _condition(self, name: str) -> Conditions:
+        """A parameter's conditions in the values of its parents: `[2, 1, 1]` on the choices 1.0 and 2.0 is `(1.0, 2.0)`."""
+        return {
+            parent: tuple(value for value in self.domains[parent].listed if any(same(value, other) for other in allowed))
+            for parent, allowed in self.conditions[name].items()
+        }
 
     def _owner(self, name: str) -> Owner:
         """Who takes the parameter's value, in every case in which the parameter exists."""
@@ -279,8 +286,7 @@ class _Reader:
 
     def _possible(self, kind: Kind, name: str) -> list[Component]:
         """The components of a kind that can be chosen while the parameter exists."""
-        domain = self.domains[kind]
-        values = domain.values if isinstance(domain, Choices) else (domain.value,) if isinstance(domain, Fixed) else ()
+        values = self.domains[kind].listed
         allowed = self.effective[name].get(kind, values)
         return [self.catalog.get(kind, str(value)) for value in values if value in allowed]
 
@@ -299,13 +305,7 @@ class _Reader:
                 f"`{option.name}` is {option.type_name}",
                 f"Write {{ int = [{domain.low:g}, {domain.high:g}] }}." if type(option.default) is int else "Write { choices = [...] }.",
             )
-        points: Iterator[Scalar] = (
-            iter(domain.values)
-            if isinstance(domain, Choices)
-            else iter((domain.value,))
-            if isinstance(domain, Fixed)
-            else iter((domain.low, domain.high))
-        )
+        points = (domain.low, domain.high) if isinstance(domain, FloatRange | IntRange) else domain.listed
         for value in points:
             if rule := option.refuses(value):
                 raise self.error(name, rule)
