@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from hpsearch.components import (
@@ -20,10 +20,20 @@ from hpsearch.components import (
     trainer_option,
 )
 from hpsearch.config import TrainConfig
-from hpsearch.domains import DOMAIN_KEYS, MOST_CHOICES, Choices, Domain, Fixed, FloatRange, IntRange, key_error, read_domain
+from hpsearch.domains import DOMAIN_KEYS, MOST_CHOICES, UNQUOTE, Choices, Domain, Fixed, FloatRange, IntRange, key_error, read_domain
 from hpsearch.errors import StudyFileError, did_you_mean
 from hpsearch.extensions import current_catalog
 from hpsearch.space import Parameter, Space
+
+OTHER_NAMES = {
+    "learningrate": "lr",
+    "wd": "weight_decay",
+    "l2": "weight_decay",
+    "bs": "batch_size",
+    "opt": "optimizer",
+    "scheduler": "schedule",
+}
+"""What other tools call our options, for a hint: as written, without underscores."""
 
 Conditions = dict[str, tuple[Scalar, ...]]
 
@@ -195,6 +205,7 @@ class _Reader:
                 raise self.error(
                     f"{min(waiting).rpartition('.')[0]}.when",
                     f"conditions run in a circle: {', '.join(sorted(waiting)[:6])} wait for each other",
+                    "Drop one of the conditions.",
                 )
             for name in ready:
                 depths[name] = 1 + max((depths[parent] for parent in waiting.pop(name)), default=0)
@@ -273,16 +284,14 @@ class _Reader:
         if own is not None:
             names = [known.name for known in own.options]
             return self.error(
-                name, f"the {own.kind} '{own.name}' takes no `{option}`", did_you_mean(option, names) or f"'{own.name}' has no options."
+                name, f"the {own.kind} '{own.name}' takes no `{option}`", _nearest(option, names) or f"'{own.name}' has no options."
             )
         reachable = [known.name for kind in SELECTORS for component in self._possible(kind, name) for known in component.options]
         known = [*SELECTORS, *(known.name for known in TRAINER_OPTIONS), *reachable]
         elsewhere = [f"the {component.kind} '{component.name}'" for component in self.catalog if component.option(option)]
         if elsewhere:
-            return self.error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses")
-        return self.error(
-            name, "neither the trainer nor a model, optimizer or schedule of this study takes it", did_you_mean(option, known)
-        )
+            return self.error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses", "Drop it.")
+        return self.error(name, "neither the trainer nor a model, optimizer or schedule of this study takes it", _nearest(option, known))
 
     def _possible(self, kind: Kind, name: str) -> list[Component]:
         """The components of a kind that can be chosen while the parameter exists."""
@@ -303,12 +312,16 @@ class _Reader:
             raise self.error(
                 name,
                 f"`{option.name}` is {option.type_name}",
-                f"Write {{ int = [{domain.low:g}, {domain.high:g}] }}." if type(option.default) is int else "Write { choices = [...] }.",
+                f"Write {{ int = [{domain.low:g}, {domain.high:g}] }}." if type(option.default) is int else _choices_hint(option),
             )
+        if isinstance(domain, IntRange) and isinstance(option.default, bool | str):
+            raise self.error(name, f"`{option.name}` is {option.type_name}", _choices_hint(option))
         points = (domain.low, domain.high) if isinstance(domain, FloatRange | IntRange) else domain.listed
         for value in points:
             if rule := option.refuses(value):
-                raise self.error(name, rule)
+                quoted = isinstance(value, str) and not isinstance(option.default, bool | str)
+                close = did_you_mean(value, map(str, option.choices)) if option.choices and isinstance(value, str) else ""
+                raise self.error(name, rule, UNQUOTE if quoted else close if close.startswith("Did") else "")
 
     def _refuse_two_values_for_one(self, owners: Mapping[str, Owner]) -> None:
         by_target: dict[tuple[Owner, str], list[str]] = {}
@@ -336,6 +349,18 @@ def _typed(domain: Domain, options: list[Option]) -> Domain:
     if isinstance(domain, Choices):
         return Choices(values=tuple(map(float, domain.values)))
     return domain
+
+
+def _nearest(option: str, known: Iterable[str]) -> str:
+    """The option that was meant, by its letters or by what others call it."""
+    names = list(known)
+    other = OTHER_NAMES.get(option.lower().replace("_", ""), "")
+    return did_you_mean(other if other in names else option, names)
+
+
+def _choices_hint(option: Option) -> str:
+    values = (True, False) if isinstance(option.default, bool) else option.choices or (option.default,)
+    return f"Write {{ choices = {show(list(values[:2]))} }}."
 
 
 def _keys(table: Mapping[str, Any]) -> str:
