@@ -10,12 +10,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, ValidationError
 
-from hpsearch.components import BUILT_IN, DATASET_IMAGES, Catalog, ComponentFile, Scalar, show
-from hpsearch.domains import Choices
+from hpsearch.components import BUILT_IN, DATASET_IMAGES, SELECTORS, Catalog, ComponentFile, Scalar, show, trainer_option
 from hpsearch.errors import ComponentError, ConfigError, StudyFileError, UsageError, did_you_mean
 from hpsearch.extensions import load_component_file
 from hpsearch.paths import check_study_name
@@ -159,7 +158,9 @@ def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
     _check_search(contents, space)
     baselines = tuple(_baseline(space, given, number) for number, given in enumerate(contents.baseline, start=1))
     if len(baselines) > contents.budget.trials:
-        raise StudyFileError(f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials")
+        raise StudyFileError(
+            f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials", hint="A baseline is a trial, too."
+        )
     return StudyFile(
         **{key: getattr(contents, key) for key in ("name", "description", "seed", "data", "budget", "limits", "sampler", "pruner")},
         space=space,
@@ -192,11 +193,13 @@ def _check_data(data: Data, catalog: Catalog) -> None:
         return
     if data.validation_images >= images:
         raise StudyFileError(
-            f"data.validation_images: must be fewer than the {images:,} training images, but got {data.validation_images:,}"
+            f"data.validation_images: must be fewer than the {images:,} training images, but got {data.validation_images:,}",
+            hint=f"{Data().validation_images:,} are usual.",
         )
     if data.train_images is not None and data.train_images + data.validation_images > images:
         raise StudyFileError(
-            f"data.train_images: {data.train_images:,} and {data.validation_images:,} validation images are more than the {images:,} there are"
+            f"data.train_images: {data.train_images:,} and {data.validation_images:,} validation images are more than the {images:,} there are",
+            hint=f"Leave it out, or write at most {images - data.validation_images:,}.",
         )
 
 
@@ -207,7 +210,7 @@ def _check_search(contents: Contents, space: Space) -> None:
             f"sampler.kind: {contents.sampler.kind} would draw conditional parameters ({names}) at random",
             hint='Use kind = "tpe", or make every parameter unconditional.',
         )
-    if contents.budget.balance is not None and not isinstance(space[contents.budget.balance].domain, Choices):
+    if contents.budget.balance is not None and len(space.names_of(contents.budget.balance)) < 2:
         raise StudyFileError("budget.balance: the space has one model only", hint="Drop `balance`.")
 
 
@@ -237,6 +240,8 @@ _RULES = {
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
     "int_from_float": "must be a whole number",
+    "greater_than_equal": "must be at least {ge:,}",
+    "less_than_equal": "must be at most {le:,}",
 }
 
 
@@ -249,12 +254,11 @@ def _explain(error: ValidationError, path: Path) -> StudyFileError:
         key = show(key)
     kind, value = first["type"], first["input"]
     if kind == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        return StudyFileError(f"{path.name}: unknown key {show(key)[1:-1]}", hint=did_you_mean(location[-1], known))
+        return StudyFileError(f"{path.name}: unknown key {show(key)[1:-1]}", hint=_belongs(location))
     if kind == "missing":
-        inner = location[-1] if len(location) > 1 else key
-        example = f"[{'.'.join(location[:-1])}]" if len(location) > 1 else "the file"
-        return StudyFileError(f"{path.name}: {key} is missing", hint=f"Add `{inner}` to {example}.")
+        inner = location[-1]
+        what = f"a table [{inner}]" if _is_table(location) else f"`{inner}` to {f'[{location[0]}]' if len(location) > 1 else 'the file'}"
+        return StudyFileError(f"{path.name}: {key} is missing", hint=f"Add {what}.")
     if kind == "value_error":
         rule = str(first["ctx"]["error"])
         rule = f"{rule}, but got {show(value)}" if not isinstance(value, dict) else rule
@@ -263,17 +267,47 @@ def _explain(error: ValidationError, path: Path) -> StudyFileError:
         rule = f"must be one of {', '.join(map(show, choices))}, but got {show(value)}"
         return StudyFileError(f"{path.name}: {key}: {rule}", hint=did_you_mean(value, choices) if isinstance(value, str) else "")
     else:
-        said = re.sub("^(Input|Value|List) should", "must", first["msg"])
-        rule = f"{_RULES.get(kind, said)}, but got {show(value)}"
-    return StudyFileError(f"{path.name}: {key}: {rule}")
+        said = _RULES[kind].format(**first.get("ctx", {})) if kind in _RULES else re.sub("^(Input|Value|List) should", "must", first["msg"])
+        rule = f"{said}, but got {show(value)}"
+    hint = f"Begin it with [{key}]." if _is_table(location) else ""
+    if kind == "list_type":
+        hint = (
+            f"Write {key} = [{show(value)}]."
+            if isinstance(value, str)
+            else f"Begin each with [[{key}]]."
+            if isinstance(value, dict)
+            else ""
+        )
+    return StudyFileError(f"{path.name}: {key}: {rule}", hint=hint)
 
 
-def _keys_at(location: list[str]) -> list[str]:
-    """The keys that the table at that place of the file takes."""
-    section: Any = Contents
-    for part in location:
-        section = next((kind for kind in Section.__subclasses__() if kind.__name__.lower() == part.replace("_", "")), section)
-    return [field.alias or name for name, field in section.model_fields.items()]
+def _sections() -> dict[str, type[Section]]:
+    """The file's tables but for the space, by key."""
+    found: dict[str, type[Section]] = {}
+    for name, field in Contents.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found[name] = kind
+    return found
+
+
+def _is_table(location: list[str]) -> bool:
+    return len(location) == 1 and location[0] in {*_sections(), "space"}
+
+
+def _belongs(location: list[str]) -> str:
+    """Where an unknown key belongs, or what it may have been meant for."""
+    name, sections = location[-1], _sections()
+    here: type[Section] = sections[location[0]] if len(location) > 1 else Contents
+    known = [field.alias or name for name, field in here.model_fields.items()]
+    close = did_you_mean(name, known)
+    if not close.startswith("Did"):
+        homes = [key for key, section in sections.items() if name in section.model_fields]
+        if name in SELECTORS or trainer_option(name) or name in BUILT_IN.names("model") + BUILT_IN.names("optimizer"):
+            homes = ["space"]
+        if homes:
+            return f"It belongs to [{homes[0]}]."
+    return close
 
 
 def _nearby(path: Path) -> str:
