@@ -22,8 +22,11 @@ from hpsearch.sections import LARGEST_SEED, Budget, Data, Finalists, Limits, Pru
 from hpsearch.space import Space
 from hpsearch.space_table import read_space
 
-LARGEST_FILE = 1_000_000
+LARGEST_FILE = 100_000
 """Bytes: a study file is written by a person; anything larger is another file by mistake."""
+
+DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""")
+"""Twenty names with dots between them; tomllib takes minutes for thousands."""
 
 
 class Contents(Section):
@@ -89,9 +92,11 @@ def load_study_file(path: Path) -> StudyFile:
         ComponentError: a component file that is missing or does not import.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise StudyFileError(f"{path}: {path.stat().st_size:,} bytes are too many for a study file")
-        text = path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        _refuse_large(content, path)
+        # Some editors begin a UTF-8 file with a mark that TOML does not allow.
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise StudyFileError(f"{path}: is not UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from error
     except (OSError, ValueError) as error:
@@ -106,6 +111,9 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
     Raises:
         StudyFileError, ComponentError: as for `load_study_file`.
     """
+    _refuse_large(text, path)
+    if deep := DEEP_KEY.search(text):
+        raise StudyFileError(f"{path.name}: tables do not nest as deep as {show(deep[0])}")
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
@@ -120,6 +128,11 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
         raise StudyFileError(f"{path.name}: {error.message}", hint=error.hint) from error
     except ComponentError as error:
         raise ComponentError(f"{path.name}: use: {error.message}", hint=error.hint) from error
+
+
+def _refuse_large(content: bytes | str, path: Path) -> None:
+    if len(content) > LARGEST_FILE:
+        raise StudyFileError(f"{path.name}: more than {LARGEST_FILE:,} bytes are too many for a study file", hint="Is it the right file?")
 
 
 def json_schema() -> dict[str, Any]:
