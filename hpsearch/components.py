@@ -169,6 +169,7 @@ class Catalog:
 
 LONGEST_SHOWN, DEEPEST_SHOWN, MOST_SHOWN = 80, 3, 20
 """Characters, levels and items of a value in an error; a file can hold values of any size."""
+LONGEST_PATH = 500
 
 
 def show(value: object) -> str:
@@ -178,6 +179,13 @@ def show(value: object) -> str:
     if len(text) <= LONGEST_SHOWN:
         return text
     return f"{text[:60]}… ({len(value)} characters)" if isinstance(value, str) else f"{text[:60]}…"
+
+
+def show_path(path: Path) -> str:
+    """A path in quotes, whole but for a hostile length: its end is what tells files apart."""
+    text = str(path)
+    text = text if len(text) <= LONGEST_PATH else f"{text[:60]}…{text[-60:]}"
+    return "'" + "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text) + "'"
 
 
 def _written(value: object, depth: int) -> str:

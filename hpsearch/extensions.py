@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from hpsearch.components import BUILT_IN, Catalog, Component, ComponentFile, Kind, Option, Scalar, show
+from hpsearch.components import BUILT_IN, Catalog, Component, ComponentFile, Kind, Option, Scalar, show, show_path
 from hpsearch.errors import ComponentError
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -104,7 +104,7 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
         source = path.read_bytes()
     except OSError as error:
         raise ComponentError(
-            f"component file {show(str(path))} cannot be read: {error.strerror}", hint="`use` holds paths relative to the study file."
+            f"component file {show_path(path)} cannot be read: {error.strerror}", hint="`use` holds paths relative to the study file."
         ) from error
     file = ComponentFile(path=path, sha256=hashlib.sha256(source).hexdigest())
     module = ModuleType(f"hpsearch_component_{path.stem}_{file.sha256[:12]}")
@@ -119,13 +119,13 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
         raise
     except (Exception, SystemExit) as error:
         raise ComponentError(
-            f"component file {show(str(path))} does not import: {type(error).__name__}: {error}", hint=_line_of(error, path)
+            f"component file {show_path(path)} does not import: {type(error).__name__}: {error}", hint=_line_of(error, path)
         ) from error
     finally:
         _loading = None
     if not found:
         raise ComponentError(
-            f"component file {show(str(path))} registers nothing",
+            f"component file {show_path(path)} registers nothing",
             hint='Decorate a function or class with @hpsearch.model("name"), .optimizer, .schedule or .dataset.',
         )
     BUILT_IN.extended(found)  # refuses a name twice within the file, or a built-in one

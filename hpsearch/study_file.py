@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, ValidationError
 
-from hpsearch.components import BUILT_IN, DATASET_IMAGES, SELECTORS, Catalog, ComponentFile, Scalar, show, trainer_option
+from hpsearch.components import BUILT_IN, DATASET_IMAGES, SELECTORS, Catalog, ComponentFile, Scalar, show, show_path, trainer_option
 from hpsearch.errors import ComponentError, ConfigError, StudyFileError, UsageError, did_you_mean
 from hpsearch.extensions import load_component_file
 from hpsearch.paths import check_study_name
@@ -101,7 +101,7 @@ def load_study_file(path: Path) -> StudyFile:
         raise StudyFileError(f"{path}: is not UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise StudyFileError(f"cannot read the study file {show(str(path))}: {reason}", hint=_nearby(path)) from error
+        raise StudyFileError(f"cannot read the study file {show_path(path)}: {reason}", hint=_nearby(path)) from error
     return parse_study_file(text, path=path.absolute())
 
 
