@@ -137,7 +137,9 @@ class Catalog:
                     hint="Give one of the two another name.",
                 )
             if component.name in reserved:
-                raise ComponentError(f"the {component.kind} '{component.name}' has the name of a setting", hint="Give it another name.")
+                raise ComponentError(
+                    f"the {component.kind} '{component.name}'{_origin(component)} has the name of a setting", hint="Give it another name."
+                )
             seen[component.name] = component
 
     def __iter__(self) -> Iterator[Component]:

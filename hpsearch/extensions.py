@@ -15,12 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from hpsearch.components import BUILT_IN, Catalog, Component, ComponentFile, Kind, Option, Scalar, show, show_path
+from hpsearch.components import BUILT_IN, SELECTORS, Catalog, Component, ComponentFile, Kind, Option, Scalar, show, show_path
 from hpsearch.errors import ComponentError
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 COMPONENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+RESERVED_OPTIONS = ("name", "when", *SELECTORS)
+"""What a component's table holds beside its options, in a study file or a stored config."""
 
 _registered: dict[str, Component] = {}
 _loading: list[Component] | None = None
@@ -47,6 +50,8 @@ def option(
     Raises:
         ComponentError: the default is not among what the option allows.
     """
+    if not isinstance(default, bool | int | float | str):
+        raise ComponentError(f"the default of an option must be a string, a number, or true or false, but got {show(default)}")
     made = Option(name="", default=default, low=low, high=high, above=above, below=below, choices=choices, help=help)
     if rule := made.refuses(default):
         raise ComponentError(f"the default of an option {rule}")
@@ -115,8 +120,9 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
         found = tuple(replace(component, file=file) for component in _loading)
-    except ComponentError:
-        raise
+    except ComponentError as error:
+        hint = " ".join(filter(None, (error.hint, _line_of(error, path))))
+        raise ComponentError(f"component file {show_path(path)}: {error.message}", hint=hint) from error
     except (Exception, SystemExit) as error:
         raise ComponentError(
             f"component file {show_path(path)} does not import: {type(error).__name__}: {error}", hint=_line_of(error, path)
@@ -137,6 +143,10 @@ def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> C
     if not COMPONENT_NAME.fullmatch(name):
         raise ComponentError(f"a {kind}'s name must be letters, digits, '_' or '-', but got {show(name)}")
     for key, value in options.items():
+        if key in RESERVED_OPTIONS:
+            raise ComponentError(
+                f"the {kind} '{name}' has an option `{key}`, which means something else in a study file", hint="Give it another name."
+            )
         if not isinstance(value, Option):
             raise ComponentError(f"the {kind} '{name}' declares {key} as {show(value)}", hint=f"Write {key}=hpsearch.option({value!r}).")
 
@@ -157,7 +167,7 @@ def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> C
 def _line_of(error: BaseException, path: Path) -> str:
     """Where in the component file the error came up."""
     if isinstance(error, SyntaxError):
-        return f"Look at line {error.lineno} of the file."
+        return f"Look at line {error.lineno} of the file." if error.lineno else ""
     line = 0
     trace = error.__traceback__
     while trace is not None:
