@@ -1,0 +1,321 @@
+"""The house: who may import whom, what stays unloaded, and what the package offers."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hpsearch
+
+PACKAGE = Path(hpsearch.__file__).parent
+LONGEST_MODULE = 400
+"""Lines; a longer one is split along a seam that its reader would name."""
+GROWN = {"storage": 430}
+"""Longer ones that wait for it; nothing is added here or to them."""
+
+GROUND = (
+    "errors",
+    "epoch",
+    "seeds",
+    "components",
+    "config",
+    "domains",
+    "extensions",
+    "paths",
+    "sections",
+    "space",
+    "space_table",
+    "study_file",
+)
+
+ALLOWED: dict[str, set[str]] = {
+    # The ground floor: plain data, top to bottom.
+    "errors": set(),
+    "epoch": set(),
+    "seeds": set(),
+    "sections": set(),
+    "components": {"errors"},
+    "extensions": {"components", "errors"},
+    "paths": {"components", "errors"},
+    "config": {"components", "errors"},
+    "domains": {"components", "errors"},
+    "space": {"components", "config", "domains", "errors"},
+    "space_table": {"components", "config", "domains", "errors", "extensions", "space"},
+    "fairness": {"components", "domains", "space"},
+    "study_file": {"components", "domains", "errors", "extensions", "paths", "sections", "space", "space_table"},
+    "storage": {"components", "config", "epoch", "errors", "paths"},
+    # The wings: each stands on the ground floor, and none on another.
+    "training": {"components", "config", "epoch", "errors", "extensions", "seeds"},
+    "search": {*GROUND, "storage"},
+    "results": {*GROUND, "storage", "fairness"},
+    # The rooms above.
+    "run": {*GROUND, "storage", "search", "training.files"},
+    "estimate": {*GROUND, "search", "training"},
+    "doctor": {*GROUND, "storage", "search", "training", "run"},
+    "cli": {*GROUND, "fairness", "storage", "search", "results", "training", "run", "estimate", "doctor", "finalists", "final"},
+    "__init__": {"components", "config", "epoch", "extensions", "run", "space_table", "training"},
+    "__main__": {"cli"},
+}
+"""A module or wing, and what it imports of the package besides itself and the version."""
+
+TEST_SPLIT = "training.test_split"
+MAY_READ_TEST_IMAGES = {"final", TEST_SPLIT}
+
+
+def modules() -> list[str]:
+    """All modules by their names below `hpsearch`."""
+    names = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] != "studies":
+            names.append(".".join(parts))
+    return names
+
+
+def file_of(module: str) -> Path:
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def imports(tree: ast.AST, module: str) -> Iterator[str]:
+    """What a module imports, those inside functions included and those for types alone left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from imports(node, module)
+
+
+def imported(module: str) -> set[str]:
+    """The package's modules that a module imports, by their names below `hpsearch`."""
+    known = set(modules())
+    found = set()
+    for name in imports(ast.parse(file_of(module).read_text(encoding="utf-8")), module):
+        inner = name.removeprefix("hpsearch.")
+        if inner != name:
+            found.add(next((part for part in (inner, inner.rpartition(".")[0]) if part in known), inner.partition(".")[0]))
+    return found - {"__version__"}
+
+
+def wing(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def within(module: str, allowed: set[str]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in allowed)
+
+
+def test_every_module_has_its_place_in_the_house() -> None:
+    assert {wing(module) for module in modules()} <= set(ALLOWED) | {"finalists", "final", "evaluation"}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_down_only(module: str) -> None:
+    allowed = ALLOWED.get(wing(module), set(ALLOWED)) | {wing(module)}
+    assert sorted(name for name in imported(module) if not within(name, allowed)) == []
+
+
+def test_wings_meet_in_one_room() -> None:
+    meeting = {module for module in modules() if {"search", "training"} <= {wing(name) for name in imported(module)}}
+    # run prepares the data's files and estimate measures an epoch; only the worker binds a trainer to a trial.
+    assert meeting <= {"cli.worker", "run", "estimate"}
+    assert "search.worker" in imported("cli.worker")
+    assert "training.trainer" in imported("cli.worker")
+
+
+@pytest.mark.parametrize("module", modules())
+def test_only_final_training_reaches_the_test_images(module: str) -> None:
+    assert module in MAY_READ_TEST_IMAGES or TEST_SPLIT not in imported(module)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_no_two_modules_import_each_other(module: str) -> None:
+    assert [name for name in imported(module) if name != module and name in modules() and module in imported(name)] == []
+
+
+@pytest.mark.parametrize("module", modules())
+def test_module_says_in_one_sentence_what_it_is_for(module: str) -> None:
+    said = ast.get_docstring(ast.parse(file_of(module).read_text(encoding="utf-8"))) or ""
+    assert said.splitlines()
+    assert said.splitlines()[0].endswith((".", ":"))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_module_is_read_in_one_sitting(module: str) -> None:
+    assert len(file_of(module).read_text(encoding="utf-8").splitlines()) <= GROWN.get(module, LONGEST_MODULE)
+
+
+# What is loaded
+
+WATCHED = ("torch", "torchvision", "optuna", "numpy", "pydantic", "typer", "rich", "sqlalchemy")
+
+
+def loaded_by(*names: str) -> dict[str, list[str]]:
+    """Which of the watched packages each module loads by itself: one fork a module, of a process without any of them."""
+    code = f"""
+import importlib, json, os, sys
+for name in {list(names)!r}:
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            importlib.import_module(name)
+            found = [package for package in {WATCHED!r} if package in sys.modules]
+        except BaseException as error:
+            found = [repr(error)]
+        os.write(write, json.dumps(found).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        print(json.dumps([name, json.load(pipe)]))
+    os.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    return dict(json.loads(line) for line in done.stdout.splitlines())
+
+
+def public(name: str) -> str:
+    return "hpsearch" if name == "__init__" else f"hpsearch.{name.removesuffix('.__init__')}"
+
+
+def light(module: str) -> bool:
+    """Whether a module must not load torch: all but the trainers' wing and the rooms that train."""
+    return module == "training.files" or (wing(module) != "training" and module not in ("cli.worker", "estimate", "finalists", "final"))
+
+
+LIGHT = [module for module in modules() if light(module) and module != "__main__"]
+NO_OPTUNA = ["__init__", "components", "config", "space", "space_table", "domains", "study_file", "fairness", "training.files", "cli.main"]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, list[str]]:
+    return loaded_by(*(public(module) for module in LIGHT))
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_module_imports_alone_and_without_torch(module: str, loaded: dict[str, list[str]]) -> None:
+    assert not {"torch", "torchvision"} & set(loaded[public(module)])
+    assert set(loaded[public(module)]) <= set(WATCHED), "does not import"
+
+
+@pytest.mark.parametrize("module", [module for module in NO_OPTUNA if module in LIGHT])
+def test_what_needs_no_study_loads_no_optuna(module: str, loaded: dict[str, list[str]]) -> None:
+    assert not {"optuna", "sqlalchemy"} & set(loaded[public(module)])
+
+
+def test_package_itself_costs_nothing(loaded: dict[str, list[str]]) -> None:
+    assert loaded["hpsearch"] == []
+
+
+def test_training_imports_alone_and_without_optuna() -> None:
+    """One process imports torch, then forks for each of the wing's modules."""
+    names = [public(module) for module in modules() if wing(module) == "training"]
+    code = f"""
+import torch, importlib, os, sys
+assert not any(name.startswith("hpsearch") for name in sys.modules)
+for name in {names!r}:
+    if os.fork() == 0:
+        try:
+            importlib.import_module(name)
+            strangers = [module for module in sys.modules if module.startswith(("optuna", "sqlalchemy", "hpsearch.search", "hpsearch.storage"))]
+        except BaseException as error:
+            strangers = [repr(error)]
+        os.write(1, "".join(f"{{name}}: {{stranger}}\\n" for stranger in strangers).encode())
+        os._exit(0)
+    os.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["check", "studies/quickstart.toml"],
+        ["ls"],
+        ["show", "quickstart"],
+        ["show", "quickstart", "0", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_command_that_reads_loads_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['hpsearch', *{arguments!r}]\n"
+        "from hpsearch.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code or 0\n"
+        "print([name for name in ('torch', 'torchvision') if name in sys.modules], code, file=sys.stderr)\n"
+    )
+    environment = {**os.environ, "OPTUNA_STORAGE": f"sqlite:///{tmp_path}/study.db"}
+    if arguments[0] in ("ls", "show"):
+        make_study(tmp_path / "study.db")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent, env=environment)
+    assert done.stderr.splitlines()[-1] == "[] 0", done.stderr
+
+
+def make_study(database: Path) -> None:
+    """A stored study with one trial, as a search leaves it."""
+    from hpsearch.storage import open_store, write_study
+    from hpsearch.study_file import load_study_file
+
+    file = load_study_file(PACKAGE.parent / "studies" / "quickstart.toml")
+    store = open_store(f"sqlite:///{database}", create=True)
+    study = store.create(file.name)
+    write_study(study, text=file.text, path=file.path, comparable=file.comparable)
+    study.tell(study.ask(), 0.5)
+    store.dispose()
+
+
+# What it offers
+
+
+def test_all_is_exact() -> None:
+    assert sorted(hpsearch.__all__) == hpsearch.__all__
+    assert set(hpsearch.__all__) == {*hpsearch._HOMES, "__version__"}
+
+
+@pytest.mark.parametrize("name", hpsearch.__all__)
+def test_offered_name_resolves_to_what_its_home_defines(name: str) -> None:
+    found = getattr(hpsearch, name)
+    if name != "__version__":
+        assert found is getattr(importlib.import_module(hpsearch._HOMES[name]), name)
+        assert found.__module__ == hpsearch._HOMES[name]
+        assert found.__doc__
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        hpsearch.trian  # noqa: B018
+
+
+def test_public_names_are_those_offered_for_types() -> None:
+    tree = ast.parse(file_of("__init__").read_text(encoding="utf-8"))
+    typed = {
+        alias.name
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == set(hpsearch._HOMES)
+
+
+def test_every_module_is_found_by_its_package() -> None:
+    found = {module.name.removeprefix("hpsearch.") for module in pkgutil.walk_packages([str(PACKAGE)], "hpsearch.")}
+    assert {module.removesuffix(".__init__") for module in modules()} - {"__init__"} == found
