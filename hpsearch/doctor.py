@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
+from hpsearch.database import check_database, database_of
 from hpsearch.errors import HpsearchError, StudyNotFoundError
 from hpsearch.run import Place
-from hpsearch.storage import check_database, database_of
 
 LEAST_PYTHON = (3, 11)
 LEAST_DISK = 1_000_000_000

@@ -17,7 +17,8 @@ import optuna
 from optuna.trial import TrialState
 
 from hpsearch.components import DATASET_IMAGES, Scalar, show
-from hpsearch.errors import NotComparableError
+from hpsearch.database import OTHER_PLACE, STORAGE_VARIABLE, Store, check_database, database_of, open_store, storage_url
+from hpsearch.errors import HpsearchError, NotComparableError, StorageError
 from hpsearch.paths import DEFAULT_RUNS, RunPaths, lock_folder
 from hpsearch.search.launch import Crew, WorkerCount, default_workers
 from hpsearch.search.lease import CREATION_LOCK, FileLocks, claim_lock
@@ -25,18 +26,13 @@ from hpsearch.search.recovery import requeue_interrupted
 from hpsearch.sections import Budget
 from hpsearch.storage import (
     BASELINE,
-    STORAGE_VARIABLE,
-    Store,
+    BY_HAND,
     StudyKey,
     TrialKey,
     TrialRow,
-    check_database,
-    database_of,
     one_trial,
-    open_store,
     read_study,
     read_trials,
-    storage_url,
     trial_row,
     write_spent,
     write_study,
@@ -153,14 +149,6 @@ class Search:
                 write_spent(self.study, run, time.monotonic() - started)
         yield Look(trials=read_trials(self.study), elapsed=time.monotonic() - started, deaths=crew.deaths)
 
-    def trial(self, number: int) -> TrialRow:
-        """One trial of the study.
-
-        Raises:
-            StudyNotFoundError: it has no trial of that number.
-        """
-        return one_trial(self.study, number)
-
     def _crew(self, run: str, started: float, only: int | None) -> Crew:
         options: dict[str, Any] = {
             "runs": self.place.runs,
@@ -224,14 +212,21 @@ def prepare_search(
         NotComparableError: the file would make trials that cannot be compared with those stored.
     """
     budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("time", seconds)) if v is not None})
+    locks = place.locks
+    if not locks.folder.exists():  # else somebody may just be making the database
+        check_database(place.url, create=True)
     if file.data.dataset in DATASET_IMAGES:
         prepare(file.data.dataset, place.data, allow_download=True)
-    locks = place.locks
-    check_database(place.url, create=True)
-    # Several launchers on an empty store would trip over one another's tables.
-    with locks.hold(CREATION_LOCK):
-        store = place.open(create=True)
-        study, earlier, changed = _create_or_continue(store, file, budget)
+    try:
+        # Several launchers on an empty store would trip over one another's tables.
+        with locks.hold(CREATION_LOCK):
+            store = place.open(create=True)
+            study, earlier, changed = _create_or_continue(store, file, budget)
+    except OSError as error:
+        raise StorageError(f"cannot write beside the database {database_of(place.url)}: {error.strerror}", hint=OTHER_PLACE) from error
+    except HpsearchError:
+        locks.tidy()
+        raise
     with locks.hold(claim_lock(store.storage.get_study_id_from_name(file.name))):
         requeued = requeue_interrupted(store, study, locks)
     count = default_workers(budget.trials) if workers is None else WorkerCount(count=workers, reason="--workers")
@@ -279,20 +274,28 @@ def run_study(
     return search.study
 
 
-def add_trial(search: Search, values: Mapping[str, Scalar], *, origin: str) -> int:
-    """Queue one point of the space by hand; returns its number."""
-    with search.place.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
-        search.study.enqueue_trial(_searched(search.file, values), user_attrs={TrialKey.ORIGIN: origin})
-        return max(trial.number for trial in search.study.get_trials(deepcopy=False))
+def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None) -> int:
+    """Queue a trial by hand, a stored one but for some changes; returns its number.
 
-
-def point_by_hand(file: StudyFile, base: TrialRow | None, changes: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The point of the space that is `base`, or the defaults, but for `changes`.
+    Args:
+        changes: by a parameter's name (`sgd.lr`) or its option's (`lr`).
+        base: the trial to start from; the best so far by default, or the defaults where there is none.
 
     Raises:
         ConfigError: a change that the space does not allow.
+        StudyNotFoundError: no such trial.
     """
-    return file.space.complete(changes, start=base.params if base is not None else {})
+    if base is not None:
+        start = one_trial(search.study, base).params
+    else:
+        complete = [
+            (trial.value, trial.params) for trial in read_trials(search.study) if trial.state == "complete" and trial.value is not None
+        ]
+        start = max(complete, key=lambda pair: pair[0])[1] if complete else {}
+    point = _searched(search.file, search.file.space.complete(changes, start=start))
+    with search.place.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
+        search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})
+        return max(trial.number for trial in search.study.get_trials(deepcopy=False))
 
 
 def _create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[optuna.Study, int, tuple[str, ...]]:

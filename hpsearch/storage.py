@@ -1,4 +1,4 @@
-"""Open a storage from a URL, and name what hpsearch keeps in it: the one place that knows the attributes' keys.
+"""What hpsearch keeps in a storage: the one place that knows the attributes' keys.
 
 Everything stays plain Optuna. What is written is read back here as typed rows.
 """
@@ -6,9 +6,6 @@ Everything stays plain Optuna. What is written is read back here as typed rows.
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,27 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from hpsearch.components import Scalar, show
+from hpsearch.components import Scalar
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
-from hpsearch.errors import StorageError, StudyNotFoundError, did_you_mean
-from hpsearch.paths import RunPaths
-
-STORAGE_VARIABLE = "OPTUNA_STORAGE"
-METRIC = "val_accuracy"
-LOCK_WAIT = 60.0
-"""Seconds to wait for a SQLite database that another process has locked."""
-SQLITE_HEADER = b"SQLite format 3\0"
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
+from hpsearch.errors import StudyNotFoundError
 
 BASELINE, BY_HAND = "baseline", "by hand"
 """Where a trial that no sampler drew comes from."""
@@ -110,175 +92,6 @@ class TrialRow:
     def is_finished(self) -> bool:
         """Whether nothing will be added to it."""
         return self.state in ("complete", "pruned", "fail")
-
-
-class Store:
-    """An Optuna storage that hpsearch supports, and its studies.
-
-    Attributes:
-        url: as given, with its password: never print it, print `str(store)`.
-    """
-
-    def __init__(self, url: str, parsed: URL, storage: optuna.storages.BaseStorage, rdb: RDBStorage) -> None:
-        self.url = url
-        self.parsed = parsed
-        self.storage = storage
-        self.rdb = rdb
-
-    def __str__(self) -> str:
-        return self.parsed.render_as_string(hide_password=True)
-
-    @property
-    def database(self) -> Path:
-        """The file of a SQLite database, absolute."""
-        return Path(str(self.parsed.database)).absolute()
-
-    def names(self) -> list[str]:
-        """The names of all studies."""
-        return [study.study_name for study in self.storage.get_all_studies()]
-
-    def load(self, name: str, *, sampler: Any = None, pruner: Any = None) -> optuna.Study:
-        """The study of that name.
-
-        Raises:
-            StudyNotFoundError: there is none.
-        """
-        try:
-            return optuna.load_study(study_name=name, storage=self.storage, sampler=sampler, pruner=pruner)
-        except KeyError as error:
-            known = self.names()
-            hint = did_you_mean(name, known) if known else "`hpsearch run` with a study file makes one."
-            raise StudyNotFoundError(f"no study {show(name)} in {self}", hint=hint) from error
-
-    def create(self, name: str) -> optuna.Study:
-        """A new, empty study that maximises validation accuracy; the caller holds the lock of creation."""
-        study = optuna.create_study(study_name=name, storage=self.storage, direction="maximize")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names([METRIC])
-        return study
-
-    def delete(self, name: str) -> None:
-        """Delete a study and all its trials."""
-        optuna.delete_study(study_name=name, storage=self.storage)
-
-    def dispose(self) -> None:
-        """Close the connections."""
-        self.storage.remove_session()
-        self.rdb.engine.dispose()
-
-
-def storage_url(option: str | None, paths: RunPaths) -> str:
-    """The URL of the storage: the option, `$OPTUNA_STORAGE`, or the SQLite file in the folder of runs."""
-    return option or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{paths.database}"
-
-
-def database_of(url: str) -> Path:
-    """The file of a SQLite storage, absolute.
-
-    Raises:
-        StorageError: a URL of another kind.
-    """
-    return Path(str(_parse(url).database)).absolute()
-
-
-def open_store(url: str, *, create: bool) -> Store:
-    """Open a storage.
-
-    Args:
-        create: whether a database that does not exist is made.
-
-    Raises:
-        StorageError: a URL of another kind, a folder that cannot be written, a file that is no such database.
-        StudyNotFoundError: the database does not exist and is not to be made.
-    """
-    parsed = _parse(url)
-    check_database(url, create=create)
-    shown = parsed.render_as_string(hide_password=True)
-    try:
-        rdb = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}})
-        _let_readers_in(rdb)
-    except RuntimeError as error:
-        raise StorageError(
-            f"{shown} holds the tables of another Optuna: {error}",
-            hint="Copy the database first; then `optuna storage upgrade --storage URL` brings it up to date.",
-        ) from error
-    except SQLAlchemyError as error:
-        raise StorageError(f"cannot use {shown}: {_cause(error)}", hint="Is its disk full, or may this user not write to it?") from error
-    # get_storage wraps the database in Optuna's cache of finished trials.
-    return Store(url, parsed, get_storage(rdb), rdb)
-
-
-def _parse(url: str) -> URL:
-    kind = "sqlite:///FILE"
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StorageError(f"a storage URL must be {kind}, but got {show(url.split('@')[-1])}") from error
-    shown = parsed.render_as_string(hide_password=True)
-    if parsed.drivername.startswith("postgresql"):
-        raise StorageError(f"PostgreSQL is not yet supported, but the storage is {show(shown)}", hint=f"Use {kind}.")
-    if parsed.drivername != "sqlite":
-        raise StorageError(
-            f"a storage URL must be {kind}, but got {show(shown)}",
-            hint="Beside it lie locks that die with their holder, which is how a dead worker is told from a slow one.",
-        )
-    if parsed.database in (None, "", ":memory:"):
-        raise StorageError(f"a SQLite storage must be a file, but got {show(shown)}", hint="For example sqlite:///runs/hpsearch.db")
-    return parsed
-
-
-def check_database(url: str, *, create: bool) -> None:
-    """Refuse a file that is not an Optuna database, before SQLAlchemy would write to it.
-
-    Raises:
-        StorageError, StudyNotFoundError: as `open_store`.
-    """
-    database = database_of(url)
-    try:
-        if not database.exists():
-            if not create:
-                raise StudyNotFoundError(f"there is no database {database}", hint="`hpsearch run` with a study file makes one.")
-            database.parent.mkdir(parents=True, exist_ok=True)
-            if not os.access(database.parent, os.W_OK):
-                raise StorageError(f"the folder of {database} cannot be written to", hint="Choose another with --storage or --runs.")
-            return
-        with database.open("rb") as file:
-            header = file.read(len(SQLITE_HEADER))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise StorageError(f"cannot use the database {show(str(database))}: {reason}") from error
-    if header != SQLITE_HEADER:
-        found = "is empty" if not header else "is no SQLite database"
-        raise StorageError(f"{database} {found}", hint="Move it away, or choose another file with --storage.")
-    if not os.access(database, os.W_OK):
-        raise StorageError(f"{database} cannot be written to", hint="Choose another with --storage or --runs.")
-    try:
-        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=LOCK_WAIT)
-        try:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        raise StorageError(f"{database} is damaged: {error}", hint="Restore it from a copy; hpsearch has not touched it.") from error
-    if tables and "studies" not in tables:
-        raise StorageError(
-            f"{database} belongs to another program (tables {', '.join(sorted(tables)[:4])})", hint="Choose another with --storage."
-        )
-
-
-def _let_readers_in(rdb: RDBStorage) -> None:
-    """Write-ahead logging: a dashboard that reads never makes a worker wait."""
-    with rdb.engine.connect() as connection:
-        connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
-
-
-def _cause(error: SQLAlchemyError) -> str:
-    origin = getattr(error, "orig", None)
-    return str(origin or error).strip().splitlines()[0]
-
-
-# Rows
 
 
 def read_trials(study: optuna.Study) -> list[TrialRow]:

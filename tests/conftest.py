@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from hpsearch import extensions
+from hpsearch.run import Place, Search, prepare_search
+from hpsearch.study_file import StudyFile, parse_study_file
+from tests.small_study import NO_IMAGES, STUDY, hpsearch
 
 settings.register_profile("default", max_examples=60, derandomize=True, deadline=None)
 settings.register_profile("ci", max_examples=500, derandomize=True, deadline=None)
@@ -18,3 +26,62 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def no_components_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     monkeypatch.setattr(extensions, "_registered", dict(extensions._registered))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(runs=tmp_path / "runs", storage=f"sqlite:///{tmp_path / 'study.db'}")
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Callable[..., StudyFile]:
+    """Makes a study file from STUDY with some of its text replaced."""
+    (tmp_path / "no_images.py").write_text(NO_IMAGES)
+
+    def make(*changes: tuple[str, str], more: str = "") -> StudyFile:
+        text = STUDY
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "small.toml"
+        path.write_text(text + more)
+        return parse_study_file(text + more, path=path)
+
+    return make
+
+
+@pytest.fixture
+def searched(place: Place, study_file: Callable[..., StudyFile]) -> Callable[..., Search]:
+    """Makes a prepared search of a study file with some of its text replaced."""
+
+    def make(*changes: tuple[str, str], more: str = "", **options: Any) -> Search:
+        return prepare_search(study_file(*changes, more=more), place, **options)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the study file, in which nothing has run yet."""
+    inside = tmp_path / "a 'folder' & more"
+    inside.mkdir()
+    (inside / "small.toml").write_text(STUDY)
+    (inside / "no_images.py").write_text(NO_IMAGES)
+    return inside
+
+
+@pytest.fixture(scope="session")
+def finished_search(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder in which the study was searched to its end, and what the command said."""
+    inside = tmp_path_factory.mktemp("finished")
+    (inside / "small.toml").write_text(STUDY)
+    (inside / "no_images.py").write_text(NO_IMAGES)
+    return inside, hpsearch(inside, "run", "small.toml")
+
+
+@pytest.fixture
+def searched_folder(finished_search: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> Path:
+    """A copy of that folder, to change at will."""
+    copied = tmp_path / "a 'folder' & more"
+    shutil.copytree(finished_search[0], copied)
+    return copied

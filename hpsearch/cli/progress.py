@@ -51,7 +51,7 @@ class ProgressView:
         for trial in look.trials:
             if trial.is_finished and trial.number not in self._shown:
                 self._shown.add(trial.number)
-                self._console.print(_line(trial, is_best=trial.state == "complete" and trial.value == best))
+                self._console.print(_line(trial, is_best=trial.state == "complete" and trial.value == best), soft_wrap=True)
         if look.deaths > self._deaths:
             self._deaths = look.deaths
             self._console.print(Text("a worker died; its trial goes back to the queue and another worker takes over", style="yellow"))

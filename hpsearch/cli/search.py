@@ -63,18 +63,17 @@ def try_(
 ) -> None:
     """Train one point of the space by hand, as a trial of the study.
 
-    Without N, what is not given has its default. For example: hpsearch try quickstart 7 sgd.lr=0.1
+    Without N it starts from the best trial so far. For example: hpsearch try quickstart 7 sgd.lr=0.1
     """
     from hpsearch.cli.show_trial import print_trial
-    from hpsearch.run import Place, add_trial, find_study_file, point_by_hand, prepare_search
-    from hpsearch.storage import BY_HAND, read_trials
+    from hpsearch.run import Place, add_trial, find_study_file, prepare_search
+    from hpsearch.storage import read_trials
 
     place = Place(storage=storage, runs=runs, data=data, device=device)
     file = find_study_file(study, place)
     base, changes = _parse_settings(settings or [])
-    point_by_hand(file, None, changes) if base is None else None
     search = prepare_search(file, place)
-    number = add_trial(search, point_by_hand(file, base if base is None else search.trial(base), changes), origin=BY_HAND)
+    number = add_trial(search, changes, base=base)
     note(f"Training trial {number} of {file.name} …")
     _watch(search, number)
     print_trial(read_trials(search.study)[number], as_json=json)

@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.components import Scalar
+from hpsearch.database import Store
 from hpsearch.errors import StudyNotFoundError, StudyStoppedError
 from hpsearch.paths import StudyPaths
 from hpsearch.search.budget import Clock, may_start, refuse_repeated_failure
@@ -22,7 +23,7 @@ from hpsearch.search.lease import FileLocks, Lease, claim_lock, trial_lock
 from hpsearch.search.recovery import requeue_interrupted
 from hpsearch.sections import Budget
 from hpsearch.space import Space
-from hpsearch.storage import Store, TrialKey, write_attempt, write_end
+from hpsearch.storage import TrialKey, write_attempt, write_end
 
 MOST_DEATHS = 3
 """A trial whose worker died so many times with no epoch in between is the cause of it."""

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CLAIM_POLL = 0.02
@@ -40,9 +40,12 @@ class FileLocks:
     def acquire(self, name: str) -> Lease | None:
         """The lock of that name, or None when somebody holds it."""
         path = self.folder / name
-        self.folder.mkdir(parents=True, exist_ok=True)
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:  # somebody tidied up in between
+                continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -61,6 +64,11 @@ class FileLocks:
             yield
         finally:
             lease.release()
+
+    def tidy(self) -> None:
+        """Remove the folder if no lock lies in it."""
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def claim_lock(study_id: int) -> str:

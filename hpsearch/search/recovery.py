@@ -5,8 +5,8 @@ from __future__ import annotations
 import optuna
 from optuna.trial import TrialState
 
+from hpsearch.database import Store
 from hpsearch.search.lease import FileLocks, trial_lock
-from hpsearch.storage import Store
 
 
 def requeue_interrupted(store: Store, study: optuna.Study, locks: FileLocks) -> list[int]:

@@ -20,20 +20,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from hpsearch.config import TrainConfig
+from hpsearch.database import Store
 from hpsearch.epoch import Epoch
 from hpsearch.errors import StudyNotFoundError
 from hpsearch.paths import StudyPaths
 from hpsearch.search.claim import Claim, Claimer
 from hpsearch.search.recovery import requeue
 from hpsearch.seeds import derive_seed
-from hpsearch.storage import (
-    Store,
-    stored_epochs,
-    write_departure,
-    write_end,
-    write_epochs,
-    write_run,
-)
+from hpsearch.storage import stored_epochs, write_departure, write_end, write_epochs, write_run
 
 log = logging.getLogger("hpsearch")
 

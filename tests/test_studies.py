@@ -1,0 +1,53 @@
+"""Every shipped study is run, on a slice of the real data."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.fairness import unfair_comparisons
+from hpsearch.run import run_study
+from hpsearch.storage import read_trials
+from hpsearch.study_file import load_study_file
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_is_valid_and_fair(path: Path) -> None:
+    study = load_study_file(path)
+    assert study.name == path.stem
+    assert study.description.endswith("?")
+    assert unfair_comparisons(study.space) == ()
+
+
+def slice_of(path: Path, folder: Path) -> Path:
+    """The study with few images, few epochs and two trials, in a folder of its own."""
+    text = path.read_text()
+    text = re.sub(r"validation_images = [\d_]+", "validation_images = 500", text)
+    text = re.sub(r"\ntrain_images.*", "", text)
+    text = text.replace("validation_images = 500", "validation_images = 500\ntrain_images = 1000")
+    text = re.sub(r"trials( *)= \d+", r"trials\1= 2", text, count=1)
+    text = re.sub(r"epochs( *)= \{ int = \[\d+, \d+\] \}", r"epochs\1= { int = [1, 2] }", text)
+    text = re.sub(r"\nepochs( *)= \d+", r"\nepochs\1= 2", text)
+    for component in path.parent.glob("*.py"):
+        shutil.copy(component, folder)
+    (folder / path.name).write_text(text)
+    return folder / path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_runs(path: Path, tmp_path: Path) -> None:
+    study = run_study(slice_of(path, tmp_path), runs=tmp_path / "runs", workers=1)
+    trials = read_trials(study)
+    assert [trial.state for trial in trials] == ["complete", "complete"]
+    assert max(trial.value or 0.0 for trial in trials) > 0.2
+    predictions = sorted((tmp_path / "runs").glob("*/trials/*/predictions.npz"))
+    assert len(predictions) == 2
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
