@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpsearch.errors import DataError
-from hpsearch.training.randomness import derive
+from hpsearch.seeds import derive_seed
 from hpsearch.training.sources import Images, read_images
 
 
@@ -183,8 +183,7 @@ def batches(images: int, batch_size: int, generator: torch.Generator) -> Iterato
 
 def _frozen_stream(seed: int) -> numpy.random.RandomState:
     # numpy promises never to change what RandomState draws; of its newer generators it does not.
-    value = derive(seed, "split")
-    return numpy.random.RandomState([value % 2**32, value >> 32])
+    return numpy.random.RandomState(derive_seed(seed, "split"))
 
 
 def _joined(by_class: Sequence[NDArray[Any]], counts: Sequence[int]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +9,14 @@ from contextlib import contextmanager
 import numpy
 import torch
 
+from hpsearch.seeds import derive_seed
 
-def derive(seed: int, *names: str | int) -> int:
-    """A seed of 63 bits for one purpose, from the run's seed; other names give unrelated seeds."""
-    text = "/".join(str(part) for part in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+TORCH_SEED_BITS = 63
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """A generator on the CPU for one purpose, so that every device draws the same."""
-    return torch.Generator().manual_seed(derive(seed, *names))
+    return torch.Generator().manual_seed(derive_seed(seed, *names, bits=TORCH_SEED_BITS))
 
 
 @contextmanager
@@ -29,7 +26,7 @@ def seeded(seed: int, *names: str | int, device: torch.device) -> Iterator[None]
     A model may draw from any of them. Giving them back keeps two runs that take turns, and the
     caller's own draws between two epochs, from disturbing one another.
     """
-    value = derive(seed, *names)
+    value = derive_seed(seed, *names, bits=TORCH_SEED_BITS)
     python, legacy = random.getstate(), numpy.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(value)

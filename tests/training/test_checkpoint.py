@@ -53,7 +53,9 @@ def stored(path: Path) -> Path:
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "nadam"])
 def test_a_stopped_run_goes_on_bit_for_bit(small: Split, configure: Configure, path: Path, stop: int, optimizer: str) -> None:
     own = {"optimizer_momentum": 0.9} if optimizer == "sgd" else {}
-    config = configure(**{**{key: value for key, value in LIVELY.items() if not key.startswith("optimizer")}, "optimizer": optimizer, **own})
+    config = configure(
+        **{**{key: value for key, value in LIVELY.items() if not key.startswith("optimizer")}, "optimizer": optimizer, **own}
+    )
     whole = measured(run(config, small))
     stopped = train(config, small, checkpoint=path, device="cpu")
     first = [next(stopped) for _ in range(stop)]
@@ -157,9 +159,7 @@ def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(stored: Path, ca
     assert f"the checkpoint {stored} is damaged" in caplog.text
 
 
-def test_two_damaged_ones_fall_back_to_the_start(
-    small: Split, configure: Configure, path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_two_damaged_ones_fall_back_to_the_start(small: Split, configure: Configure, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = configure(epochs=2, model="lenet5")
     first = run(config, small, checkpoint=path)
     for damaged in (path, previous(path)):

@@ -64,10 +64,22 @@ Fault = tuple[str, Callable[[Path], None], str]
 FAULTS: list[Fault] = [
     ("missing file", lambda raw: (raw / LABELS).unlink(), f"holds 3 of the 4 files of fashion-mnist; missing: {LABELS}"),
     ("empty file", lambda raw: replace(raw / LABELS, b""), "should hold 60,008 bytes of fashion-mnist, but holds 0 bytes"),
-    ("cut file", lambda raw: replace(raw / IMAGES, (raw / IMAGES).read_bytes()[:-1]), "should hold 47,040,016 bytes of fashion-mnist, but holds 47,040,015 bytes"),
+    (
+        "cut file",
+        lambda raw: replace(raw / IMAGES, (raw / IMAGES).read_bytes()[:-1]),
+        "should hold 47,040,016 bytes of fashion-mnist, but holds 47,040,015 bytes",
+    ),
     ("long file", lambda raw: replace(raw / LABELS, (raw / LABELS).read_bytes() + b"x"), "but holds more than that"),
-    ("wrong header", lambda raw: replace(raw / LABELS, b"\1" + (raw / LABELS).read_bytes()[1:]), "should begin with the IDX header 000008010000ea60"),
-    ("changed byte", lambda raw: replace(raw / LABELS, (raw / LABELS).read_bytes()[:-1] + b"\7"), f"should have SHA-256 {files.FASHION_SHA256[LABELS]}"),
+    (
+        "wrong header",
+        lambda raw: replace(raw / LABELS, b"\1" + (raw / LABELS).read_bytes()[1:]),
+        "should begin with the IDX header 000008010000ea60",
+    ),
+    (
+        "changed byte",
+        lambda raw: replace(raw / LABELS, (raw / LABELS).read_bytes()[:-1] + b"\7"),
+        f"should have SHA-256 {files.FASHION_SHA256[LABELS]}",
+    ),
     ("no gzip", lambda raw: ((raw / LABELS).unlink(), (raw / f"{LABELS}.gz").write_bytes(b"no gzip"))[0], "does not unpack"),
     (
         "cut gzip",

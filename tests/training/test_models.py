@@ -84,9 +84,7 @@ def test_convolutions_under_batch_norm_have_no_bias(configure: Configure, model:
 def test_pooling_before_a_rising_activation_is_pooling_after_it(activation: str) -> None:
     inputs = torch.randn(4, 8, 12, 12, generator=torch.Generator().manual_seed(1))
     activate = models.ACTIVATIONS[activation]()
-    torch.testing.assert_close(
-        activate(functional.max_pool2d(inputs, 2)), functional.max_pool2d(activate(inputs), 2), rtol=0, atol=1e-7
-    )
+    torch.testing.assert_close(activate(functional.max_pool2d(inputs, 2)), functional.max_pool2d(activate(inputs), 2), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["cnn", "lenet5"])
@@ -104,11 +102,10 @@ def test_every_value_of_every_option_builds_and_trains(configure: Configure, nam
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "classes"), list(itertools.product(["cnn", "lenet5"], [(1, 28, 28), (3, 32, 32), (3, 40, 29), (4, 64, 64)], [2, 100]))
+    ("model", "shape", "classes"),
+    list(itertools.product(["cnn", "lenet5"], [(1, 28, 28), (3, 32, 32), (3, 40, 29), (4, 64, 64)], [2, 100])),
 )
-def test_models_take_any_image_that_is_large_enough(
-    configure: Configure, model: str, shape: tuple[int, int, int], classes: int
-) -> None:
+def test_models_take_any_image_that_is_large_enough(configure: Configure, model: str, shape: tuple[int, int, int], classes: int) -> None:
     assert built(configure, shape, classes, model=model)(torch.randn(2, *shape)).shape == (2, classes)
 
 

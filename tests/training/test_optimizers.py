@@ -16,7 +16,9 @@ EPOCHS, STEPS_PER_EPOCH = 6, 20
 STEPS = EPOCHS * STEPS_PER_EPOCH
 
 
-def rates(configure: Configure, name: str, *, lr: float = 0.4, epochs: int = EPOCHS, steps_per_epoch: int = STEPS_PER_EPOCH, **options: Any) -> list[float]:
+def rates(
+    configure: Configure, name: str, *, lr: float = 0.4, epochs: int = EPOCHS, steps_per_epoch: int = STEPS_PER_EPOCH, **options: Any
+) -> list[float]:
     """The learning rate of every step of a run."""
     optimizer = optim.SGD(nn.Linear(2, 2).parameters(), lr=lr, momentum=0.9)
     config = configure(schedule=name, epochs=epochs, **{f"schedule_{key}": value for key, value in options.items()})

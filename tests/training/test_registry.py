@@ -61,7 +61,15 @@ def test_optimizer_options_have_torchs_names_and_defaults(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_passes_every_option_on(configure: Configure, name: str) -> None:
-    values: dict[str, Any] = {"lr": 0.0123, "momentum": 0.37, "weight_decay": 0.0456, "nesterov": True, "alpha": 0.71, "beta1": 0.51, "beta2": 0.61}
+    values: dict[str, Any] = {
+        "lr": 0.0123,
+        "momentum": 0.37,
+        "weight_decay": 0.0456,
+        "nesterov": True,
+        "alpha": 0.71,
+        "beta1": 0.51,
+        "beta2": 0.61,
+    }
     options = [option.name for option in BUILT_IN.get("optimizer", name).options]
     config = configure(optimizer=name, **{f"optimizer_{option}": values[option] for option in options})
     made = build_optimizer(config, nn.Linear(2, 2))

@@ -258,7 +258,11 @@ def test_a_users_model_with_lazy_layers_and_views_trains(small: Split, configure
 
 @pytest.mark.parametrize(
     ("device", "message"),
-    [("tpu", "must be auto, cpu, cuda or cuda:N, but got 'tpu'"), ("cuda:x", "but got 'cuda:x'"), ("cuda:99", "'cuda:99' is not available")],
+    [
+        ("tpu", "must be auto, cpu, cuda or cuda:N, but got 'tpu'"),
+        ("cuda:x", "but got 'cuda:x'"),
+        ("cuda:99", "'cuda:99' is not available"),
+    ],
 )
 def test_a_device_that_is_not_there_is_refused(small: Split, configure: Configure, device: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -267,10 +271,10 @@ def test_a_device_that_is_not_there_is_refused(small: Split, configure: Configur
 
 @given(seed=st.integers(-(2**70), 2**70))
 def test_every_seed_is_taken(seed: int) -> None:
-    from hpsearch.training.randomness import derive
+    from hpsearch.seeds import derive_seed
 
-    assert 0 <= derive(seed, "epoch", 1) < 2**63
-    assert derive(seed, "epoch", 1) != derive(seed, "epoch", 11) != derive(seed + 1, "epoch", 11)
+    assert 0 <= derive_seed(seed, "epoch", 1, bits=63) < 2**63
+    assert derive_seed(seed, "epoch", 1) != derive_seed(seed, "epoch", 11) != derive_seed(seed + 1, "epoch", 11)
 
 
 def test_a_model_may_draw_from_python_and_numpy_and_still_repeat(small: Split, configure: Configure) -> None:
