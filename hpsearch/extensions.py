@@ -22,8 +22,8 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 COMPONENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
-RESERVED_OPTIONS = ("name", "when", *SELECTORS)
-"""What a component's table holds beside its options, in a study file or a stored config."""
+RESERVED_OPTIONS = ("help", "when", *SELECTORS)
+"""What a component's decorator or its table in a study file holds beside its options."""
 
 _registered: dict[str, Component] = {}
 _loading: list[Component] | None = None
@@ -142,7 +142,9 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
 def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> Callable[[Factory], Factory]:
     if not COMPONENT_NAME.fullmatch(name):
         raise ComponentError(f"a {kind}'s name must be letters, digits, '_' or '-', but got {show(name)}")
-    for key, value in options.items():
+    # An option of that name arrives as the component's own line of help.
+    declared = options if isinstance(help, str) else {"help": help, **options}
+    for key, value in declared.items():
         if key in RESERVED_OPTIONS:
             raise ComponentError(
                 f"the {kind} '{name}' has an option `{key}`, which means something else in a study file", hint="Give it another name."
