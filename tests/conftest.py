@@ -17,7 +17,7 @@ from hpsearch.run import Place, Search, prepare_search
 from hpsearch.study_file import StudyFile, parse_study_file
 from tests.small_study import NO_IMAGES, STUDY, hpsearch
 
-settings.register_profile("default", max_examples=60, derandomize=True, deadline=None)
+settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)
 settings.register_profile("ci", max_examples=500, derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
