@@ -3,6 +3,7 @@
     HpsearchError                 1   something went wrong that is not the caller's doing
     ├── TrainingError             1   a run of the trainer could not be carried out
     ├── CheckpointError           1   a checkpoint is damaged or belongs to another run
+    ├── DiskError                 1   a file or the database cannot be written: the disk is full, most likely
     ├── StudyStoppedError         1   the search gave up: the same failure again and again, or no draw in the limits
     └── UsageError                2   what was asked cannot be done; nothing was written
         ├── ComponentError        2   a model, optimizer, schedule or data set: unknown, twice, or does not import
@@ -47,6 +48,10 @@ class TrainingError(HpsearchError):
 
 class CheckpointError(HpsearchError):
     """A checkpoint is damaged, or belongs to another run."""
+
+
+class DiskError(HpsearchError):
+    """A file or the database cannot be written: the disk is full, most likely."""
 
 
 class StudyStoppedError(HpsearchError):

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
+import torch
 from optuna.samplers import RandomSampler
 from optuna.study import create_study
 
 from hpsearch.config import TrainConfig
 from hpsearch.search.launch import default_workers
 from hpsearch.study_file import StudyFile
-from hpsearch.training.data import load_split
+from hpsearch.training.data import Split, load_training_images, split_of
 from hpsearch.training.summary import summarize
 from hpsearch.training.trainer import train
 
@@ -20,6 +22,9 @@ DRAWS = 200
 """Random points among which the corners are looked for."""
 MEASURED_IMAGES = 10_000
 """Training images of the measured epoch at most; the rest is in proportion."""
+WARM_UP_IMAGES = 1_000
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +65,16 @@ def estimate_search(study: StudyFile, data: Path | None) -> Estimate:
     Raises:
         DataError: the images are missing or damaged.
     """
-    train_images = study.data.train_images
-    split = load_split(
-        study.data.dataset,
-        validation_images=study.data.validation_images,
-        seed=study.seed,
-        folder=data,
-        train_images=min(MEASURED_IMAGES, train_images or MEASURED_IMAGES),
-    )
-    full = load_split(
-        study.data.dataset, validation_images=study.data.validation_images, seed=study.seed, folder=data, train_images=train_images
-    )
-    scale = len(full.train_labels) / len(split.train_labels)
+    images = load_training_images(study.data.dataset, folder=data)
+
+    def of_size(train_images: int | None) -> Split:
+        return split_of(images, validation_images=study.data.validation_images, seed=study.seed, train_images=train_images)
+
+    full = of_size(study.data.train_images)
+    count = len(full.train_labels)
+    split, warm_up = of_size(min(MEASURED_IMAGES, count)), of_size(min(WARM_UP_IMAGES, count))
+    scale = count / len(split.train_labels)
+    torch.set_num_threads(1)  # as a worker has
 
     def cost(config: TrainConfig) -> float:
         # Small batches cost more an image: a step has a price of its own, about that of 16 images.
@@ -82,7 +85,9 @@ def estimate_search(study: StudyFile, data: Path | None) -> Estimate:
     ordered = sorted(configs, key=cost)
 
     def measure(label: str, config: TrainConfig) -> Corner:
-        epoch = next(train(replace(config, epochs=1), split, device="cpu"))
+        once = replace(config, epochs=1)
+        next(train(once, warm_up, device="cpu"))
+        epoch = next(train(once, split, device="cpu"))
         steps = len(split.train_labels) / epoch.images_per_second
         seconds = steps * scale + (epoch.seconds - steps)
         return Corner(

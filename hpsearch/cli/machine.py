@@ -63,6 +63,7 @@ def summary(
     from hpsearch.cli.search import parse_assignments
     from hpsearch.components import BUILT_IN
     from hpsearch.config import resolve
+    from hpsearch.domains import str_of
     from hpsearch.errors import ConfigError
     from hpsearch.extensions import load_component_file
 
@@ -102,7 +103,8 @@ def summary(
     ]
     rows.append(["all", "", "", f"{table.parameters:,}", f"{table.trainable:,}", f"{table.bytes:,}", f"{table.flops:,}"])
     shape = " × ".join(map(str, INPUT_SHAPE))
-    print_table(columns, rows, title=f"{model} on {shape}: {' '.join(f'{name}={value}' for name, value in config.model.options.items())}")
+    say(f"{model} on {shape}: {' '.join(f'{name}={str_of(value)}' for name, value in config.model.options.items())}")
+    print_table(columns, rows)
     say(f"{table.parameters:,} parameters, {table.trainable:,} trainable, {table.bytes / 1024:,.2f} KB in float32.")
 
 

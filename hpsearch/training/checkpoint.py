@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from hpsearch.errors import CheckpointError, TrainingError
+from hpsearch.errors import CheckpointError, DiskError
 
 FORMAT = b"hpsearch-checkpoint 1"
 
@@ -47,7 +47,7 @@ def save(path: Path, identity: Identity, content: dict[str, Any]) -> None:
     At every moment at least one whole checkpoint stands under one of the two names.
 
     Raises:
-        TrainingError: the file cannot be written; the older checkpoints are still there.
+        DiskError: the file cannot be written; the older checkpoints are still there.
     """
     payload = io.BytesIO()
     torch.save({"identity": vars(identity), "content": content}, payload)
@@ -63,7 +63,7 @@ def save(path: Path, identity: Identity, content: dict[str, Any]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise TrainingError(
+        raise DiskError(
             f"the checkpoint {path} cannot be written: {error.strerror or error}",
             hint="Make room there and start again: training goes on from the last checkpoint.",
         ) from error

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
-from hpsearch.errors import ConfigError, TrainingError
+from hpsearch.errors import ConfigError, DiskError, TrainingError
 from hpsearch.training import augment
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import Split, batches, count_batches
@@ -55,7 +55,8 @@ def train(
         ComponentError: a component is unknown, or not the one that the config was made with.
         ConfigError: the components do not take their options, each other or the images.
         CheckpointError: the checkpoint belongs to another run.
-        TrainingError: out of memory, or the checkpoint cannot be written.
+        TrainingError: out of memory.
+        DiskError: the checkpoint cannot be written.
     """
     run = _Run(config, split, resolve_device(device))
     identity = checkpoints.Identity(owner=owner, config=config.digest, split=split.hash)
@@ -233,4 +234,4 @@ def _write_predictions(path: Path, evaluation: Evaluation, labels: Tensor, class
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise TrainingError(f"the predictions {path} cannot be written: {error.strerror or error}", hint="Make room there and start again.") from error
+        raise DiskError(f"the predictions {path} cannot be written: {error.strerror or error}", hint="Make room there and start again.") from error

@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpsearch.errors import CheckpointError, TrainingError
+from hpsearch.errors import CheckpointError, DiskError
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.checkpoint import Identity, load, previous, remove, save
 from hpsearch.training.data import Split
@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_the_older_one_and_says_what_to_do(stored: Path, monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TrainingError, match=r"cannot be written: No space left on device\nMake room there"):
+    with pytest.raises(DiskError, match=r"cannot be written: No space left on device\nMake room there"):
         save(stored, ME, content(3))
     assert value_of(load(stored, ME)) == 2
     assert len(list(stored.parent.iterdir())) == 2
