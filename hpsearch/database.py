@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+import threading
+import time
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +19,51 @@ from optuna.storages import RDBStorage, get_storage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from hpsearch.components import show
-from hpsearch.errors import StorageError, StudyNotFoundError, did_you_mean
+from hpsearch.components import show, show_path
+from hpsearch.errors import DiskError, StorageError, StudyNotFoundError, did_you_mean
 from hpsearch.paths import RunPaths
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
 LOCK_WAIT = 60.0
 """Seconds to wait for a SQLite database that another process has locked."""
+SAY_WAITING = 5.0
+"""Seconds after which a wait for the database is said."""
 OTHER_PLACE = "Choose another place with --storage or --runs."
 SQLITE_HEADER = b"SQLite format 3\0"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+log = logging.getLogger("hpsearch")
+
+
+class LockWatch:
+    """Says so when a statement waits for a database that another program has locked."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._said = False
+
+    def listen(self, engine: sqlalchemy.Engine) -> None:
+        """Watch the statements of an engine from a thread that ends with the process."""
+        sqlalchemy.event.listen(engine, "before_cursor_execute", self._begin)
+        sqlalchemy.event.listen(engine, "after_cursor_execute", self._end)
+        threading.Thread(target=self._watch, args=(weakref.ref(engine), engine.url.database), daemon=True).start()
+
+    def _begin(self, *_: Any) -> None:
+        self._since = time.monotonic()
+
+    def _end(self, *_: Any) -> None:
+        self._since, self._said = None, False
+
+    def _watch(self, engine: weakref.ref[sqlalchemy.Engine], database: str | None) -> None:
+        while engine() is not None:
+            time.sleep(1.0)
+            since = self._since
+            if since is not None and not self._said and time.monotonic() - since > SAY_WAITING:
+                self._said = True
+                log.warning("waiting for %s, which another program has locked; for up to %.0f seconds", database, LOCK_WAIT)
 
 
 class Store:
@@ -43,7 +80,7 @@ class Store:
         self.rdb = rdb
 
     def __str__(self) -> str:
-        return self.parsed.render_as_string(hide_password=True)
+        return _without_secrets(self.parsed)
 
     @property
     def database(self) -> Path:
@@ -111,10 +148,11 @@ def open_store(url: str, *, create: bool) -> Store:
     """
     parsed = _parse(url)
     check_database(url, create=create)
-    shown = parsed.render_as_string(hide_password=True)
+    shown = _without_secrets(parsed)
     try:
         database_of(url).parent.mkdir(parents=True, exist_ok=True)
         rdb = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}})
+        LockWatch().listen(rdb.engine)
         _let_readers_in(rdb)
     except RuntimeError as error:
         raise StorageError(
@@ -129,13 +167,23 @@ def open_store(url: str, *, create: bool) -> Store:
     return Store(url, parsed, get_storage(rdb), rdb)
 
 
+def database_failed(error: BaseException) -> DiskError:
+    """What to say when the database could not be read or written in the middle of things."""
+    origin: BaseException = error
+    while not isinstance(origin, SQLAlchemyError) and origin.__cause__ is not None:
+        origin = origin.__cause__
+    cause = _cause(origin) if isinstance(origin, SQLAlchemyError) else str(origin)
+    hint = "Another program holds its lock." if "locked" in cause else "Make room where it lies."
+    return DiskError(f"the database failed: {cause}", hint=f"{hint} Then the same command continues.")
+
+
 def _parse(url: str) -> URL:
     kind = "sqlite:///FILE"
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         raise StorageError(f"a storage URL must be {kind}, but got {show(url.split('@')[-1])}") from error
-    shown = parsed.render_as_string(hide_password=True)
+    shown = _without_secrets(parsed)
     if parsed.drivername.startswith("postgresql"):
         raise StorageError(f"PostgreSQL is not yet supported, but the storage is {show(shown)}", hint=f"Use {kind}.")
     if parsed.drivername != "sqlite":
@@ -167,7 +215,7 @@ def check_database(url: str, *, create: bool) -> None:
             header = file.read(len(SQLITE_HEADER))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise StorageError(f"cannot use the database {show(str(database))}: {reason}") from error
+        raise StorageError(f"cannot use the database {show_path(database)}: {reason}") from error
     if header != SQLITE_HEADER:
         found = "is empty" if not header else "is no SQLite database"
         raise StorageError(f"{database} {found}", hint="Move it away, or choose another file with --storage.")
@@ -191,6 +239,11 @@ def _let_readers_in(rdb: RDBStorage) -> None:
     """Write-ahead logging: a dashboard that reads never makes a worker wait."""
     with rdb.engine.connect() as connection:
         connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
+
+
+def _without_secrets(parsed: URL) -> str:
+    # A query may hold a password as well, which SQLAlchemy would print.
+    return parsed.set(query={}).render_as_string(hide_password=True)
 
 
 def _cause(error: SQLAlchemyError) -> str:

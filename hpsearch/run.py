@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
-import tomllib
 import uuid
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -14,28 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
-from hpsearch.components import DATASET_IMAGES, Scalar, show
+from hpsearch.components import DATASET_IMAGES, Scalar
+from hpsearch.continuation import create_or_continue, queue_failed_again, searched_values
 from hpsearch.database import OTHER_PLACE, STORAGE_VARIABLE, Store, check_database, database_of, open_store, storage_url
-from hpsearch.errors import HpsearchError, NotComparableError, StorageError
+from hpsearch.errors import HpsearchError, StorageError
 from hpsearch.paths import DEFAULT_RUNS, RunPaths, lock_folder
+from hpsearch.search.claim import study_gone
 from hpsearch.search.launch import Crew, WorkerCount, default_workers
 from hpsearch.search.lease import CREATION_LOCK, FileLocks, claim_lock
-from hpsearch.search.recovery import requeue_interrupted
+from hpsearch.search.recovery import end_hung, requeue_interrupted
+from hpsearch.search.watchdog import Watchdog
 from hpsearch.sections import Budget
 from hpsearch.storage import (
-    BASELINE,
     BY_HAND,
-    StudyKey,
     TrialKey,
     TrialRow,
     one_trial,
     read_study,
     read_trials,
-    trial_row,
+    stop_requests,
     write_spent,
-    write_study,
 )
 from hpsearch.study_file import StudyFile, load_study_file, parse_study_file
 from hpsearch.training.files import prepare
@@ -43,8 +40,6 @@ from hpsearch.training.files import prepare
 LOOK_SECONDS = 1.0
 """Between two looks at the stored trials; a look costs a few milliseconds of a core."""
 WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
-MOST_DIFFERENCES = 8
-"""Lines of a refusal; more would hide the first."""
 SAVE_SECONDS = 10.0
 """Between two notes of the time spent: so much of it is forgotten when everything is killed at once."""
 
@@ -92,11 +87,13 @@ class Look:
         trials: all of them, by number.
         elapsed: seconds of this run so far.
         deaths: workers that died and were replaced.
+        stopped: the run was asked to stop, by `hpsearch stop`.
     """
 
     trials: list[TrialRow]
     elapsed: float
     deaths: int
+    stopped: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +103,8 @@ class Search:
     Attributes:
         earlier: trials that it had before; none for a new one.
         changed: what the study file says otherwise than at the last run, where that may change.
+        requeued: numbers of interrupted trials that go on.
+        retried: numbers of failed trials that are tried again.
     """
 
     file: StudyFile
@@ -117,6 +116,7 @@ class Search:
     earlier: int
     changed: tuple[str, ...]
     requeued: tuple[int, ...]
+    retried: tuple[int, ...]
 
     def run(self, *, only: int | None = None) -> Generator[Look, None, None]:
         """Start the workers and yield a look at the study every second until they are done.
@@ -132,22 +132,51 @@ class Search:
         run = uuid.uuid4().hex[:8]
         started = time.monotonic()
         crew = self._crew(run, started, only)
+        stops = stop_requests(self.study)
+        hung = Watchdog(self.budget.trial_time)
         saved = looked = started
+        deaths = 0
+        stopped = False
         try:
             crew.start()
             for _ in crew.watch():
                 now = time.monotonic()
+                if crew.deaths > deaths:
+                    deaths = crew.deaths
+                    self._requeue()
                 if now - saved >= SAVE_SECONDS:
                     saved = now
                     write_spent(self.study, run, now - started)
                 if now - looked >= LOOK_SECONDS:
                     looked = now
-                    yield Look(trials=read_trials(self.study), elapsed=now - started, deaths=crew.deaths)
+                    trials = read_trials(self.study)
+                    for number, worker in hung.look(trials, now):
+                        self._end_hung(crew, number, worker)
+                    yield Look(trials=trials, elapsed=now - started, deaths=crew.deaths, stopped=False)
+                    if stop_requests(self.study) > stops:
+                        stopped = True
+                        break
+        except KeyError as error:  # what Optuna's storage raises for a study that is no more
+            raise study_gone(self.file.name, self.store, self.place.paths.study(self.file.name)) from error
         finally:
             crew.stop()
-            with contextlib.suppress(KeyError):  # the study was deleted meanwhile
+            with contextlib.suppress(KeyError):
                 write_spent(self.study, run, time.monotonic() - started)
-        yield Look(trials=read_trials(self.study), elapsed=time.monotonic() - started, deaths=crew.deaths)
+                self._requeue()
+        yield Look(trials=read_trials(self.study), elapsed=time.monotonic() - started, deaths=crew.deaths, stopped=stopped)
+
+    def _requeue(self) -> None:
+        """Put the trials of dead workers back into the queue at once, for whoever is free."""
+        with self.place.locks.hold(self._claim_lock()):
+            requeue_interrupted(self.store, self.study, self.place.locks)
+
+    def _end_hung(self, crew: Crew, number: int, worker: str) -> None:
+        if crew.kill_one(worker):
+            with self.place.locks.hold(self._claim_lock()):
+                end_hung(self.store, self.study, self.place.locks, number)
+
+    def _claim_lock(self) -> str:
+        return claim_lock(self.store.storage.get_study_id_from_name(self.file.name))
 
     def _crew(self, run: str, started: float, only: int | None) -> Crew:
         options: dict[str, Any] = {
@@ -201,11 +230,13 @@ def prepare_search(
     trials: int | None = None,
     seconds: float | None = None,
     workers: int | None = None,
+    retry_failed: bool = False,
 ) -> Search:
     """Check everything, then create the study or continue it.
 
     Args:
         trials, seconds: override the budget.
+        retry_failed: queue the failed trials again, each as a new trial on top of the budget.
 
     Raises:
         UsageError: the data, the storage or the study cannot be used; nothing was written.
@@ -221,7 +252,7 @@ def prepare_search(
         # Several launchers on an empty store would trip over one another's tables.
         with locks.hold(CREATION_LOCK):
             store = place.open(create=True)
-            study, earlier, changed = _create_or_continue(store, file, budget)
+            study, earlier, changed = create_or_continue(store, file, budget)
     except OSError as error:
         raise StorageError(f"cannot write beside the database {database_of(place.url)}: {error.strerror}", hint=OTHER_PLACE) from error
     except HpsearchError:
@@ -229,6 +260,7 @@ def prepare_search(
         raise
     with locks.hold(claim_lock(store.storage.get_study_id_from_name(file.name))):
         requeued = requeue_interrupted(store, study, locks)
+        retried = queue_failed_again(study) if retry_failed else []
     count = default_workers(budget.trials) if workers is None else WorkerCount(count=workers, reason="--workers")
     return Search(
         file=file,
@@ -240,6 +272,7 @@ def prepare_search(
         earlier=earlier,
         changed=changed,
         requeued=tuple(requeued),
+        retried=tuple(retried),
     )
 
 
@@ -292,78 +325,7 @@ def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None
             (trial.value, trial.params) for trial in read_trials(search.study) if trial.state == "complete" and trial.value is not None
         ]
         start = max(complete, key=lambda pair: pair[0])[1] if complete else {}
-    point = _searched(search.file, search.file.space.complete(changes, start=start))
+    point = searched_values(search.file, search.file.space.complete(changes, start=start))
     with search.place.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
         search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})
         return max(trial.number for trial in search.study.get_trials(deepcopy=False))
-
-
-def _create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[optuna.Study, int, tuple[str, ...]]:
-    """The study, how many trials it had, and what changed; the caller holds the lock of creation."""
-    comparable = json.loads(json.dumps(file.comparable))
-    changed: list[str] = []
-    if file.name not in store.names():
-        study, earlier = store.create(file.name), 0
-    else:
-        study = store.load(file.name)
-        trials = study.get_trials(deepcopy=False)
-        earlier = sum(trial.state != TrialState.WAITING or TrialKey.ATTEMPTS in trial.user_attrs for trial in trials)
-        # Whoever made the study may have been killed before its first note.
-        if StudyKey.FILE in study.user_attrs or earlier:
-            row = read_study(study)
-            differences = differing(row.comparable, comparable)
-            if differences:
-                raise _not_comparable(file, earlier, differences)
-            changed = _changed_sections(row.text, file.text)
-    changed += _queue_baselines(study, file, budget)
-    write_study(study, text=file.text, path=file.path, comparable=comparable)
-    return study, earlier, tuple(changed)
-
-
-def _queue_baselines(study: optuna.Study, file: StudyFile, budget: Budget) -> list[str]:
-    """Queue the baselines that the study does not have; returns what to say about those that do not fit."""
-    trials = study.get_trials(deepcopy=False)
-    known = [trial_row(trial).params for trial in trials if trial.user_attrs.get(TrialKey.ORIGIN) == BASELINE]
-    missing = [point for values in file.baselines if (point := _searched(file, values)) not in known]
-    room = max(0, budget.trials - len(trials))
-    for point in missing[:room]:
-        study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BASELINE})
-    return [f"{len(missing) - room} of the baselines do not fit into the budget any more"] if len(missing) > room else []
-
-
-def _searched(file: StudyFile, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The values that Optuna samples, without the fixed ones."""
-    return {parameter.name: values[parameter.name] for parameter in file.space.searched if parameter.name in values}
-
-
-def differing(old: Any, new: Any, key: str = "") -> list[str]:
-    """What differs between two nested tables, a line each: `space.dropout.float: [0, 0.6] → [0, 0.5]`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*old, *new}, key=str)
-        return [line for name in keys for line in differing(old.get(name), new.get(name), f"{key}.{name}" if key else name)]
-    if old == new:
-        return []
-    shown = ["nothing" if value is None else show(value) for value in (old, new)]
-    return [f"{key}: {shown[0]} → {shown[1]}"]
-
-
-def _not_comparable(file: StudyFile, trials: int, differences: list[str]) -> NotComparableError:
-    lines = differences[:MOST_DIFFERENCES] + (
-        [f"and {len(differences) - MOST_DIFFERENCES} more"] if len(differences) > MOST_DIFFERENCES else []
-    )
-    return NotComparableError(
-        f"{file.path.name}: the study '{file.name}' has {trials} trials that were made otherwise, which could not be compared:\n  "
-        + "\n  ".join(lines),
-        hint=f'Undo the change, or begin another study: name = "{file.name}-2"',
-    )
-
-
-def _changed_sections(old: str, new: str) -> list[str]:
-    """What the sections that may change between runs say otherwise."""
-    try:
-        tables = tomllib.loads(old), tomllib.loads(new)
-    except tomllib.TOMLDecodeError:
-        return []
-    sections = ("budget", "limits", "sampler", "pruner")
-    was, now = ({name: table.get(name, {}) for name in sections} for table in tables)
-    return differing(was, now)

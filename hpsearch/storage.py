@@ -32,6 +32,8 @@ class StudyKey:
     SPLIT = "hpsearch:split_hash"
     SPENT = "hpsearch:seconds_spent:"
     """And the id of a run."""
+    STOPS = "hpsearch:stop_requests"
+    """How often its workers were asked to stop."""
 
 
 class TrialKey:
@@ -44,6 +46,10 @@ class TrialKey:
     GAP = "gap"
     EPOCHS_DONE = "epochs_done"
     ORIGIN = "hpsearch:origin"
+    RETRY_OF = "hpsearch:retry_of"
+    """The number of the failed trial that it tries again."""
+    COPY_OF = "hpsearch:copy_of"
+    """The study and number that it was copied from."""
     RUN = "hpsearch:run"
     EPOCHS = "hpsearch:epochs"
     ATTEMPTS = "hpsearch:attempts"
@@ -226,6 +232,22 @@ def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mappi
     """Note what a study is made with."""
     study.set_user_attr(StudyKey.FILE, {"text": text, "path": str(path)})
     study.set_user_attr(StudyKey.COMPARABLE, dict(comparable))
+
+
+def stop_requests(study: optuna.Study) -> int:
+    """How often the workers of a study were asked to stop so far."""
+    count: int = study.user_attrs.get(StudyKey.STOPS, 0)
+    return count
+
+
+def request_stop(study: optuna.Study) -> None:
+    """Ask all workers of a study, wherever they run, to leave their trials in good order."""
+    study.set_user_attr(StudyKey.STOPS, stop_requests(study) + 1)
+
+
+def counts_towards_budget(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of the budget's: a copy or a second try of a failed one is not."""
+    return TrialKey.COPY_OF not in trial.user_attrs and TrialKey.RETRY_OF not in trial.user_attrs
 
 
 def write_split(study: optuna.Study, split_hash: str) -> None:

@@ -36,6 +36,7 @@ class Contents(Section):
     description: str = Field(default="", description="the question that the study asks")
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = Field(default=0, description="of the split, the sampler and every trial")
     use: list[str] = Field(default_factory=list, description="component files, relative to the study file")
+    keep: Annotated[int, Field(ge=0, le=1_000_000)] = Field(default=3, description="so many of the best trials keep their last checkpoint")
     data: Data = Field(default_factory=Data)
     budget: Budget
     limits: Limits = Field(default_factory=Limits)
@@ -55,6 +56,7 @@ class StudyFile:
 
     Attributes:
         baselines: complete points of the space, tried first.
+        warm_start: studies whose trials it begins with.
         component_files: what `use` named, with hashes.
         text, path: the file as it was read; the path is absolute.
     """
@@ -62,6 +64,7 @@ class StudyFile:
     name: str
     description: str
     seed: int
+    keep: int
     data: Data
     budget: Budget
     limits: Limits
@@ -69,6 +72,7 @@ class StudyFile:
     pruner: Pruner
     space: Space
     baselines: tuple[Mapping[str, Scalar], ...]
+    warm_start: tuple[str, ...]
     component_files: tuple[ComponentFile, ...]
     text: str
     path: Path
@@ -162,9 +166,8 @@ def _table(properties: dict[str, Any], required: str) -> dict[str, Any]:
 
 def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
     check_study_name(contents.name)
-    for key in ("finalists", "warm_start"):
-        if getattr(contents, key) is not None:
-            raise StudyFileError(f"{key}: not yet supported by this version of hpsearch", hint=f"Remove [{key}].")
+    if contents.finalists is not None:
+        raise StudyFileError("finalists: not yet supported by this version of hpsearch", hint="Remove [finalists].")
     catalog, files = _load_components(contents.use, path)
     space = read_space(contents.space, catalog=catalog)
     _check_data(contents.data, catalog)
@@ -175,9 +178,10 @@ def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
             f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials", hint="A baseline is a trial, too."
         )
     return StudyFile(
-        **{key: getattr(contents, key) for key in ("name", "description", "seed", "data", "budget", "limits", "sampler", "pruner")},
+        **{key: getattr(contents, key) for key in ("name", "description", "seed", "keep", "data", "budget", "limits", "sampler", "pruner")},
         space=space,
         baselines=baselines,
+        warm_start=_sources(contents),
         component_files=files,
         text=text,
         path=path,
@@ -225,6 +229,23 @@ def _check_search(contents: Contents, space: Space) -> None:
         )
     if contents.budget.balance is not None and len(space.names_of(contents.budget.balance)) < 2:
         raise StudyFileError("budget.balance: the space has one model only", hint="Drop `balance`.")
+
+
+def _sources(contents: Contents) -> tuple[str, ...]:
+    if contents.warm_start is None:
+        return ()
+    for name in contents.warm_start.sources:
+        try:
+            check_study_name(name)
+        except StudyFileError as error:
+            raise StudyFileError(
+                f"warm_start.from: {error.message.removeprefix('name: ')}", hint="It holds names of studies in the same storage."
+            ) from error
+        if name == contents.name:
+            raise StudyFileError(
+                f"warm_start.from: {show(name)} is this study itself", hint="It holds names of other studies in the same storage."
+            )
+    return tuple(dict.fromkeys(contents.warm_start.sources))
 
 
 def _baseline(space: Space, given: Mapping[str, Any], number: int) -> Mapping[str, Scalar]:

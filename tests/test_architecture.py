@@ -59,7 +59,8 @@ ALLOWED: dict[str, set[str]] = {
     "search": {*GROUND, *STORED},
     "results": {*GROUND, *STORED, "fairness"},
     # The rooms above.
-    "run": {*GROUND, *STORED, "search", "training.files"},
+    "continuation": {*GROUND, *STORED},
+    "run": {*GROUND, *STORED, "continuation", "search", "training.files"},
     "estimate": {*GROUND, "search", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
     "cli": {*GROUND, "fairness", *STORED, "search", "results", "training", "run", "estimate", "doctor", "finalists", "final"},

@@ -14,8 +14,9 @@ from pathlib import Path
 import optuna
 import pytest
 
+from hpsearch.continuation import differing
 from hpsearch.errors import NotComparableError, StudyNotFoundError
-from hpsearch.run import Place, Search, differing, find_study_file, prepare_search
+from hpsearch.run import Place, Search, find_study_file, prepare_search
 from hpsearch.study_file import StudyFile
 from tests.small_study import ROOT, hpsearch
 

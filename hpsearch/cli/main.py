@@ -45,6 +45,7 @@ app.command()(study.init)
 app.command()(study.check)
 app.command()(search.run)
 app.command("try")(search.try_)
+app.command()(search.stop)
 app.command()(look.show)
 app.command()(look.ls)
 app.command()(study.rm)
@@ -73,6 +74,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        if type(error).__name__ == "StorageInternalError" or type(error).__module__.startswith("sqlalchemy."):
+            from hpsearch.database import database_failed
+
+            fail(database_failed(error))
         note(f"error: {type(error).__name__}: {error}", style="red")
         note("  hint: This is a fault of hpsearch. The same command with --debug shows where.")
         sys.exit(HpsearchError.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +34,7 @@ def run(
     runs: RunsOption = DEFAULT_RUNS,
     data: DataOption = None,
     device: DeviceOption = "auto",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again, on top of the budget.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Search what a study file asks for; the same command again continues.
@@ -43,7 +45,7 @@ def run(
 
     place = Place(storage=storage, runs=runs, data=data, device=device)
     file = find_study_file(study, place)
-    search = prepare_search(file, place, trials=trials, seconds=_seconds(time), workers=workers)
+    search = prepare_search(file, place, trials=trials, seconds=_seconds(time), workers=workers, retry_failed=retry_failed)
     _announce(search)
     _watch(search, None)
     _print_result(search, as_json=json)
@@ -77,6 +79,19 @@ def try_(
     note(f"Training trial {number} of {file.name} …")
     _watch(search, number)
     print_trial(read_trials(search.study)[number], as_json=json)
+
+
+def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS) -> None:
+    """Ask all workers of a study to stop, from another terminal: their trials go back to the queue."""
+    from hpsearch.run import Place, study_name
+    from hpsearch.search.recovery import is_being_searched
+    from hpsearch.storage import request_stop
+
+    place = Place(storage=storage, runs=runs)
+    stored = place.open().load(study_name(study))
+    busy = is_being_searched(stored, place.locks)
+    request_stop(stored)
+    say("Its workers were asked to stop; `hpsearch run` continues." if busy else "Nobody is training a trial of it.")
 
 
 def worker(
@@ -122,8 +137,10 @@ def _announce(search: Search) -> None:
         note(f"Continues: the study has {search.earlier} trials already.")
     if search.requeued:
         note(f"Trials {', '.join(map(str, search.requeued))} were interrupted and go on.")
+    if search.retried:
+        note(f"Failed trials {', '.join(map(str, search.retried))} are tried again.")
     for line in search.changed:
-        note(f"Changed since the last run: {line}")
+        note(f"Changed since the last run: {line}" if " → " in line else f"{line[0].upper()}{line[1:]}.")
     note(f"{search.workers.count} workers ({search.workers.reason}); logs in {search.place.paths.study(file.name).logs}.")
 
 
@@ -146,14 +163,18 @@ def _watch(search: Search, only: int | None) -> None:
         with view.on_screen():
             for look in looks:
                 view.update(look)
+                if look.stopped:
+                    received.append(signal.SIGTERM)
     except KeyboardInterrupt:
         note("Stopping: running trials go back to the queue. Once more stops at once.", style="yellow")
-        looks.close()
-        _say_stopped(search)
-        sys.exit(128 + received[0])
+        with contextlib.suppress(KeyboardInterrupt):
+            looks.close()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if received:
+        _say_stopped(search)
+        sys.exit(128 + received[0])
 
 
 def _say_stopped(search: Search) -> None:

@@ -26,7 +26,7 @@ from hpsearch.search.pruning import make_pruner
 from hpsearch.search.sampling import SpaceSampler
 from hpsearch.search.worker import StopRequest, Trainer, Worker
 from hpsearch.sections import Budget
-from hpsearch.storage import read_study, write_split
+from hpsearch.storage import read_study, stop_requests, write_split
 from hpsearch.study_file import StudyFile
 
 GRACE_SECONDS = 3.0
@@ -61,6 +61,7 @@ def work(
 
     sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
     study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
+    stops_before = stop_requests(study)
     split_hash = trainer.facts["split_hash"]
     with locks.hold(CREATION_LOCK):
         known = read_study(study).split_hash
@@ -82,10 +83,18 @@ def work(
         paths=paths,
         worker=name,
         only=only,
-        stopping=lambda: stop.requested,
+        stopping=lambda: stop.requested or stop_requests(study) > stops_before,
     )
     worker = Worker(
-        store=store, study=study, claimer=claimer, trainer=trainer, paths=paths, seed=file.seed, trial_time=budget.trial_time, stop=stop
+        keep=file.keep,
+        store=store,
+        study=study,
+        claimer=claimer,
+        trainer=trainer,
+        paths=paths,
+        seed=file.seed,
+        trial_time=budget.trial_time,
+        stop=stop,
     )
     return worker.work()
 

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpsearch.errors import StudyStoppedError
-from hpsearch.storage import StudyKey, TrialKey, read_study
+from hpsearch.storage import StudyKey, TrialKey, counts_towards_budget, read_study
 
 MOST_FAILURES_ALIKE = 3
 """The same failure so many times in a row is a bug, not bad luck: the study stops."""
@@ -41,7 +41,7 @@ class Clock:
 
 def may_start(study: optuna.Study, *, trials: int) -> bool:
     """Whether one trial more, on top of all that there are in whatever state, is within the budget."""
-    return len(study.get_trials(deepcopy=False)) < trials
+    return sum(map(counts_towards_budget, study.get_trials(deepcopy=False))) < trials
 
 
 def refuse_repeated_failure(study: optuna.Study, run: str) -> None:

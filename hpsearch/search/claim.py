@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpsearch.components import Scalar
 from hpsearch.database import Store
@@ -23,7 +23,7 @@ from hpsearch.search.lease import FileLocks, Lease, claim_lock, trial_lock
 from hpsearch.search.recovery import requeue_interrupted
 from hpsearch.sections import Budget
 from hpsearch.space import Space
-from hpsearch.storage import TrialKey, write_attempt, write_end
+from hpsearch.storage import write_attempt, write_end
 
 MOST_DEATHS = 3
 """A trial whose worker died so many times with no epoch in between is the cause of it."""
@@ -88,9 +88,7 @@ class Claimer:
         try:
             return self.store.storage.get_study_id_from_name(self.study.study_name)
         except KeyError as error:
-            raise StudyNotFoundError(
-                f"the study '{self.study.study_name}' is gone from {self.store}", hint=f"Checkpoints are kept in {self.paths.folder}."
-            ) from error
+            raise study_gone(self.study.study_name, self.store, self.paths) from error
 
     def _next(self) -> optuna.Trial | None:
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -132,6 +130,8 @@ class Claimer:
             return ""
 
 
-def interrupted_at(trial: FrozenTrial) -> int:
-    """The last whole epoch of a trial that waits to be continued; 0 if it has none."""
-    return len(trial.user_attrs.get(TrialKey.EPOCHS, []))
+def study_gone(name: str, store: Store, paths: StudyPaths) -> StudyNotFoundError:
+    """What to say when somebody has deleted the study meanwhile."""
+    return StudyNotFoundError(
+        f"the study '{name}', or a trial of it, is gone from {store}", hint=f"Checkpoints are kept in {paths.folder}."
+    )

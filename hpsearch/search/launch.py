@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -116,15 +117,24 @@ class Crew:
 
     def stop(self) -> None:
         """Ask all workers to leave their trials in good order, and end those that do not."""
+        try:
+            for each in self._running:
+                each.process.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + STOP_SECONDS
+            for each in self._running:
+                with suppress(subprocess.TimeoutExpired):
+                    each.process.wait(max(0.0, deadline - time.monotonic()))
+        finally:  # also when a second Ctrl-C says: at once
+            self.kill()
+
+    def kill_one(self, name: str) -> bool:
+        """End one worker and what it started; returns whether it is one of this crew. Another takes its place."""
         for each in self._running:
-            each.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        for each in self._running:
-            try:
-                each.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                break
-        self.kill()
+            if each.name == name:
+                _kill_tree(each.process.pid)
+                each.process.wait()
+                return True
+        return False
 
     def kill(self) -> None:
         """End all workers and what they started at once."""
@@ -155,8 +165,8 @@ class Crew:
         code = ended.process.returncode
         if code == 0:
             return
-        if code in (HpsearchError.exit_code, UsageError.exit_code):
-            raise _told(ended)
+        if code in (HpsearchError.exit_code, UsageError.exit_code) and (told := _told(ended)) is not None:
+            raise told
         self.deaths += 1
         self._short_lives = self._short_lives + 1 if time.monotonic() - ended.started < MINIMUM_LIFE else 0
         if self._short_lives >= MOST_START_FAILURES:
@@ -168,15 +178,13 @@ def _cause(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _told(ended: _Process) -> HpsearchError:
-    """What a worker said before it gave up: the last lines of its log that begin with `error: ` and `hint: `."""
-    lines = ended.path.read_text(errors="replace").splitlines()[-40:]
-    message = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
-    hint = next((line.strip().removeprefix("hint: ") for line in reversed(lines) if line.strip().startswith("hint: ")), "")
+def _told(ended: _Process) -> HpsearchError | None:
+    """What a worker said before it gave up, in the last lines of its log; None where it just died, as by `os._exit(1)`."""
+    lines = ended.path.read_text(errors="replace").splitlines()[-2:]
+    message = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
+    hint = next((line.strip().removeprefix("hint: ") for line in lines if line.strip().startswith("hint: ")), "")
     kind = UsageError if ended.process.returncode == UsageError.exit_code else StudyStoppedError
-    if not message:
-        return kind(f"worker {ended.name} gave up", hint=f"See {ended.path}.")
-    return kind(message, hint=hint)
+    return kind(message, hint=hint) if message else None
 
 
 def _kill_tree(pid: int) -> None:

@@ -7,6 +7,11 @@ from optuna.trial import TrialState
 
 from hpsearch.database import Store
 from hpsearch.search.lease import FileLocks, trial_lock
+from hpsearch.storage import stored_epochs, write_end
+
+TRIAL_TIME = "trial_time"
+"""The reason of a trial that was pruned because its time was spent."""
+TIME_SPENT = "trial_time was spent before its first epoch"
 
 
 def requeue_interrupted(store: Store, study: optuna.Study, locks: FileLocks) -> list[int]:
@@ -32,6 +37,27 @@ def requeue_interrupted(store: Store, study: optuna.Study, locks: FileLocks) -> 
 def requeue(store: Store, trial_id: int) -> None:
     """Set a running trial back to waiting: the next claim takes it up again."""
     store.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+
+def end_hung(store: Store, study: optuna.Study, locks: FileLocks, number: int) -> bool:
+    """End a trial whose time is spent and whose worker was killed; returns whether it was still running.
+
+    It is pruned at its last epoch, or failed if it has none. The caller holds the study's claim lock.
+    """
+    frozen = study.get_trials(deepcopy=False)[number]
+    lease = locks.acquire(trial_lock(frozen._trial_id))
+    if lease is None:
+        return False
+    try:
+        if store.storage.get_trial(frozen._trial_id).state != TrialState.RUNNING:
+            return False
+        trial = optuna.Trial(study, frozen._trial_id)
+        epochs = stored_epochs(trial)
+        write_end(trial, epochs, {"reason": TRIAL_TIME if epochs else TIME_SPENT})
+        study.tell(trial, state=TrialState.PRUNED if epochs else TrialState.FAIL)
+        return True
+    finally:
+        lease.release()
 
 
 def is_being_searched(study: optuna.Study, locks: FileLocks) -> bool:

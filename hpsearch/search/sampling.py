@@ -24,6 +24,7 @@ from hpsearch.search.trials_view import TrialsView, trials_with, value_of
 from hpsearch.sections import Budget, Sampler
 from hpsearch.seeds import derive_seed
 from hpsearch.space import Space
+from hpsearch.storage import counts_towards_budget
 
 MOST_DRAWS = 200
 """Draws of one trial before the limits are said to leave nothing."""
@@ -82,7 +83,8 @@ class SpaceSampler(BaseSampler):
         )
 
     def _least_tried(self, study: Study, trial: FrozenTrial) -> Scalar:
-        counts = Counter(value_of(other, str(self._balance)) for other in study.get_trials(deepcopy=False) if other.number != trial.number)
+        others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number and counts_towards_budget(other)]
+        counts = Counter(value_of(other, str(self._balance)) for other in others)
         names = sorted(
             self._space.names_of(str(self._balance)), key=lambda name: (counts[name], derive_seed(self._seed, trial.number, name))
         )

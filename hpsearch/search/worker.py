@@ -8,28 +8,33 @@ from __future__ import annotations
 import logging
 import signal
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config import TrainConfig
-from hpsearch.database import Store
+from hpsearch.database import Store, database_failed
 from hpsearch.epoch import Epoch
-from hpsearch.errors import StudyNotFoundError
+from hpsearch.errors import CheckpointError, DiskError
 from hpsearch.paths import StudyPaths
-from hpsearch.search.claim import Claim, Claimer
-from hpsearch.search.recovery import requeue
+from hpsearch.search.claim import Claim, Claimer, study_gone
+from hpsearch.search.recovery import TIME_SPENT, TRIAL_TIME, requeue
 from hpsearch.seeds import derive_seed
-from hpsearch.storage import stored_epochs, write_departure, write_end, write_epochs, write_run
+from hpsearch.storage import counts_towards_budget, stored_epochs, write_departure, write_end, write_epochs, write_run
 
 log = logging.getLogger("hpsearch")
+
+LEAST_TIME = 0.001
+"""Seconds; a timer of 0 would never ring."""
 
 Result = TypeVar("Result")
 Cost = tuple[int, int]
@@ -58,17 +63,23 @@ class Interrupted(BaseException):
     """Training was stopped from outside; no Exception, so that no user's code swallows it."""
 
 
+class TimeSpent(BaseException):
+    """A trial's time is spent; no Exception either."""
+
+
 class StopRequest:
     """Set by SIGTERM or SIGINT. It breaks into training at any time, and into nothing else."""
 
     def __init__(self) -> None:
         self.requested = False
         self._training = False
+        self._time_spent = False
 
     def listen(self) -> None:
         """Take over the two signals in this process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
+        signal.signal(signal.SIGALRM, self._rang)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
@@ -76,17 +87,37 @@ class StopRequest:
             self._training = False
             raise Interrupted
 
+    def _rang(self, number: int, frame: FrameType | None) -> None:
+        self._time_spent = True
+        if self._training:
+            self._training = False
+            raise TimeSpent
+
+    @contextmanager
+    def time_limit(self, seconds: float | None) -> Iterator[None]:
+        """Let training in this block end with TimeSpent after so many seconds."""
+        if seconds is not None and signal.getsignal(signal.SIGALRM) == self._rang:
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, LEAST_TIME))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._time_spent = False
+
     @contextmanager
     def breaks_in(self) -> Iterator[None]:
         """While in this block, a request raises Interrupted at once.
 
         Raises:
             Interrupted: also when it was requested before.
+            TimeSpent: also when the time was spent before.
         """
         self._training = True
         try:
             if self.requested:
                 raise Interrupted
+            if self._time_spent:
+                raise TimeSpent
             yield
         finally:
             self._training = False
@@ -94,7 +125,12 @@ class StopRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """Trains trials of one study until there is nothing left to do."""
+    """Trains trials of one study until there is nothing left to do.
+
+    Attributes:
+        trial_time: seconds of one trial over all continuations; None for no limit.
+        keep: so many of the best trials keep their last checkpoint.
+    """
 
     store: Store
     study: optuna.Study
@@ -104,12 +140,14 @@ class Worker:
     seed: int
     trial_time: float | None
     stop: StopRequest
+    keep: int
 
     def work(self) -> int:
         """Trains trial after trial; returns how many it ended.
 
         Raises:
             StudyStoppedError, StudyNotFoundError: as `Claimer.claim`.
+            DiskError: a checkpoint or the database cannot be written.
         """
         ended = 0
         while not self.stop.requested:
@@ -122,17 +160,24 @@ class Worker:
             except UpdateFinishedTrialError:
                 log.warning("trial %d was ended by somebody else; its worker goes on with the next", claim.trial.number)
             except Interrupted:
-                write_departure(claim.trial)
-                requeue(self.store, claim.trial._trial_id)
+                self._leave(claim)
                 break
+            except DiskError:
+                # The database may lie on the same full disk; then the next run puts the trial back.
+                with suppress(Exception):
+                    self._leave(claim)
+                raise
+            except (StorageInternalError, SQLAlchemyError) as error:
+                raise database_failed(error) from error
             except KeyError as error:  # what Optuna's storage raises for a study or trial that is no more
-                raise StudyNotFoundError(
-                    f"the study '{self.study.study_name}' or its trial {claim.trial.number} is gone from {self.store}",
-                    hint=f"Checkpoints are kept in {self.paths.folder}.",
-                ) from error
+                raise study_gone(self.study.study_name, self.store, self.paths) from error
             finally:
                 claim.lease.release()
         return ended
+
+    def _leave(self, claim: Claim) -> None:
+        write_departure(claim.trial)
+        requeue(self.store, claim.trial._trial_id)
 
     def _run(self, claim: Claim) -> None:
         trial = claim.trial
@@ -152,14 +197,31 @@ class Worker:
         write_end(trial, epochs, end)
         # A pruned trial's value is its last report.
         self._tell(trial, TrialState.PRUNED if pruned else TrialState.COMPLETE, None if pruned else epochs[-1].validation_accuracy)
-        self.trainer.forget(checkpoint)
+        self._forget_all_but_the_best(trial.number, pruned=bool(pruned))
+
+    def _forget_all_but_the_best(self, number: int, *, pruned: bool) -> None:
+        """Remove the checkpoint of a trial that is over, or of the one that it pushed out of the best."""
+        complete = [trial for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if counts_towards_budget(trial)]
+        ranked = [trial.number for trial in sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))]
+        fallen = {number} if pruned or number not in ranked[: self.keep] else set()
+        for each in fallen | set(ranked[self.keep : self.keep + 1]):
+            self.trainer.forget(self.paths.trial(each).checkpoint)
 
     def _train(self, trial: optuna.Trial, config: TrainConfig, checkpoint: Path, epochs: list[Epoch]) -> str:
         """Train to the end, adding to `epochs`; returns why it was pruned, or nothing."""
+        spent = sum(epoch.seconds for epoch in epochs)
+        try:
+            with self.stop.time_limit(None if self.trial_time is None else self.trial_time - spent):
+                return self._train_epochs(trial, config, checkpoint, epochs)
+        except TimeSpent:
+            if not epochs:
+                raise _Failure(TIME_SPENT, "") from None
+            return TRIAL_TIME
+
+    def _train_epochs(self, trial: optuna.Trial, config: TrainConfig, checkpoint: Path, epochs: list[Epoch]) -> str:
         reported = set(self.store.storage.get_trial(trial._trial_id).intermediate_values)
         known = len(epochs)
-        owner = f"{self.study.study_name}/{trial.number}"
-        training = self._guarded(lambda: self.trainer.train(config, checkpoint, owner))
+        training = self._begin(config, checkpoint, f"{self.study.study_name}/{trial.number}")
         try:
             while (epoch := self._guarded(lambda: next(training, None))) is not None:
                 value = _checked(epoch)
@@ -171,9 +233,11 @@ class Worker:
                 # What was decided before the last stored epoch is decided.
                 if epoch.number >= known and not epoch.diverged and epoch.number < config.epochs:
                     if self.trial_time is not None and sum(each.seconds for each in epochs) >= self.trial_time:
-                        return "trial_time"
+                        return TRIAL_TIME
                     if trial.should_prune():
                         return "pruner"
+                    if self.claimer.stopping():
+                        raise Interrupted
         finally:
             close = getattr(training, "close", None)
             if close is not None:
@@ -182,11 +246,24 @@ class Worker:
             raise _Failure("the trainer yielded no epoch", "")
         return ""
 
+    def _begin(self, config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        """The epochs from the checkpoint on; one that belongs to another run is set aside, not trusted and not lost."""
+        try:
+            return self._guarded(lambda: self.trainer.train(config, checkpoint, owner))
+        except CheckpointError as error:
+            aside = checkpoint.parent.with_name(f"{checkpoint.parent.name}.{uuid.uuid4().hex[:8]}.aside")
+            log.warning("%s; it is set aside in %s and the trial starts from its beginning", error.message, aside)
+            checkpoint.parent.rename(aside)
+            checkpoint.parent.mkdir()
+            return self._guarded(lambda: self.trainer.train(config, checkpoint, owner))
+
     def _guarded(self, call: Callable[[], Result]) -> Result:
         """Call what may run a user's code: what goes wrong in it is the trial's failure."""
         try:
             with self.stop.breaks_in():
                 return call()
+        except (DiskError, CheckpointError):
+            raise
         except (Exception, SystemExit) as error:
             raise _Failure(_reason(error), traceback.format_exc()) from error
 

@@ -17,8 +17,6 @@ from tests.mistakes import FILE, MISTAKES, VALID, Mistake, study
 WRONG_USAGE = 2
 PASSWORD = "hunter2"
 
-CUT_PATH = pytest.mark.xfail(reason="a long path is cut before the file's name")
-IN_QUERY = pytest.mark.xfail(reason="a password in a URL's query is printed")
 
 BY_NAME = {mistake.name: mistake for mistake in MISTAKES}
 CHECKED = (
@@ -173,7 +171,7 @@ def test_run_names_what_is_wrong_with_the_images(make: object, says: str, folder
         (f"me:{PASSWORD}@host", "sqlite:///FILE"),
         ("sqlit:///study.db", "sqlite:///FILE"),
         (f"me:{PASSWORD}@more@host", "sqlite:///FILE"),
-        pytest.param(f"postgresql://host/db?user=me&password={PASSWORD}", "PostgreSQL", marks=IN_QUERY),
+        (f"postgresql://host/db?user=me&password={PASSWORD}", "PostgreSQL"),
         ("study.db", "sqlite:///FILE"),
     ],
     ids=["mysql", "redis", "postgresql", "memory", "nameless", "no scheme", "misspelled", "two signs", "in the query", "file name"],
@@ -207,7 +205,7 @@ def damaged(path: Path) -> None:
         (lambda path: path.write_bytes(b"SQLite format 3\0" + bytes(50)), "damaged"),
         (damaged, "damaged"),
         (foreign, "recipes"),
-        pytest.param(lambda path: path.mkdir(), "directory", marks=CUT_PATH),
+        (lambda path: path.mkdir(), "directory"),
     ],
     ids=["empty", "text", "cut", "damaged", "another program's", "folder"],
 )

@@ -11,8 +11,9 @@ PLACE = {"--storage", "--runs"}
 SURFACE: dict[str, set[str]] = {
     "init": {"[FILE]", "--from"},
     "check": {"FILE", "--estimate", "--data", "--json"},
-    "run": {"STUDY", "--trials", "--time", "--workers", *PLACE, "--data", "--device", "--json"},
+    "run": {"STUDY", "--trials", "--time", "--workers", *PLACE, "--data", "--device", "--retry-failed", "--json"},
     "try": {"STUDY", "[N] [NAME=VALUE]...", *PLACE, "--data", "--device", "--json"},
+    "stop": {"STUDY", *PLACE},
     "show": {"STUDY", "[N]", *PLACE, "--json", "--csv"},
     "ls": {*PLACE, "--json"},
     "rm": {"STUDY", *PLACE, "--yes", "-y"},

@@ -57,6 +57,7 @@ def make_worker(place: Place) -> Callable[..., Worker]:
             seed=file.seed,
             trial_time=search.budget.trial_time,
             stop=stop,
+            keep=file.keep,
         )
 
     return make

@@ -140,7 +140,7 @@ def test_a_study_that_is_deleted_is_said_to_be_gone(
     search = searched()
     worker = make_worker(search)
     place.open().delete("small")
-    with pytest.raises(StudyNotFoundError, match="'small' is gone"):
+    with pytest.raises(StudyNotFoundError, match="'small', or a trial of it, is gone"):
         worker.work()
 
 

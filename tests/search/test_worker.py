@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from optuna.trial import TrialState
 
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
+from hpsearch.errors import CheckpointError, DiskError
 from hpsearch.run import Place, Search
 from hpsearch.search.worker import Interrupted, StopRequest, Worker
 from hpsearch.storage import TrialRow, read_trials
@@ -211,10 +214,71 @@ def test_a_trial_ended_by_somebody_else_is_dropped(searched: Searched, make_work
     assert [trial.state for trial in read_trials(search.study)] == ["fail", "complete", "complete"]
 
 
-def test_a_finished_trial_leaves_no_checkpoint(searched: Searched, make_worker: Make, place: Place) -> None:
-    search = searched(ONE)
+def test_only_the_best_trials_keep_their_checkpoints(searched: Searched, make_worker: Make, place: Place) -> None:
+    search = searched(("seed = 3", "seed = 3\nkeep = 2"))
+    make_worker(search).work()
+    trials = sorted(read_trials(search.study), key=lambda trial: -(trial.value or 0.0))
+    kept = [trial.number for trial in trials if place.paths.study("small").trial(trial.number).checkpoint.exists()]
+    assert kept == [trial.number for trial in trials[:2]]
+
+
+def test_a_pruned_trial_leaves_no_checkpoint(searched: Searched, make_worker: Make, place: Place) -> None:
+    search = searched(("trials = 8", 'trials = 1\ntrial_time = "2s"'))
     make_worker(search).work()
     assert not place.paths.study("small").trial(0).checkpoint.exists()
+
+
+def test_a_checkpoint_of_another_run_is_set_aside_and_the_trial_starts_from_its_beginning(
+    searched: Searched, make_worker: Make, place: Place
+) -> None:
+    def refusing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        if checkpoint.exists():
+            raise CheckpointError("this checkpoint belongs to another run")
+        return train(config, checkpoint, owner)
+
+    search = searched(ONE)
+    checkpoint = place.paths.study("small").trial(0).checkpoint
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("another run's")
+    make_worker(search, formula_trainer(refusing)).work()
+    assert _only_trial(search).state == "complete"
+    (aside,) = checkpoint.parent.parent.glob("*.aside/checkpoint")
+    assert aside.read_text() == "another run's"
+
+
+def test_a_full_disk_is_no_fault_of_the_trial(searched: Searched, make_worker: Make) -> None:
+    def full(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        yield formula_epoch(config, 1)
+        raise DiskError("the checkpoint cannot be written: No space left on device")
+
+    search = searched(ONE)
+    with pytest.raises(DiskError):
+        make_worker(search, formula_trainer(full)).work()
+    trial = _only_trial(search)
+    assert (trial.state, len(trial.epochs)) == ("waiting", 1)
+    make_worker(search, name="heir").work()
+    assert _only_trial(search).state == "complete"
+
+
+def test_a_trial_is_ended_within_an_epoch_when_its_time_is_spent(searched: Searched, make_worker: Make) -> None:
+    def endless(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        if owner == "small/1":
+            yield formula_epoch(config, 1, seconds=0.1)
+        while True:
+            time.sleep(0.01)
+
+    search = searched(("trials = 8", 'trials = 2\ntrial_time = "0.3s"'))
+    worker = make_worker(search, formula_trainer(endless))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    worker.stop.listen()
+    try:
+        worker.work()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    none, one = read_trials(search.study)
+    assert (none.state, none.end["reason"]) == ("fail", "trial_time was spent before its first epoch")
+    assert (one.state, one.end["reason"], len(one.epochs)) == ("pruned", "trial_time", 1)
 
 
 def test_a_request_to_stop_breaks_into_training_and_nothing_else() -> None:
