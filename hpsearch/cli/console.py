@@ -46,7 +46,9 @@ def print_table(columns: Mapping[str, str], rows: Sequence[Sequence[str]], *, ti
     Args:
         columns: heading to justification, `left` or `right`.
     """
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    if title:
+        say(title)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, justify in columns.items():
         table.add_column(heading, justify=justify, no_wrap=justify == "right", overflow="fold")  # type: ignore[arg-type]  # one of the two words
     for row in rows:
