@@ -5,8 +5,51 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from hpsearch.training.layers import Dropout, Tanh
+from hpsearch.training.layers import AvgPool2d, Conv2d, Dropout, Tanh
+
+
+def answers(layer: nn.Module, inputs: torch.Tensor) -> list[torch.Tensor]:
+    """The output, and the gradients of a sum that weighs every output differently."""
+    inputs = inputs.detach().requires_grad_()
+    outputs = layer(inputs)
+    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(2))
+    return [outputs.detach(), *torch.autograd.grad((outputs * weights).sum(), [inputs, *layer.parameters()])]
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("height", "width", "padding", "bias"), [(5, 5, 0, True), (5, 5, 0, False), (5, 5, 1, True), (5, 8, 0, True)])
+def test_a_convolution_of_the_whole_image_is_torchs(memory: torch.memory_format, height: int, width: int, padding: int, bias: bool) -> None:
+    torch.manual_seed(1)
+    ours, torchs = Conv2d(3, 7, 5, padding=padding, bias=bias), nn.Conv2d(3, 7, 5, padding=padding, bias=bias)
+    torchs.load_state_dict(ours.state_dict())
+    inputs = torch.randn(4, 3, height, width).to(memory_format=memory)
+    torch.testing.assert_close(answers(ours.to(memory_format=memory), inputs), answers(torchs, inputs), rtol=1e-4, atol=1e-5)  # type: ignore[call-overload]
+
+
+def test_a_convolution_leaves_out_what_is_not_seen() -> None:
+    layer, inputs = Conv2d(1, 2, 3, seen=(6, 5)), torch.randn(4, 1, 8, 8)
+    torch.testing.assert_close(layer(inputs), functional.conv2d(inputs, layer.weight, layer.bias)[..., :4, :3])
+    _, gradient, *_ = answers(layer, inputs)
+    assert not gradient[..., 6:, :].any()
+    assert not gradient[..., 5:].any()
+
+
+def test_a_convolution_draws_the_weights_of_torchs() -> None:
+    torch.manual_seed(1)
+    ours = Conv2d(3, 7, 5, seen=(9, 9)).state_dict()
+    torch.manual_seed(1)
+    torchs = nn.Conv2d(3, 7, 5).state_dict()
+    assert list(ours) == list(torchs)
+    assert all(torch.equal(ours[name], torchs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(4, 6, 28, 28), (4, 16, 10, 10), (1, 1, 2, 4), (2, 3, 7, 8), (2, 3, 8, 7)])
+def test_average_pooling_is_torchs_and_so_is_its_gradient(memory: torch.memory_format, shape: tuple[int, int, int, int]) -> None:
+    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(memory_format=memory)
+    torch.testing.assert_close(answers(AvgPool2d(2), inputs), answers(nn.AvgPool2d(2), inputs), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.3, 0.5, 0.9])

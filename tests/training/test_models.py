@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -85,6 +87,33 @@ def test_pooling_before_a_rising_activation_is_pooling_after_it(activation: str)
     inputs = torch.randn(4, 8, 12, 12, generator=torch.Generator().manual_seed(1))
     activate = models.ACTIVATIONS[activation]()
     torch.testing.assert_close(activate(functional.max_pool2d(inputs, 2)), functional.max_pool2d(activate(inputs), 2), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(("model", "kernel_size"), [("cnn", 3), ("cnn", 5), ("cnn", 4), ("lenet5", 5)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 30), (1, 40, 29)])
+def test_what_the_layers_leave_out_changes_no_gradient(
+    configure: Configure, model: str, kernel_size: int, batch_norm: bool, shape: tuple[int, int, int]
+) -> None:
+    options = {"model_kernel_size": kernel_size} if model == "cnn" else {}
+    ours = built(configure, shape, model=model, model_batch_norm=batch_norm, model_dropout=0.0, **options).double()
+    plain = nn.Sequential(OrderedDict((name, as_torchs(layer)) for name, layer in ours.named_children())).double()
+    plain.load_state_dict(ours.state_dict())
+    images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for each in (ours, plain):
+        functional.cross_entropy(each(images), torch.arange(8)).backward()
+    for (name, parameter), other in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def as_torchs(layer: nn.Module) -> nn.Module:
+    """The same layer by torch alone."""
+    if isinstance(layer, nn.Conv2d):
+        height, padding = layer.kernel_size[0], layer.padding[0]
+        assert isinstance(padding, int)
+        return nn.Conv2d(layer.in_channels, layer.out_channels, height, padding=padding, bias=layer.bias is not None)
+    return nn.AvgPool2d(2) if isinstance(layer, nn.AvgPool2d) else copy.deepcopy(layer)
 
 
 @pytest.mark.parametrize("name", ["cnn", "lenet5"])
