@@ -28,7 +28,9 @@ def resolve_device(name: str) -> torch.device:
     number = int(index or 0)
     if number >= available:
         found = f"torch sees {available} CUDA device{'' if available == 1 else 's'}"
-        raise ConfigError(f"the device '{name}' is not available: {found}", hint="Take --device cpu, or look at `nvidia-smi` and CUDA_VISIBLE_DEVICES.")
+        raise ConfigError(
+            f"the device '{name}' is not available: {found}", hint="Take --device cpu, or look at `nvidia-smi` and CUDA_VISIBLE_DEVICES."
+        )
     return torch.device("cuda", number)
 
 

@@ -110,9 +110,7 @@ def find(dataset: str, folder: Path | None = None, *, environ: Mapping[str, str]
     return None
 
 
-def prepare(
-    dataset: str, folder: Path | None = None, *, allow_download: bool = False, environ: Mapping[str, str] = os.environ
-) -> Path:
+def prepare(dataset: str, folder: Path | None = None, *, allow_download: bool = False, environ: Mapping[str, str] = os.environ) -> Path:
     """The root from which torchvision reads the data set; unpacks the files into it where needed.
 
     Several processes may do this at once: every file appears whole or not at all.
@@ -130,7 +128,9 @@ def prepare(
         root = own_root(environ)
         if not allow_download:
             places = ", ".join(str(place) for place in _places(dataset, environ))
-            raise DataError(f"{dataset} was not found; looked in {places}", hint=f"{_way_out(dataset)}; or download it with `hpsearch data`.")
+            raise DataError(
+                f"{dataset} was not found; looked in {places}", hint=f"{_way_out(dataset)}; or download it with `hpsearch data`."
+            )
         _download(dataset, root)
         found = find(dataset, root, environ=environ)
         assert found is not None
@@ -178,7 +178,9 @@ def _look_in(folder: Path, dataset: str) -> Found | None:
             continue
         missing = [name for name in SHAPES if name not in paths]
         if missing:
-            raise DataError(f"{place} holds {len(paths)} of the 4 files of {dataset}; missing: {', '.join(missing)}", hint=_way_out(dataset))
+            raise DataError(
+                f"{place} holds {len(paths)} of the 4 files of {dataset}; missing: {', '.join(missing)}", hint=_way_out(dataset)
+            )
         for name, path in paths.items():
             _verified(dataset, name, path)
         ready = place != folder and all(path.suffix != ".gz" for path in paths.values())
@@ -225,7 +227,8 @@ def _lay_out(found: Found, root: Path) -> Path:
                 _write_whole(target, content)
         except OSError as error:
             raise DataError(
-                f"{target} cannot be written: {error.strerror}", hint=f"Set {DATA_VARIABLE} to a folder with 60 MB of space that you may write to."
+                f"{target} cannot be written: {error.strerror}",
+                hint=f"Set {DATA_VARIABLE} to a folder with 60 MB of space that you may write to.",
             ) from error
     return root
 
@@ -268,5 +271,7 @@ def _expected_names() -> str:
 
 def _way_out(dataset: str) -> str:
     if dataset == "fashion-mnist":
-        return f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN_FOLDER}; or name a folder that has the four files with `--data`"
+        return (
+            f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN_FOLDER}; or name a folder that has the four files with `--data`"
+        )
     return "name a folder that has the four files with `--data`"

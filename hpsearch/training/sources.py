@@ -88,7 +88,9 @@ def _checked(dataset: str, made: object) -> Images:
     labels = labels.to(torch.int64)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(classes):
-        raise DataError(f"the labels of '{dataset}' must lie from 0 to {len(classes) - 1} for {len(classes)} classes, but range from {low} to {high}")
+        raise DataError(
+            f"the labels of '{dataset}' must lie from 0 to {len(classes) - 1} for {len(classes)} classes, but range from {low} to {high}"
+        )
     return Images(images=images.contiguous(), labels=labels.contiguous(), classes=classes)
 
 

@@ -184,7 +184,9 @@ class _Run:
         wanted = (len(images), len(self.split.classes))
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ConfigError(f"the model '{self.config.model.name}' must map {len(images)} images to logits {wanted}, but returned {found}")
+            raise ConfigError(
+                f"the model '{self.config.model.name}' must map {len(images)} images to logits {wanted}, but returned {found}"
+            )
 
     @contextmanager
     def _faults_explained(self) -> Iterator[None]:
@@ -234,4 +236,6 @@ def _write_predictions(path: Path, evaluation: Evaluation, labels: Tensor, class
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise DiskError(f"the predictions {path} cannot be written: {error.strerror or error}", hint="Make room there and start again.") from error
+        raise DiskError(
+            f"the predictions {path} cannot be written: {error.strerror or error}", hint="Make room there and start again."
+        ) from error
