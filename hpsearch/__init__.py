@@ -15,6 +15,7 @@ _HOMES = {
     "TrainConfig": "hpsearch.config",
     "configure": "hpsearch.space_table",
     "dataset": "hpsearch.extensions",
+    "load_model": "hpsearch.training.saved",
     "load_split": "hpsearch.training.data",
     "model": "hpsearch.extensions",
     "optimizer": "hpsearch.extensions",
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "configure",
     "dataset",
+    "load_model",
     "load_split",
     "model",
     "optimizer",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from hpsearch.run import run_study
     from hpsearch.space_table import configure
     from hpsearch.training.data import load_split
+    from hpsearch.training.saved import load_model
     from hpsearch.training.trainer import train
 
 

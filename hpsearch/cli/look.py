@@ -1,7 +1,8 @@
-"""The commands that only read: show and ls. No torch."""
+"""The commands that only read a study: show, ls and export. No torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,3 +68,42 @@ def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: Jso
             ["" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in found
         ]
         print_table(columns, rows)
+
+
+def export(
+    study: StudyArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; with several, -1, -2 and so on are added.")
+    ] = Path("best.toml"),
+    trial: Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="This trial, instead of the best.")] = None,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="The best K.")] = 1,
+    per_model: Annotated[bool, typer.Option("--per-model", help="Of each model.")] = False,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+) -> None:
+    """Write a trial as a config that stands alone: TOML, or JSON where the name ends in .json."""
+    from hpsearch.errors import UsageError
+    from hpsearch.results.export import best_config, chosen_standings
+    from hpsearch.results.leaderboard import make_leaderboard
+    from hpsearch.run import Place, study_name
+    from hpsearch.storage import one_trial, read_study, read_trials
+
+    name = study_name(study)
+    stored = Place(storage=storage, runs=runs).open().load(name)
+    row = read_study(stored)
+    if trial is not None:
+        chosen = [one_trial(stored, trial)]
+    else:
+        board = make_leaderboard(read_trials(stored), validation_images=row.comparable["data"]["validation_images"])
+        chosen = [standing.trial for standing in chosen_standings(board, top=top, per_model=per_model)]
+    if not chosen:
+        raise UsageError(f"no trial of '{name}' is complete yet", hint="`hpsearch run` trains some.")
+    paths = [output] if len(chosen) == 1 else [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(chosen) + 1)]
+    for path, each in zip(paths, chosen, strict=True):
+        config = best_config(each, row)
+        try:
+            path.write_text(config.to_json() if path.suffix == ".json" else config.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}", hint="Choose another file with -o.") from error
+        value = "" if each.value is None else f", {100 * each.value:.2f} % on validation"
+        say(f"Wrote {path}: trial {each.number}, {each.model}{value}.")

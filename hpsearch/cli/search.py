@@ -151,12 +151,13 @@ def _watch(search: Search, only: int | None) -> None:
 
     known = {trial.number for trial in read_trials(search.study) if trial.is_finished}
     view = ProgressView(total=search.budget.trials, known=known)
-    looks = search.run(only=only)
     received: list[int] = []
+    looks = search.run(only=only, stopping=lambda: bool(received))
 
     def stop(number: int, frame: Any) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        if len(received) > 1:
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -165,8 +166,13 @@ def _watch(search: Search, only: int | None) -> None:
                 view.update(look)
                 if look.stopped:
                     received.append(signal.SIGTERM)
+                elif received:
+                    break
+        if received:
+            note("Stopping: running trials go back to the queue. Once more stops at once.", style="yellow")
+        looks.close()
     except KeyboardInterrupt:
-        note("Stopping: running trials go back to the queue. Once more stops at once.", style="yellow")
+        # Closing it goes on where it was, with workers that are dead by now.
         with contextlib.suppress(KeyboardInterrupt):
             looks.close()
     finally:

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpsearch.evaluation import Z95, wilson_interval
 from hpsearch.storage import BASELINE, TrialRow
-
-Z95 = 1.959964
-"""Of the standard normal distribution: 95 % lie within so many standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +105,6 @@ class Leaderboard:
                 for standing in self.standings
             ],
         }
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share measured on `count` images (Wilson, JASA 22, 1927)."""
-    shrunk = 1 + Z95**2 / count
-    middle = (share + Z95**2 / (2 * count)) / shrunk
-    half = Z95 / shrunk * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def difference_margin(share: float, count: int) -> float:

@@ -123,6 +123,22 @@ def split_of(data: Images, *, validation_images: int, seed: int, train_images: i
     )
 
 
+def undivided(data: Images) -> Split:
+    """All images to train on and none for validation, as final training takes them."""
+    mean, std = channel_statistics(data.images)
+    nothing = slice(0, 0)
+    return Split(
+        train_images=data.images,
+        train_labels=data.labels,
+        validation_images=data.images[nothing],
+        validation_labels=data.labels[nothing],
+        classes=data.classes,
+        mean=mean,
+        std=std,
+        hash=hashlib.sha256(f"undivided {data.hash}".encode()).hexdigest(),
+    )
+
+
 def load_training_images(dataset: str, *, folder: Path | None = None) -> Images:
     """All training images of a data set.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,10 +62,13 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normal
     """Evaluate a model, and leave it in evaluation mode.
 
     Args:
-        images: uint8 [N, C, H, W].
+        images: uint8 [N, C, H, W]; of none at all, loss and accuracy are NaN.
         labels: int64 [N].
     """
     model.eval()
+    if not len(labels):
+        nothing = torch.empty(0)
+        return Evaluation(loss=math.nan, accuracy=math.nan, predicted=nothing.long(), confidence=nothing)
     losses, predicted, confidence = [], [], []
     for pixels, wanted in zip(torch.split(images, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True):
         log_probabilities = functional.log_softmax(model(normalise(pixels)), dim=1)

@@ -34,6 +34,8 @@ from hpsearch.training.registry import build_model, build_optimizer, build_sched
 
 LOSS_CHECK_INTERVAL = 32
 """Steps between two looks at whether the loss is finite; each look makes a GPU wait."""
+SAMPLE_WITHOUT_VALIDATION = 10_000
+"""Training images that are measured after each epoch where there are no validation images to match in number."""
 
 
 def train(
@@ -107,7 +109,7 @@ class _Run:
             self.optimizer = build_optimizer(config, self.model)
             self.schedule = build_schedule(config, self.optimizer, steps_per_epoch=self.steps_per_epoch)
         sample = generator(config.seed, "training sample")
-        number = min(len(split.train_labels), len(split.validation_labels))
+        number = min(len(split.train_labels), len(split.validation_labels) or SAMPLE_WITHOUT_VALIDATION)
         indices = torch.randperm(len(split.train_labels), generator=sample)[:number].to(device)
         self.sample_images, self.sample_labels = self.split.train_images[indices], self.split.train_labels[indices]
 
@@ -129,7 +131,7 @@ class _Run:
             seconds=time.perf_counter() - start,
             images_per_second=seen / (trained - start),
             weights_hash=_hash(self.model),
-            diverged=not (finite and math.isfinite(train.loss) and math.isfinite(validation.loss)),
+            diverged=not (finite and math.isfinite(train.loss) and (math.isfinite(validation.loss) or not len(self.split.validation_labels))),
         )
         return epoch, validation
 

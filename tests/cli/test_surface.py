@@ -16,6 +16,8 @@ SURFACE: dict[str, set[str]] = {
     "stop": {"STUDY", *PLACE},
     "show": {"STUDY", "[N]", *PLACE, "--json", "--csv"},
     "ls": {*PLACE, "--json"},
+    "export": {"STUDY", "--output", "-o", "--trial", "--top", "--per-model", *PLACE},
+    "train": {"FILE", "--final", "--seeds", "--output", "-o", "--data", "--device", "--json"},
     "rm": {"STUDY", *PLACE, "--yes", "-y"},
     "data": {"[NAME]", "--data", "--index", "--picture", "--seed", "--json"},
     "summary": {"MODEL", "[NAME=VALUE]...", "--use", "--json"},

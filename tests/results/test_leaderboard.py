@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hpsearch.results.leaderboard import difference_margin, make_leaderboard, wilson_interval
+from hpsearch.evaluation import wilson_interval
+from hpsearch.results.leaderboard import difference_margin, make_leaderboard
 from hpsearch.space_table import configure
 from hpsearch.storage import TrialRow
 from tests.formula import formula_epoch
