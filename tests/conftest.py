@@ -18,7 +18,7 @@ from hpsearch.study_file import StudyFile, parse_study_file
 from tests.small_study import NO_IMAGES, STUDY, hpsearch
 
 settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)
-settings.register_profile("ci", max_examples=500, derandomize=True, deadline=None)
+settings.register_profile("ci", max_examples=200, derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -487,8 +487,13 @@ def _registering(name: str) -> str:
 
 MISTAKES = tuple(_rows())
 
-NOT_YET = (
+LATER_SECTIONS = (
     Mistake(name="finalists", text=study({"finalists": "top = 3"}), says=("finalists", "not yet", "Remove [finalists]")),
-    Mistake(name="warm start", text=study({"warm_start": 'from = ["old"]'}), says=("warm_start", "not yet", "Remove [warm_start]")),
+    Mistake(name="warm start from nowhere", text=study({"warm_start": "from = []"}), says=("warm_start.from", "at least 1")),
+    Mistake(
+        name="warm start from a path",
+        text=study({"warm_start": 'from = ["../old"]'}),
+        says=("warm_start.from", "'../old'", "names of studies"),
+    ),
 )
 """What this version does not know how to do yet."""

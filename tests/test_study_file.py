@@ -16,7 +16,7 @@ from hpsearch.errors import ComponentError, StudyFileError, UsageError
 from hpsearch.paths import bundled_studies
 from hpsearch.sections import parse_duration, show_duration
 from hpsearch.study_file import LARGEST_FILE, json_schema, load_study_file, parse_study_file
-from tests.mistakes import FILE, MISTAKES, NOT_YET, VALID, Mistake, study
+from tests.mistakes import FILE, MISTAKES, LATER_SECTIONS, VALID, Mistake, study
 from tests.mutations import mutated
 
 MUTANTS = 2_400
@@ -36,7 +36,7 @@ def write(folder: Path, mistake: Mistake) -> Path:
     return path
 
 
-@pytest.mark.parametrize("mistake", [*MISTAKES, *NOT_YET], ids=lambda mistake: mistake.name.replace(" ", "-"))
+@pytest.mark.parametrize("mistake", [*MISTAKES, *LATER_SECTIONS], ids=lambda mistake: mistake.name.replace(" ", "-"))
 def test_error_names_the_file_the_culprit_and_the_mend(mistake: Mistake, tmp_path: Path) -> None:
     path = write(tmp_path, mistake)
     with pytest.raises(UsageError) as caught:
