@@ -16,7 +16,7 @@ from hpsearch.errors import ComponentError, StudyFileError, UsageError
 from hpsearch.paths import bundled_studies
 from hpsearch.sections import parse_duration, show_duration
 from hpsearch.study_file import LARGEST_FILE, json_schema, load_study_file, parse_study_file
-from tests.mistakes import FILE, MISTAKES, LATER_SECTIONS, VALID, Mistake, study
+from tests.mistakes import FILE, LATER_SECTIONS, MISTAKES, VALID, Mistake, study
 from tests.mutations import mutated
 
 MUTANTS = 2_400
