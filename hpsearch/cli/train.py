@@ -1,4 +1,4 @@
-"""The command train: a best config to a model, with or without the test split."""
+"""The commands train and predict: a best config to a model, and a model to the class of a picture."""
 
 from __future__ import annotations
 
@@ -40,6 +40,34 @@ def train(
         raise UsageError("--seeds and --output go with --final", hint="Add --final, or leave them out.")
     else:
         _train_on_validation(best, data=data, device=device, as_json=json)
+
+
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="The folder of a final model, or its model.safetensors.", show_default=False)
+    ],
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Pictures of any size, colour or grey.", show_default=False)],
+    json: JsonOption = False,
+) -> None:
+    """Say what a final model takes pictures for, how sure it is, and what was done to each picture before."""
+    import torch
+
+    from hpsearch.training.foreign import read_picture
+    from hpsearch.training.saved import load_model
+
+    saved = load_model(model)
+    read = [read_picture(path, saved.input_shape) for path in pictures]
+    confidences, guesses = saved.probabilities(torch.stack([each.image for each in read])).max(dim=1)
+    found = [
+        {"picture": str(path), "class": saved.classes[guess], "confidence": confidence, "done": list(each.done)}
+        for path, each, guess, confidence in zip(pictures, read, guesses.tolist(), confidences.tolist(), strict=True)
+    ]
+    if json:
+        print_json(found)
+        return
+    for row in found:
+        done = f" ({', '.join(row['done'])})" if row["done"] else ""
+        say(f"{row['picture']}: {row['class']}, {100 * row['confidence']:.1f} %{done}")
 
 
 def _train_on_validation(best: BestConfig, *, data: Path | None, device: str, as_json: bool) -> None:

@@ -18,6 +18,7 @@ SURFACE: dict[str, set[str]] = {
     "ls": {*PLACE, "--json"},
     "export": {"STUDY", "--output", "-o", "--trial", "--top", "--per-model", *PLACE},
     "train": {"FILE", "--final", "--seeds", "--output", "-o", "--data", "--device", "--json"},
+    "predict": {"MODEL", "PICTURE...", "--json"},
     "rm": {"STUDY", *PLACE, "--yes", "-y"},
     "data": {"[NAME]", "--data", "--index", "--picture", "--seed", "--json"},
     "summary": {"MODEL", "[NAME=VALUE]...", "--use", "--json"},
