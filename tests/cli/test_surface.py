@@ -15,6 +15,7 @@ SURFACE: dict[str, set[str]] = {
     "try": {"STUDY", "[N] [NAME=VALUE]...", *PLACE, "--data", "--device", "--json"},
     "stop": {"STUDY", *PLACE},
     "show": {"STUDY", "[N]", *PLACE, "--json", "--csv"},
+    "compare": {"FIRST", "SECOND", *PLACE, "--json"},
     "ls": {*PLACE, "--json"},
     "export": {"STUDY", "--output", "-o", "--trial", "--top", "--per-model", *PLACE},
     "train": {"FILE", "--final", "--seeds", "--output", "-o", "--data", "--device", "--json"},
