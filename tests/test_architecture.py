@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "estimate": {*GROUND, "search", "training"},
     "final": {*GROUND, "best_config", "evaluation", "model_card", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
-    "cli": {*GROUND, "fairness", *STORED, "search", "results", "training", "best_config", "run", "estimate", "doctor", "final"},
+    "cli": {*GROUND, "fairness", *STORED, "search", "results", "training", "best_config", "evaluation", "run", "estimate", "doctor", "final"},
     "__init__": {"components", "config", "epoch", "extensions", "run", "space_table", "training"},
     "__main__": {"cli"},
 }
