@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,13 +118,14 @@ class Search:
     requeued: tuple[int, ...]
     retried: tuple[int, ...]
 
-    def run(self, *, only: int | None = None) -> Generator[Look, None, None]:
+    def run(self, *, only: int | None = None, stopping: Callable[[], bool] = lambda: False) -> Generator[Look, None, None]:
         """Start the workers and yield a look at the study every second until they are done.
 
         Closing the generator stops the workers in good order: running trials go back to the queue.
 
         Args:
             only: the one trial to train.
+            stopping: whether the caller is about to close the generator; then the next look comes at once.
 
         Raises:
             HpsearchError: a worker gave up.
@@ -147,7 +148,7 @@ class Search:
                 if now - saved >= SAVE_SECONDS:
                     saved = now
                     write_spent(self.study, run, now - started)
-                if now - looked >= LOOK_SECONDS:
+                if now - looked >= LOOK_SECONDS or stopping():
                     looked = now
                     trials = read_trials(self.study)
                     for number, worker in hung.look(trials, now):
@@ -159,10 +160,12 @@ class Search:
         except KeyError as error:  # what Optuna's storage raises for a study that is no more
             raise study_gone(self.file.name, self.store, self.place.paths.study(self.file.name)) from error
         finally:
-            crew.stop()
-            with contextlib.suppress(KeyError):
-                write_spent(self.study, run, time.monotonic() - started)
-                self._requeue()
+            try:
+                crew.stop()
+            finally:  # also when a second Ctrl-C ends the workers at once
+                with contextlib.suppress(KeyError):
+                    write_spent(self.study, run, time.monotonic() - started)
+                    self._requeue()
         yield Look(trials=read_trials(self.study), elapsed=time.monotonic() - started, deaths=crew.deaths, stopped=stopped)
 
     def _requeue(self) -> None:
@@ -198,7 +201,11 @@ class Search:
             logs=self.place.paths.study(self.file.name).logs,
             count=1 if only is not None else self.workers.count,
             prefix=f"worker-{run}",
+            took_up=self._took_up,
         )
+
+    def _took_up(self, worker: str) -> bool:
+        return any(attempt["worker"] == worker for trial in read_trials(self.study) for attempt in trial.attempts)
 
 
 def find_study_file(study: str, place: Place) -> StudyFile:

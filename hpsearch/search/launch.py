@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ POLL_SECONDS = 0.2
 STOP_SECONDS = 8.0
 """Time that workers have to leave their trials in good order."""
 MOST_START_FAILURES = 3
-"""Workers that die one after another within MINIMUM_LIFE stop the run."""
+"""Workers that die one after another within MINIMUM_LIFE, before they took up a trial, stop the run."""
 MINIMUM_LIFE = 10.0
 
 
@@ -82,6 +82,7 @@ class Crew:
         command: of a worker; its name is appended.
         environment: of the workers, on top of this process's own and WORKER_ENVIRONMENT.
         logs: the folder of their logs, `<name>.log`.
+        took_up: whether the worker of that name ever took up a trial; if so, its death is the trial's doing.
     """
 
     command: Sequence[str]
@@ -89,6 +90,7 @@ class Crew:
     logs: Path
     count: int
     prefix: str
+    took_up: Callable[[str], bool] = lambda name: False
     _running: list[_Process] = field(default_factory=list)
     _started: int = 0
     _short_lives: int = 0
@@ -168,7 +170,8 @@ class Crew:
         if code in (HpsearchError.exit_code, UsageError.exit_code) and (told := _told(ended)) is not None:
             raise told
         self.deaths += 1
-        self._short_lives = self._short_lives + 1 if time.monotonic() - ended.started < MINIMUM_LIFE else 0
+        in_vain = time.monotonic() - ended.started < MINIMUM_LIFE and not self.took_up(ended.name)
+        self._short_lives = self._short_lives + 1 if in_vain else 0
         if self._short_lives >= MOST_START_FAILURES:
             raise StudyStoppedError(f"workers die one after another, the last with {_cause(code)}", hint=f"See {ended.path}.")
         self._start_one()
