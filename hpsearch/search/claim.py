@@ -29,6 +29,8 @@ MOST_DEATHS = 3
 """A trial whose worker died so many times with no epoch in between is the cause of it."""
 LOG_TAIL = 2000
 """Characters of a dead worker's log that are kept with its trial."""
+CRASH = "Fatal Python error"
+"""How the interpreter's report of a crash begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +127,12 @@ class Claimer:
 
     def _log_tail(self, worker: str) -> str:
         try:
-            return self.paths.log(worker).read_text(errors="replace")[-LOG_TAIL:]
+            log = self.paths.log(worker).read_text(errors="replace")
         except OSError:
             return ""
+        # A crash is told from its cause on, and ends with a long list of modules.
+        crash = log.rfind(CRASH)
+        return log[-LOG_TAIL:] if crash < 0 else log[crash : crash + LOG_TAIL]
 
 
 def study_gone(name: str, store: Store, paths: StudyPaths) -> StudyNotFoundError:
