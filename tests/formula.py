@@ -1,6 +1,7 @@
 """A trainer that is a formula: search is tested with it in milliseconds, and killed with it by the hundred.
 
-Run as a script it is `hpsearch` with the formula in the trainer's place; no torch is loaded.
+Run as a script it is `hpsearch` with the formula in the trainer's place; no torch is loaded. With
+`FORMULA_TRAINER=real` it is `hpsearch` as it is, but that its epochs are noted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from hpsearch.search.worker import Trainer
 
 EPOCH_SECONDS = "FORMULA_EPOCH_SECONDS"
 """The environment variable that says how long an epoch of the formula lasts."""
+EPOCH_NOTES = "FORMULA_EPOCH_NOTES"
+"""The environment variable that names a file in which every epoch is noted as it begins: `<config> <epoch>`."""
 
 
 def accuracy(config: TrainConfig, epoch: int) -> float:
@@ -52,11 +55,33 @@ def train(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
     done = json.loads(checkpoint.read_text())["epochs"] if checkpoint.exists() else 0
     for number in range(1, config.epochs + 1):
         if number > done:
+            note_epoch(config, number)
             time.sleep(float(os.environ.get(EPOCH_SECONDS, "0")))
             temporary = checkpoint.with_suffix(f".{os.getpid()}")
             temporary.write_text(json.dumps({"epochs": number, "owner": owner}))
             temporary.replace(checkpoint)
         yield formula_epoch(config, number)
+
+
+def note_epoch(config: TrainConfig, number: int) -> None:
+    """Note that an epoch begins, in one write that nothing can cut in two."""
+    if path := os.environ.get(EPOCH_NOTES):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, f"{config.digest} {number}\n".encode())
+        os.close(descriptor)
+
+
+def note_real_epochs() -> None:
+    """Have the real trainer note its epochs too."""
+    from hpsearch.training import trainer
+
+    begin = trainer._Run.epoch
+
+    def noted(run: trainer._Run, number: int) -> object:
+        note_epoch(run.config, number)
+        return begin(run, number)
+
+    trainer._Run.epoch = noted  # type: ignore[assignment,method-assign]
 
 
 def formula_trainer(train: Callable[[TrainConfig, Path, str], Iterator[Epoch]] = train) -> Trainer:
@@ -74,6 +99,9 @@ if __name__ == "__main__":
     import hpsearch.run
     from hpsearch.cli.main import main
 
-    room.load_trainer = lambda file, place: formula_trainer()
+    if os.environ.get("FORMULA_TRAINER") != "real":
+        room.load_trainer = lambda file, place: formula_trainer()
+    elif "worker" in sys.argv:
+        note_real_epochs()
     hpsearch.run.WORKER_COMMAND = (sys.executable, "-m", "tests.formula", "worker")
     main()

@@ -1,0 +1,72 @@
+"""Ways to die at an exact point of a trial's life, once: `DIE_AT=<point>` and `DIED=<a file that says it has>`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DIE_AT, DIED = "DIE_AT", "DIED"
+FATAL_TRIAL = 3
+"""The trial in whose life it happens; not the first, so that others stand in the study."""
+
+POINTS = (
+    "after ask",
+    "before the attempt is noted",
+    "between two draws",
+    "after the draws",
+    "between checkpoint and store",
+    "between store and report",
+    "after report",
+    "between report and end",
+    "between end and tell",
+    "after tell",
+)
+
+
+def arm() -> None:
+    """Prepare this process's death, if the environment asks for one."""
+    point = os.environ.get(DIE_AT)
+    if point is None:
+        return
+    import optuna
+
+    from hpsearch.search import claim, worker
+
+    def hook(owner: Any, name: str, *, after: bool, nth: int = 1, number: Callable[..., int]) -> None:
+        inner, calls = getattr(owner, name), 0
+
+        def hooked(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            result = inner(*arguments, **options) if after else None
+            if number(result, *arguments) == FATAL_TRIAL:
+                calls += 1
+                if calls == nth:
+                    _die()
+            return result if after else inner(*arguments, **options)
+
+        setattr(owner, name, hooked)
+
+    by_first = lambda result, trial, *_: trial.number  # noqa: E731
+    by_second = lambda result, study, trial, *_: trial.number  # noqa: E731
+    hooks: dict[str, Callable[[], None]] = {
+        "after ask": lambda: hook(optuna.Study, "ask", after=True, number=lambda trial, *_: trial.number),
+        "before the attempt is noted": lambda: hook(claim, "write_attempt", after=False, number=by_first),
+        "between two draws": lambda: hook(optuna.Trial, "_suggest", after=False, nth=3, number=by_first),
+        "after the draws": lambda: hook(worker, "write_run", after=False, number=by_first),
+        "between checkpoint and store": lambda: hook(worker, "write_epochs", after=False, nth=2, number=by_first),
+        "between store and report": lambda: hook(optuna.Trial, "report", after=False, nth=2, number=by_first),
+        "after report": lambda: hook(optuna.Trial, "report", after=True, nth=2, number=by_first),
+        "between report and end": lambda: hook(worker, "write_end", after=False, number=by_first),
+        "between end and tell": lambda: hook(optuna.Study, "tell", after=False, number=by_second),
+        "after tell": lambda: hook(optuna.Study, "tell", after=True, number=by_second),
+    }
+    hooks[point]()
+
+
+def _die() -> None:
+    died = Path(os.environ[DIED])
+    if not died.exists():
+        died.touch()
+        os._exit(137)

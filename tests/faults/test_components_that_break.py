@@ -1,0 +1,117 @@
+"""Rules of a user's component that raises, exits, crashes, hangs or eats all memory; with the real trainer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.faults import Stored, run_to_end, stored, wait_until
+from tests.nursery import Nursery
+
+Own = Callable[..., None]
+Said = Callable[[], str]
+pytestmark = pytest.mark.slow
+
+
+def reasons(folder: Path) -> list[str]:
+    return [trial.attributes.get("hpsearch:end", {}).get("reason", "") for trial in stored(folder)]
+
+
+def only_trial(folder: Path) -> Stored:
+    (trial,) = stored(folder)
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        ("raise ValueError('a bug')", "ValueError: a bug"),
+        ("sys.exit(3)", "SystemExit: 3"),
+        ("raise MemoryError", "out of memory"),
+        ("torch.empty(10**15)", "out of memory"),
+    ],
+    ids=["raises", "exits", "no memory", "too large a tensor"],
+)
+def test_an_error_in_a_model_fails_its_trial(
+    real_nursery: Nursery, folder: Path, own_model: Own, said: Said, forward: str, reason: str
+) -> None:
+    own_model(forward, trials=1)
+    assert run_to_end(real_nursery, folder) == 1  # no trial came to a result
+    trial = only_trial(folder)
+    assert trial.state == "FAIL"
+    assert reasons(folder)[0].startswith(reason)
+    assert "own.py" in trial.attributes["hpsearch:end"]["traceback"]
+    assert "Traceback" not in said()
+
+
+def test_the_same_error_three_times_stops_the_study(real_nursery: Nursery, folder: Path, own_model: Own, said: Said) -> None:
+    own_model("raise ValueError('a bug')", trials=8)
+    assert run_to_end(real_nursery, folder, "--workers", "1") == 1
+    assert "trials 0, 1, 2 failed in the same way: ValueError: a bug" in said()
+    assert [trial.state for trial in stored(folder)] == ["FAIL"] * 3
+
+
+@pytest.mark.parametrize("forward", ["os._exit(1)", "ctypes.string_at(0)"], ids=["os._exit", "segfault"])
+def test_a_trial_that_kills_its_workers_fails_and_the_study_goes_on(
+    real_nursery: Nursery, folder: Path, own_model: Own, said: Said, forward: str
+) -> None:
+    own_model(f"if self.training and happens(3): {forward}")
+    assert run_to_end(real_nursery, folder, "--workers", "1") == 0
+    assert [trial.state for trial in stored(folder)] == ["FAIL", "COMPLETE"]
+    failed = stored(folder)[0]
+    assert failed.attributes["hpsearch:end"]["reason"] == "its worker died 3 times at the same epoch"
+    assert len(failed.attributes["hpsearch:attempts"]) == 4  # the fourth found that three had died
+    if "string_at" in forward:
+        assert "Segmentation fault" in failed.attributes["hpsearch:end"]["traceback"]
+    assert "Traceback" not in said()
+
+
+def test_no_memory_left_fails_the_trial_and_the_next_is_clean(real_nursery: Nursery, folder: Path, own_model: Own) -> None:
+    own_model(
+        "import resource\n"
+        "        if self.training and happens(1):\n"
+        "            limit = resource.getrlimit(resource.RLIMIT_AS)\n"
+        "            resource.setrlimit(resource.RLIMIT_AS, (6 * 10**9, limit[1]))\n"
+        "            try:\n"
+        "                hoard = [torch.ones(10**8) for _ in range(20)]\n"
+        "            finally:\n"
+        "                resource.setrlimit(resource.RLIMIT_AS, limit)"
+    )
+    assert run_to_end(real_nursery, folder, "--workers", "1") == 0
+    assert [trial.state for trial in stored(folder)] == ["FAIL", "COMPLETE"]
+    assert reasons(folder)[0].startswith("out of memory")
+
+
+def test_a_trial_that_hangs_is_ended_with_its_whole_family(real_nursery: Nursery, folder: Path, own_model: Own, said: Said) -> None:
+    # Deaf and asleep in C: it never comes back to Python, where the alarm would be heard.
+    hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGTERM}); import subprocess; open('child', 'w').write(str(subprocess.Popen(['sleep', '300']).pid)); ctypes.PyDLL(None).sleep(300)"
+    own_model(f"if self.training and happens(1): {hang}", more='\ntrial_time = "2s"')
+    began = time.monotonic()
+    assert run_to_end(real_nursery, folder, "--workers", "1") == 0
+    assert time.monotonic() - began < 60
+    assert [trial.state for trial in stored(folder)] == ["FAIL", "COMPLETE"]
+    assert reasons(folder)[0] == "trial_time was spent before its first epoch"
+    child = int((folder / "child").read_text())
+    assert wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
+    assert "Traceback" not in said()
+
+
+def test_failed_trials_are_tried_again_on_top_of_the_budget(real_nursery: Nursery, folder: Path, own_model: Own, said: Said) -> None:
+    own_model("if not os.path.exists('mended'): raise ValueError(os.urandom(4).hex())", trials=2)
+    assert run_to_end(real_nursery, folder, "--workers", "1") == 1
+    assert [trial.state for trial in stored(folder)] == ["FAIL", "FAIL"]
+    (folder / "mended").touch()
+    assert run_to_end(real_nursery, folder, "--workers", "1") in (0, 1)
+    assert len(stored(folder)) == 2
+    assert run_to_end(real_nursery, folder, "--workers", "1", "--retry-failed") == 0
+    assert "Failed trials 0, 1 are tried again." in said()
+    trials = stored(folder)
+    assert [trial.state for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert [trial.attributes["hpsearch:retry_of"] for trial in trials[2:]] == [0, 1]
+    assert [trial.params for trial in trials[2:]] == [trial.params for trial in trials[:2]]
+    assert run_to_end(real_nursery, folder, "--workers", "1", "--retry-failed") == 0
+    assert len(stored(folder)) == 4

@@ -1,0 +1,52 @@
+"""Rules of a worker that dies at an exact point of a trial's life: the study ends as if it had not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import run_to_end, stored
+from tests.faults.dying import DIE_AT, DIED, POINTS
+from tests.nursery import Nursery
+from tests.small_study import NO_IMAGES, STUDY
+
+
+@pytest.fixture(scope="session")
+def never_killed(nurseries: Callable[[str], Nursery], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.toml").write_text(STUDY)
+    (folder / "no_images.py").write_text(NO_IMAGES)
+    assert run_to_end(nurseries("formula"), folder, "--workers", "1") == 0
+    return folder
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_death_leaves_no_trace_in_the_results(point: str, nursery: Nursery, never_killed: Path, folder: Path) -> None:
+    died = folder / "died"
+    assert run_to_end(nursery, folder, "--workers", "1", **{DIE_AT: point, DIED: str(died)}) == 0
+    assert died.exists()
+    assert "a worker died" in (folder / "said").read_text()
+    assert [trial.measured() for trial in stored(folder)] == [trial.measured() for trial in stored(never_killed)]
+
+
+@pytest.mark.parametrize("point", ["after ask", "between two draws", "between report and end"])
+def test_a_death_of_everything_leaves_no_trace_either(point: str, nursery: Nursery, never_killed: Path, folder: Path) -> None:
+    died = folder / "died"
+    run = nursery.start(folder, "worker", "small.toml", said=folder / "said", **{DIE_AT: point, DIED: str(died)})
+    if run.wait(60) == 2:  # a worker joins a study, and does not make one
+        assert run_to_end(nursery, folder, "--workers", "1", "--trials", "1") == 0
+        run = nursery.start(folder, "worker", "small.toml", said=folder / "said", **{DIE_AT: point, DIED: str(died)})
+    assert run.wait(60) == 137
+    assert [trial.state for trial in stored(folder)][-1] == "RUNNING"
+    assert run_to_end(nursery, folder, "--workers", "1") == 0
+    assert "Trials 3 were interrupted and go on." in (folder / "said").read_text()
+    assert [trial.measured() for trial in stored(folder)] == [trial.measured() for trial in stored(never_killed)]
+
+
+def test_a_copy_of_the_study_elsewhere_goes_on_too(nursery: Nursery, never_killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(never_killed, tmp_path / "moved")
+    assert run_to_end(nursery, tmp_path / "moved", "--trials", "10") == 0
+    assert [trial.state for trial in stored(tmp_path / "moved")] == ["COMPLETE"] * 10

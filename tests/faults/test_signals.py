@@ -1,0 +1,158 @@
+"""Rules of Ctrl-C, SIGTERM, SIGSTOP and `hpsearch stop`; with real processes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import run_to_end, stored, wait_until
+from tests.formula import EPOCH_SECONDS
+from tests.nursery import Forked, Nursery
+from tests.small_study import ROOT, hpsearch
+
+SLOW = {EPOCH_SECONDS: "0.5"}
+Said = Callable[[], str]
+
+
+def trains(folder: Path) -> bool:
+    """Whether a trial has an epoch and is not over."""
+    return any(trial.state == "RUNNING" and trial.epochs for trial in stored(folder))
+
+
+def started(nursery: Nursery, folder: Path, *options: str, **environment: str) -> Forked:
+    run = nursery.start(folder, "run", "small.toml", *options, said=folder / "said", **{**SLOW, **environment})
+    assert wait_until(lambda: trains(folder), 60)
+    return run
+
+
+def states(folder: Path) -> list[str]:
+    return [trial.state for trial in stored(folder)]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_puts_running_trials_back_and_the_same_command_goes_on(
+    nursery: Nursery, folder: Path, said: Said, number: int, code: int
+) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    run.send_signal(number)
+    assert run.wait(10) == code
+    assert "Stopping: running trials go back to the queue." in said()
+    assert "interrupted at epoch" in said()
+    assert "Continue with the same command." in said()
+    assert "Traceback" not in said()
+    assert "RUNNING" not in states(folder)
+    epochs = {trial.number: trial.epochs for trial in stored(folder)}
+    assert run_to_end(nursery, folder) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+    assert all(trial.epochs[: len(epochs.get(trial.number, []))] == epochs.get(trial.number, []) for trial in stored(folder))
+
+
+def test_twice_stops_at_once_and_is_still_resumable(nursery: Nursery, folder: Path, said: Said) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    for pid, arguments in nursery.alive().items():
+        if arguments[0] == "worker":
+            nursery.kill(pid, number=signal.SIGSTOP)  # workers that do not answer
+    run.send_signal(signal.SIGINT)
+    assert wait_until(lambda: "Once more stops at once." in said(), 5), said()
+    asked = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    assert run.wait(10) == 130
+    assert time.monotonic() - asked < 3
+    assert "Traceback" not in said()
+    assert "RUNNING" not in states(folder)
+    assert run_to_end(nursery, folder) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+
+
+def test_ctrl_c_on_a_terminal_is_said_and_leaves_no_traceback(folder: Path) -> None:
+    ours, theirs = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, sys.executable, "-m", "tests.formula", "run", "small.toml", "--workers", "1"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", **SLOW},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    assert wait_until(lambda: trains(folder), 90)
+    os.write(ours, b"\x03")
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # nobody holds the other end any more
+            break
+        shown += part
+        if not part:
+            break
+    os.close(ours)
+    assert run.wait(10) == 130
+    assert b"Continue with the same command." in shown
+    assert b"Traceback" not in shown
+    assert "RUNNING" not in states(folder)
+
+
+TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_stop_and_continue_change_nothing(nursery: Nursery, folder: Path, said: Said) -> None:
+    run = started(nursery, folder, "--workers", "1")
+    frozen = list(nursery.alive())
+    nursery.kill(*frozen, number=signal.SIGSTOP)
+    before = stored(folder)
+    time.sleep(2)
+    # Another launcher must not take the frozen worker for a dead one.
+    assert run_to_end(nursery, folder, "--trials", "1") in (0, 1)
+    assert states(folder)[: len(before)] == [trial.state for trial in before]
+    nursery.kill(*frozen, number=signal.SIGCONT)
+    assert run.wait(60) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+    assert "worker died" not in said()
+    assert all(len(trial.attributes["hpsearch:attempts"]) == 1 for trial in stored(folder))
+
+
+def test_workers_leave_when_their_supervisor_is_killed(nursery: Nursery, folder: Path, said: Said) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    nursery.kill(run.pid)
+    assert wait_until(lambda: not nursery.alive(), 5)
+    assert run_to_end(nursery, folder) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+
+
+def test_a_run_that_begins_while_orphans_leave_loses_nothing(nursery: Nursery, folder: Path) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    nursery.kill(run.pid)
+    assert run_to_end(nursery, folder) == 0
+    assert wait_until(lambda: not nursery.alive(), 5)
+    assert run_to_end(nursery, folder) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+
+
+def test_stop_from_another_terminal(nursery: Nursery, folder: Path, said: Said) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    asked = nursery.start(folder, "stop", "small.toml", said=folder / "asked")
+    assert asked.wait(20) == 0
+    assert "were asked to stop" in (folder / "asked").read_text()
+    assert run.wait(10) == 143
+    assert "Continue with the same command." in said()
+    assert "RUNNING" not in states(folder)
+    assert nursery.start(folder, "stop", "small", said=folder / "asked").wait(20) == 0
+    assert "Nobody is training a trial of it." in (folder / "asked").read_text()
+    assert run_to_end(nursery, folder) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+
+
+def test_stop_of_a_study_that_does_not_exist_says_so(searched_folder: Path) -> None:
+    done = hpsearch(searched_folder, "stop", "smal")
+    assert done.returncode == 2
+    assert "Did you mean 'small'?" in done.stderr

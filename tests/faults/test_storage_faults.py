@@ -1,0 +1,106 @@
+"""Rules of a database that is locked, foreign, changed behind the search's back, or gone."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from benchmarks.faults import run_to_end, stored, wait_until
+from tests.formula import EPOCH_SECONDS
+from tests.nursery import Nursery
+
+from .test_signals import started, states
+
+
+def study_of(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="small", storage=f"sqlite:///{folder / 'runs' / 'hpsearch.db'}")
+
+
+@pytest.mark.slow
+def test_a_locked_database_is_waited_for_and_said(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    with closing(sqlite3.connect(folder / "runs" / "hpsearch.db", timeout=30, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        time.sleep(8)
+        other.execute("ROLLBACK")
+    assert run.wait(60) == 0
+    logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
+    assert "hpsearch.db, which another program has locked" in logs
+    assert "Traceback" not in logs + said()
+    assert states(folder) == ["COMPLETE"] * 8
+
+
+@pytest.mark.slow
+def test_a_database_locked_before_the_start_is_waited_for(nursery: Nursery, searched_folder: Path) -> None:
+    with closing(sqlite3.connect(searched_folder / "runs" / "hpsearch.db", timeout=30, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        run = nursery.start(searched_folder, "run", "small.toml", "--trials", "9", said=searched_folder / "said")
+        time.sleep(3)
+        assert run.poll() is None
+        other.execute("ROLLBACK")
+    assert run.wait(60) == 0
+    assert len(stored(searched_folder)) == 9
+
+
+@pytest.mark.parametrize("version", ["v2.6.0.a", "v99.0.0"])
+def test_the_tables_of_another_optuna_are_refused_with_the_upgrade(nursery: Nursery, searched_folder: Path, version: str) -> None:
+    database = searched_folder / "runs" / "hpsearch.db"
+    with closing(sqlite3.connect(database)) as other:
+        other.execute(f"UPDATE alembic_version SET version_num = '{version}'")
+        other.commit()
+    assert run_to_end(nursery, searched_folder, "--trials", "9") == 2
+    said = (searched_folder / "said").read_text()
+    assert "holds the tables of another Optuna" in said
+    assert "hint: Copy the database first; then `optuna storage upgrade" in said
+    assert "Traceback" not in said
+    with closing(sqlite3.connect(database)) as other:
+        assert other.execute("SELECT count(*) FROM trials").fetchone() == (8,)
+
+
+def test_a_trial_failed_from_outside_is_dropped_and_the_next_begins(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
+    run = started(nursery, folder, "--workers", "1")
+    number = next(trial.number for trial in stored(folder) if trial.state == "RUNNING")
+    study_of(folder).tell(number, state=TrialState.FAIL)
+    assert run.wait(60) == 0
+    assert states(folder) == ["FAIL" if each == number else "COMPLETE" for each in range(8)]
+    assert "Traceback" not in said()
+    logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
+    assert f"trial {number} was ended by somebody else" in logs
+
+
+def test_a_study_deleted_while_it_runs_is_said_to_be_gone(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    optuna.delete_study(study_name="small", storage=f"sqlite:///{folder / 'runs' / 'hpsearch.db'}")
+    assert run.wait(30) == 2
+    assert said().count("error:") == 1
+    assert "the study 'small', or a trial of it, is gone" in said()
+    assert "Checkpoints are kept in" in said()
+    assert "Traceback" not in said()
+    assert list((folder / "runs" / "small" / "trials").rglob("checkpoint"))
+    assert wait_until(lambda: not nursery.alive(), 10)
+
+
+def test_a_study_deleted_between_two_runs_begins_anew(nursery: Nursery, folder: Path) -> None:
+    run = started(nursery, folder, "--workers", "1")
+    run.send_signal(2)
+    run.wait(10)
+    optuna.delete_study(study_name="small", storage=f"sqlite:///{folder / 'runs' / 'hpsearch.db'}")
+    # The formula's checkpoint of the other study's trial would be taken; the real trainer's is refused by its owner.
+    assert run_to_end(nursery, folder, **{EPOCH_SECONDS: "0"}) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+
+
+def test_a_database_removed_while_it_runs_is_said(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
+    run = started(nursery, folder, "--workers", "1")
+    for path in (folder / "runs").glob("hpsearch.db*"):
+        if path.is_file():
+            path.rename(path.with_name(f"moved-{path.name}"))
+    assert run.wait(60) in (0, 1, 2)
+    assert "Traceback" not in said()
