@@ -131,7 +131,9 @@ class _Run:
             seconds=time.perf_counter() - start,
             images_per_second=seen / (trained - start),
             weights_hash=_hash(self.model),
-            diverged=not (finite and math.isfinite(train.loss) and (math.isfinite(validation.loss) or not len(self.split.validation_labels))),
+            diverged=not (
+                finite and math.isfinite(train.loss) and (math.isfinite(validation.loss) or not len(self.split.validation_labels))
+            ),
         )
         return epoch, validation
 
