@@ -24,7 +24,7 @@ from hpsearch.search.claim import Claimer
 from hpsearch.search.lease import CREATION_LOCK
 from hpsearch.search.pruning import make_pruner
 from hpsearch.search.sampling import SpaceSampler
-from hpsearch.search.worker import StopRequest, Trainer, Worker
+from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
 from hpsearch.sections import Budget
 from hpsearch.storage import read_study, stop_requests, write_split
 from hpsearch.study_file import StudyFile
@@ -51,7 +51,11 @@ def work(
     stop.listen()
     if supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
-    trainer = load_trainer(file, place)
+    try:
+        with stop.breaks_in():
+            trainer = load_trainer(file, place)
+    except Interrupted:
+        return 0
     store = place.open()
     locks = place.locks
 
