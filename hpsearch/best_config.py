@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def _understand(table: Any, path: Path) -> BestConfig:
         raise ConfigError(f"unknown key {show(unknown[0])}", hint=did_you_mean(unknown[0], SECTIONS))
     sections = {key: _section(table, key) for key in (*SELECTORS, "trainer", "data", "provenance")}
     catalog = BUILT_IN
-    for entry in table.get("component_files", []):
+    for entry in _component_entries(table):
         catalog = catalog.extended(_load_same(entry, path))
     settings: dict[Any, Any] = {}
     for kind in SELECTORS:
@@ -123,6 +123,14 @@ def _understand(table: Any, path: Path) -> BestConfig:
     return BestConfig(config=config, data=data, split_seed=split_seed, provenance=sections["provenance"])
 
 
+def _component_entries(table: Mapping[str, Any]) -> list[Mapping[str, str]]:
+    entries = table.get("component_files", [])
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("path", "sha256")):
+            raise ConfigError(f"component_files must be tables with `path` and `sha256`, but got {show(entry)}")
+    return list(entries)
+
+
 def _section(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     section = table.get(key)
     if not isinstance(section, dict):
@@ -142,7 +150,7 @@ def _load_same(entry: Mapping[str, Any], path: Path) -> tuple[Any, ...]:
             f"the component file {show_path(file)} is not the one that the config was made with",
             hint=f"It must have the SHA-256 {entry['sha256'][:16]}…; put the right one beside {path.name}.",
         )
-    return tuple(replace(component) for component in found)
+    return found
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,7 @@ from hpsearch.storage import (
 )
 from hpsearch.study_file import StudyFile
 
+COMPONENT_FILES = "component files"
 MOST_DIFFERENCES = 8
 """Lines of a refusal; more would hide the first."""
 
@@ -36,23 +38,34 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
     """The study, how many trials it had, and what changed; the caller holds the lock of creation."""
     comparable = json.loads(json.dumps(file.comparable))
     changed: list[str] = []
+    sources = _sources(store, file)  # what cannot be copied is refused before anything is written
     if file.name not in store.names():
         study, earlier = store.create(file.name), 0
     else:
         study = store.load(file.name)
         trials = study.get_trials(deepcopy=False)
-        earlier = sum(trial.state != TrialState.WAITING or TrialKey.ATTEMPTS in trial.user_attrs for trial in trials)
+        earlier = sum(_has_begun(trial) for trial in trials)
         # Whoever made the study may have been killed before its first note.
         if StudyKey.FILE in study.user_attrs or earlier:
             row = read_study(study)
             differences = differing(row.comparable, comparable)
-            if differences:
+            measured = any(TrialKey.EPOCHS in trial.user_attrs for trial in trials)
+            # A component file that never got as far as an epoch may be mended: there is nothing to compare with.
+            if differences and (measured or any(not line.startswith(COMPONENT_FILES) for line in differences)):
                 raise _not_comparable(file, earlier, differences)
-            changed = _changed_sections(row.text, file.text)
-    changed += _copy_trials(store, study, file)
-    changed += _queue_baselines(study, file, budget)
+            changed = differences + _changed_sections(row.text, file.text)
     write_study(study, text=file.text, path=file.path, comparable=comparable)
+    for source, trials in sources.items():
+        changed += _copy_trials(study, file, source, trials)
+    changed += _queue_baselines(study, file, budget)
     return study, earlier, tuple(changed)
+
+
+def _has_begun(trial: FrozenTrial) -> bool:
+    """Whether a worker of this study ever took the trial up."""
+    if TrialKey.COPY_OF in trial.user_attrs:
+        return False
+    return trial.state != TrialState.WAITING or TrialKey.ATTEMPTS in trial.user_attrs
 
 
 def _queue_baselines(study: optuna.Study, file: StudyFile, budget: Budget) -> list[str]:
@@ -78,8 +91,13 @@ def differing(old: Any, new: Any, key: str = "") -> list[str]:
         return [line for name in keys for line in differing(old.get(name), new.get(name), f"{key}.{name}" if key else name)]
     if old == new:
         return []
-    shown = ["nothing" if value is None else show(value) for value in (old, new)]
+    shown = ["nothing" if value is None else _short(value) for value in (old, new)]
     return [f"{key}: {shown[0]} → {shown[1]}"]
+
+
+def _short(value: Any) -> str:
+    """A value for a line of differences; of a hash its beginning."""
+    return f"{value[:12]}…" if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else show(value)
 
 
 def _not_comparable(file: StudyFile, trials: int, differences: list[str]) -> NotComparableError:
@@ -114,30 +132,40 @@ def queue_failed_again(study: optuna.Study) -> list[int]:
     return [trial.number for trial in failed]
 
 
-def _copy_trials(store: Store, study: optuna.Study, file: StudyFile) -> list[str]:
-    """Copy the finished trials of the studies to begin with that fit this one's space; returns what to say of it."""
-    known = {trial.user_attrs.get(TrialKey.COPY_OF) for trial in study.get_trials(deepcopy=False)}
-    said = []
+def _sources(store: Store, file: StudyFile) -> dict[str, list[FrozenTrial]]:
+    """The finished trials of the studies to begin with.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+        NotComparableError: its trials were measured otherwise.
+    """
+    found = {}
     for source in file.warm_start:
         other = store.load(source)
         theirs, ours = read_study(other).comparable, json.loads(json.dumps(file.comparable))
-        differences = [line for key in ("data", "seed", "component files") for line in differing(theirs[key], ours[key], key)]
+        differences = [line for key in ("data", "seed", COMPONENT_FILES) for line in differing(theirs[key], ours[key], key)]
         if differences:
             raise NotComparableError(
                 f"{file.path.name}: warm_start.from: the trials of '{source}' were measured otherwise:\n  " + "\n  ".join(differences),
                 hint="Only the space may differ from that of a study to begin with.",
             )
-        finished = [trial for trial in other.get_trials(deepcopy=False) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        copies = 0
-        for trial in finished:
-            label = f"{source}/{trial.number}"
-            point = None if label in known else _same_point(file.space, trial_row(trial))
-            if point is not None:
-                _copy(study, trial, _distributions(file.space, point), label)
-                copies += 1
-        if copies or not known & {f"{source}/{trial.number}" for trial in finished}:
-            said.append(f"{copies} of the {len(finished)} finished trials of '{source}' fit the space and were copied")
-    return said
+        found[source] = [trial for trial in other.get_trials(deepcopy=False) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    return found
+
+
+def _copy_trials(study: optuna.Study, file: StudyFile, source: str, trials: list[FrozenTrial]) -> list[str]:
+    """Copy the trials that fit the space and are not copied yet; returns what to say of it."""
+    known = {trial.user_attrs.get(TrialKey.COPY_OF) for trial in study.get_trials(deepcopy=False)}
+    copies = 0
+    for trial in trials:
+        label = f"{source}/{trial.number}"
+        point = None if label in known else _same_point(file.space, trial_row(trial))
+        if point is not None:
+            _copy(study, trial, _distributions(file.space, point), label)
+            copies += 1
+    if copies or not known & {f"{source}/{trial.number}" for trial in trials}:
+        return [f"{copies} of the {len(trials)} finished trials of '{source}' fit the space and were copied"]
+    return []
 
 
 def _same_point(space: Space, trial: TrialRow) -> dict[str, Scalar] | None:

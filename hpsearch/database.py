@@ -116,6 +116,15 @@ class Store:
         """Delete a study and all its trials."""
         optuna.delete_study(study_name=name, storage=self.storage)
 
+    def require_database(self) -> None:
+        """Refuse to go on without the file: SQLite itself would go on writing to a deleted one.
+
+        Raises:
+            DiskError: it is gone.
+        """
+        if not self.database.exists():
+            raise DiskError(f"the database {self.database} is gone", hint="Put it back, or begin anew with the same command.")
+
     def dispose(self) -> None:
         """Close the connections."""
         self.storage.remove_session()

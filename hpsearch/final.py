@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from scipy.stats import t as student_t
 
 from hpsearch.best_config import BestConfig
 from hpsearch.config import TrainConfig
@@ -30,8 +31,6 @@ from hpsearch.training.sources import Images
 from hpsearch.training.test_split import load_test_images
 from hpsearch.training.trainer import train
 
-STUDENT_T_95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Two-sided 95 % quantiles for 1 to 9 degrees of freedom; 1.96 serves beyond."""
 READS = "test_split_reads"
 
 
@@ -223,6 +222,6 @@ def _mean_with_interval(scores: list[SeedScore]) -> dict[str, Any]:
     if len(accuracies) == 1:
         return {"test_accuracy": accuracies[0], "interval": scores[0].test.interval}
     mean = statistics.mean(accuracies)
-    quantile = STUDENT_T_95[len(accuracies) - 1] if len(accuracies) <= len(STUDENT_T_95) else 1.96
+    quantile = float(student_t.ppf(0.975, df=len(accuracies) - 1))
     half = quantile * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
-    return {"test_accuracy": mean, "interval": (mean - half, mean + half)}
+    return {"test_accuracy": mean, "interval": (max(0.0, mean - half), min(1.0, mean + half))}

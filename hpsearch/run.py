@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 import uuid
@@ -13,14 +14,15 @@ from typing import Any
 
 import optuna
 
-from hpsearch.components import DATASET_IMAGES, Scalar
+from hpsearch.components import DATASET_IMAGES, Scalar, show
 from hpsearch.continuation import create_or_continue, queue_failed_again, searched_values
 from hpsearch.database import OTHER_PLACE, STORAGE_VARIABLE, Store, check_database, database_of, open_store, storage_url
-from hpsearch.errors import HpsearchError, StorageError
+from hpsearch.errors import ConfigError, HpsearchError, StorageError
 from hpsearch.paths import DEFAULT_RUNS, RunPaths, lock_folder
+from hpsearch.search.budget import may_start
 from hpsearch.search.claim import study_gone
 from hpsearch.search.launch import Crew, WorkerCount, default_workers
-from hpsearch.search.lease import CREATION_LOCK, FileLocks, claim_lock
+from hpsearch.search.lease import CREATION_LOCK, FileLocks, Lease, claim_lock, hand_lock
 from hpsearch.search.recovery import end_hung, requeue_interrupted
 from hpsearch.search.watchdog import Watchdog
 from hpsearch.sections import Budget
@@ -39,6 +41,7 @@ from hpsearch.training.files import prepare
 
 LOOK_SECONDS = 1.0
 """Between two looks at the stored trials; a look costs a few milliseconds of a core."""
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
 SAVE_SECONDS = 10.0
 """Between two notes of the time spent: so much of it is forgotten when everything is killed at once."""
@@ -150,6 +153,7 @@ class Search:
                     write_spent(self.study, run, now - started)
                 if now - looked >= LOOK_SECONDS or stopping():
                     looked = now
+                    self.store.require_database()
                     trials = read_trials(self.study)
                     for number, worker in hung.look(trials, now):
                         self._end_hung(crew, number, worker)
@@ -158,6 +162,8 @@ class Search:
                         stopped = True
                         break
         except KeyError as error:  # what Optuna's storage raises for a study that is no more
+            if self.file.name in self.store.names():
+                raise
             raise study_gone(self.file.name, self.store, self.place.paths.study(self.file.name)) from error
         finally:
             try:
@@ -167,6 +173,12 @@ class Search:
                     write_spent(self.study, run, time.monotonic() - started)
                     self._requeue()
         yield Look(trials=read_trials(self.study), elapsed=time.monotonic() - started, deaths=crew.deaths, stopped=stopped)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there is nothing left to do: no trial waits or runs, and the budget allows no more."""
+        trials = self.study.get_trials(deepcopy=False)
+        return all(trial.state.is_finished() for trial in trials) and not may_start(self.study, trials=self.budget.trials)
 
     def _requeue(self) -> None:
         """Put the trials of dead workers back into the queue at once, for whoever is free."""
@@ -249,6 +261,11 @@ def prepare_search(
         UsageError: the data, the storage or the study cannot be used; nothing was written.
         NotComparableError: the file would make trials that cannot be compared with those stored.
     """
+    if not DEVICE.fullmatch(place.device):
+        raise ConfigError(
+            f"the device must be auto, cpu, cuda or cuda:N, but got {show(place.device)}",
+            hint="--device auto takes a GPU where there is one.",
+        )
     budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("time", seconds)) if v is not None})
     locks = place.locks
     if not locks.folder.exists():  # else somebody may just be making the database
@@ -314,8 +331,8 @@ def run_study(
     return search.study
 
 
-def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None) -> int:
-    """Queue a trial by hand, a stored one but for some changes; returns its number.
+def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None) -> tuple[int, Lease]:
+    """Queue a trial by hand, a stored one but for some changes; returns its number and the lock that keeps others from it.
 
     Args:
         changes: by a parameter's name (`sgd.lr`) or its option's (`lr`).
@@ -335,4 +352,8 @@ def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None
     point = searched_values(search.file, search.file.space.complete(changes, start=start))
     with search.place.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
         search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})
-        return max(trial.number for trial in search.study.get_trials(deepcopy=False))
+        queued = [trial for trial in search.study.get_trials(deepcopy=False) if trial.user_attrs.get(TrialKey.ORIGIN) == BY_HAND]
+        # Held until this process ends, or lets go: workers of other runs leave the trial to it.
+        lease = search.place.locks.acquire(hand_lock(queued[-1]._trial_id))
+    assert lease is not None, "the trial is new, and its lock too"
+    return queued[-1].number, lease

@@ -97,7 +97,8 @@ class Sampler(ChosenKind):
 
     kind: Literal["tpe", "random", "gp", "qmc"] = Field(default="tpe", description="gp and qmc only where no parameter is conditional")
     startup_trials: Count | None = Field(
-        default=None, description="random trials before the sampler begins to learn; 10 by default (tpe, gp)"
+        default=None,
+        description="random trials before the sampler begins to learn, in all: models under `balance` share them; 10 by default (tpe, gp)",
     )
 
     TAKES: ClassVar[dict[str, tuple[str, ...]]] = {"tpe": ("startup_trials",), "gp": ("startup_trials",), "random": (), "qmc": ()}

@@ -245,9 +245,14 @@ def request_stop(study: optuna.Study) -> None:
     study.set_user_attr(StudyKey.STOPS, stop_requests(study) + 1)
 
 
+def is_copy(trial: FrozenTrial) -> bool:
+    """Whether a trial was trained in another study."""
+    return TrialKey.COPY_OF in trial.user_attrs
+
+
 def counts_towards_budget(trial: FrozenTrial) -> bool:
     """Whether a trial is one of the budget's: a copy or a second try of a failed one is not."""
-    return TrialKey.COPY_OF not in trial.user_attrs and TrialKey.RETRY_OF not in trial.user_attrs
+    return not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
 
 
 def write_split(study: optuna.Study, split_hash: str) -> None:

@@ -17,8 +17,9 @@ import pytest
 from hpsearch.continuation import differing
 from hpsearch.errors import NotComparableError, StudyNotFoundError
 from hpsearch.run import Place, Search, find_study_file, prepare_search
+from hpsearch.storage import write_epochs
 from hpsearch.study_file import StudyFile
-from tests.small_study import ROOT, hpsearch
+from tests.small_study import NO_IMAGES, ROOT, hpsearch
 
 
 def test_one_command_searches_and_ends_with_a_leaderboard(finished_search: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -102,6 +103,8 @@ def test_a_change_that_makes_trials_incomparable_is_refused_with_the_difference(
 
 def test_a_changed_component_file_is_refused(searched: Callable[..., Search], study_file: Callable[..., StudyFile], place: Place) -> None:
     search = searched()
+    trial = search.study.ask()
+    write_epochs(trial, [])
     source = search.file.component_files[0].path
     source.write_text(source.read_text() + "\n# changed\n")
     changed = find_study_file(str(search.file.path), place)
@@ -147,3 +150,44 @@ def test_a_password_in_the_url_shows_in_no_process_list(searched: Callable[..., 
     crew = search._crew("run", 0.0, None)
     assert search.store.url not in " ".join(crew.command)
     assert crew.environment["OPTUNA_STORAGE"] == search.store.url
+
+
+def test_a_warm_start_from_a_study_that_is_missing_writes_nothing(searched: Callable[..., Search], place: Place) -> None:
+    with pytest.raises(StudyNotFoundError, match="no study 'nope'"):
+        searched(more='\n[warm_start]\nfrom = ["nope"]\n')
+    assert place.open().names() == []
+
+
+def test_a_component_file_may_be_mended_while_no_epoch_was_trained(
+    searched: Callable[..., Search], study_file: Callable[..., StudyFile], place: Place
+) -> None:
+    search = searched()
+    trial = search.study.ask()
+    search.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    source = search.file.component_files[0].path
+    source.write_text(source.read_text() + "\n# mended\n")
+    again = prepare_search(find_study_file(str(search.file.path), place), place)
+    assert len(again.changed) == 1
+    assert again.changed[0].startswith("component files.no_images.py: ")
+
+
+def test_a_budget_that_is_spent_starts_no_worker(searched_folder: Path) -> None:
+    again = hpsearch(searched_folder, "run", "small.toml")
+    assert again.returncode == 0
+    assert "The budget is spent: 8 of 8 trials." in again.stderr
+    assert "--trials 16" in again.stdout
+
+
+def test_a_device_that_cannot_be_is_refused_before_anything_is_written(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    done = hpsearch(folder, "run", "small.toml", "--device", "gpu")
+    assert done.returncode == 2
+    assert "the device must be auto, cpu, cuda or cuda:N, but got 'gpu'" in done.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_a_worker_says_is_read_whatever_the_colours(folder: Path) -> None:
+    (folder / "no_images.py").write_text(NO_IMAGES + "\nimport os, sys\nif 'worker' in sys.argv: raise ValueError('only in a worker')\n")
+    done = hpsearch(folder, "run", "small.toml", FORCE_COLOR="1")
+    assert done.returncode == 2
+    assert "does not import: ValueError: only in a worker" in done.stderr

@@ -47,11 +47,12 @@ class ProgressView:
 
     def update(self, look: Look) -> None:
         """Show the study as it is now."""
-        best = max((trial.value for trial in look.trials if trial.state == "complete" and trial.value is not None), default=None)
+        complete = [trial for trial in look.trials if trial.state == "complete" and trial.value is not None]
+        best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
         for trial in look.trials:
             if trial.is_finished and trial.number not in self._shown:
                 self._shown.add(trial.number)
-                self._console.print(_line(trial, is_best=trial.state == "complete" and trial.value == best), soft_wrap=True)
+                self._console.print(_line(trial, is_best=trial is best), soft_wrap=True)
         if look.deaths > self._deaths:
             self._deaths = look.deaths
             self._console.print(Text("a worker died; its trial goes back to the queue and another worker takes over", style="yellow"))

@@ -47,7 +47,10 @@ def run(
     file = find_study_file(study, place)
     search = prepare_search(file, place, trials=trials, seconds=_seconds(time), workers=workers, retry_failed=retry_failed)
     _announce(search)
-    _watch(search, None)
+    if search.is_spent:
+        note(f"The budget is spent: {search.budget.trials} of {search.budget.trials} trials. --trials allows more.")
+    else:
+        _watch(search, None)
     _print_result(search, as_json=json)
 
 
@@ -75,9 +78,12 @@ def try_(
     file = find_study_file(study, place)
     base, changes = _parse_settings(settings or [])
     search = prepare_search(file, place)
-    number = add_trial(search, changes, base=base)
+    number, lease = add_trial(search, changes, base=base)
     note(f"Training trial {number} of {file.name} …")
-    _watch(search, number)
+    try:
+        _watch(search, number)
+    finally:
+        lease.release()
     print_trial(read_trials(search.study)[number], as_json=json)
 
 
@@ -91,7 +97,8 @@ def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption =
     stored = place.open().load(study_name(study))
     busy = is_being_searched(stored, place.locks)
     request_stop(stored)
-    say("Its workers were asked to stop; `hpsearch run` continues." if busy else "Nobody is training a trial of it.")
+    said = "Its workers were asked to stop" if busy else "Nobody is training a trial of it right now; who begins to was asked to stop"
+    say(f"{said}. `hpsearch run` continues.")
 
 
 def worker(
@@ -120,7 +127,7 @@ def worker(
     changes = {key: value for key, value in (("trials", trials), ("time", _seconds(time))) if value is not None}
     budget = file.budget.model_copy(update=changes)
     ended = work(file, place, budget, name=name, only=only, supervised=supervised, run=run, run_started=run_started)
-    note(f"{name} is done: it ended {ended} trials.")
+    note(f"{name} is done: it ended {ended} {'trial' if ended == 1 else 'trials'}.")
 
 
 def _announce(search: Search) -> None:
@@ -141,7 +148,8 @@ def _announce(search: Search) -> None:
         note(f"Failed trials {', '.join(map(str, search.retried))} are tried again.")
     for line in search.changed:
         note(f"Changed since the last run: {line}" if " → " in line else f"{line[0].upper()}{line[1:]}.")
-    note(f"{search.workers.count} workers ({search.workers.reason}); logs in {search.place.paths.study(file.name).logs}.")
+    many = "1 worker" if search.workers.count == 1 else f"{search.workers.count} workers"
+    note(f"{many} ({search.workers.reason}); logs in {search.place.paths.study(file.name).logs}.")
 
 
 def _watch(search: Search, only: int | None) -> None:
@@ -152,6 +160,7 @@ def _watch(search: Search, only: int | None) -> None:
     known = {trial.number for trial in read_trials(search.study) if trial.is_finished}
     view = ProgressView(total=search.budget.trials, known=known)
     received: list[int] = []
+    asked = False
     looks = search.run(only=only, stopping=lambda: bool(received))
 
     def stop(number: int, frame: Any) -> None:
@@ -165,7 +174,7 @@ def _watch(search: Search, only: int | None) -> None:
             for look in looks:
                 view.update(look)
                 if look.stopped:
-                    received.append(signal.SIGTERM)
+                    asked = True
                 elif received:
                     break
         if received:
@@ -178,9 +187,9 @@ def _watch(search: Search, only: int | None) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if received:
+    if received or asked:
         _say_stopped(search)
-        sys.exit(128 + received[0])
+        sys.exit(128 + (received[0] if received else signal.SIGTERM))
 
 
 def _say_stopped(search: Search) -> None:
@@ -208,7 +217,7 @@ def _print_result(search: Search, *, as_json: bool) -> None:
     print_leaderboard(search.file.name, board)
     if board.best is not None:
         say(f"Next: hpsearch show {search.file.name} {board.best.trial.number}    (its curve and its whole config)")
-        say(f"      hpsearch run {search.file.name} --trials {2 * search.budget.trials}    (search on)")
+        say(f"      hpsearch run {search.file.name} --trials {2 * max(search.budget.trials, board.total)}    (search on)")
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)
 

@@ -62,16 +62,19 @@ def reading(board: Leaderboard) -> list[str]:
         assert smallest is not None, "the best is among the unresolved"
         lines.append(
             f"Unresolved: {others} more {'is' if others == 1 else 'are'} within {100 * board.margin:.2f} points of it, "
-            f"which this search cannot tell apart; the smallest of them is trial {smallest.trial.number} "
-            f"({smallest.trial.model}, {smallest.trial.parameters or 0:,} parameters)."
+            f"which this search cannot tell apart; {_smaller(smallest, best)}."
         )
+    if all(standing.trial.end.get("diverged") for standing in board.standings):
+        lines.append("Every complete trial diverged: its loss was no finite number any more. Lower learning rates may help.")
     if board.gain is not None:
         gain, margin = 100 * board.gain.difference, 100 * board.gain.margin
         verdict = "" if board.gain.is_shown else ": no gain shown"
         if board.gain.baseline == best:
             lines.append(f"Gain over the baseline: none, the baseline (trial {best.trial.number}) is the best.")
         else:
-            lines.append(f"Gain over the baseline (trial {board.gain.baseline.trial.number}): {gain:+.2f} ± {margin:.2f} points{verdict}.")
+            lines.append(
+                f"Gain over the baseline (trial {board.gain.baseline.trial.number}): {gain:+.2f} ± {margin:.2f} points{verdict} (± is the chance of the images, not that of the best of many)."
+            )
     if board.saved_seconds:
         share = board.saved_seconds / (board.saved_seconds + board.seconds)
         lines.append(
@@ -80,12 +83,30 @@ def reading(board: Leaderboard) -> list[str]:
     return lines
 
 
+def _smaller(smallest: Standing, best: Standing) -> str:
+    if (smallest.trial.parameters or 0) >= (best.trial.parameters or 0):
+        return "none of them is smaller"
+    return f"the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {smallest.trial.parameters or 0:,} parameters)"
+
+
 def print_csv(trials: Sequence[TrialRow]) -> None:
     """All trials as CSV on stdout, a column for each parameter."""
     names = sorted({name for trial in trials for name in trial.params})
     writer = csv.writer(sys.stdout)
-    fixed = ["trial", "state", "val_accuracy", "train_accuracy", "model", "parameters", "flops", "epochs", "seconds", "origin", "reason"]
-    writer.writerow([*fixed, *names])
+    fixed = [
+        "trial",
+        "state",
+        "val_accuracy",
+        "train_accuracy",
+        "model",
+        "parameters",
+        "flops",
+        "epochs_done",
+        "seconds",
+        "origin",
+        "reason",
+    ]
+    writer.writerow([*fixed, *(f"params.{name}" for name in names)])
     for trial in trials:
         row: list[Any] = [
             trial.number,

@@ -124,7 +124,7 @@ def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> L
             trial=trial,
             value=value,
             interval=wilson_interval(value, validation_images),
-            unresolved=rank == 1 or best - value < margin,
+            unresolved=value == best or best - value < margin,
         )
         for rank, (value, trial) in enumerate(ranked, start=1)
     )

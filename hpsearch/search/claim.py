@@ -12,21 +12,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.components import Scalar
 from hpsearch.database import Store
 from hpsearch.errors import StudyNotFoundError, StudyStoppedError
 from hpsearch.paths import StudyPaths
 from hpsearch.search.budget import Clock, may_start, refuse_repeated_failure
-from hpsearch.search.lease import FileLocks, Lease, claim_lock, trial_lock
-from hpsearch.search.recovery import requeue_interrupted
+from hpsearch.search.lease import CLAIM_POLL, FileLocks, Lease, claim_lock, hand_lock, trial_lock
+from hpsearch.search.recovery import requeue, requeue_interrupted
 from hpsearch.sections import Budget
 from hpsearch.space import Space
-from hpsearch.storage import write_attempt, write_end
+from hpsearch.storage import BY_HAND, TrialKey, stored_epochs, write_attempt, write_end
 
 MOST_DEATHS = 3
 """A trial whose worker died so many times with no epoch in between is the cause of it."""
+LEAVING_SECONDS = 5.0
+"""A worker that puts its trial back lets go of the lease right after."""
 LOG_TAIL = 2000
 """Characters of a dead worker's log that are kept with its trial."""
 CRASH = "Fatal Python error"
@@ -69,6 +71,7 @@ class Claimer:
             StudyStoppedError: the same failure again and again, or no draw within the limits.
             StudyNotFoundError: the study was deleted.
         """
+        self.store.require_database()
         with self.locks.hold(claim_lock(self._study_id())):
             requeue_interrupted(self.store, self.study, self.locks)
             if self.stopping():
@@ -78,13 +81,30 @@ class Claimer:
                 trial = self._next()
                 if trial is None:
                     return None
-                lease = self.locks.acquire(trial_lock(trial._trial_id))
-                if lease is None:  # its last worker is just leaving it
+                lease = self._lease(trial)
+                if lease is None:
+                    requeue(self.store, trial._trial_id)
                     return None
                 attempts = write_attempt(trial, worker=self.worker, run=self.clock.run, at=time.time())
                 if not self._is_deadly(trial, attempts):
                     return Claim(trial=trial, values=self._draw(trial, lease), lease=lease)
                 lease.release()
+
+    def _lease(self, trial: optuna.Trial) -> Lease | None:
+        """The trial's lease, for which its last worker may have to be waited for a moment: it is just leaving."""
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while (lease := self.locks.acquire(trial_lock(trial._trial_id))) is None and time.monotonic() < deadline:
+            time.sleep(CLAIM_POLL)
+        return lease
+
+    def _is_spoken_for(self, trial: FrozenTrial) -> bool:
+        """Whether somebody who queued the trial by hand waits for it, and has a worker of its own for it."""
+        if trial.user_attrs.get(TrialKey.ORIGIN) != BY_HAND:
+            return False
+        lease = self.locks.acquire(hand_lock(trial._trial_id))
+        if lease is not None:
+            lease.release()
+        return lease is None
 
     def _study_id(self) -> int:
         try:
@@ -96,6 +116,8 @@ class Claimer:
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if self.only is not None:
             waiting = [trial for trial in waiting if trial.number == self.only]
+        else:
+            waiting = [trial for trial in waiting if not self._is_spoken_for(trial)]
         for trial in waiting:
             if self.store.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
                 return optuna.Trial(self.study, trial._trial_id)
@@ -103,7 +125,8 @@ class Claimer:
             return None
         if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
             return None
-        return self.study.ask()
+        # Not by `ask`, which would first take a trial that waits for somebody else.
+        return optuna.Trial(self.study, self.store.storage.create_new_trial(self._study_id()))
 
     def _draw(self, trial: optuna.Trial, lease: Lease) -> Mapping[str, Scalar]:
         try:
@@ -121,7 +144,7 @@ class Claimer:
         if len(in_vain) < MOST_DEATHS:
             return False
         end = {"reason": f"its worker died {len(in_vain)} times at the same epoch", "traceback": self._log_tail(in_vain[-1]["worker"])}
-        write_end(trial, [], end)
+        write_end(trial, stored_epochs(trial), end)
         self.study.tell(trial, state=TrialState.FAIL)
         return True
 

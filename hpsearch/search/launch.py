@@ -36,6 +36,8 @@ STOP_SECONDS = 8.0
 MOST_START_FAILURES = 3
 """Workers that die one after another within MINIMUM_LIFE, before they took up a trial, stop the run."""
 MINIMUM_LIFE = 10.0
+LONGEST_ERROR = 20
+"""Lines; an error that stands further from the end of a log is not why its worker ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +153,11 @@ class Crew:
         name = f"{self.prefix}-{self._started}"
         path = self.logs / f"{name}.log"
         log = path.open("ab")
+        # Colours are for terminals; a log with them could not be read for what its worker says.
+        inherited = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"}
         process = subprocess.Popen(
             [*self.command, name],
-            env={**os.environ, **WORKER_ENVIRONMENT, **self.environment},
+            env={**inherited, **WORKER_ENVIRONMENT, **self.environment},
             # The pipe ends with this process, however that ends: the worker's sign to leave.
             stdin=subprocess.PIPE,
             stdout=log,
@@ -183,11 +187,13 @@ def _cause(code: int) -> str:
 
 def _told(ended: _Process) -> HpsearchError | None:
     """What a worker said before it gave up, in the last lines of its log; None where it just died, as by `os._exit(1)`."""
-    lines = ended.path.read_text(errors="replace").splitlines()[-2:]
-    message = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
-    hint = next((line.strip().removeprefix("hint: ") for line in lines if line.strip().startswith("hint: ")), "")
+    lines = ended.path.read_text(errors="replace").splitlines()
+    begin = max((number for number, line in enumerate(lines) if line.startswith("error: ")), default=None)
+    if begin is None or len(lines) - begin > LONGEST_ERROR:
+        return None
+    message, _, hint = "\n".join(lines[begin:]).removeprefix("error: ").partition("\n  hint: ")
     kind = UsageError if ended.process.returncode == UsageError.exit_code else StudyStoppedError
-    return kind(message, hint=hint) if message else None
+    return kind(message, hint=hint)
 
 
 def _kill_tree(pid: int) -> None:

@@ -81,6 +81,11 @@ def trial_lock(trial_id: int) -> str:
     return f"trial-{trial_id}.lease"
 
 
+def hand_lock(trial_id: int) -> str:
+    """The lock of who queued a trial by hand and waits for it."""
+    return f"trial-{trial_id}.by-hand"
+
+
 CREATION_LOCK = "create"
 """The lock under which tables and studies are made."""
 

@@ -29,12 +29,15 @@ from hpsearch.paths import StudyPaths
 from hpsearch.search.claim import Claim, Claimer, study_gone
 from hpsearch.search.recovery import TIME_SPENT, TRIAL_TIME, requeue
 from hpsearch.seeds import derive_seed
-from hpsearch.storage import counts_towards_budget, stored_epochs, write_departure, write_end, write_epochs, write_run
+from hpsearch.storage import is_copy, stored_epochs, write_departure, write_end, write_epochs, write_run
 
 log = logging.getLogger("hpsearch")
 
 LEAST_TIME = 0.001
 """Seconds; a timer of 0 would never ring."""
+
+PUSHED_OUT = 16
+"""Places below the best that are looked at for checkpoints: as many trials may end at one time."""
 
 Result = TypeVar("Result")
 Cost = tuple[int, int]
@@ -170,10 +173,19 @@ class Worker:
             except (StorageInternalError, SQLAlchemyError) as error:
                 raise database_failed(error) from error
             except KeyError as error:  # what Optuna's storage raises for a study or trial that is no more
+                if self._is_there(claim):
+                    raise
                 raise study_gone(self.study.study_name, self.store, self.paths) from error
             finally:
                 claim.lease.release()
         return ended
+
+    def _is_there(self, claim: Claim) -> bool:
+        try:
+            self.store.storage.get_trial(claim.trial._trial_id)
+        except KeyError:
+            return False
+        return True
 
     def _leave(self, claim: Claim) -> None:
         write_departure(claim.trial)
@@ -201,10 +213,10 @@ class Worker:
 
     def _forget_all_but_the_best(self, number: int, *, pruned: bool) -> None:
         """Remove the checkpoint of a trial that is over, or of the one that it pushed out of the best."""
-        complete = [trial for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if counts_towards_budget(trial)]
+        complete = [trial for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if not is_copy(trial)]
         ranked = [trial.number for trial in sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))]
         fallen = {number} if pruned or number not in ranked[: self.keep] else set()
-        for each in fallen | set(ranked[self.keep : self.keep + 1]):
+        for each in fallen | set(ranked[self.keep : self.keep + PUSHED_OUT]):
             self.trainer.forget(self.paths.trial(each).checkpoint)
 
     def _train(self, trial: optuna.Trial, config: TrainConfig, checkpoint: Path, epochs: list[Epoch]) -> str:

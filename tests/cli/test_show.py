@@ -26,7 +26,7 @@ def test_show_prints_leaderboard_trial_json_and_csv(searched_folder: Path) -> No
     assert trial["run"]["config"]["model"]["name"] == "lenet5"
     rows = list(csv.DictReader(io.StringIO(hpsearch(searched_folder, "show", "small", "--csv").stdout)))
     assert len(rows) == 8
-    assert rows[0]["sgd.lr"] == "0.05"
+    assert rows[0]["params.sgd.lr"] == "0.05"
 
 
 def test_show_of_a_missing_study_or_trial_says_what_there_is(searched_folder: Path) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import StudyNotFoundError, StudyStoppedError
-from hpsearch.run import Place, Search
+from hpsearch.run import Place, Search, add_trial
 from hpsearch.search.recovery import is_being_searched
 from hpsearch.search.worker import Worker
 from hpsearch.storage import read_trials
@@ -132,6 +132,26 @@ def test_only_the_trial_asked_for_is_taken_up(searched: Callable[..., Search], m
     search.study.enqueue_trial({"model": "cnn", "optimizer": "adam", "epochs": 2, "cnn.filters1": 8, "adam.lr": 0.01})
     assert make_worker(search, only=1).work() == 1
     assert [trial.state for trial in read_trials(search.study)] == ["waiting", "complete"]
+
+
+def test_a_trial_by_hand_is_left_to_who_waits_for_it(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+    search = searched()
+    number, lease = add_trial(search, {"model": "cnn", "optimizer": "adam", "epochs": 2}, base=None)
+    others = make_worker(search, name="other")
+    assert others.work() == 7
+    assert read_trials(search.study)[number].state == "waiting"
+    assert make_worker(search, only=number).work() == 1
+    lease.release()
+
+
+def test_a_trial_by_hand_that_nobody_waits_for_any_more_is_taken_up(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker]
+) -> None:
+    search = searched()
+    number, lease = add_trial(search, {"model": "cnn", "optimizer": "adam", "epochs": 2}, base=None)
+    lease.release()
+    make_worker(search).work()
+    assert read_trials(search.study)[number].state == "complete"
 
 
 def test_a_study_that_is_deleted_is_said_to_be_gone(
