@@ -141,14 +141,14 @@ class Stored:
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        return list(self.attributes.get("hpsearch:epochs", []))
+        return list(json.loads(self.attributes.get("hpsearch:epochs", "[]")))
 
     def measured(self) -> tuple[Any, ...]:
         """All of it but times."""
         timed = ("seconds", "images_per_second")
         epochs = [{key: value for key, value in epoch.items() if key not in timed} for epoch in self.epochs]
         kept = {key: self.attributes.get(key) for key in ("parameters", "flops", "train_accuracy", "gap", "epochs_done", "hpsearch:end")}
-        digest = self.attributes.get("hpsearch:run", {}).get("digest")
+        digest = json.loads(self.attributes.get("hpsearch:run", "{}")).get("digest")
         return (self.number, self.state, self.values, self.reports, self.params, epochs, kept, digest)
 
 
@@ -534,7 +534,7 @@ def terminated(setting: Setting) -> Iterator[Row]:
             if trial.state != "WAITING" or "hpsearch:attempts" not in trial.attributes:
                 continue
             interrupted += 1
-            facts = trial.attributes.get("hpsearch:run")
+            facts = json.loads(trial.attributes.get("hpsearch:run", "null"))
             identity = facts and Identity(owner=f"small/{trial.number}", config=facts["digest"], split=facts["split_hash"])
             content = load(folder / "runs" / "small" / "trials" / f"{trial.number:05d}" / "checkpoint", identity) if identity else None
             # Its last epoch may be on disk and not yet in the database, never the other way round.

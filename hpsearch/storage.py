@@ -52,6 +52,7 @@ class TrialKey:
     """The study and number that it was copied from."""
     RUN = "hpsearch:run"
     EPOCHS = "hpsearch:epochs"
+    """Both as JSON text: Optuna keeps every finished trial in memory, and decoded they would be two thirds of it."""
     ATTEMPTS = "hpsearch:attempts"
     END = "hpsearch:end"
 
@@ -121,7 +122,7 @@ def one_trial(study: optuna.Study, number: int) -> TrialRow:
 def trial_row(trial: FrozenTrial) -> TrialRow:
     """A stored trial as a typed row; one that hpsearch did not write has gaps."""
     attrs = trial.user_attrs
-    run = attrs.get(TrialKey.RUN, {})
+    run = json.loads(attrs.get(TrialKey.RUN, "{}"))
     finite = trial.values is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     return TrialRow(
         number=trial.number,
@@ -130,7 +131,7 @@ def trial_row(trial: FrozenTrial) -> TrialRow:
         params=trial.params or trial.system_attrs.get("fixed_params", {}),
         config=TrainConfig.from_dict(run["config"]) if "config" in run else None,
         run=run,
-        epochs=tuple(Epoch.from_dict(stored) for stored in attrs.get(TrialKey.EPOCHS, [])),
+        epochs=tuple(Epoch.from_dict(stored) for stored in json.loads(attrs.get(TrialKey.EPOCHS, "[]"))),
         origin=attrs.get(TrialKey.ORIGIN, ""),
         parameters=attrs.get(TrialKey.PARAMETERS),
         flops=attrs.get(TrialKey.FLOPS),
@@ -147,7 +148,7 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> l
     Each notes the worker, its run, when (seconds since 1970) and how many epochs were on record then.
     """
     earlier = trial.user_attrs.get(TrialKey.ATTEMPTS, [])
-    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(trial.user_attrs.get(TrialKey.EPOCHS, []))}]
+    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(stored_epochs(trial))}]
     trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
     return attempts
 
@@ -162,20 +163,25 @@ def write_run(trial: optuna.Trial, config: TrainConfig, *, parameters: int, flop
     """Note what is needed to repeat the trial, and what it costs."""
     run = {"config": config.to_dict(), "digest": config.digest, **facts}
     # A continued trial finds the same there, unless it goes on elsewhere.
-    if trial.user_attrs.get(TrialKey.RUN) != json.loads(json.dumps(run)):
-        trial.set_user_attr(TrialKey.RUN, run)
+    packed = _packed(run)
+    if trial.user_attrs.get(TrialKey.RUN) != packed:
+        trial.set_user_attr(TrialKey.RUN, packed)
         trial.set_user_attr(TrialKey.PARAMETERS, parameters)
         trial.set_user_attr(TrialKey.FLOPS, flops)
 
 
 def stored_epochs(trial: optuna.Trial) -> list[Epoch]:
     """The epochs that a trial has on record."""
-    return [Epoch.from_dict(stored) for stored in trial.user_attrs.get(TrialKey.EPOCHS, [])]
+    return [Epoch.from_dict(stored) for stored in json.loads(trial.user_attrs.get(TrialKey.EPOCHS, "[]"))]
 
 
 def write_epochs(trial: optuna.Trial, epochs: Sequence[Epoch]) -> None:
     """Put a trial's epochs on record."""
-    trial.set_user_attr(TrialKey.EPOCHS, [epoch.to_dict() for epoch in epochs])
+    trial.set_user_attr(TrialKey.EPOCHS, _packed([epoch.to_dict() for epoch in epochs]))
+
+
+def _packed(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, Any]) -> None:

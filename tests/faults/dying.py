@@ -51,7 +51,7 @@ def arm() -> None:
     by_first = lambda result, trial, *_: trial.number  # noqa: E731
     by_second = lambda result, study, trial, *_: trial.number  # noqa: E731
     hooks: dict[str, Callable[[], None]] = {
-        "after ask": lambda: hook(optuna.Study, "ask", after=True, number=lambda trial, *_: trial.number),
+        "after ask": lambda: hook(claim.Claimer, "_next", after=True, number=lambda trial, *_: trial.number if trial else -1),
         "before the attempt is noted": lambda: hook(claim, "write_attempt", after=False, number=by_first),
         "between two draws": lambda: hook(optuna.Trial, "_suggest", after=False, nth=3, number=by_first),
         "after the draws": lambda: hook(worker, "write_run", after=False, number=by_first),

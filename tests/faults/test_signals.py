@@ -147,7 +147,7 @@ def test_stop_from_another_terminal(nursery: Nursery, folder: Path, said: Said) 
     assert "Continue with the same command." in said()
     assert "RUNNING" not in states(folder)
     assert nursery.start(folder, "stop", "small", said=folder / "asked").wait(20) == 0
-    assert "Nobody is training a trial of it." in (folder / "asked").read_text()
+    assert "Nobody is training a trial of it right now" in (folder / "asked").read_text()
     assert run_to_end(nursery, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
