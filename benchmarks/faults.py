@@ -35,8 +35,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.formula import EPOCH_NOTES, EPOCH_SECONDS  # noqa: E402  # the checkout first
-from tests.nursery import Forked, Nursery  # noqa: E402
-from tests.small_study import NO_IMAGES, STUDY  # noqa: E402
+from tests.nursery import Forked, Nursery  # noqa: E402  # the checkout first
+from tests.small_study import NO_IMAGES, STUDY  # noqa: E402  # the checkout first
 
 REAL_STUDY = """
 name = "small"
@@ -415,7 +415,10 @@ def _identical(nursery: Nursery, setting: Setting, text: str, trials: str, prune
     points = sorted(draw.sample(range(1, begun), min(count, begun - 1)))
     points += [draw.choice(points) for _ in range(count - len(points))]
     notes, killed = broken / "notes", 0
-    noted = lambda: sorted(set(notes.read_text().splitlines())) if notes.exists() else []  # noqa: E731
+
+    def noted() -> list[str]:
+        return sorted(set(notes.read_text().splitlines())) if notes.exists() else []
+
     for point in sorted(points):
         run = nursery.start(broken, "run", "small.toml", "--workers", "1", said=broken / "said", **seconds, **{EPOCH_NOTES: str(notes)})
         before = notes.stat().st_size if notes.exists() else 0
@@ -484,7 +487,10 @@ def _trains_again(setting: Setting) -> Row:
     count, draw = setting.of(10, 2), setting.random("resume")
     folder = setting.study("resume", UNPRUNED_STUDY.format(images=4000, epochs="8, 9"))
     notes = folder / "notes"
-    size = lambda: notes.stat().st_size if notes.exists() else 0  # noqa: E731
+
+    def size() -> int:
+        return notes.stat().st_size if notes.exists() else 0
+
     beyond, imports = [], []
     for _ in range(count):
         run = fresh(folder, "run", "small.toml", "--workers", "1", trainer="real", **{EPOCH_NOTES: str(notes)})

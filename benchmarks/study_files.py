@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hpsearch.errors import UsageError  # noqa: E402  # the checkout first
-from hpsearch.study_file import parse_study_file  # noqa: E402
-from tests.mistakes import MISTAKES, VALID  # noqa: E402
-from tests.mutations import mutated  # noqa: E402
+from hpsearch.study_file import parse_study_file  # noqa: E402  # the checkout first
+from tests.mistakes import MISTAKES, VALID  # noqa: E402  # the checkout first
+from tests.mutations import mutated  # noqa: E402  # the checkout first
 
 COUNT, SEED = 25_000, 1
 SLOW = 1.0
@@ -44,7 +44,7 @@ def main() -> int:
             outcomes["accepted"] += 1
         except UsageError:
             outcomes["refused"] += 1
-        except Exception:
+        except Exception:  # whatever else it raises is what this looks for, and is printed
             outcomes["broke"] += 1
             print(f"--- file {number}\n{text}\n{traceback.format_exc()}")
         seconds = time.perf_counter() - started

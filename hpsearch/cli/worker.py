@@ -10,11 +10,12 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from hpsearch import __version__
+from hpsearch.components import Scalar
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import NotComparableError
@@ -59,9 +60,9 @@ def work(
     store = place.open()
     locks = place.locks
 
-    def accept(values: object) -> bool:
+    def accept(values: Mapping[str, Scalar]) -> bool:
         limit = file.limits.parameters
-        return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit  # type: ignore[arg-type]  # a point of the space
+        return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
 
     sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
     study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
