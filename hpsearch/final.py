@@ -18,8 +18,10 @@ from hpsearch.best_config import BestConfig
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import TrainingError, UsageError
-from hpsearch.evaluation import Metrics, Predictions, measure
+from hpsearch.evaluation import Metrics, Predictions, measure, most_confident_mistakes
 from hpsearch.model_card import model_card
+from hpsearch.results.final_report import final_report
+from hpsearch.results.mistakes import mistakes_gallery
 from hpsearch.seeds import derive_seed
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import Split, load_training_images, undivided
@@ -32,6 +34,8 @@ from hpsearch.training.test_split import load_test_images
 from hpsearch.training.trainer import train
 
 READS = "test_split_reads"
+SHOWN_MISTAKES = 24
+"""In the report: a screenful."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +145,7 @@ class FinalTraining:
                 rows = list(predictions.items())
         score = FinalScore(scores=tuple(scores), reads=reads, **_mean_with_interval(scores))
         self._write(score, rows)
+        self._write_report(score, dict(rows), test_images)
         return score
 
     def _refuse_another_config(self) -> None:
@@ -184,6 +189,18 @@ class FinalTraining:
                 for index, (truth, guess, confidence) in enumerate(zip(each.label, each.predicted, each.confidence, strict=True)):
                     writer.writerow([part, index, each.classes[truth], each.classes[guess], f"{confidence:.4f}"])
         (self.folder / "README.md").write_text(model_card(self.best, score_data(score), load_model(self.folder)), encoding="utf-8")
+
+    def _write_report(self, score: FinalScore, predictions: dict[str, Predictions], test_images: Images) -> None:
+        mistakes = most_confident_mistakes(predictions["test"], SHOWN_MISTAKES)
+        page = final_report(
+            self.best,
+            score_data(score),
+            train=score.scores[0].train,
+            test=score.scores[0].test,
+            predictions=predictions,
+            mistakes=mistakes_gallery(predictions["test"], mistakes, test_images.images[mistakes].numpy()),
+        )
+        (self.folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def score_data(score: FinalScore) -> dict[str, Any]:

@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "continuation": {*GROUND, *STORED},
     "run": {*GROUND, *STORED, "continuation", "search", "training.files"},
     "estimate": {*GROUND, "search", "training"},
-    "final": {*GROUND, "best_config", "evaluation", "model_card", "training"},
+    "final": {*GROUND, "best_config", "evaluation", "model_card", "results", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
     "cli": {
         *GROUND,

@@ -56,7 +56,14 @@ def test_the_model_learns_and_its_files_are_written(best: BestConfig, tmp_path: 
     folder = tmp_path / "final"
     score = _finished(best, folder).score()
     assert score.test_accuracy > 0.9
-    assert {path.name for path in folder.iterdir()} >= {"model.safetensors", "config.toml", "metrics.json", "predictions.csv", "README.md"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "model.safetensors",
+        "config.toml",
+        "metrics.json",
+        "predictions.csv",
+        "README.md",
+        "report.html",
+    }
     rows = list(csv.DictReader(io.StringIO((folder / "predictions.csv").read_text())))
     assert len(rows) == 400
     right = [row["truth"] == row["guess"] for row in rows if row["split"] == "test"]

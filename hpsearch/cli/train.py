@@ -143,7 +143,7 @@ def _train_final(best: BestConfig, folder: Path, *, seeds: int, data: Path | Non
     ]
     headings = ("precision", "recall", "F1", "recall, train less test", "test images")
     print_table({"class": "left", **dict.fromkeys(headings, "right")}, rows)
-    say(f"Wrote model.safetensors, config.toml, metrics.json, predictions.csv and README.md to {folder}.")
+    say(f"Wrote model.safetensors, config.toml, metrics.json, predictions.csv, README.md and report.html to {folder}.")
 
 
 def _say_epoch(epoch: Epoch, epochs: int, prefix: str = "") -> None:

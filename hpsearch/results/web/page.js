@@ -1,0 +1,96 @@
+// Draws each figure when it comes near the screen, in the colours of the page; all of them, in light colours, before printing.
+(() => {
+  "use strict";
+  const PAPER = "#fffffe", INK = "#222223"; // what figure_style.py writes for the page's own colours
+  const PRINT_WIDTH = 690; // pixels of an A4 page between its margins
+  const root = document.documentElement;
+  const words = JSON.parse(document.getElementById("words").textContent);
+  const specs = new Map();
+  const drawn = new Set();
+
+  function specOf(box) {
+    if (!specs.has(box)) {
+      const source = document.querySelector(`script[data-for="${box.id}"]`).textContent;
+      const spec = JSON.parse(source);
+      for (const trace of spec.data) {
+        if (Array.isArray(trace.text)) trace.text = trace.text.map((word) => (typeof word === "number" ? words[word] : word));
+      }
+      specs.set(box, spec);
+    }
+    return specs.get(box);
+  }
+
+  function palette() {
+    const style = getComputedStyle(root);
+    const named = (name) => style.getPropertyValue(name).trim();
+    return { paper: named("--paper"), ink: named("--ink"), soft: named("--soft"), line: named("--line"), grid: named("--grid") };
+  }
+
+  // A copy in the page's colours: the two placeholders wherever they stand, and every axis.
+  function coloured(value, colours) {
+    if (value === PAPER) return colours.paper;
+    if (value === INK) return colours.ink;
+    if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map((each) => coloured(each, colours));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, coloured(each, colours)]));
+    }
+    return value;
+  }
+
+  function layoutOf(spec, colours, width) {
+    const layout = coloured(spec.layout, colours);
+    layout.paper_bgcolor = "rgba(0,0,0,0)";
+    layout.plot_bgcolor = "rgba(0,0,0,0)";
+    layout.font = { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: colours.ink, ...layout.font };
+    layout.hoverlabel = {
+      bgcolor: colours.paper, bordercolor: colours.line, align: "left", font: { color: colours.ink, size: 12 }, namelength: 0, ...layout.hoverlabel,
+    };
+    for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
+      layout[key] = { gridcolor: colours.grid, linecolor: colours.line, zerolinecolor: colours.line, tickcolor: colours.line, ...layout[key] };
+    }
+    layout.autosize = width === undefined;
+    if (width !== undefined) layout.width = width;
+    return layout;
+  }
+
+  function draw(box, width) {
+    const spec = specOf(box), colours = palette();
+    drawn.add(box);
+    const config = { responsive: width === undefined, displaylogo: false, displayModeBar: width === undefined ? "hover" : false, modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"] };
+    return Plotly.react(box, coloured(spec.data, colours), layoutOf(spec, colours, width), config).then(() => { box.dataset.drawn = "yes"; });
+  }
+
+  const boxes = [...document.querySelectorAll(".plot")];
+  const near = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (entry.isIntersecting) { near.unobserve(entry.target); draw(entry.target); }
+      }
+    },
+    { rootMargin: "500px" },
+  );
+  boxes.forEach((box) => near.observe(box));
+
+  const button = document.getElementById("theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  function repaint() {
+    button.setAttribute("aria-pressed", String(isDark()));
+    drawn.forEach((box) => draw(box));
+  }
+  button.hidden = false;
+  button.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; repaint(); });
+  system.addEventListener("change", repaint);
+  button.setAttribute("aria-pressed", String(isDark()));
+
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme = root.dataset.theme;
+    root.dataset.theme = "light";
+    boxes.forEach((box) => draw(box, PRINT_WIDTH));
+  });
+  addEventListener("afterprint", () => {
+    if (theme === undefined) delete root.dataset.theme; else root.dataset.theme = theme;
+    repaint();
+  });
+})();
