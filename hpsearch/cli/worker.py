@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import logging
 import os
 import platform
@@ -117,6 +118,8 @@ def load_trainer(file: StudyFile, place: Place) -> Trainer:
     from hpsearch.training.summary import summarize
     from hpsearch.training.trainer import train
 
+    # Torch's optimizers import it at their first step, a second of work that fits between the reading and hashing of images.
+    threading.Thread(target=importlib.import_module, args=("torch._dynamo",)).start()
     device = resolve_device(place.device)
     split = load_split(
         file.data.dataset,

@@ -1,4 +1,4 @@
-"""Finds the files of a data set, verifies them, and lays them out as torchvision reads them; no torch here.
+"""Finds the files of a data set, verifies and reads them, and lays them out as torchvision does; no torch here.
 
 What the images are used for is `data.py`'s and `test_split.py`'s business.
 """
@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,23 +62,28 @@ _log = logging.getLogger("hpsearch")
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The four verified files of a data set.
+    """The files of a data set.
 
     Attributes:
-        paths: by their unpacked names; each file may be packed (`.gz`).
+        paths: of all four, by their unpacked names; each file may be packed (`.gz`).
+        contents: of those that were asked for, verified and unpacked.
         root: what torchvision takes as root, or None while the files have to be laid out first.
     """
 
     dataset: str
     paths: Mapping[str, Path]
+    contents: Mapping[str, bytes]
     root: Path | None
 
 
-def find(dataset: str, folder: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Found | None:
+def find(
+    dataset: str, folder: Path | None = None, *, names: Collection[str] = tuple(SHAPES), environ: Mapping[str, str] = os.environ
+) -> Found | None:
     """The files of a data set, from the first place that has them; None when no place has.
 
     Args:
         folder: the only place to look in, when given.
+        names: of the files to read and verify; of the others only that they are there is looked at.
 
     Raises:
         DataError: an unknown data set; a given folder without the files; or files that are
@@ -87,7 +92,7 @@ def find(dataset: str, folder: Path | None = None, *, environ: Mapping[str, str]
     if dataset not in FOLDERS:
         raise DataError(f"no files are known for the data set '{dataset}'", hint=did_you_mean(dataset, FOLDERS))
     if folder is not None:
-        found = _look_in(folder, dataset)
+        found = _look_in(folder, dataset, names)
         if found is None:
             raise DataError(
                 f"{_state_of(folder)}, but the four files of {dataset} were expected there: {_expected_names()}",
@@ -97,7 +102,7 @@ def find(dataset: str, folder: Path | None = None, *, environ: Mapping[str, str]
     faults: list[DataError] = []
     for place in _places(dataset, environ):
         try:
-            found = _look_in(place, dataset)
+            found = _look_in(place, dataset, names)
         except DataError as fault:
             faults.append(fault)
             continue
@@ -127,14 +132,23 @@ def prepare(dataset: str, folder: Path | None = None, *, allow_download: bool = 
     if found is None:
         root = own_root(environ)
         if not allow_download:
-            places = ", ".join(str(place) for place in _places(dataset, environ))
-            raise DataError(
-                f"{dataset} was not found; looked in {places}", hint=f"{_way_out(dataset)}; or download it with `hpsearch data`."
-            )
+            raise _not_found(dataset, environ)
         _download(dataset, root)
         found = find(dataset, root, environ=environ)
         assert found is not None
     return found.root if found.root is not None else _lay_out(found, _root_to_write(folder, environ))
+
+
+def read(dataset: str, names: Collection[str], folder: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> list[memoryview]:
+    """What some files of a data set hold after their IDX headers, verified; the other files are not opened.
+
+    Raises:
+        DataError: the files are missing or damaged.
+    """
+    found = find(dataset, folder, names=names, environ=environ)
+    if found is None:
+        raise _not_found(dataset, environ)
+    return [memoryview(found.contents[name])[len(_header(name)) :] for name in names]
 
 
 def own_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -163,8 +177,8 @@ def _root_to_write(folder: Path | None, environ: Mapping[str, str]) -> Path:
     return own_root(environ)
 
 
-def _look_in(folder: Path, dataset: str) -> Found | None:
-    """The verified files under a folder; None when it has none of them.
+def _look_in(folder: Path, dataset: str, names: Collection[str]) -> Found | None:
+    """The files under a folder, those of the names verified; None when it has none of them.
 
     Raises:
         DataError: some are missing or damaged.
@@ -181,17 +195,15 @@ def _look_in(folder: Path, dataset: str) -> Found | None:
             raise DataError(
                 f"{place} holds {len(paths)} of the 4 files of {dataset}; missing: {', '.join(missing)}", hint=_way_out(dataset)
             )
-        for name, path in paths.items():
-            _verified(dataset, name, path)
+        contents = {name: _verified(dataset, name, paths[name]) for name in names}
         ready = place != folder and all(path.suffix != ".gz" for path in paths.values())
-        return Found(dataset=dataset, paths=paths, root=folder if ready else None)
+        return Found(dataset=dataset, paths=paths, contents=contents, root=folder if ready else None)
     return None
 
 
 def _verified(dataset: str, name: str, path: Path) -> bytes:
     """The unpacked content of a file that is what it should be."""
-    shape = SHAPES[name]
-    header = bytes((0, 0, _IDX_BYTES, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
+    shape, header = SHAPES[name], _header(name)
     size = len(header) + math.prod(shape)
     hint = f"Delete {path} and get it again: {_way_out(dataset)}"
     try:
@@ -218,9 +230,13 @@ def _verified(dataset: str, name: str, path: Path) -> bytes:
     return content
 
 
+def _header(name: str) -> bytes:
+    shape = SHAPES[name]
+    return bytes((0, 0, _IDX_BYTES, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
+
+
 def _lay_out(found: Found, root: Path) -> Path:
-    for name, path in found.paths.items():
-        content = _verified(found.dataset, name, path)
+    for name, content in found.contents.items():
         target = raw_file(root, found.dataset, name)
         try:
             if not (target.is_file() and target.read_bytes() == content):
@@ -255,6 +271,11 @@ def _download(dataset: str, root: Path) -> None:
     # torchvision reports a mirror that fails and a wrong checksum as RuntimeError.
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise DataError(f"{dataset} could not be downloaded to {root}: {error}", hint=_way_out(dataset)) from error
+
+
+def _not_found(dataset: str, environ: Mapping[str, str]) -> DataError:
+    places = ", ".join(str(place) for place in _places(dataset, environ))
+    return DataError(f"{dataset} was not found; looked in {places}", hint=f"{_way_out(dataset)}; or download it with `hpsearch data`.")
 
 
 def _state_of(folder: Path) -> str:

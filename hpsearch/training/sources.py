@@ -54,12 +54,13 @@ def read_images(dataset: str, *, train: bool, folder: Path | None) -> Images:
         return _checked(dataset, component.factory(root, train=train))
     if dataset not in BUILT_IN.names("dataset"):
         raise DataError(f"unknown data set {show(dataset)}", hint=did_you_mean(dataset, current_catalog().names("dataset")))
-    root = files.prepare(dataset, folder)
-    from hpsearch.training import vision  # half a second of import that a user's own data set does without
-
     part = "train" if train else "t10k"
-    images = vision.read_images(files.raw_file(root, dataset, f"{part}-images-idx3-ubyte"))
-    labels = vision.read_labels(files.raw_file(root, dataset, f"{part}-labels-idx1-ubyte"))
+    names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+    # Not by torchvision, whose import alone takes longer than all of this.
+    images, labels = (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(files.SHAPES[name])
+        for name, content in zip(names, files.read(dataset, names, folder), strict=True)
+    )
     return _checked(dataset, (images, labels, files.CLASS_NAMES[dataset]))
 
 

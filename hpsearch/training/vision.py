@@ -1,6 +1,6 @@
 """The one module that imports torchvision; it mends the import where torch has no CUDA.
 
-It reads and downloads files; `files.py` verifies them first.
+It downloads files; `files.py` verifies and reads them.
 """
 
 from __future__ import annotations
@@ -44,16 +44,3 @@ _datasets = _import_datasets()
 def download(name: str, root: Path) -> None:
     """Download a data set's files into `<root>/<name>/raw/`; `name` is that of torchvision's class."""
     getattr(_datasets, name)(root, download=True)
-
-
-def read_images(path: Path) -> torch.Tensor:
-    """The images of an IDX file: uint8 [N, H, W]."""
-    # The data set's class would prefer a `processed/training.pt` that nobody has verified.
-    images: torch.Tensor = _datasets.mnist.read_image_file(str(path))
-    return images
-
-
-def read_labels(path: Path) -> torch.Tensor:
-    """The labels of an IDX file: int64 [N]."""
-    labels: torch.Tensor = _datasets.mnist.read_label_file(str(path))
-    return labels

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from hpsearch.errors import DataError
 from hpsearch.training import files
@@ -57,6 +58,39 @@ def test_torchvision_takes_the_root_without_a_download(data_root: Path) -> None:
 
     data = vision._datasets.FashionMNIST(data_root, train=False, download=False)
     assert (len(data), tuple(data.classes)) == (10_000, files.CLASS_NAMES["fashion-mnist"])
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_the_images_read_are_those_that_torchvision_reads(data_root: Path, train: bool) -> None:
+    from hpsearch.training import vision
+    from hpsearch.training.sources import read_images
+
+    theirs = vision._datasets.FashionMNIST(data_root, train=train, download=False)
+    ours = read_images("fashion-mnist", train=train, folder=data_root)
+    assert torch.equal(ours.images, theirs.data.unsqueeze(1))
+    assert torch.equal(ours.labels, theirs.targets)
+
+
+def test_reading_some_files_opens_no_others(raw: Path) -> None:
+    replace(files.raw_file(raw, "fashion-mnist", "t10k-labels-idx1-ubyte"), b"damaged")
+    (labels,) = files.read("fashion-mnist", (LABELS,), raw)
+    assert len(labels) == 60_000
+    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte should hold 10,008 bytes"):
+        files.prepare("fashion-mnist", raw)
+
+
+def test_reading_without_files_says_where_they_were_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="kmnist was not found; looked in elsewhere, data"):
+        files.read("kmnist", (LABELS,), environ={"HPSEARCH_DATA": "elsewhere"})
+
+
+def test_the_split_of_a_built_in_data_set_is_loaded_without_torchvision(data_root: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from hpsearch.training.data import load_split; "
+        "load_split(validation_images=100, seed=1, folder=Path(sys.argv[1])); sys.exit('torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(data_root)], check=False).returncode == 0
 
 
 Fault = tuple[str, Callable[[Path], None], str]
