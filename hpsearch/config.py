@@ -82,6 +82,15 @@ class TrainConfig:
         return cls(**fields, seed=stored["seed"], component_files=files)
 
     @property
+    def settings(self) -> dict[tuple[Owner, str], Scalar]:
+        """What `resolve` takes: all choices and options, so that it makes the same config of them."""
+        return {
+            **{("trainer", kind): getattr(self, kind).name for kind in SELECTORS},
+            **{(kind, name): value for kind in SELECTORS for name, value in getattr(self, kind).options.items()},
+            **{("trainer", option.name): getattr(self, option.name) for option in TRAINER_OPTIONS},
+        }
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the config, hexadecimal; where a component file lies does not count, what it says does."""
         plain = self.to_dict()

@@ -67,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "estimate": {*GROUND, "search", "training"},
     "final": {*GROUND, "best_config", "evaluation", "model_card", "results", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
+    "reproduce": {*GROUND, *STORED, "best_config", "results", "training", "run"},
     "cli": {
         *GROUND,
         "fairness",
@@ -79,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
         "run",
         "estimate",
         "doctor",
+        "reproduce",
         "final",
     },
     "__init__": {"components", "config", "epoch", "extensions", "run", "space_table", "training"},

@@ -46,6 +46,11 @@ def test_configure_refuses_what_a_study_file_would(values: dict[str, Scalar], sa
         configure(**values)
 
 
+def test_the_settings_of_a_config_resolve_to_it() -> None:
+    config = configure(model="lenet5", optimizer="sgd", schedule="onecycle", lr=1, dropout=0.1, flip=True, seed=7)
+    assert resolve(config.settings, catalog=BUILT_IN, seed=config.seed) == config
+
+
 def test_resolve_refuses_what_nobody_declared() -> None:
     with pytest.raises(ConfigError, match="cnn takes no 'droput'") as caught:
         resolve({("model", "droput"): 0.1}, catalog=BUILT_IN, seed=0)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hpsearch import __version__
-from hpsearch.cli import compare, look, machine, search, study, train
+from hpsearch.cli import compare, look, machine, reproduce, search, study, train
 from hpsearch.cli.console import note
 from hpsearch.errors import HpsearchError
 
@@ -48,6 +48,7 @@ app.command("try")(search.try_)
 app.command()(search.stop)
 app.command()(look.show)
 app.command()(compare.compare)
+app.command()(reproduce.reproduce)
 app.command()(look.ls)
 app.command()(look.export)
 app.command()(train.train)

@@ -71,7 +71,8 @@ def _print_config(trial: TrialRow) -> None:
     for file in config.component_files:
         say(f"{'file':<10} {file.path} (SHA-256 {file.sha256[:12]}…)")
     versions = ", ".join(f"{name} {number}" for name, number in trial.run.get("versions", {}).items())
-    say(f"{'made with':<10} {versions}; device {trial.run.get('device', '')}; split {str(trial.run.get('split_hash'))[:12]}…")
+    processor = f" ({trial.run['processor']})" if "processor" in trial.run else ""
+    say(f"{'made with':<10} {versions}; device {trial.run.get('device', '')}{processor}; split {str(trial.run.get('split_hash'))[:12]}…")
 
 
 def _print_curve(trial: TrialRow) -> None:

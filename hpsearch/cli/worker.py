@@ -6,16 +6,13 @@ import faulthandler
 import importlib
 import logging
 import os
-import platform
 import signal
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
-from hpsearch import __version__
 from hpsearch.components import Scalar
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
@@ -113,6 +110,7 @@ def load_trainer(file: StudyFile, place: Place) -> Trainer:
         ConfigError: there is no such device.
     """
     from hpsearch.training import checkpoint as checkpoints
+    from hpsearch.training.conditions import conditions
     from hpsearch.training.data import load_split
     from hpsearch.training.device import resolve_device
     from hpsearch.training.summary import summarize
@@ -136,9 +134,7 @@ def load_trainer(file: StudyFile, place: Place) -> Trainer:
         summary = summarize(config, split.input_shape, len(split.classes))
         return summary.trainable, summary.flops
 
-    packages = ("torch", "torchvision", "optuna", "numpy")
-    versions = {"hpsearch": __version__, "python": platform.python_version(), **{package: version(package) for package in packages}}
-    facts = {"fingerprint": file.space.fingerprint, "split_hash": split.hash, "device": str(device), "versions": versions}
+    facts = {"fingerprint": file.space.fingerprint, **conditions(split, device)}
     return Trainer(train=run, cost=cost, forget=checkpoints.remove, facts=facts)
 
 

@@ -53,7 +53,7 @@ class Trainer:
             The string says whose checkpoint it is.
         cost: of a configuration, without training it.
         forget: removes a checkpoint.
-        facts: what else is needed to repeat a trial: split hash, device, versions.
+        facts: what else is needed to repeat a trial: split hash, device, processor, versions.
     """
 
     train: Callable[[TrainConfig, Path, str], Iterator[Epoch]]

@@ -16,6 +16,7 @@ SURFACE: dict[str, set[str]] = {
     "stop": {"STUDY", *PLACE},
     "show": {"STUDY", "[N]", *PLACE, "--json", "--csv"},
     "compare": {"FIRST", "SECOND", *PLACE, "--json"},
+    "reproduce": {"STUDY", "N", "--trust", *PLACE, "--data", "--device", "--json"},
     "ls": {*PLACE, "--json"},
     "export": {"STUDY", "--output", "-o", "--trial", "--top", "--per-model", *PLACE},
     "train": {"FILE", "--final", "--seeds", "--output", "-o", "--data", "--device", "--json"},
