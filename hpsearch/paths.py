@@ -38,6 +38,11 @@ class RunPaths:
         """The default SQLite database."""
         return self.root / "hpsearch.db"
 
+    @property
+    def artifacts(self) -> Path:
+        """The artifact store of all studies, as optuna-dashboard takes it; no study can have the name of this folder."""
+        return self.root / "hpsearch.artifacts"
+
     def study(self, name: str) -> StudyPaths:
         """The paths of one study.
 

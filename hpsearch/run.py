@@ -82,6 +82,19 @@ class Place:
         """The storage."""
         return open_store(self.url, create=create)
 
+    def make(self) -> Store:
+        """The storage; where there is none it is made, by one process at a time."""
+        locks = self.locks
+        if not locks.folder.exists():  # else somebody may just be making the database
+            check_database(self.url, create=True)
+        try:
+            with locks.hold(CREATION_LOCK):
+                return self.open(create=True)
+        except OSError as error:
+            raise StorageError(f"cannot write beside the database {database_of(self.url)}: {error.strerror}", hint=OTHER_PLACE) from error
+        finally:
+            locks.tidy()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:

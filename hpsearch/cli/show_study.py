@@ -9,6 +9,7 @@ from typing import Any
 
 from hpsearch.cli.console import print_table, say
 from hpsearch.cli.progress import settings
+from hpsearch.results.cells import harmless
 from hpsearch.results.leaderboard import Leaderboard, Standing, last_train_accuracy
 from hpsearch.sections import show_duration
 from hpsearch.storage import TrialRow
@@ -121,7 +122,7 @@ def print_csv(trials: Sequence[TrialRow]) -> None:
             trial.origin,
             trial.end.get("reason", ""),
         ]
-        writer.writerow([_harmless(value) for value in [*row, *(trial.params.get(name, "") for name in names)]])
+        writer.writerow([harmless(value) for value in [*row, *(trial.params.get(name, "") for name in names)]])
 
 
 def _row(standing: Standing) -> list[str]:
@@ -151,8 +152,3 @@ def _row(standing: Standing) -> list[str]:
 def _count_words(board: Leaderboard) -> list[tuple[str, int]]:
     words = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
     return [(word, board.counts[state]) for state, word in words.items()]
-
-
-def _harmless(value: Any) -> Any:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

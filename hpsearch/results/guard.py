@@ -1,0 +1,219 @@
+"""Who may ask the dashboard what: optuna-dashboard itself has no login, answers any Host and lets everybody delete.
+
+A WSGI middleware. It refuses with 403 and one line, and says to the browser what the pages may do.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Headers = list[tuple[str, str]]
+
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+READING = frozenset({"GET", "HEAD"})
+"""Methods that change nothing: all that the pages of optuna-dashboard 0.21 need for looking; its one POST that reads asks a language model."""
+EDITS = tuple(
+    (method, re.compile(path))
+    for method, path in (
+        ("PUT", r"/api/studies/\d+(/\d+)?/note"),
+        ("POST", r"/api/trials/\d+/tell"),
+        ("DELETE", r"/api/studies/\d+"),
+        ("DELETE", r"/api/artifacts/\d+(/\d+)?/[0-9a-fA-F-]+"),
+    )
+)
+"""What --allow-edit lets through: notes, failing a trial, deleting. A study made or renamed there is none that hpsearch could continue."""
+TELL = EDITS[1][1]
+LARGEST_TELL = 64_000
+"""Bytes of a request that ends a trial; it holds one word."""
+SANDBOX = (
+    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+)
+"""For artifacts: a page may draw its figures, and knows neither the dashboard's cookie nor the network."""
+OWN_PAGES = re.compile(r"/*(dashboard(/.*)?|static/.*|api/.*|csv/.*|favicon\.ico)?")
+"""Paths under which optuna-dashboard answers with what is its own; all else is somebody's artifact, and sandboxed."""
+EVERY_ANSWER: Headers = [
+    ("X-Content-Type-Options", "nosniff"),
+    # The token stands in the first address; no other site is told it.
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Content-Security-Policy", "frame-ancestors 'self'"),
+]
+NOT_PASSED_ON = frozenset({"access-control-allow-origin", "x-content-type-options"})
+"""Headers of optuna-dashboard that are ours to set: it lets every site read artifacts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    """Who is let in, and to do what.
+
+    Attributes:
+        host: the address that is listened on.
+        names: host names that a request may be addressed to besides those that go without saying.
+        token: what a request must know; None on this machine alone.
+    """
+
+    host: str
+    names: frozenset[str] = frozenset()
+    token: str | None = None
+    allow_edit: bool = False
+
+
+class _Refused(Exception):
+    """Why a request is not answered, in one line."""
+
+
+class Guard:
+    """Lets through what `doors` allow, and refuses the rest before optuna-dashboard sees it."""
+
+    def __init__(self, app: App, doors: Doors) -> None:
+        self._app = app
+        self._doors = doors
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request."""
+        try:
+            self._check_host(environ)
+            if (arrival := self._arrival(environ)) is not None:
+                return arrival(start_response)
+            self._check_token(environ)
+            if environ["REQUEST_METHOD"] not in READING:
+                self._check_edit(environ)
+        except _Refused as refusal:
+            return _answer(start_response, "403 Forbidden", "text/plain; charset=utf-8", f"{refusal}\n", [])
+        return self._app(environ, _with_headers(start_response, path=str(environ.get("PATH_INFO", ""))))
+
+    def _check_host(self, environ: Mapping[str, Any]) -> None:
+        """Any web page can have its own name point to this machine; the browser then believes that it may read us."""
+        asked = _host_name(environ)
+        if asked in self._doors.names:
+            return
+        if is_loopback(self._doors.host):
+            known = asked in LOOPBACK_NAMES or asked == self._doors.host.lower()
+        else:  # no web page can have an address for its name
+            known = asked in (self._doors.host.lower(), "localhost") or _is_address(asked)
+        if not known:
+            raise _Refused(f"This dashboard is not called {asked[:100] or 'nothing'}: start it with --allow-host to give it that name.")
+
+    def _arrival(self, environ: Mapping[str, Any]) -> Callable[[Callable[..., Any]], Iterable[bytes]] | None:
+        """The answer to who brings the token in the address: a cookie, and the same address without it."""
+        if self._doors.token is None or environ["REQUEST_METHOD"] not in READING:
+            return None
+        given = parse_qs(str(environ.get("QUERY_STRING", ""))).get("token", [""])[0]
+        if not given:
+            return None
+        if not _same(given, self._doors.token):
+            raise _Refused("That is not the token of this dashboard.")
+        cookie = f"{_cookie_name(environ)}={self._doors.token}; Path=/; HttpOnly; SameSite=Strict"
+        # Not by a redirect: a browser that came from another site would not send the cookie along.
+        target = re.sub(r"[^A-Za-z0-9/_-]", "", str(environ.get("PATH_INFO", ""))).lstrip("/")
+        page = f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url=/{target}"><title>hpsearch</title>\n'
+        return lambda start: _answer(
+            start, "200 OK", "text/html; charset=utf-8", page, [("Set-Cookie", cookie), ("Cache-Control", "no-store")]
+        )
+
+    def _check_token(self, environ: Mapping[str, Any]) -> None:
+        if self._doors.token is None:
+            return
+        try:
+            morsel = SimpleCookie(str(environ.get("HTTP_COOKIE", ""))).get(_cookie_name(environ))
+        except CookieError:
+            morsel = None
+        if morsel is None or not _same(morsel.value, self._doors.token):
+            raise _Refused("This dashboard asks for its token: open the address that was printed when it was started.")
+
+    def _check_edit(self, environ: dict[str, Any]) -> None:
+        if not self._doors.allow_edit:
+            raise _Refused("This dashboard only shows: start it with --allow-edit to write notes, fail trials and delete.")
+        origin = environ.get("HTTP_ORIGIN")
+        # Browsers name the site whose page asks; what names none is no browser, and asks for itself.
+        if origin is not None and urlsplit(str(origin)).netloc.lower() != str(environ.get("HTTP_HOST", "")).lower():
+            raise _Refused("A page of another site may not change anything here.")
+        if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
+            raise _Refused("A page of another site may not change anything here.")
+        path = str(environ.get("PATH_INFO", "")).rstrip("/")
+        if not any(method == environ["REQUEST_METHOD"] and pattern.fullmatch(path) for method, pattern in EDITS):
+            raise _Refused("--allow-edit lets notes be written, trials failed, studies and artifacts deleted, and nothing else.")
+        if TELL.fullmatch(path):
+            _check_tell(environ)
+
+
+def own_names(host: str) -> frozenset[str]:
+    """The names that a request may be addressed to without asking: this machine's own, where others can reach it."""
+    return frozenset() if is_loopback(host) else frozenset({socket.gethostname().lower()})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_tell(environ: dict[str, Any]) -> None:
+    """A trial may be failed by hand; an accuracy that nobody measured may not be made up."""
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    body = environ["wsgi.input"].read(min(length, LARGEST_TELL))
+    environ["wsgi.input"] = BytesIO(body)
+    try:
+        state = json.loads(body)["state"].upper()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        state = ""
+    if state != "FAIL":
+        raise _Refused("A trial can be failed here, but no value can be given to it.")
+
+
+def _host_name(environ: Mapping[str, Any]) -> str:
+    """The name that the request is addressed to, without its port and brackets."""
+    host = str(environ.get("HTTP_HOST", "")).lower()
+    name, bracket, _ = host.partition("]")
+    return name.lstrip("[") if bracket else host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _cookie_name(environ: Mapping[str, Any]) -> str:
+    """Of this port: cookies do not know ports, and two dashboards may run on one machine."""
+    return f"hpsearch-dashboard-{environ.get('SERVER_PORT', '')}"
+
+
+def _same(given: str, token: str) -> bool:
+    """Compared in constant time, so that it cannot be guessed letter by letter."""
+    return secrets.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
+
+
+def _answer(start_response: Callable[..., Any], status: str, kind: str, text: str, headers: Headers) -> Iterable[bytes]:
+    content = text.encode("utf-8", "replace")
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(content))), *EVERY_ANSWER, *headers])
+    return [content]
+
+
+def _with_headers(start_response: Callable[..., Any], *, path: str) -> Callable[..., Any]:
+    """The same, with the headers that every answer has; those of artifacts say that they are kept apart."""
+    more = [] if OWN_PAGES.fullmatch(path) else [("Content-Security-Policy", SANDBOX)]
+
+    def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
+        kept = [(name, value) for name, value in headers if name.lower() not in NOT_PASSED_ON]
+        return start_response(status, [*kept, *EVERY_ANSWER, *more], *([exc_info] if exc_info else []))
+
+    return start
