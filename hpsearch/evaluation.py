@@ -174,21 +174,36 @@ def most_confident_mistakes(predictions: Predictions, count: int) -> list[int]:
     return [int(index) for index in wrong[numpy.argsort(-predictions.confidence[wrong], kind="stable")][:count]]
 
 
-def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
+def read_predictions(path: Path) -> Predictions:
     """The predictions that a trainer left beside its checkpoint.
 
     Raises:
         DataError: there are none, or the file is damaged.
     """
+    stored = _stored(path, "label", "predicted", "confidence", "classes")
+    return Predictions(
+        label=stored["label"].astype(numpy.int64),
+        predicted=stored["predicted"].astype(numpy.int64),
+        confidence=stored["confidence"].astype(numpy.float64),
+        classes=tuple(map(str, stored["classes"])),
+    )
+
+
+def read_mistakes(path: Path) -> tuple[list[int], NDArray[numpy.uint8]]:
+    """The most confident mistakes that a trainer left with its predictions: indices, and images as uint8 [K, C, H, W].
+
+    Raises:
+        DataError: there are none, or the file is damaged.
+    """
+    stored = _stored(path, "mistake", "mistake_image")
+    return [int(index) for index in stored["mistake"]], stored["mistake_image"]
+
+
+def _stored(path: Path, *names: str) -> dict[str, NDArray[Any]]:
     try:
         # numpy would leave a file open that it cannot read.
         with path.open("rb") as file, numpy.load(file, allow_pickle=False) as stored:
-            return Predictions(
-                label=stored["label"].astype(numpy.int64),
-                predicted=stored["predicted"].astype(numpy.int64),
-                confidence=stored["confidence"].astype(numpy.float64),
-                classes=tuple(classes),
-            )
+            return {name: stored[name] for name in names}
     except FileNotFoundError as error:
         raise DataError(f"there are no predictions {path}", hint="They are written after a trial's last epoch.") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -67,6 +67,16 @@ class StudyPaths:
         """The log of one worker."""
         return self.logs / f"{worker}.log"
 
+    @property
+    def report(self) -> Path:
+        """The report of the study."""
+        return self.folder / "report.html"
+
+    @property
+    def samples(self) -> Path:
+        """A picture of some of its training images."""
+        return self.folder / "samples.png"
+
     def trial(self, number: int) -> TrialPaths:
         """The paths of one trial."""
         return TrialPaths(self.folder / "trials" / f"{number:05d}")

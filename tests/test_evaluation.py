@@ -90,6 +90,6 @@ def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "predictions.npz"
     path.write_bytes(content)
     with pytest.raises(DataError, match="are damaged"):
-        read_predictions(path, CLASSES)
+        read_predictions(path)
     with pytest.raises(DataError, match="there are no predictions"):
-        read_predictions(tmp_path / "gone.npz", CLASSES)
+        read_predictions(tmp_path / "gone.npz")

@@ -123,7 +123,6 @@ def _trial(text: str, place: Place) -> _Side:
     from hpsearch.errors import UsageError
     from hpsearch.evaluation import read_predictions
     from hpsearch.storage import one_trial, read_study
-    from hpsearch.training.files import CLASS_NAMES
 
     name, _, number = text.rpartition("/")
     if not name or not number.isdecimal():
@@ -133,12 +132,7 @@ def _trial(text: str, place: Place) -> _Side:
     if row.config is None:
         raise UsageError(f"trial {number} of '{name}' has no configuration yet: it is {row.state}")
     dataset = read_study(study).comparable["data"]["dataset"]
-    classes = CLASS_NAMES.get(dataset, ())
-    predictions = read_predictions(place.paths.study(name).trial(int(number)).predictions, classes)
-    if not classes:
-        from dataclasses import replace
-
-        predictions = replace(predictions, classes=tuple(map(str, range(int(predictions.label.max()) + 1))))
+    predictions = read_predictions(place.paths.study(name).trial(int(number)).predictions)
     images = f"validation images of {dataset} (split {str(row.run.get('split_hash'))[:12]})"
     return _Side(label=text, config=row.config, images=images, predictions=predictions)
 

@@ -113,6 +113,7 @@ def load_trainer(file: StudyFile, place: Place) -> Trainer:
     from hpsearch.training.conditions import conditions
     from hpsearch.training.data import load_split
     from hpsearch.training.device import resolve_device
+    from hpsearch.training.picture import leave_samples
     from hpsearch.training.summary import summarize
     from hpsearch.training.trainer import train
 
@@ -126,6 +127,7 @@ def load_trainer(file: StudyFile, place: Place) -> Trainer:
         seed=file.seed,
         folder=place.data,
     ).to(device)
+    leave_samples(split, place.paths.study(file.name).samples)
 
     def run(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         return train(config, split, checkpoint=checkpoint, device=str(device), owner=owner)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from pathlib import Path
 
 import torch
@@ -10,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from hpsearch.errors import DataError
-from hpsearch.training.data import load_training_images
+from hpsearch.training.data import Split, load_training_images
 from hpsearch.training.randomness import generator
 from hpsearch.training.sources import Images
 
@@ -44,6 +46,21 @@ def sample_grid(data: Images, *, rows: int = 5, columns: int = 8, seed: int = 0)
     content = io.BytesIO()
     canvas.save(content, format="PNG")
     return content.getvalue()
+
+
+def leave_samples(split: Split, path: Path) -> None:
+    """Write a grid of a split's training images where none lies yet, for the reports.
+
+    Several workers may do it at once. A picture that cannot be made or written is no reason not to train.
+    """
+    if path.exists():
+        return
+    with contextlib.suppress(OSError, DataError):
+        images = Images(images=split.train_images.cpu(), labels=split.train_labels.cpu(), classes=split.classes)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}-{os.getpid()}")
+        temporary.write_bytes(sample_grid(images))
+        temporary.replace(path)
 
 
 def training_image(dataset: str, index: int, *, folder: Path | None = None) -> tuple[Tensor, str]:

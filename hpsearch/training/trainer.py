@@ -32,6 +32,8 @@ from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate
 from hpsearch.training.randomness import generator, seeded
 from hpsearch.training.registry import build_model, build_optimizer, build_schedule, check_components
 
+KEPT_MISTAKES = 24
+"""Images that are kept with a run's predictions: enough to see a pattern, and a few kilobytes."""
 LOSS_CHECK_INTERVAL = 32
 """Steps between two looks at whether the loss is finite; each look makes a GPU wait."""
 SAMPLE_WITHOUT_VALIDATION = 10_000
@@ -70,7 +72,9 @@ def predictions_path(checkpoint: Path) -> Path:
     """The file of a finished run's predictions: numpy's npz with one entry a validation image.
 
     `predicted`: the class, uint8 (int16 from 257 classes on); `confidence`: the probability
-    given to it, float32; `label`: the true class, of the same type as `predicted`.
+    given to it, float32; `label`: the true class, of the same type as `predicted`. Beside them
+    `classes`: their names; `mistake` and `mistake_image`: the indices of the most confident
+    mistakes, the worst first, and their images, uint8 [K, C, H, W].
     """
     return checkpoint.with_name("predictions.npz")
 
@@ -88,7 +92,7 @@ def _epochs(
         done.append(epoch)
         if checkpoint is not None:
             if epoch.diverged or epoch.number == run.config.epochs:
-                _write_predictions(predictions_path(checkpoint), evaluation, run.split.validation_labels, len(run.split.classes))
+                _write_predictions(predictions_path(checkpoint), evaluation, run.split)
             checkpoints.save(checkpoint, identity, {"epochs": [asdict(each) for each in done], **run.state()})
         yield epoch
 
@@ -223,14 +227,19 @@ def _hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _write_predictions(path: Path, evaluation: Evaluation, labels: Tensor, classes: int) -> None:
-    kind = numpy.uint8 if classes <= 256 else numpy.int16
+def _write_predictions(path: Path, evaluation: Evaluation, split: Split) -> None:
+    kind = numpy.uint8 if len(split.classes) <= 256 else numpy.int16
+    wrong = torch.nonzero(evaluation.predicted != split.validation_labels.cpu()).flatten()
+    worst = wrong[evaluation.confidence[wrong].argsort(descending=True, stable=True)[:KEPT_MISTAKES]]
     content = io.BytesIO()
     numpy.savez(
         content,
         predicted=evaluation.predicted.numpy().astype(kind),
         confidence=evaluation.confidence.numpy(),
-        label=labels.cpu().numpy().astype(kind),
+        label=split.validation_labels.cpu().numpy().astype(kind),
+        classes=numpy.array(split.classes, dtype=str),
+        mistake=worst.numpy(),
+        mistake_image=split.validation_images[worst.to(split.validation_images.device)].cpu().numpy(),
     )
     temporary = path.with_name(f"{path.name}.new")
     try:

@@ -20,6 +20,7 @@ import hpsearch
 from hpsearch.components import BUILT_IN
 from hpsearch.epoch import Epoch
 from hpsearch.errors import ConfigError, TrainingError
+from hpsearch.evaluation import most_confident_mistakes, read_mistakes, read_predictions
 from hpsearch.training import trainer
 from hpsearch.training.data import Split, split_of
 from hpsearch.training.sources import Images
@@ -173,6 +174,16 @@ def test_predictions_are_written_for_the_last_epoch(small: Split, configure: Con
     assert label.tolist() == small.validation_labels.tolist()
     assert (predicted == label).mean() == pytest.approx(epochs[-1].validation_accuracy)
     assert ((confidence > 0.1 - 1e-6) & (confidence <= 1)).all()
+
+
+def test_the_most_confident_mistakes_are_kept_as_images(small: Split, configure: Configure, tmp_path: Path) -> None:
+    run(configure(epochs=1), small, checkpoint=tmp_path / "checkpoint")
+    predictions = read_predictions(predictions_path(tmp_path / "checkpoint"))
+    indices, images = read_mistakes(predictions_path(tmp_path / "checkpoint"))
+    assert predictions.classes == small.classes
+    assert indices == most_confident_mistakes(predictions, trainer.KEPT_MISTAKES)
+    assert indices
+    assert (images == small.validation_images[indices].numpy()).all()
 
 
 def test_predictions_of_more_than_256_classes_are_whole(configure: Configure, tmp_path: Path) -> None:
