@@ -64,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     # The rooms above.
     "continuation": {*GROUND, *STORED},
     "run": {*GROUND, *STORED, "continuation", "search", "training.files"},
+    "report": {*GROUND, "results", "run"},
     "estimate": {*GROUND, "search", "training"},
     "final": {*GROUND, "best_config", "evaluation", "model_card", "results", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
@@ -78,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
         "best_config",
         "evaluation",
         "run",
+        "report",
         "estimate",
         "doctor",
         "reproduce",

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.cli.console import stderr
+from hpsearch.results.leaderboard import settings
 
 if TYPE_CHECKING:
     from hpsearch.run import Look
@@ -94,17 +95,3 @@ def _line(trial: TrialRow, *, is_best: bool) -> Text:
     text = f"trial {trial.number:<4} {trial.model:<8} {value:<7} {show_duration(trial.seconds):>7}  {settings(trial)}"
     said = ", ".join(part for part in notes if part)
     return Text(f"{text}  ({said})" if said else text, style=style)
-
-
-def settings(trial: TrialRow) -> str:
-    """What was sampled but for the model, short: `adam lr=0.0031 batch_size=64`."""
-    shown: list[str] = []
-    for name, value in sorted(trial.params.items(), key=lambda item: ("." in item[0], item[0])):
-        short = name.rpartition(".")[2]
-        if name == "model":
-            continue
-        if name in ("optimizer", "schedule"):
-            shown.insert(0, str(value))
-        else:
-            shown.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
-    return " ".join(shown)

@@ -39,7 +39,7 @@ def run(
 ) -> None:
     """Search what a study file asks for; the same command again continues.
 
-    Ends with the leaderboard. Ctrl-C puts running trials back into the queue.
+    Ends with the leaderboard and a report. Ctrl-C puts running trials back into the queue.
     """
     from hpsearch.run import Place, find_study_file, prepare_search
 
@@ -213,13 +213,23 @@ def _print_result(search: Search, *, as_json: bool) -> None:
     board = make_leaderboard(read_trials(search.study), validation_images=search.file.data.validation_images)
     if as_json:
         print_json({"study": search.file.name, **board.to_dict()})
+        _write_report(search)
         return
     print_leaderboard(search.file.name, board)
     if board.best is not None:
         say(f"Next: hpsearch show {search.file.name} {board.best.trial.number}    (its curve and its whole config)")
         say(f"      hpsearch run {search.file.name} --trials {2 * max(search.budget.trials, board.total)}    (search on)")
+    _write_report(search)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)
+
+
+def _write_report(search: Search) -> None:
+    from hpsearch.report import read_studies, write_report
+
+    page = search.place.paths.study(search.file.name).report
+    write_report(read_studies([search.file.name], search.place), page)
+    note(f"Report: {page}")
 
 
 def _parse_settings(words: list[str]) -> tuple[int | None, dict[str, Any]]:

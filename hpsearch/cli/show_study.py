@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hpsearch.cli.console import print_table, say
-from hpsearch.cli.progress import settings
 from hpsearch.results.cells import harmless
-from hpsearch.results.leaderboard import Leaderboard, Standing, last_train_accuracy
+from hpsearch.results.leaderboard import Leaderboard, Standing, last_train_accuracy, settings
 from hpsearch.sections import show_duration
 from hpsearch.storage import TrialRow
 

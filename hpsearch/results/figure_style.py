@@ -9,12 +9,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from hpsearch.results.leaderboard import settings
 from hpsearch.storage import TrialRow
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe & Ito, Color Universal Design (2008), but for black and yellow, which one of the two themes would swallow."""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
-FAINT = "rgba(128,128,128,0.4)"
+FAINT = "rgba(128,128,128,0.5)"
 PAPER, INK = "#fffffe", "#222223"
 """The ground and the text. A page replaces these very two by its own; anywhere else they are what they say."""
 SEQUENTIAL = "Cividis"
@@ -41,25 +42,17 @@ def marks(names: Iterable[str]) -> dict[str, Mark]:
     }
 
 
+def pale(colour: str) -> str:
+    """A colour of which the ground shines through."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.4)"
+
+
 def safe(text: object, longest: int = LONGEST_LABEL) -> str:
     """A text that plotly draws as it is: plotly reads a few HTML tags."""
     short = str(text)
     short = short if len(short) <= longest else f"{short[: longest - 1]}…"
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def settings(trial: TrialRow) -> str:
-    """What was sampled but for the model, short: `adam lr=0.0031 batch_size=64`."""
-    shown: list[str] = []
-    for name, value in sorted(trial.params.items(), key=lambda item: ("." in item[0], item[0])):
-        short = name.rpartition(".")[2]
-        if name == "model":
-            continue
-        if name in ("optimizer", "schedule"):
-            shown.insert(0, str(value))
-        else:
-            shown.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
-    return " ".join(shown)
 
 
 def hover(trial: TrialRow) -> str:

@@ -146,6 +146,20 @@ def last_train_accuracy(trial: TrialRow) -> float | None:
     return trial.epochs[-1].train_accuracy if trial.epochs else None
 
 
+def settings(trial: TrialRow) -> str:
+    """What was sampled but for the model, short: `adam lr=0.0031 batch_size=64`."""
+    shown: list[str] = []
+    for name, value in sorted(trial.params.items(), key=lambda item: ("." in item[0], item[0])):
+        short = name.rpartition(".")[2]
+        if name == "model":
+            continue
+        if name in ("optimizer", "schedule"):
+            shown.insert(0, str(value))
+        else:
+            shown.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
+    return " ".join(shown)
+
+
 def _gain(standings: Iterable[Standing], margin: float) -> Gain | None:
     ordered = list(standings)
     baselines = [standing for standing in ordered if standing.trial.origin == BASELINE]

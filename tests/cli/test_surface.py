@@ -15,6 +15,7 @@ SURFACE: dict[str, set[str]] = {
     "try": {"STUDY", "[N] [NAME=VALUE]...", *PLACE, "--data", "--device", "--json"},
     "stop": {"STUDY", *PLACE},
     "show": {"STUDY", "[N]", *PLACE, "--json", "--csv"},
+    "report": {"STUDY...", "--output", "-o", "--open", "--pdf", *PLACE},
     "dashboard": {"[STUDY]", *PLACE, "--host", "--port", "--open", "--allow-edit", "--token", "--allow-host"},
     "compare": {"FIRST", "SECOND", *PLACE, "--json"},
     "reproduce": {"STUDY", "N", "--trust", *PLACE, "--data", "--device", "--json"},

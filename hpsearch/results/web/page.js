@@ -2,7 +2,8 @@
 (() => {
   "use strict";
   const PAPER = "#fffffe", INK = "#222223"; // what figure_style.py writes for the page's own colours
-  const PRINT_WIDTH = 690; // pixels of an A4 page between its margins
+  const PRINT_WIDTH = 690, PRINT_HALF = 335; // pixels of an A4 page between its margins
+  const PHONE = 520; // pixels; below it the small texts inside a figure would run into one another
   const root = document.documentElement;
   const words = JSON.parse(document.getElementById("words").textContent);
   const specs = new Map();
@@ -37,7 +38,7 @@
     return value;
   }
 
-  function layoutOf(spec, colours, width) {
+  function layoutOf(box, spec, colours, width) {
     const layout = coloured(spec.layout, colours);
     layout.paper_bgcolor = "rgba(0,0,0,0)";
     layout.plot_bgcolor = "rgba(0,0,0,0)";
@@ -50,6 +51,7 @@
     }
     layout.autosize = width === undefined;
     if (width !== undefined) layout.width = width;
+    if ((width ?? box.clientWidth) < PHONE) layout.annotations = [];
     return layout;
   }
 
@@ -57,7 +59,7 @@
     const spec = specOf(box), colours = palette();
     drawn.add(box);
     const config = { responsive: width === undefined, displaylogo: false, displayModeBar: width === undefined ? "hover" : false, modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"] };
-    return Plotly.react(box, coloured(spec.data, colours), layoutOf(spec, colours, width), config).then(() => { box.dataset.drawn = "yes"; });
+    return Plotly.react(box, coloured(spec.data, colours), layoutOf(box, spec, colours, width), config).then(() => { box.dataset.drawn = "yes"; });
   }
 
   const boxes = [...document.querySelectorAll(".plot")];
@@ -87,7 +89,7 @@
   addEventListener("beforeprint", () => {
     theme = root.dataset.theme;
     root.dataset.theme = "light";
-    boxes.forEach((box) => draw(box, PRINT_WIDTH));
+    boxes.forEach((box) => draw(box, box.closest(".narrow") ? PRINT_HALF : PRINT_WIDTH));
   });
   addEventListener("afterprint", () => {
     if (theme === undefined) delete root.dataset.theme; else root.dataset.theme = theme;

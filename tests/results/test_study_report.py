@@ -1,0 +1,160 @@
+"""Rules of the report of a study."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.paths import StudyPaths
+from hpsearch.results.studied import Studied, read_studied
+from hpsearch.results.study_report import CHAPTERS, study_report
+from tests.stored_study import every_third_pruned, leave_predictions, stored_study
+
+NOW = datetime(2026, 3, 2)
+LARGEST_REPORT = 12_000_000
+"""Bytes, of 2,000 trials with 20 epochs each."""
+LARGEST_USUAL_REPORT = 8_000_000
+"""Bytes, of 500 trials."""
+
+Read = Callable[..., Studied]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Makes a study, leaves predictions of its first trials, and reads it."""
+
+    def make(*, predictions: int = 0, **options: Any) -> Studied:
+        study = stored_study(tmp_path, **options)
+        paths = StudyPaths(tmp_path / study.study_name)
+        for number in range(predictions):
+            leave_predictions(paths.trial(number).predictions, seed=number % 2)
+        return read_studied(study, paths)
+
+    return make
+
+
+def words(html: str) -> str:
+    """The page's text without its scripts."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<(script|style).*?</\1>", " ", html, flags=re.DOTALL)))
+
+
+def report(*studies: Studied) -> str:
+    return study_report(studies, at=NOW)
+
+
+def test_every_section_is_there_in_a_readers_order(read: Read) -> None:
+    html = report(read(predictions=12, state=every_third_pruned))
+    places = [html.index(f'<section id="{name}"') for name, _, _ in CHAPTERS]
+    assert places == sorted(places)
+
+
+def test_the_winner_is_the_leaderboards(read: Read) -> None:
+    studied = read(trials=20, predictions=20)
+    assert studied.best is not None
+    said = words(report(studied))
+    first = studied.board.to_dict()["leaderboard"][0]
+    assert f"{first['model']} is the best: trial {first['trial']} recognises {100 * first['val_accuracy']:.2f} %" in said
+
+
+def test_models_are_compared_on_the_same_images(read: Read) -> None:
+    said = words(report(read(predictions=12)))
+    assert "McNemar" in said
+    assert "Difference of recall: cnn less lenet5" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"trials": 0}, "small has no trials yet"),
+        ({"trials": 1}, "It is the only trial that was trained to its end."),
+        ({"models": ("cnn",)}, "Only one model was searched, cnn"),
+        ({"state": lambda number: TrialState.PRUNED}, "All 12 trials of small were pruned"),
+        ({"state": lambda number: TrialState.FAIL, "end": {"reason": "out of memory: 3 GB"}}, "All 12 trials of small failed"),
+        (
+            {"state": lambda number: TrialState.FAIL if number else TrialState.PRUNED},
+            "No trial of small is complete yet: 1 pruned, 11 failed",
+        ),
+        ({"end": {"diverged": True}}, "Every complete trial diverged"),
+    ],
+    ids=["none", "one", "one model", "all pruned", "all failed", "none complete", "all diverged"],
+)
+def test_a_study_without_a_full_answer_gives_a_page_that_says_so(read: Read, options: dict[str, Any], said: str) -> None:
+    assert said in words(report(read(**options)))
+
+
+def test_predictions_that_are_not_at_hand_are_missed_aloud(read: Read) -> None:
+    assert "there are no predictions" in words(report(read()))
+
+
+def test_failed_trials_stand_with_their_reasons(read: Read) -> None:
+    said = words(
+        report(read(state=lambda number: TrialState.FAIL if number == 3 else TrialState.COMPLETE, end={"reason": "out of memory: 3 GB"}))
+    )
+    assert "out of memory: 3 GB" in said
+
+
+def test_too_few_trials_for_importances_are_warned_of(read: Read) -> None:
+    assert "Only 15 complete trials of cnn" in words(report(read(trials=30)))
+    assert "cnn has 5 complete trials; importances are computed from 10 on" in words(report(read(trials=10)))
+
+
+def test_several_studies_stand_side_by_side(read: Read) -> None:
+    said = words(report(read(name="one"), read(name="two")))
+    assert "The studies side by side" in said
+    assert "these studies may be compared" in said
+
+
+def test_studies_that_cannot_be_compared_are_named_with_what_differs(read: Read) -> None:
+    other = read(name="two", trials=8, epochs=5)
+    said = words(report(read(name="one"), other))
+    assert "read their differences with care" in said
+    assert "Other number of trials: one has 12; two has 8." in said
+    assert "Other longest training: one has 3 epochs; two has 5 epochs." in said
+
+
+HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)> =cmd() 日本語 עברית"
+
+
+def test_hostile_words_of_a_study_appear_as_text(tmp_path: Path) -> None:
+    study = stored_study(
+        tmp_path, state=lambda number: TrialState.FAIL if number == 3 else TrialState.COMPLETE, end={"reason": HOSTILE, "diverged": True}
+    )
+    paths = StudyPaths(tmp_path / "small")
+    for number in range(12):
+        leave_predictions(paths.trial(number).predictions, classes=(HOSTILE, "dog", "e" * 100_000))
+    html = report(read_studied(study, paths))
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+    assert "日本語 עברית" in html
+
+
+def test_the_page_of_a_large_study_stays_small(read: Read) -> None:
+    html = report(read(trials=2000, epochs=20, state=every_third_pruned))
+    assert len(html.encode()) <= LARGEST_REPORT
+    html = report(read(name="usual", trials=500, epochs=20, state=every_third_pruned))
+    assert len(html.encode()) <= LARGEST_USUAL_REPORT
+
+
+def test_a_report_loads_no_torch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = f"""
+import sys
+from datetime import datetime
+from pathlib import Path
+from hpsearch.paths import StudyPaths
+from hpsearch.results.studied import read_studied
+from hpsearch.results.study_report import study_report
+from tests.stored_study import stored_study
+study_report([read_studied(stored_study(Path({str(tmp_path)!r}), trials=30), StudyPaths(Path({str(tmp_path)!r})))], at=datetime.now())
+assert "torch" not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""
