@@ -30,7 +30,6 @@ LOCK_WAIT = 60.0
 SAY_WAITING = 5.0
 """Seconds after which a wait for the database is said."""
 OTHER_PLACE = "Choose another place with --storage or --runs."
-SQLITE_HEADER = b"SQLite format 3\0"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -211,6 +210,8 @@ def check_database(url: str, *, create: bool) -> None:
     Raises:
         StorageError, StudyNotFoundError: as `open_store`.
     """
+    # Not by opening the file here: with it would be closed, for all connections that this process has, their locks on it, and a
+    # process that ends meanwhile would take itself for the last one and remove the write-ahead log that they still write to.
     database = database_of(url)
     try:
         if not database.exists():
@@ -220,23 +221,27 @@ def check_database(url: str, *, create: bool) -> None:
             if not folder.is_dir() or not os.access(folder, os.W_OK):
                 raise StorageError(f"{database} cannot be made: {folder} is no folder that can be written to", hint=OTHER_PLACE)
             return
-        with database.open("rb") as file:
-            header = file.read(len(SQLITE_HEADER))
+        is_empty = database.stat().st_size == 0
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise StorageError(f"cannot use the database {show_path(database)}: {reason}") from error
-    if header != SQLITE_HEADER:
-        found = "is empty" if not header else "is no SQLite database"
-        raise StorageError(f"{database} {found}", hint="Move it away, or choose another file with --storage.")
-    if not os.access(database, os.W_OK):
+    if database.is_dir():
+        raise StorageError(f"the database {database} is a directory", hint=OTHER_PLACE)
+    if is_empty:
+        raise StorageError(f"{database} is empty", hint="Move it away, or choose another file with --storage.")
+    if not os.access(database, os.R_OK | os.W_OK):
         raise StorageError(f"{database} cannot be written to", hint=OTHER_PLACE)
     try:
-        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=LOCK_WAIT)
+        connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=LOCK_WAIT)
         try:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise StorageError(
+                f"{database} is no SQLite database, or a damaged one", hint="Move it away, or choose another file with --storage."
+            ) from error
         raise StorageError(f"{database} is damaged: {error}", hint="Restore it from a copy; hpsearch has not touched it.") from error
     if tables and "studies" not in tables:
         raise StorageError(

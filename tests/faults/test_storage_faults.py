@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from benchmarks.faults import run_to_end, stored, wait_until
+from hpsearch.database import open_store
 from tests.formula import EPOCH_SECONDS
 from tests.nursery import Nursery
 
@@ -104,3 +107,17 @@ def test_a_database_removed_while_it_runs_is_said(nursery: Nursery, folder: Path
             path.rename(path.with_name(f"moved-{path.name}"))
     assert run.wait(60) in (0, 1, 2)
     assert "Traceback" not in said()
+
+
+def test_a_store_opened_again_in_the_same_process_leaves_the_first_its_locks(tmp_path: Path) -> None:
+    database = tmp_path / "study.db"
+    first = open_store(f"sqlite:///{database}", create=True)
+    study = first.create("small")
+    open_store(f"sqlite:///{database}", create=False)
+    # Whoever closes the last connection removes the log; this process's are still open.
+    other = f"import sqlite3; other = sqlite3.connect({str(database)!r}); other.execute('SELECT * FROM studies').fetchall(); other.close()"
+    subprocess.run([sys.executable, "-c", other], check=True)
+    assert database.with_name("study.db-wal").exists()
+    study.set_user_attr("written", "after it")
+    with closing(sqlite3.connect(database)) as reader:
+        assert reader.execute("SELECT value_json FROM study_user_attributes").fetchall() == [('"after it"',)]
