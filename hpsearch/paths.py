@@ -11,6 +11,8 @@ from hpsearch.errors import StudyFileError
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 DEFAULT_RUNS = Path("runs")
+FINALISTS, EXPLAIN = "finalists", "explain"
+"""Kinds of studies that belong to another, `<study>.finalists`: no study file can give such a name."""
 
 
 def check_study_name(name: str) -> str:
@@ -46,9 +48,14 @@ class RunPaths:
     def study(self, name: str) -> StudyPaths:
         """The paths of one study.
 
+        A linked study's lie in the folder of the study that it belongs to.
+
         Raises:
             StudyFileError: a name that would leave the folder.
         """
+        base, _, kind = name.partition(".")
+        if kind in (FINALISTS, EXPLAIN):
+            return StudyPaths(self.root / check_study_name(base) / kind)
         return StudyPaths(self.root / check_study_name(name))
 
 

@@ -17,7 +17,8 @@ import optuna
 from hpsearch.components import DATASET_IMAGES, Scalar, show
 from hpsearch.continuation import create_or_continue, queue_failed_again, searched_values
 from hpsearch.database import OTHER_PLACE, STORAGE_VARIABLE, Store, check_database, database_of, open_store, storage_url
-from hpsearch.errors import ConfigError, HpsearchError, StorageError
+from hpsearch.errors import ConfigError, HpsearchError, StorageError, UsageError
+from hpsearch.linked import is_linked, linked_file, read_plan, stored_file
 from hpsearch.paths import DEFAULT_RUNS, RunPaths, lock_folder
 from hpsearch.search.budget import may_start
 from hpsearch.search.claim import study_gone
@@ -31,12 +32,11 @@ from hpsearch.storage import (
     TrialKey,
     TrialRow,
     one_trial,
-    read_study,
     read_trials,
     stop_requests,
     write_spent,
 )
-from hpsearch.study_file import StudyFile, load_study_file, parse_study_file
+from hpsearch.study_file import StudyFile, load_study_file
 from hpsearch.training.files import prepare
 
 LOOK_SECONDS = 1.0
@@ -245,10 +245,11 @@ def find_study_file(study: str, place: Place) -> StudyFile:
         return load_study_file(Path(study))
     store = place.open()
     try:
-        row = read_study(store.load(study))
+        stored = store.load(study)
+        file = stored_file(stored)
+        return linked_file(file, read_plan(stored, file)) if is_linked(stored) else file
     finally:
         store.dispose()
-    return parse_study_file(row.text, path=row.path)
 
 
 def study_name(study: str) -> str:
@@ -275,17 +276,12 @@ def prepare_search(
         UsageError: the data, the storage or the study cannot be used; nothing was written.
         NotComparableError: the file would make trials that cannot be compared with those stored.
     """
-    if not DEVICE.fullmatch(place.device):
-        raise ConfigError(
-            f"the device must be auto, cpu, cuda or cuda:N, but got {show(place.device)}",
-            hint="--device auto takes a GPU where there is one.",
-        )
+    base, _, kind = file.name.partition(".")
+    if kind:
+        raise UsageError(f"'{file.name}' belongs to the study '{base}'", hint=f"`hpsearch {kind} {base}` goes on with it.")
+    check_place(file, place)
     budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("time", seconds)) if v is not None})
     locks = place.locks
-    if not locks.folder.exists():  # else somebody may just be making the database
-        check_database(place.url, create=True)
-    if file.data.dataset in DATASET_IMAGES:
-        prepare(file.data.dataset, place.data, allow_download=True)
     try:
         # Several launchers on an empty store would trip over one another's tables.
         with locks.hold(CREATION_LOCK):
@@ -312,6 +308,23 @@ def prepare_search(
         requeued=tuple(requeued),
         retried=tuple(retried),
     )
+
+
+def check_place(file: StudyFile, place: Place) -> None:
+    """Refuse a place where the study cannot be run, before anything is written; the data set is unpacked.
+
+    Raises:
+        UsageError: the device, the storage or the data cannot be used.
+    """
+    if not DEVICE.fullmatch(place.device):
+        raise ConfigError(
+            f"the device must be auto, cpu, cuda or cuda:N, but got {show(place.device)}",
+            hint="--device auto takes a GPU where there is one.",
+        )
+    if not place.locks.folder.exists():  # else somebody may just be making the database
+        check_database(place.url, create=True)
+    if file.data.dataset in DATASET_IMAGES:
+        prepare(file.data.dataset, place.data, allow_download=True)
 
 
 def run_study(

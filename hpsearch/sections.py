@@ -148,8 +148,10 @@ class Pruner(ChosenKind):
 class Finalists(Section):
     """The best few again, with fresh seeds."""
 
-    top: Count = Field(default=3, description="so many of the best, and the baseline")
-    seeds: Count = Field(default=8, description="runs of each")
+    top: Count = Field(default=3, description="so many of the best; the baseline is always one more")
+    seeds: Annotated[int, Field(ge=2, le=1_000)] = Field(
+        default=8, description="runs of each, at most: half of them choose the winner, half measure it"
+    )
 
 
 class WarmStart(Section):

@@ -6,6 +6,7 @@ Everything stays plain Optuna. What is written is read back here as typed rows.
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,8 @@ from hpsearch.errors import StudyNotFoundError
 
 BASELINE, BY_HAND = "baseline", "by hand"
 """Where a trial that no sampler drew comes from."""
+MOST_TRIES = 2
+"""A configuration that fails so often on one seed is not repeated any more."""
 
 
 class StudyKey:
@@ -34,6 +37,10 @@ class StudyKey:
     """And the id of a run."""
     STOPS = "hpsearch:stop_requests"
     """How often its workers were asked to stop."""
+    PLAN = "hpsearch:plan"
+    """Of a linked study: which configurations are repeated, as JSON text."""
+    IMAGES = "hpsearch:images"
+    """Of a linked study: the training images of the data set."""
 
 
 class TrialKey:
@@ -55,6 +62,10 @@ class TrialKey:
     """Both as JSON text: Optuna keeps every finished trial in memory, and decoded they would be two thirds of it."""
     ATTEMPTS = "hpsearch:attempts"
     END = "hpsearch:end"
+    CANDIDATE = "candidate"
+    """In a linked study: which configuration is repeated."""
+    REPEAT = "repeat"
+    """And with which of the seeds, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +79,7 @@ class TrialRow:
         origin: `baseline`, `by hand`, or empty for a sampled one.
         seconds: over all epochs.
         end: why it ended: `reason`, `traceback`, `diverged`.
+        repeat: in a linked study, the configuration that it repeats and with which of the seeds.
     """
 
     number: int
@@ -84,6 +96,7 @@ class TrialRow:
     end: Mapping[str, Any]
     started: datetime | None
     finished: datetime | None
+    repeat: tuple[str, int] | None = None
 
     @property
     def model(self) -> str:
@@ -139,7 +152,30 @@ def trial_row(trial: FrozenTrial) -> TrialRow:
         end=attrs.get(TrialKey.END, {}),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
+        repeat=repeat_of(trial),
     )
+
+
+def repeat_of(trial: FrozenTrial) -> tuple[str, int] | None:
+    """Which configuration a trial of a linked study repeats, and with which of the seeds."""
+    attrs = trial.user_attrs
+    return (attrs[TrialKey.CANDIDATE], attrs[TrialKey.REPEAT]) if TrialKey.REPEAT in attrs else None
+
+
+def scores_of(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float]]:
+    """The accuracy of every complete run of a linked study: configuration to repeat to value."""
+    scores: dict[str, dict[int, float]] = defaultdict(dict)
+    for trial in trials:
+        run = repeat_of(trial)
+        if run is not None and trial.state == TrialState.COMPLETE and trial.value is not None:
+            scores[run[0]][run[1]] = trial.value
+    return dict(scores)
+
+
+def failed_of(trials: Sequence[FrozenTrial]) -> frozenset[str]:
+    """The configurations of a linked study that failed on one seed again and again."""
+    failures = Counter(repeat_of(trial) for trial in trials if trial.state == TrialState.FAIL)
+    return frozenset(run[0] for run, count in failures.items() if run is not None and count >= MOST_TRIES)
 
 
 def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> list[dict[str, Any]]:

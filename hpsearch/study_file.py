@@ -55,6 +55,7 @@ class StudyFile:
     """A study file that makes sense as a whole.
 
     Attributes:
+        finalists: whether and how the best are run again at the end of the search.
         baselines: complete points of the space, tried first.
         warm_start: studies whose trials it begins with.
         component_files: what `use` named, with hashes.
@@ -70,6 +71,7 @@ class StudyFile:
     limits: Limits
     sampler: Sampler
     pruner: Pruner
+    finalists: Finalists | None
     space: Space
     baselines: tuple[Mapping[str, Scalar], ...]
     warm_start: tuple[str, ...]
@@ -166,8 +168,6 @@ def _table(properties: dict[str, Any], required: str) -> dict[str, Any]:
 
 def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
     check_study_name(contents.name)
-    if contents.finalists is not None:
-        raise StudyFileError("finalists: not yet supported by this version of hpsearch", hint="Remove [finalists].")
     catalog, files = _load_components(contents.use, path)
     space = read_space(contents.space, catalog=catalog)
     _check_data(contents.data, catalog)
@@ -178,7 +178,10 @@ def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
             f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials", hint="A baseline is a trial, too."
         )
     return StudyFile(
-        **{key: getattr(contents, key) for key in ("name", "description", "seed", "keep", "data", "budget", "limits", "sampler", "pruner")},
+        **{
+            key: getattr(contents, key)
+            for key in ("name", "description", "seed", "keep", "data", "budget", "limits", "sampler", "pruner", "finalists")
+        },
         space=space,
         baselines=baselines,
         warm_start=_sources(contents),

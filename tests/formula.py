@@ -90,7 +90,9 @@ def formula_trainer(train: Callable[[TrainConfig, Path, str], Iterator[Epoch]] =
         train=train,
         cost=lambda config: (1000 * int(config.model.options.get("filters1", 5)), 1_000_000),
         forget=lambda checkpoint: checkpoint.unlink(missing_ok=True),
-        facts={"split_hash": "formula", "device": "none", "versions": {}},
+        facts=lambda config: {"split_hash": "formula", "device": "none", "versions": {}},
+        images="formula",
+        count=1000,
     )
 
 
@@ -100,7 +102,7 @@ if __name__ == "__main__":
     from hpsearch.cli.main import main
 
     if os.environ.get("FORMULA_TRAINER") != "real":
-        room.load_trainer = lambda file, place: formula_trainer()
+        room.load_trainer = lambda file, place, *, repeats: formula_trainer()
     elif "worker" in sys.argv:
         note_real_epochs()
     hpsearch.run.WORKER_COMMAND = (sys.executable, "-m", "tests.formula", "worker")

@@ -488,7 +488,8 @@ def _registering(name: str) -> str:
 MISTAKES = tuple(_rows())
 
 LATER_SECTIONS = (
-    Mistake(name="finalists", text=study({"finalists": "top = 3"}), says=("finalists", "not yet", "Remove [finalists]")),
+    Mistake(name="one seed", text=study({"finalists": "seeds = 1"}), says=("finalists.seeds", "at least 2")),
+    Mistake(name="no finalist", text=study({"finalists": "top = 0"}), says=("finalists.top", "at least 1")),
     Mistake(name="warm start from nowhere", text=study({"warm_start": "from = []"}), says=("warm_start.from", "at least 1")),
     Mistake(
         name="warm start from a path",

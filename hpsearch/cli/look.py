@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.console import print_json, print_table, say
-from hpsearch.cli.options import JsonOption, RunsOption, StorageOption, StudyArgument
+from hpsearch.cli.options import JsonOption, PerOption, RunsOption, StorageOption, StudyArgument
 from hpsearch.paths import DEFAULT_RUNS
 
 
@@ -21,14 +21,17 @@ def show(
     csv: Annotated[bool, typer.Option("--csv", help="Print all trials as CSV.")] = False,
 ) -> None:
     """Show a study's leaderboard, or one trial with its curve, config and error."""
+    from hpsearch.cli.show_finalists import print_verdict
     from hpsearch.cli.show_study import print_csv, print_leaderboard
     from hpsearch.cli.show_trial import print_trial
+    from hpsearch.rerun import verdict_of
     from hpsearch.results.leaderboard import make_leaderboard
     from hpsearch.run import Place, study_name
     from hpsearch.storage import one_trial, read_study, read_trials
 
     name = study_name(study)
-    stored = Place(storage=storage, runs=runs).open().load(name)
+    store = Place(storage=storage, runs=runs).open()
+    stored = store.load(name)
     if number is not None:
         print_trial(one_trial(stored, number), as_json=json)
         return
@@ -36,11 +39,15 @@ def show(
     if csv:
         print_csv(trials)
         return
+    verdict = verdict_of(name, store)
     board = make_leaderboard(trials, validation_images=read_study(stored).comparable["data"]["validation_images"])
     if json:
-        print_json({"study": name, **board.to_dict()})
-    else:
-        print_leaderboard(name, board)
+        print_json({"study": name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
+        return
+    print_leaderboard(name, board)
+    if verdict is not None:
+        say()
+        print_verdict(name, verdict)
 
 
 def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:
@@ -75,35 +82,45 @@ def export(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; with several, -1, -2 and so on are added.")
     ] = Path("best.toml"),
-    trial: Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="This trial, instead of the best.")] = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", min=0, metavar="N", help="This trial, instead of the finalists' winner, or of the best.")
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="The best K.")] = 1,
-    per_model: Annotated[bool, typer.Option("--per-model", help="Of each model.")] = False,
+    per: PerOption = None,
     storage: StorageOption = None,
     runs: RunsOption = DEFAULT_RUNS,
 ) -> None:
     """Write a trial as a config that stands alone: TOML, or JSON where the name ends in .json."""
     from hpsearch.errors import UsageError
+    from hpsearch.rerun import finished_verdict
     from hpsearch.results.export import best_config, chosen_standings
     from hpsearch.results.leaderboard import make_leaderboard
     from hpsearch.run import Place, study_name
     from hpsearch.storage import one_trial, read_study, read_trials
 
     name = study_name(study)
-    stored = Place(storage=storage, runs=runs).open().load(name)
+    store = Place(storage=storage, runs=runs).open()
+    stored = store.load(name)
     row = read_study(stored)
+    verdict = finished_verdict(name, store)
+    winner = None if verdict is None or verdict.winner is None else verdict.winner.candidate.trial
     if trial is not None:
         chosen = [one_trial(stored, trial)]
+    elif winner is not None and top == 1 and per is None:
+        chosen = [one_trial(stored, winner)]
     else:
         board = make_leaderboard(read_trials(stored), validation_images=row.comparable["data"]["validation_images"])
-        chosen = [standing.trial for standing in chosen_standings(board, top=top, per_model=per_model)]
+        chosen = [standing.trial for standing in chosen_standings(board, top=top, per_model=per is not None)]
     if not chosen:
         raise UsageError(f"no trial of '{name}' is complete yet", hint="`hpsearch run` trains some.")
     paths = [output] if len(chosen) == 1 else [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(chosen) + 1)]
     for path, each in zip(paths, chosen, strict=True):
-        config = best_config(each, row)
+        again = None if verdict is None else verdict.of_trial(each.number)
+        config = best_config(each, row, again)
         try:
             path.write_text(config.to_json() if path.suffix == ".json" else config.to_toml(), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}", hint="Choose another file with -o.") from error
         value = "" if each.value is None else f", {100 * each.value:.2f} % on validation"
+        value += "" if again is None else f", {100 * again.mean.value:.2f} % as a finalist"
         say(f"Wrote {path}: trial {each.number}, {each.model}{value}.")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hpsearch import __version__
-from hpsearch.cli import compare, dashboard, look, machine, report, reproduce, search, study, train
+from hpsearch.cli import compare, dashboard, look, machine, report, reproduce, rerun, search, study, train
 from hpsearch.cli.console import note
 from hpsearch.errors import HpsearchError
 
@@ -47,6 +47,8 @@ app.command()(search.run)
 app.command("try")(search.try_)
 app.command()(search.stop)
 app.command()(look.show)
+app.command()(rerun.finalists)
+app.command()(rerun.explain)
 app.command()(report.report)
 app.command()(dashboard.dashboard)
 app.command()(compare.compare)

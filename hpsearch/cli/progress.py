@@ -48,7 +48,7 @@ class ProgressView:
 
     def update(self, look: Look) -> None:
         """Show the study as it is now."""
-        complete = [trial for trial in look.trials if trial.state == "complete" and trial.value is not None]
+        complete = [trial for trial in look.trials if trial.state == "complete" and trial.value is not None and trial.repeat is None]
         best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
         for trial in look.trials:
             if trial.is_finished and trial.number not in self._shown:
@@ -66,7 +66,7 @@ class ProgressView:
         ended = [trial for trial in look.trials if trial.is_finished]
         pruned = sum(trial.state == "pruned" for trial in ended)
         running = [trial for trial in look.trials if trial.state == "running"]
-        complete = [trial for trial in ended if trial.state == "complete" and trial.value is not None]
+        complete = [trial for trial in ended if trial.state == "complete" and trial.value is not None and trial.repeat is None]
         best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
         parts = [f"{len(ended)} of {self._total} trials", f"{pruned} pruned"]
         if best is not None:

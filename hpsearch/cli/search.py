@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hpsearch.cli.console import note, print_json, say
-from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, RunsOption, StorageOption, StudyArgument
+from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, RunsOption, StorageOption, StudyArgument, WorkersOption
 from hpsearch.paths import DEFAULT_RUNS
 
 if TYPE_CHECKING:
+    from hpsearch.finalists import Verdict
     from hpsearch.run import Search
 
 TrialsOption = Annotated[int | None, typer.Option("--trials", min=1, help="Trials in all, instead of the study file's.")]
 TimeOption = Annotated[
     str | None, typer.Option("--time", metavar="TIME", help='Time in all runs, instead of the study file\'s: "2h", "10m".')
-]
-WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, max=1024, help="Processes. [default: what cores, memory and budget make sense of]")
 ]
 
 
@@ -41,6 +37,7 @@ def run(
 
     Ends with the leaderboard and a report. Ctrl-C puts running trials back into the queue.
     """
+    from hpsearch.cli.foreground import watch
     from hpsearch.run import Place, find_study_file, prepare_search
 
     place = Place(storage=storage, runs=runs, data=data, device=device)
@@ -50,8 +47,9 @@ def run(
     if search.is_spent:
         note(f"The budget is spent: {search.budget.trials} of {search.budget.trials} trials. --trials allows more.")
     else:
-        _watch(search, None)
-    _print_result(search, as_json=json)
+        watch(search)
+    verdict = _run_finalists(search, workers) if file.finalists is not None and search.is_spent else None
+    _print_result(search, verdict, as_json=json)
 
 
 def try_(
@@ -70,6 +68,7 @@ def try_(
 
     Without N it starts from the best trial so far. For example: hpsearch try quickstart 7 sgd.lr=0.1
     """
+    from hpsearch.cli.foreground import watch
     from hpsearch.cli.show_trial import print_trial
     from hpsearch.run import Place, add_trial, find_study_file, prepare_search
     from hpsearch.storage import read_trials
@@ -81,7 +80,7 @@ def try_(
     number, lease = add_trial(search, changes, base=base)
     note(f"Training trial {number} of {file.name} …")
     try:
-        _watch(search, number)
+        watch(search, number)
     finally:
         lease.release()
     print_trial(read_trials(search.study)[number], as_json=json)
@@ -89,14 +88,17 @@ def try_(
 
 def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS) -> None:
     """Ask all workers of a study to stop, from another terminal: their trials go back to the queue."""
+    from hpsearch.linked import linked_names
     from hpsearch.run import Place, study_name
     from hpsearch.search.recovery import is_being_searched
     from hpsearch.storage import request_stop
 
     place = Place(storage=storage, runs=runs)
-    stored = place.open().load(study_name(study))
-    busy = is_being_searched(stored, place.locks)
-    request_stop(stored)
+    store, name = place.open(), study_name(study)
+    stored = [store.load(each) for each in (name, *linked_names(name, store))]
+    busy = any(is_being_searched(each, place.locks) for each in stored)
+    for each in stored:
+        request_stop(each)
     said = "Its workers were asked to stop" if busy else "Nobody is training a trial of it right now; who begins to was asked to stop"
     say(f"{said}. `hpsearch run` continues.")
 
@@ -130,6 +132,21 @@ def worker(
     note(f"{name} is done: it ended {ended} {'trial' if ended == 1 else 'trials'}.")
 
 
+def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
+    """The finalists that the study file asks for; None where no trial came so far."""
+    from hpsearch.cli.foreground import run_again
+    from hpsearch.rerun import prepare_finalists, verdict_of
+    from hpsearch.storage import read_trials
+
+    section = search.file.finalists
+    assert section is not None, "asked for"
+    if not any(trial.state == "complete" for trial in read_trials(search.study)):
+        return None
+    again = prepare_finalists(search.file, search.place, top=section.top, seeds=section.seeds, workers=workers)
+    run_again(again)
+    return verdict_of(search.file.name, search.store)
+
+
 def _announce(search: Search) -> None:
     from hpsearch.sections import show_duration
 
@@ -152,73 +169,30 @@ def _announce(search: Search) -> None:
     note(f"{many} ({search.workers.reason}); logs in {search.place.paths.study(file.name).logs}.")
 
 
-def _watch(search: Search, only: int | None) -> None:
-    """Show the run until its end; on a signal, stop it in good order and exit."""
-    from hpsearch.cli.progress import ProgressView
-    from hpsearch.storage import read_trials
-
-    known = {trial.number for trial in read_trials(search.study) if trial.is_finished}
-    view = ProgressView(total=search.budget.trials, known=known)
-    received: list[int] = []
-    asked = False
-    looks = search.run(only=only, stopping=lambda: bool(received))
-
-    def stop(number: int, frame: Any) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with view.on_screen():
-            for look in looks:
-                view.update(look)
-                if look.stopped:
-                    asked = True
-                elif received:
-                    break
-        if received:
-            note("Stopping: running trials go back to the queue. Once more stops at once.", style="yellow")
-        looks.close()
-    except KeyboardInterrupt:
-        # Closing it goes on where it was, with workers that are dead by now.
-        with contextlib.suppress(KeyboardInterrupt):
-            looks.close()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received or asked:
-        _say_stopped(search)
-        sys.exit(128 + (received[0] if received else signal.SIGTERM))
-
-
-def _say_stopped(search: Search) -> None:
-    from hpsearch.storage import read_trials
-
-    trials = read_trials(search.study)
-    done = sum(trial.is_finished for trial in trials)
-    interrupted = [trial for trial in trials if trial.state == "waiting" and trial.attempts]
-    text = f"Stopped: {done} done"
-    if interrupted:
-        epochs = " and ".join(str(len(trial.epochs)) for trial in interrupted)
-        text += f", {len(interrupted)} interrupted at epoch{'s' if len(interrupted) > 1 else ''} {epochs}"
-    note(f"{text}. Continue with the same command.", style="yellow")
-
-
-def _print_result(search: Search, *, as_json: bool) -> None:
+def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> None:
+    from hpsearch.cli.show_finalists import print_verdict
     from hpsearch.cli.show_study import print_leaderboard
     from hpsearch.results.leaderboard import make_leaderboard
     from hpsearch.storage import read_trials
 
     board = make_leaderboard(read_trials(search.study), validation_images=search.file.data.validation_images)
     if as_json:
-        print_json({"study": search.file.name, **board.to_dict()})
+        print_json({"study": search.file.name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
         _write_report(search)
         return
-    print_leaderboard(search.file.name, board)
+    name = search.file.name
+    print_leaderboard(name, board)
+    if verdict is not None:
+        say()
+        print_verdict(name, verdict)
     if board.best is not None:
-        say(f"Next: hpsearch show {search.file.name} {board.best.trial.number}    (its curve and its whole config)")
-        say(f"      hpsearch run {search.file.name} --trials {2 * max(search.budget.trials, board.total)}    (search on)")
+        say(f"Next: hpsearch show {name} {board.best.trial.number}    (its curve and its whole config)")
+        if verdict is None:
+            say(f"      hpsearch finalists {name}    (is the best really the best? the best few again, with fresh seeds)")
+        else:
+            say(f"      hpsearch explain {name}    (which settings made the difference)")
+            say(f"      hpsearch export {name} -o best.toml    (the winner as a config that stands alone)")
+        say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (search on)")
     _write_report(search)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)

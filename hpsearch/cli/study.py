@@ -107,6 +107,7 @@ def rm(
 ) -> None:
     """Delete a study: its trials in the storage and its folder of logs and checkpoints."""
     from hpsearch.errors import UsageError
+    from hpsearch.linked import linked_names
     from hpsearch.run import Place, study_name
     from hpsearch.search.recovery import is_being_searched
     from hpsearch.storage import read_trials
@@ -115,11 +116,14 @@ def rm(
     name = study_name(study)
     store = place.open()
     stored = store.load(name)
-    if is_being_searched(stored, place.locks):
+    linked = linked_names(name, store)
+    if any(is_being_searched(store.load(each), place.locks) for each in (name, *linked)):
         raise UsageError(f"'{name}' is being searched right now", hint="Stop that first.")
     if not yes:
-        typer.confirm(f"Delete '{name}' with its {len(read_trials(stored))} trials?", abort=True, err=True)
-    store.delete(name)
+        along = "".join(f", and '{each}'" for each in linked)
+        typer.confirm(f"Delete '{name}' with its {len(read_trials(stored))} trials{along}?", abort=True, err=True)
+    for each in (*linked, name):
+        store.delete(each)
     folder = place.paths.study(name).folder
     if folder.is_dir():
         shutil.rmtree(folder)

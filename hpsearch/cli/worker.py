@@ -11,18 +11,24 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import optuna
 
 from hpsearch.components import Scalar
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import NotComparableError
+from hpsearch.linked import Plan, is_linked, read_plan, read_sizes, repeat_seed, write_images
 from hpsearch.run import Place
 from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
 from hpsearch.search.lease import CREATION_LOCK
 from hpsearch.search.pruning import make_pruner
 from hpsearch.search.sampling import SpaceSampler
+from hpsearch.search.source import Repeated, Sampled, Source
 from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
 from hpsearch.sections import Budget
 from hpsearch.storage import read_study, stop_requests, write_split
@@ -50,13 +56,15 @@ def work(
     stop.listen()
     if supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
-    try:
-        with stop.breaks_in():
-            trainer = load_trainer(file, place)
-    except Interrupted:
-        return 0
     store = place.open()
     locks = place.locks
+    stored = store.load(file.name)
+    plan = read_plan(stored, file) if is_linked(stored) else None
+    try:
+        with stop.breaks_in():
+            trainer = load_trainer(file, place, repeats=plan is not None)
+    except Interrupted:
+        return 0
 
     def accept(values: Mapping[str, Scalar]) -> bool:
         limit = file.limits.parameters
@@ -65,24 +73,27 @@ def work(
     sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
     study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
     stops_before = stop_requests(study)
-    split_hash = trainer.facts["split_hash"]
     with locks.hold(CREATION_LOCK):
         known = read_study(study).split_hash
         if known is None:
-            write_split(study, split_hash)
-        elif known != split_hash:
+            write_split(study, trainer.images)
+        elif known != trainer.images:
             raise NotComparableError(
                 f"the images of {file.data.dataset} here are not those that '{file.name}' was begun with",
                 hint="Point --data at the same files, or begin another study.",
             )
     paths = place.paths.study(file.name)
+    clock = Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started)
+    source: Source = Sampled(study=study, space=file.space, budget=budget, clock=clock, seed=file.seed)
+    if plan is not None:
+        write_images(study, trainer.count)
+        source = _repeated(study, file, plan)
     claimer = Claimer(
         store=store,
         study=study,
         locks=locks,
-        space=file.space,
-        budget=budget,
-        clock=Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started),
+        source=source,
+        run=clock.run,
         paths=paths,
         worker=name,
         only=only,
@@ -95,15 +106,28 @@ def work(
         claimer=claimer,
         trainer=trainer,
         paths=paths,
-        seed=file.seed,
         trial_time=budget.trial_time,
         stop=stop,
     )
     return worker.work()
 
 
-def load_trainer(file: StudyFile, place: Place) -> Trainer:
-    """The trainer on the study's split of its data.
+def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> Repeated:
+    """The runs of a linked study."""
+    sizes = read_sizes(study)
+    return Repeated(
+        study=study,
+        next_runs=lambda scores, failed: plan.next_runs(scores, failed, **sizes),
+        config_of=plan.config,
+        seed_of=lambda repeat: repeat_seed(file.seed, repeat),
+    )
+
+
+def load_trainer(file: StudyFile, place: Place, *, repeats: bool) -> Trainer:
+    """The trainer on the study's split of its data, or on a split for each seed.
+
+    Args:
+        repeats: whether each run draws its split by its own seed, and validates on none of the search's validation images.
 
     Raises:
         DataError: the images are missing or damaged.
@@ -111,7 +135,7 @@ def load_trainer(file: StudyFile, place: Place) -> Trainer:
     """
     from hpsearch.training import checkpoint as checkpoints
     from hpsearch.training.conditions import conditions
-    from hpsearch.training.data import load_split
+    from hpsearch.training.data import Split, load_training_images, split_of, validation_indices
     from hpsearch.training.device import resolve_device
     from hpsearch.training.picture import leave_samples
     from hpsearch.training.summary import summarize
@@ -120,24 +144,45 @@ def load_trainer(file: StudyFile, place: Place) -> Trainer:
     # Torch's optimizers import it at their first step, a second of work that fits between the reading and hashing of images.
     threading.Thread(target=importlib.import_module, args=("torch._dynamo",)).start()
     device = resolve_device(place.device)
-    split = load_split(
-        file.data.dataset,
-        validation_images=file.data.validation_images,
-        train_images=file.data.train_images,
-        seed=file.seed,
-        folder=place.data,
-    ).to(device)
-    leave_samples(split, place.paths.study(file.name).samples)
+    data = load_training_images(file.data.dataset, folder=place.data)
+    divided = partial(split_of, data, validation_images=file.data.validation_images, train_images=file.data.train_images)
+    if repeats:
+        searched_on = validation_indices(data, validation_images=file.data.validation_images, seed=file.seed)
+        drawn: dict[int, Split] = {}
+
+        def split_for(config: TrainConfig) -> Split:
+            if config.seed not in drawn:
+                drawn.clear()
+                drawn[config.seed] = divided(seed=config.seed, not_validated=searched_on).to(device)
+            return drawn[config.seed]
+
+    else:
+        split = divided(seed=file.seed).to(device)
+        leave_samples(split, place.paths.study(file.name).samples)
+
+        def split_for(config: TrainConfig) -> Split:
+            return split
 
     def run(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        return train(config, split, checkpoint=checkpoint, device=str(device), owner=owner)
+        return train(config, split_for(config), checkpoint=checkpoint, device=str(device), owner=owner)
+
+    _, channels, height, width = data.images.shape
 
     def cost(config: TrainConfig) -> tuple[int, int]:
-        summary = summarize(config, split.input_shape, len(split.classes))
+        summary = summarize(config, (channels, height, width), len(data.classes))
         return summary.trainable, summary.flops
 
-    facts = {"fingerprint": file.space.fingerprint, **conditions(split, device)}
-    return Trainer(train=run, cost=cost, forget=checkpoints.remove, facts=facts)
+    def facts(config: TrainConfig) -> dict[str, Any]:
+        return {"fingerprint": file.space.fingerprint, **conditions(split_for(config), device)}
+
+    return Trainer(
+        train=run,
+        cost=cost,
+        forget=checkpoints.remove,
+        facts=facts,
+        images=data.hash if repeats else split.hash,
+        count=len(data.labels),
+    )
 
 
 def _leave_with_supervisor() -> None:

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from hpsearch.best_config import BestConfig
 from hpsearch.errors import StudyNotFoundError
 from hpsearch.evaluation import wilson_interval
+from hpsearch.finalists import Finalist
 from hpsearch.results.leaderboard import Leaderboard, Standing
 from hpsearch.sections import Data
 from hpsearch.storage import StudyRow, TrialRow
 
 
-def best_config(trial: TrialRow, study: StudyRow) -> BestConfig:
+def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = None) -> BestConfig:
     """The trial's training run, and where it comes from.
+
+    Args:
+        finalist: what fresh seeds said of it, where there are any.
 
     Raises:
         StudyNotFoundError: the trial has no configuration yet.
@@ -34,6 +38,14 @@ def best_config(trial: TrialRow, study: StudyRow) -> BestConfig:
             "val_accuracy_interval": None
             if value is None
             else [round(bound, 6) for bound in wilson_interval(value, data.validation_images)],
+            "finalists": None
+            if finalist is None
+            else {
+                "val_accuracy": round(finalist.mean.value, 6),
+                "val_accuracy_interval": [round(bound, 6) for bound in finalist.mean.interval],
+                "runs": len(finalist.scores),
+                "probability_of_best": round(finalist.best, 4),
+            },
             "parameters": trial.parameters,
             "fingerprint": trial.run.get("fingerprint"),
             "split_hash": trial.run.get("split_hash"),

@@ -147,7 +147,9 @@ def last_train_accuracy(trial: TrialRow) -> float | None:
 
 
 def settings(trial: TrialRow) -> str:
-    """What was sampled but for the model, short: `adam lr=0.0031 batch_size=64`."""
+    """What was sampled but for the model, short: `adam lr=0.0031 batch_size=64`; in a linked study what is repeated."""
+    if trial.repeat is not None:
+        return f"{trial.repeat[0]}, seed {trial.repeat[1]}"
     shown: list[str] = []
     for name, value in sorted(trial.params.items(), key=lambda item: ("." in item[0], item[0])):
         short = name.rpartition(".")[2]

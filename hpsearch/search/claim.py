@@ -7,28 +7,29 @@ trial is taken or made, its lease acquired, its point drawn and the attempt put 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.components import Scalar
+from hpsearch.config import TrainConfig
 from hpsearch.database import Store
 from hpsearch.errors import StudyNotFoundError, StudyStoppedError
 from hpsearch.paths import StudyPaths
-from hpsearch.search.budget import Clock, may_start, refuse_repeated_failure
+from hpsearch.search.budget import refuse_repeated_failure
 from hpsearch.search.lease import CLAIM_POLL, FileLocks, Lease, claim_lock, hand_lock, trial_lock
 from hpsearch.search.recovery import requeue, requeue_interrupted
-from hpsearch.sections import Budget
-from hpsearch.space import Space
+from hpsearch.search.source import Source
 from hpsearch.storage import BY_HAND, TrialKey, stored_epochs, write_attempt, write_end
 
 MOST_DEATHS = 3
 """A trial whose worker died so many times with no epoch in between is the cause of it."""
 LEAVING_SECONDS = 5.0
 """A worker that puts its trial back lets go of the lease right after."""
+LATER_POLL = 0.5
+"""Seconds between two looks whether a trial can be begun by now."""
 LOG_TAIL = 2000
 """Characters of a dead worker's log that are kept with its trial."""
 CRASH = "Fatal Python error"
@@ -40,7 +41,7 @@ class Claim:
     """A trial that this process has taken up, and nobody else can."""
 
     trial: optuna.Trial
-    values: Mapping[str, Scalar]
+    config: TrainConfig
     lease: Lease
 
 
@@ -49,6 +50,8 @@ class Claimer:
     """Takes up trials of one study.
 
     Attributes:
+        source: where trials come from when none waits.
+        run: id of this run.
         only: the number of the only trial to take up, or None for whatever comes.
         stopping: whether the worker was asked to stop.
     """
@@ -56,9 +59,8 @@ class Claimer:
     store: Store
     study: optuna.Study
     locks: FileLocks
-    space: Space
-    budget: Budget
-    clock: Clock
+    source: Source
+    run: str
     paths: StudyPaths
     worker: str
     only: int | None
@@ -67,28 +69,35 @@ class Claimer:
     def claim(self) -> Claim | None:
         """The next trial, or None when there is nothing left to do.
 
+        Where the next one depends on trials that others still train, it waits for them.
+
         Raises:
             StudyStoppedError: the same failure again and again, or no draw within the limits.
             StudyNotFoundError: the study was deleted.
         """
-        self.store.require_database()
-        with self.locks.hold(claim_lock(self._study_id())):
-            requeue_interrupted(self.store, self.study, self.locks)
-            if self.stopping():
+        while True:
+            self.store.require_database()
+            with self.locks.hold(claim_lock(self._study_id())):
+                requeue_interrupted(self.store, self.study, self.locks)
+                if self.stopping():
+                    return None
+                refuse_repeated_failure(self.study, self.run)
+                claim = self._take()
+                if claim is not None or self.only is not None or self.source.is_over:
+                    return claim
+            time.sleep(LATER_POLL)
+
+    def _take(self) -> Claim | None:
+        while (trial := self._next()) is not None:
+            lease = self._lease(trial)
+            if lease is None:
+                requeue(self.store, trial._trial_id)
                 return None
-            refuse_repeated_failure(self.study, self.clock.run)
-            while True:
-                trial = self._next()
-                if trial is None:
-                    return None
-                lease = self._lease(trial)
-                if lease is None:
-                    requeue(self.store, trial._trial_id)
-                    return None
-                attempts = write_attempt(trial, worker=self.worker, run=self.clock.run, at=time.time())
-                if not self._is_deadly(trial, attempts):
-                    return Claim(trial=trial, values=self._draw(trial, lease), lease=lease)
-                lease.release()
+            attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time())
+            if not self._is_deadly(trial, attempts):
+                return Claim(trial=trial, config=self._config(trial, lease), lease=lease)
+            lease.release()
+        return None
 
     def _lease(self, trial: optuna.Trial) -> Lease | None:
         """The trial's lease, for which its last worker may have to be waited for a moment: it is just leaving."""
@@ -121,16 +130,11 @@ class Claimer:
         for trial in waiting:
             if self.store.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
                 return optuna.Trial(self.study, trial._trial_id)
-        if self.only is not None or not may_start(self.study, trials=self.budget.trials):
-            return None
-        if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
-            return None
-        # Not by `ask`, which would first take a trial that waits for somebody else.
-        return optuna.Trial(self.study, self.store.storage.create_new_trial(self._study_id()))
+        return None if self.only is not None else self.source.begin()
 
-    def _draw(self, trial: optuna.Trial, lease: Lease) -> Mapping[str, Scalar]:
+    def _config(self, trial: optuna.Trial, lease: Lease) -> TrainConfig:
         try:
-            return self.space.sample(trial)
+            return self.source.config(trial)
         except StudyStoppedError as error:
             write_end(trial, [], {"reason": error.message})
             self.study.tell(trial, state=TrialState.FAIL)

@@ -28,7 +28,6 @@ from hpsearch.errors import CheckpointError, DiskError
 from hpsearch.paths import StudyPaths
 from hpsearch.search.claim import Claim, Claimer, study_gone
 from hpsearch.search.recovery import TIME_SPENT, TRIAL_TIME, requeue
-from hpsearch.seeds import derive_seed
 from hpsearch.storage import is_copy, stored_epochs, write_departure, write_end, write_epochs, write_run
 
 log = logging.getLogger("hpsearch")
@@ -53,13 +52,17 @@ class Trainer:
             The string says whose checkpoint it is.
         cost: of a configuration, without training it.
         forget: removes a checkpoint.
-        facts: what else is needed to repeat a trial: split hash, device, processor, versions.
+        facts: what else is needed to repeat a run: split hash, device, processor, versions.
+        images: a hash of what all trials of the study share of the images: the split, or all of them.
+        count: training images of the data set.
     """
 
     train: Callable[[TrainConfig, Path, str], Iterator[Epoch]]
     cost: Callable[[TrainConfig], Cost]
     forget: Callable[[Path], None]
-    facts: Mapping[str, Any]
+    facts: Callable[[TrainConfig], Mapping[str, Any]]
+    images: str
+    count: int
 
 
 class Interrupted(BaseException):
@@ -140,7 +143,6 @@ class Worker:
     claimer: Claimer
     trainer: Trainer
     paths: StudyPaths
-    seed: int
     trial_time: float | None
     stop: StopRequest
     keep: int
@@ -196,9 +198,9 @@ class Worker:
         checkpoint = self.paths.trial(trial.number).checkpoint
         epochs = stored_epochs(trial)
         try:
-            config = self.claimer.space.config(claim.values, seed=derive_seed(self.seed, "trial", trial.number))
+            config = claim.config
             parameters, flops = self._guarded(lambda: self.trainer.cost(config))
-            write_run(trial, config, parameters=parameters, flops=flops, facts=self.trainer.facts)
+            write_run(trial, config, parameters=parameters, flops=flops, facts=self._guarded(lambda: self.trainer.facts(config)))
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
             pruned = self._train(trial, config, checkpoint, epochs)
         except _Failure as failure:

@@ -83,8 +83,14 @@ def load_split(
     return split_of(load_training_images(dataset, folder=folder), validation_images=validation_images, seed=seed, train_images=train_images)
 
 
-def split_of(data: Images, *, validation_images: int, seed: int, train_images: int | None = None) -> Split:
-    """Divide images at random with every class in proportion: see `load_split`."""
+def split_of(
+    data: Images, *, validation_images: int, seed: int, train_images: int | None = None, not_validated: Tensor | None = None
+) -> Split:
+    """Divide images at random with every class in proportion: see `load_split`.
+
+    Args:
+        not_validated: int64, indices of images that are only trained on.
+    """
     total = len(data.labels)
     if not 1 <= validation_images < total:
         raise DataError(
@@ -98,9 +104,10 @@ def split_of(data: Images, *, validation_images: int, seed: int, train_images: i
             f"train_images must be at least 1 and at most {rest:,} ({total:,} less {validation_images:,} for validation), but got {train_images}"
         )
     generator = _frozen_stream(seed)
-    labels = data.labels.numpy()
-    by_class = [generator.permutation(numpy.flatnonzero(labels == label)) for label in range(len(data.classes))]
+    by_class = _shuffled(data, generator)
     held_out = allocate(validation_images, [len(indices) for indices in by_class])
+    if not_validated is not None:
+        by_class = _spare(by_class, held_out, not_validated.numpy(), generator)
     remaining = [indices[count:] for indices, count in zip(by_class, held_out, strict=True)]
     trained_on = allocate(wanted, [len(indices) for indices in remaining])
     validation = _joined(by_class, held_out)
@@ -121,6 +128,12 @@ def split_of(data: Images, *, validation_images: int, seed: int, train_images: i
         std=std,
         hash=digest.hexdigest(),
     )
+
+
+def validation_indices(data: Images, *, validation_images: int, seed: int) -> Tensor:
+    """Which images `split_of` holds out for validation: int64 [validation_images], rising."""
+    by_class = _shuffled(data, _frozen_stream(seed))
+    return _joined(by_class, allocate(validation_images, [len(indices) for indices in by_class]))
 
 
 def undivided(data: Images) -> Split:
@@ -195,6 +208,29 @@ def batches(images: int, batch_size: int, generator: torch.Generator) -> Iterato
     last = count_batches(images, batch_size) - 1
     for number in range(last + 1):
         yield order[number * batch_size :] if number == last else order[number * batch_size : (number + 1) * batch_size]
+
+
+def _shuffled(data: Images, generator: numpy.random.RandomState) -> list[NDArray[Any]]:
+    """The indices of each class in random order."""
+    labels = data.labels.numpy()
+    return [generator.permutation(numpy.flatnonzero(labels == label)) for label in range(len(data.classes))]
+
+
+def _spare(
+    by_class: Sequence[NDArray[Any]], held_out: Sequence[int], not_validated: NDArray[Any], generator: numpy.random.RandomState
+) -> list[NDArray[Any]]:
+    """The same images in an order in which the first ones, which are held out, are none of `not_validated`."""
+    ordered = []
+    for indices, count in zip(by_class, held_out, strict=True):
+        spared = numpy.isin(indices, not_validated)
+        free = indices[~spared]
+        if len(free) < count:
+            raise DataError(
+                "there are not enough images to validate on others than the search did",
+                hint="validation_images must be less than half of the training images.",
+            )
+        ordered.append(numpy.concatenate([free[:count], generator.permutation(numpy.concatenate([free[count:], indices[spared]]))]))
+    return ordered
 
 
 def _frozen_stream(seed: int) -> numpy.random.RandomState:

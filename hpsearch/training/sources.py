@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ class Images:
     labels: Tensor
     classes: tuple[str, ...]
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over shape, pixels, labels and class names, hexadecimal."""
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())

@@ -12,6 +12,7 @@ from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
 from hpsearch.search.pruning import make_pruner
 from hpsearch.search.sampling import SpaceSampler
+from hpsearch.search.source import Sampled
 from hpsearch.search.worker import StopRequest, Trainer, Worker
 from tests.formula import formula_trainer
 
@@ -40,9 +41,8 @@ def make_worker(place: Place) -> Callable[..., Worker]:
             store=store,
             study=study,
             locks=place.locks,
-            space=file.space,
-            budget=search.budget,
-            clock=clock,
+            source=Sampled(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed),
+            run=run,
             paths=paths,
             worker=name,
             only=changes.pop("only", None),
@@ -54,7 +54,6 @@ def make_worker(place: Place) -> Callable[..., Worker]:
             claimer=claimer,
             trainer=trainer,
             paths=paths,
-            seed=file.seed,
             trial_time=search.budget.trial_time,
             stop=stop,
             keep=file.keep,

@@ -50,7 +50,7 @@ def test_a_trial_whose_worker_is_gone_is_continued_under_its_number(
     claim = make_worker(search, name="heir").claimer.claim()
     assert claim is not None
     assert claim.trial.number == dead.trial.number
-    assert claim.values == dead.values
+    assert claim.config == dead.config
     assert len(read_trials(search.study)) == 1
 
 

@@ -191,10 +191,9 @@ def test_an_epoch_stored_but_not_reported_is_reported_once_more(searched: Search
     worker = make_worker(search)
     claim = worker.claimer.claim()
     assert claim is not None
-    config = search.file.space.config(claim.values, seed=1)
     from hpsearch.storage import write_epochs
 
-    write_epochs(claim.trial, [formula_epoch(config, 1)])
+    write_epochs(claim.trial, [formula_epoch(claim.config, 1)])
     claim.lease.release()
     make_worker(search, name="heir").work()
     assert search.study.trials[0].intermediate_values.keys() == {1, 2, 3}

@@ -1,0 +1,79 @@
+"""Run a search in the foreground: its progress on screen, and what a signal does to it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.cli.console import note
+
+if TYPE_CHECKING:
+    from hpsearch.run import Search
+
+
+def watch(search: Search, only: int | None = None) -> None:
+    """Show the run until its end; on a signal, stop it in good order and exit."""
+    from hpsearch.cli.progress import ProgressView
+    from hpsearch.storage import read_trials
+
+    known = {trial.number for trial in read_trials(search.study) if trial.is_finished}
+    view = ProgressView(total=search.budget.trials, known=known)
+    received: list[int] = []
+    asked = False
+    looks = search.run(only=only, stopping=lambda: bool(received))
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with view.on_screen():
+            for look in looks:
+                view.update(look)
+                if look.stopped:
+                    asked = True
+                elif received:
+                    break
+        if received:
+            note("Stopping: running trials go back to the queue. Once more stops at once.", style="yellow")
+        looks.close()
+    except KeyboardInterrupt:
+        # Closing it goes on where it was, with workers that are dead by now.
+        with contextlib.suppress(KeyboardInterrupt):
+            looks.close()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received or asked:
+        _say_stopped(search)
+        sys.exit(128 + (received[0] if received else signal.SIGTERM))
+
+
+def _say_stopped(search: Search) -> None:
+    from hpsearch.storage import read_trials
+
+    trials = read_trials(search.study)
+    done = sum(trial.is_finished for trial in trials)
+    interrupted = [trial for trial in trials if trial.state == "waiting" and trial.attempts]
+    text = f"Stopped: {done} done"
+    if interrupted:
+        epochs = " and ".join(str(len(trial.epochs)) for trial in interrupted)
+        text += f", {len(interrupted)} interrupted at epoch{'s' if len(interrupted) > 1 else ''} {epochs}"
+    note(f"{text}. Continue with the same command.", style="yellow")
+
+
+def run_again(search: Search) -> None:
+    """Run what a linked study still wants, on screen.
+
+    Raises:
+        SystemExit: it was stopped.
+    """
+    if search.earlier:
+        note(f"Continues: {search.earlier} runs are done already.")
+    many = "1 worker" if search.workers.count == 1 else f"{search.workers.count} workers"
+    note(f"{search.file.name}: at most {search.budget.trials} runs; {many} ({search.workers.reason}).")
+    watch(search)

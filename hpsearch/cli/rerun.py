@@ -1,0 +1,86 @@
+"""The commands that run configurations of a finished search again: finalists and explain."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hpsearch.cli.console import print_json, say
+from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, PerOption, RunsOption, StorageOption, StudyArgument, WorkersOption
+from hpsearch.paths import DEFAULT_RUNS
+
+
+def finalists(
+    study: StudyArgument,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, metavar="K", help="The best K; the baseline is always one more. [default: the study file's, or 3]"),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=2, metavar="N", help="Runs of each, at most. [default: the study file's, or 8]")
+    ] = None,
+    per: PerOption = None,
+    workers: WorkersOption = None,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Run the best few and the baseline again, with fresh seeds and splits: which is really the best, and by how much?
+
+    Half of the seeds choose the winner, the other half measures it. The same command continues.
+    """
+    from hpsearch.cli.foreground import run_again
+    from hpsearch.cli.show_finalists import print_verdict
+    from hpsearch.rerun import prepare_finalists, verdict_of
+    from hpsearch.run import Place, find_study_file
+    from hpsearch.sections import Finalists
+
+    place = Place(storage=storage, runs=runs, data=data, device=device)
+    file = find_study_file(study, place)
+    section = file.finalists or Finalists()
+    search = prepare_finalists(
+        file, place, top=top or section.top, seeds=seeds or section.seeds, per_model=per is not None, workers=workers
+    )
+    run_again(search)
+    verdict = verdict_of(file.name, search.store)
+    assert verdict is not None, "it was just prepared"
+    if json:
+        print_json({"study": file.name, **verdict.to_dict()})
+        return
+    print_verdict(file.name, verdict)
+    say(f"Next: hpsearch export {file.name} -o best.toml    (the winner as a config that stands alone)")
+
+
+def explain(
+    study: StudyArgument,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, metavar="N", help="Runs that measure each step.")] = 4,
+    trial: Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="Where the way leads, instead of the winner.")] = None,
+    workers: WorkersOption = None,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Walk from the baseline to the winner, one parameter at a time: which changes made the difference?
+
+    At each step every change that is left is tried on one seed and the best is taken; fresh seeds then measure each step.
+    """
+    from hpsearch.cli.foreground import run_again
+    from hpsearch.cli.show_finalists import print_explanation
+    from hpsearch.rerun import explanation_of, prepare_explanation
+    from hpsearch.run import Place, find_study_file
+
+    place = Place(storage=storage, runs=runs, data=data, device=device)
+    file = find_study_file(study, place)
+    search = prepare_explanation(file, place, seeds=seeds, trial=trial, workers=workers)
+    run_again(search)
+    found = explanation_of(file, search.store)
+    assert found is not None, "it was just prepared"
+    if json:
+        print_json({"study": file.name, "trial": found[1], **found[0].to_dict()})
+    else:
+        print_explanation(file.name, *found)
