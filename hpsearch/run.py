@@ -42,8 +42,7 @@ from hpsearch.training.files import prepare
 LOOK_SECONDS = 1.0
 """Between two looks at the stored trials; a look costs a few milliseconds of a core."""
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-COMMAND = (sys.executable, "-m", "hpsearch")
-WORKER_COMMAND = (*COMMAND, "worker")
+WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
 SAVE_SECONDS = 10.0
 """Between two notes of the time spent: so much of it is forgotten when everything is killed at once."""
 

@@ -77,6 +77,7 @@ class TrialRow:
         value: validation accuracy of the last epoch, 0 to 1; None if there is none.
         params: what was sampled; fixed values are in `config` only.
         origin: `baseline`, `by hand`, or empty for a sampled one.
+        copy_of: the study and number that a warm start copied it from, `study/7`, or empty.
         seconds: over all epochs.
         end: why it ended: `reason`, `traceback`, `diverged`.
         repeat: in a linked study, the configuration that it repeats and with which of the seeds.
@@ -90,6 +91,7 @@ class TrialRow:
     run: Mapping[str, Any]
     epochs: tuple[Epoch, ...]
     origin: str
+    copy_of: str
     parameters: int | None
     flops: int | None
     attempts: tuple[Mapping[str, Any], ...]
@@ -146,6 +148,7 @@ def trial_row(trial: FrozenTrial) -> TrialRow:
         run=run,
         epochs=tuple(Epoch.from_dict(stored) for stored in json.loads(attrs.get(TrialKey.EPOCHS, "[]"))),
         origin=attrs.get(TrialKey.ORIGIN, ""),
+        copy_of=attrs.get(TrialKey.COPY_OF, ""),
         parameters=attrs.get(TrialKey.PARAMETERS),
         flops=attrs.get(TrialKey.FLOPS),
         attempts=tuple(attrs.get(TrialKey.ATTEMPTS, [])),

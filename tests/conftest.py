@@ -15,6 +15,7 @@ from hypothesis import settings
 from hpsearch import extensions
 from hpsearch.run import Place, Search, prepare_search
 from hpsearch.study_file import StudyFile, parse_study_file
+from tests import stripes_study
 from tests.small_study import NO_IMAGES, STUDY, hpsearch
 
 settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)
@@ -85,3 +86,25 @@ def searched_folder(finished_search: tuple[Path, subprocess.CompletedProcess[str
     copied = tmp_path / "a 'folder' & more"
     shutil.copytree(finished_search[0], copied)
     return copied
+
+
+@pytest.fixture(scope="session")
+def stripes_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two workers have searched to the end."""
+    inside = tmp_path_factory.mktemp("stripes")
+    stripes_study.write_study(inside)
+    done = stripes_study.command(inside, "run", "stripes.toml", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    return inside
+
+
+@pytest.fixture
+def stripes(stripes_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A copy of it, and the current folder."""
+    inside = tmp_path / "stripes"
+    shutil.copytree(stripes_search, inside)
+    stripes_study.change_record(
+        inside, "study_user_attributes", "hpsearch:study_file", lambda file: {**file, "path": str(inside / "stripes.toml")}
+    )
+    monkeypatch.chdir(inside)
+    return Place(runs=inside / "runs")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.small_study import ROOT
 
@@ -77,3 +81,17 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "hpsearch", *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def change_record(folder: Path, table: str, key: str, change: Callable[[Any], Any], *, trial: int | None = None) -> None:
+    """Change an attribute behind Optuna's back, which keeps finished trials as they are."""
+    where = "key = ?" if trial is None else f"key = ? AND trial_id = (SELECT trial_id FROM trials WHERE number = {trial})"
+    with sqlite3.connect(folder / "runs" / "hpsearch.db") as database:
+        ((text,),) = database.execute(f"SELECT value_json FROM {table} WHERE {where}", [key]).fetchall()
+        database.execute(f"UPDATE {table} SET value_json = ? WHERE {where}", [json.dumps(change(json.loads(text))), key])
+    database.close()
+
+
+def change_trial(folder: Path, trial: int, key: str, change: Callable[[Any], Any]) -> None:
+    """Change what is kept as JSON text of a trial."""
+    change_record(folder, "trial_user_attributes", key, lambda text: json.dumps(change(json.loads(text))), trial=trial)

@@ -73,6 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "estimate": {*GROUND, "search", "training"},
     "final": {*GROUND, "best_config", "evaluation", "model_card", "results", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
+    "compare": {*GROUND, *STORED, "best_config", "evaluation", "results", "training", "run"},
     "reproduce": {*GROUND, *STORED, "best_config", "results", "training", "run"},
     "cli": {
         *GROUND,
@@ -92,6 +93,7 @@ ALLOWED: dict[str, set[str]] = {
         "report",
         "estimate",
         "doctor",
+        "compare",
         "reproduce",
         "final",
     },

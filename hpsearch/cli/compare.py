@@ -1,35 +1,21 @@
-"""The command compare: two trials or final models, on the same images."""
+"""The command compare: two trials, best configs or final models, on the same images."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.console import print_json, print_table, say
-from hpsearch.cli.options import JsonOption, RunsOption, StorageOption
+from hpsearch.cli.console import note, print_json, print_table, say
+from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, RunsOption, StorageOption
 from hpsearch.paths import DEFAULT_RUNS
 
 if TYPE_CHECKING:
-    from hpsearch.config import TrainConfig
-    from hpsearch.evaluation import Predictions
-    from hpsearch.run import Place
+    from hpsearch.compare import Compared, Side, Untrained
 
-SIDE_HELP = "A trial, STUDY/N, or the folder of a final model."
-SURE = 0.05
-"""A p-value below it is called a difference."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Side:
-    label: str
-    config: TrainConfig
-    images: str
-    predictions: Predictions
+SIDE_HELP = "A trial, STUDY/N; a best config, FILE.toml or FILE.json; or the folder of a final model."
 
 
 def compare(
@@ -37,112 +23,77 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="SECOND", help=SIDE_HELP, show_default=False)],
     storage: StorageOption = None,
     runs: RunsOption = DEFAULT_RUNS,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Compare two trials on their validation images, or two final models on the test images: is one really better?
+    """Compare two trials or best configs on their validation images, or two final models on the test images: is one really better?
 
-    Prints the settings that differ, the difference in accuracy with a paired interval and McNemar's test, and the recall of each class.
+    Prints the settings that differ, the recall of each class, and the difference in accuracy with a paired interval and McNemar's test.
+    A best config is trained first, unless the trial that it was exported from is in the storage.
     """
+    from hpsearch.cli.environment import train_like_a_worker
+    from hpsearch.compare import CONFIG_ENDINGS, compare_sides, find_side, require_same_images
     from hpsearch.errors import UsageError
-    from hpsearch.evaluation import compare as compare_predictions
-    from hpsearch.evaluation import measure
     from hpsearch.run import Place
 
-    place = Place(storage=storage, runs=runs)
-    one, two = _side(first, place), _side(second, place)
-    if one.images != two.images:
-        raise UsageError(
-            f"{first} was measured on {one.images}, but {second} on {two.images}", hint="Compare two that saw the same images."
-        )
-    found = compare_predictions(one.predictions, two.predictions)
-    mine, theirs = measure(one.predictions), measure(two.predictions)
-    differences = _differing_settings(one.config.to_dict(), two.config.to_dict())
+    if first == second:
+        raise UsageError(f"{first} is compared with itself", hint="Name two different ones.")
+    if first.endswith(CONFIG_ENDINGS) or second.endswith(CONFIG_ENDINGS):
+        train_like_a_worker()
+    place = Place(storage=storage, runs=runs, data=data, device=device)
+    one, two = find_side(first, place), find_side(second, place)
+    require_same_images(one, two)
+    compared = compare_sides(_trained(one, device), _trained(two, device))
     if json:
-        classes = {each.name: [each.recall, other.recall] for each, other in zip(mine.classes, theirs.classes, strict=True)}
-        print_json(
-            {
-                "accuracy": [mine.accuracy, theirs.accuracy],
-                "difference": found.difference,
-                "interval": list(found.interval),
-                "only_first_right": found.only_first,
-                "only_second_right": found.only_second,
-                "p_value": found.p_value,
-                "settings": {name: list(values) for name, values in differences.items()},
-                "recall": classes,
-            }
-        )
-        return
-    rows = [[name, str(values[0]), str(values[1])] for name, values in differences.items()]
-    print_table({"setting": "left", one.label: "left", two.label: "left"}, rows or [["no setting differs", "", ""]])
+        print_json(compared.to_dict())
+    else:
+        _print_comparison(compared)
+
+
+def _trained(side: Side | Untrained, device: str) -> Side:
+    from hpsearch.compare import Side
+
+    if isinstance(side, Side):
+        if side.source:
+            note(f"{side.label} was trained as {side.source}, whose predictions are compared.")
+        return side
+    epochs = side.best.config.epochs
+    note(f"{side.label} is trained first: {side.best.config.model.name}, {epochs} epoch{'s' if epochs > 1 else ''}.")
+    with tempfile.TemporaryDirectory(prefix="hpsearch-compare-") as folder:
+        for epoch in side.train(Path(folder), device=device):
+            note(
+                f"{side.label}, epoch {epoch.number}/{epochs}: training {epoch.train_accuracy:.4f}, "
+                f"validation {epoch.validation_accuracy:.4f}, {epoch.images_per_second:,.0f} images/s"
+            )
+        return side.trained(Path(folder))
+
+
+def _print_comparison(compared: Compared) -> None:
+    one, two = compared.first.label, compared.second.label
+    rows = [[name, _shown(mine), _shown(theirs)] for name, (mine, theirs) in compared.settings.items()]
+    print_table({"setting": "left", one: "left", two: "left"}, rows or [["no setting differs", "", ""]])
     say()
     rows = [
-        [each.name, f"{each.recall:.3f}", f"{other.recall:.3f}", f"{each.recall - other.recall:+.3f}"]
-        for each, other in zip(mine.classes, theirs.classes, strict=True)
+        [mine.name, f"{mine.recall:.3f}", f"{theirs.recall:.3f}", f"{mine.recall - theirs.recall:+.3f}", f"{mine.support:,}"]
+        for mine, theirs in zip(compared.metrics[0].classes, compared.metrics[1].classes, strict=True)
     ]
-    print_table({"recall of": "left", one.label: "right", two.label: "right", "difference": "right"}, rows)
+    print_table({"recall of": "left", **dict.fromkeys((one, two, "difference", "images"), "right")}, rows)
     say()
+    found, (mine, theirs) = compared.found, compared.metrics
     low, high = found.interval
-    say(f"Accuracy {100 * mine.accuracy:.2f} % and {100 * theirs.accuracy:.2f} % of {mine.images:,} {one.images}.")
+    split = f" (split {compared.first.images.split[:12]}…)" if compared.first.images.split else ""
+    say(f"Accuracy {100 * mine.accuracy:.2f} % and {100 * theirs.accuracy:.2f} % of {mine.images:,} {compared.first.images}{split}.")
     say(
-        f"Difference {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} over the images; "
-        f"{found.only_first} that only {one.label} gets right, {found.only_second} that only {two.label} does (McNemar's exact test: p = {found.p_value:.2g})."
+        f"Difference {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}, paired by image: "
+        f"{found.only_first:,} that only {one} gets right, {found.only_second:,} that only {two} does (McNemar's exact test)."
     )
-    say("These images tell them apart; another seed may not." if found.p_value < SURE else "These images do not tell them apart.")
+    say(compared.sentence)
+    if compared.is_shown:
+        say("That holds for these two as they were trained: another seed may say otherwise.")
 
 
-def _side(text: str, place: Place) -> _Side:
-    folder = Path(text)
-    return _final_model(folder) if (folder / "predictions.csv").is_file() else _trial(text, place)
+def _shown(value: object) -> str:
+    from hpsearch.domains import str_of
 
-
-def _final_model(folder: Path) -> _Side:
-    import numpy
-
-    from hpsearch.best_config import read_best_config
-    from hpsearch.errors import DataError
-    from hpsearch.evaluation import Predictions
-
-    best = read_best_config(folder / "config.toml")
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("split") == "test"]
-    try:
-        classes = tuple(dict.fromkeys(row["truth"] for row in sorted(rows, key=lambda row: row["truth"])))
-        number = {name: index for index, name in enumerate(classes)}
-        predictions = Predictions(
-            label=numpy.array([number[row["truth"]] for row in rows]),
-            predicted=numpy.array([number[row["guess"]] for row in rows]),
-            confidence=numpy.array([float(row["confidence"]) for row in rows]),
-            classes=classes,
-        )
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{folder / 'predictions.csv'} is damaged: {error}", hint="`hpsearch train --final` writes it anew.") from error
-    return _Side(label=folder.name, config=best.config, images=f"test images of {best.data.dataset}", predictions=predictions)
-
-
-def _trial(text: str, place: Place) -> _Side:
-    from hpsearch.errors import UsageError
-    from hpsearch.evaluation import read_predictions
-    from hpsearch.storage import one_trial, read_study
-
-    name, _, number = text.rpartition("/")
-    if not name or not number.isdecimal():
-        raise UsageError(f"'{text}' is neither a trial nor the folder of a final model", hint="A trial is written STUDY/N: quickstart/7")
-    study = place.open().load(name)
-    row = one_trial(study, int(number))
-    if row.config is None:
-        raise UsageError(f"trial {number} of '{name}' has no configuration yet: it is {row.state}")
-    dataset = read_study(study).comparable["data"]["dataset"]
-    predictions = read_predictions(place.paths.study(name).trial(int(number)).predictions)
-    images = f"validation images of {dataset} (split {str(row.run.get('split_hash'))[:12]})"
-    return _Side(label=text, config=row.config, images=images, predictions=predictions)
-
-
-def _differing_settings(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in dict.fromkeys([*one, *two]):
-        mine, theirs = one.get(key), two.get(key)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found.update(_differing_settings(mine, theirs, f"{prefix}{key}."))
-        elif mine != theirs:
-            found[f"{prefix}{key}"] = ("" if mine is None else mine, "" if theirs is None else theirs)
-    return found
+    return str_of(value) if isinstance(value, bool | int | float | str) else "" if value is None else str(value)

@@ -41,11 +41,11 @@ def reproduce(
     Where something differs (versions, device, split, component files) it is named, and the trial's value is compared within what chance
     allows. A pruned trial is trained to its last epoch. Exit code 0: identical, or within chance; 1: not reproduced.
     """
+    from hpsearch.cli.environment import train_like_a_worker
     from hpsearch.reproduce import judge, prepare_rerun
-    from hpsearch.run import COMMAND, Place, study_name
-    from hpsearch.search.launch import become
+    from hpsearch.run import Place, study_name
 
-    become([*COMMAND, *sys.argv[1:]])
+    train_like_a_worker()
     rerun = prepare_rerun(study_name(study), number, Place(storage=storage, runs=runs, data=data), device=device, trust=trust)
     _announce(rerun)
     pairs = []

@@ -40,12 +40,6 @@ LONGEST_ERROR = 20
 """Lines; an error that stands further from the end of a log is not why its worker ended."""
 
 
-def become(command: Sequence[str]) -> None:
-    """Be that command from here on, with a worker's environment, which a process reads at its start only; nothing where it has it."""
-    if any(os.environ.get(key) != value for key, value in WORKER_ENVIRONMENT.items()):
-        os.execve(command[0], list(command), {**os.environ, **WORKER_ENVIRONMENT})
-
-
 @dataclass(frozen=True, kw_only=True)
 class WorkerCount:
     """How many workers, and why."""

@@ -19,7 +19,7 @@ SURFACE: dict[str, set[str]] = {
     "explain": {"STUDY", "--seeds", "--trial", "--workers", *PLACE, "--data", "--device", "--json"},
     "report": {"STUDY...", "--output", "-o", "--open", "--pdf", *PLACE},
     "dashboard": {"[STUDY]", *PLACE, "--host", "--port", "--open", "--allow-edit", "--token", "--allow-host"},
-    "compare": {"FIRST", "SECOND", *PLACE, "--json"},
+    "compare": {"FIRST", "SECOND", *PLACE, "--data", "--device", "--json"},
     "reproduce": {"STUDY", "N", "--trust", *PLACE, "--data", "--device", "--json"},
     "ls": {*PLACE, "--json"},
     "export": {"STUDY", "--output", "-o", "--trial", "--top", "--per", *PLACE},

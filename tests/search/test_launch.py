@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,15 +33,6 @@ def test_workers_get_the_allocator_settings_and_one_thread(tmp_path: Path) -> No
     crew.start()
     _watch(crew)
     assert (tmp_path / "logs" / "worker-1.log").read_text() == "2000000000 1 x\n"
-
-
-def test_a_process_that_becomes_a_command_gets_them_once() -> None:
-    show = "import os; print(os.environ['MALLOC_MMAP_THRESHOLD_'], os.environ['OMP_NUM_THREADS'])"
-    code = f"import sys; from hpsearch.search.launch import become; become([sys.executable, '-c', {show!r}]); print('had them')"
-    bare = {key: value for key, value in os.environ.items() if key not in launch.WORKER_ENVIRONMENT}
-    for environment, said in ((bare, "2000000000 1\n"), ({**bare, **launch.WORKER_ENVIRONMENT}, "had them\n")):
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout == said
 
 
 def test_the_environment_and_not_the_command_line_carries_the_secret(tmp_path: Path) -> None:
