@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hpsearch.errors import UsageError  # noqa: E402  # the checkout first
-from hpsearch.study_file import parse_study_file  # noqa: E402  # the checkout first
+from hpsearch.study_file import parse_study_file, shipped_study_files  # noqa: E402  # the checkout first
 from tests.mistakes import MISTAKES, VALID  # noqa: E402  # the checkout first
 from tests.mutations import mutated  # noqa: E402  # the checkout first
 
@@ -30,7 +30,7 @@ SLOW = 1.0
 def main() -> int:
     """Read so many study files; 1 if any broke or was slow."""
     count, seed = (int(given) for given in [*sys.argv[1:], *map(str, (COUNT, SEED)[len(sys.argv) - 1 :])])
-    shipped = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "studies").glob("*.toml"))]
+    shipped = [path.read_text(encoding="utf-8") for path in shipped_study_files()]
     valid = [VALID, *(text for text in shipped if "use " not in text)]
     wrong = [mistake.text for mistake in MISTAKES if len(mistake.text) < 5_000]
     generator = random.Random(seed)

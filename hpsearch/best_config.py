@@ -5,6 +5,7 @@ It needs no study and no database; who reads it back gets the identical config.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -15,11 +16,11 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from hpsearch.components import BUILT_IN, SELECTORS, TRAINER_OPTIONS, ComponentFile, show, show_path
+from hpsearch.components import BUILT_IN, SELECTORS, TRAINER_OPTIONS, Component, ComponentFile, show, show_path
 from hpsearch.config import TrainConfig, resolve
 from hpsearch.errors import ComponentError, ConfigError, did_you_mean
-from hpsearch.extensions import load_component_file
-from hpsearch.sections import Data
+from hpsearch.extensions import current_catalog, load_component_file
+from hpsearch.sections import LARGEST_SEED, Data
 
 FORMAT = 1
 """Of the file; a reader of another one refuses it."""
@@ -36,12 +37,21 @@ class BestConfig:
         data: which images, and how many are set aside for validation.
         split_seed: of the train/validation split.
         provenance: study, trial, fingerprint, validation score, versions; for a person to read.
+        data_files: the users' files that the data set comes from.
+        changed_files: names of component files that were read although they are not what the config was made with.
     """
 
     config: TrainConfig
     data: Data
     split_seed: int
     provenance: Mapping[str, Any]
+    data_files: tuple[ComponentFile, ...] = ()
+    changed_files: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[ComponentFile, ...]:
+        """All users' files that it takes to train it."""
+        return tuple({file.sha256: file for file in (*self.config.component_files, *self.data_files)}.values())
 
     def to_dict(self) -> dict[str, Any]:
         """The file as nested plain values."""
@@ -52,7 +62,7 @@ class BestConfig:
             "trainer": {**{option.name: plain[option.name] for option in TRAINER_OPTIONS}, "seed": plain["seed"]},
             "data": {**self.data.model_dump(exclude_none=True), "split_seed": self.split_seed},
             "provenance": _without_none(self.provenance),
-            **({"component_files": plain["component_files"]} if plain["component_files"] else {}),
+            **({"component_files": [{"path": str(file.path), "sha256": file.sha256} for file in self.files]} if self.files else {}),
         }
 
     def to_toml(self) -> str:
@@ -64,8 +74,11 @@ class BestConfig:
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
-def read_best_config(path: Path) -> BestConfig:
+def read_best_config(path: Path, *, trust: bool = False) -> BestConfig:
     """Read a best config, TOML or JSON by the name's ending.
+
+    Args:
+        trust: take a component file also where it is not what the config was made with, and say so in its provenance.
 
     Raises:
         ConfigError: it cannot be read, or something in it is missing, unknown or not allowed.
@@ -83,13 +96,13 @@ def read_best_config(path: Path) -> BestConfig:
     except ValueError as error:
         raise ConfigError(f"{path.name}: is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
     try:
-        return _understand(table, path)
+        return _understand(table, path, trust=trust)
     except (ConfigError, ComponentError) as error:
         raise type(error)(f"{path.name}: {error.message}", hint=error.hint) from error
 
 
-def _understand(table: Any, path: Path) -> BestConfig:
-    if not isinstance(table, dict) or table.get("format") != FORMAT:
+def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
+    if not isinstance(table, dict) or isinstance(table.get("format"), bool) or table.get("format") != FORMAT:
         raise ConfigError(
             f"format must be {FORMAT}, as `hpsearch export` writes it", hint="Is it a study file? `hpsearch run` searches one."
         )
@@ -98,8 +111,13 @@ def _understand(table: Any, path: Path) -> BestConfig:
         raise ConfigError(f"unknown key {show(unknown[0])}", hint=did_you_mean(unknown[0], SECTIONS))
     sections = {key: _section(table, key) for key in (*SELECTORS, "trainer", "data", "provenance")}
     catalog = BUILT_IN
+    changed: list[str] = []
+    loaded: list[Component] = []
     for entry in _component_entries(table):
-        catalog = catalog.extended(_load_same(entry, path))
+        components, is_same = _load(entry, path, trust=trust)
+        catalog = catalog.extended(components)
+        loaded += components
+        changed += [] if is_same else [Path(entry["path"]).name]
     settings: dict[Any, Any] = {}
     for kind in SELECTORS:
         if "name" not in sections[kind]:
@@ -109,23 +127,36 @@ def _understand(table: Any, path: Path) -> BestConfig:
     seed = sections["trainer"].pop("seed", None)
     split_seed = sections["data"].pop("split_seed", None)
     for key, value in (("trainer.seed", seed), ("data.split_seed", split_seed)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{key} must be a whole number, but got {show(value)}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_SEED:
+            raise ConfigError(f"{key} must be a whole number from 0 to {LARGEST_SEED}, but got {show(value)}")
     settings.update({("trainer", name): value for name, value in sections["trainer"].items()})
     try:
         data = Data.model_validate(sections["data"])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigError(f"data.{'.'.join(map(str, first['loc']))}: {first['msg']}, but got {show(first['input'])}") from error
+    if data.dataset not in (known := (*catalog.names("dataset"), *current_catalog().names("dataset"))):
+        raise ConfigError(f"data.dataset: unknown data set {show(data.dataset)}", hint=did_you_mean(data.dataset, known))
     assert isinstance(seed, int)
     assert isinstance(split_seed, int)
     config = resolve(settings, catalog=catalog, seed=seed)
-    return BestConfig(config=config, data=data, split_seed=split_seed, provenance=sections["provenance"])
+    of_data = [each.file for each in loaded if each.file is not None and (each.kind, each.name) == ("dataset", data.dataset)]
+    return BestConfig(
+        config=config,
+        data=data,
+        split_seed=split_seed,
+        # What was changed once stays on record, in every file that is written from this one.
+        provenance={**sections["provenance"], **({"changed_component_files": changed} if changed else {})},
+        data_files=tuple(of_data),
+        changed_files=tuple(changed),
+    )
 
 
 def _component_entries(table: Mapping[str, Any]) -> list[Mapping[str, str]]:
     entries = table.get("component_files", [])
-    for entry in entries if isinstance(entries, list) else [entries]:
+    if not isinstance(entries, list):
+        raise ConfigError("component_files must be a list of tables", hint="Begin each with [[component_files]].")
+    for entry in entries:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("path", "sha256")):
             raise ConfigError(f"component_files must be tables with `path` and `sha256`, but got {show(entry)}")
     return list(entries)
@@ -138,19 +169,23 @@ def _section(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(section)
 
 
-def _load_same(entry: Mapping[str, Any], path: Path) -> tuple[Any, ...]:
-    """The components of a file, which must say what it said when the config was made."""
+def _load(entry: Mapping[str, Any], path: Path, *, trust: bool) -> tuple[tuple[Component, ...], bool]:
+    """The components of a file, and whether it still says what it said when the config was made."""
     file = Path(entry["path"])
     # Beside the config first: so both can be handed on together.
-    beside = path.parent / file.name
-    found = load_component_file((beside if beside.is_file() else file).resolve())
-    made: ComponentFile | None = found[0].file
-    if made is None or made.sha256 != entry["sha256"]:
+    place = next((each for each in (path.parent / file.name, file) if each.is_file()), None)
+    if place is None:
         raise ComponentError(
-            f"the component file {show_path(file)} is not the one that the config was made with",
-            hint=f"It must have the SHA-256 {entry['sha256'][:16]}…; put the right one beside {path.name}.",
+            f"the component file {show_path(file)} is missing", hint=f"Put it beside {path.name}: what it registers is part of the config."
         )
-    return found
+    is_same = hashlib.sha256(place.read_bytes()).hexdigest() == entry["sha256"]
+    if not is_same and not trust:
+        # Not even loaded: to load it is to run it.
+        raise ComponentError(
+            f"the component file {show_path(place)} is not the one that the config was made with",
+            hint=f"It must have the SHA-256 {entry['sha256'][:16]}…: put the right one beside {path.name}, or go on with this one by --trust.",
+        )
+    return load_component_file(place.resolve()), is_same
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

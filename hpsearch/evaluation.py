@@ -6,6 +6,7 @@ scikit-learn computes what it has; predictions are plain arrays, so that no torc
 from __future__ import annotations
 
 import math
+import statistics
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ CALIBRATION_BINS = 15
 """As Guo et al. (ICML 2017) take."""
 Z95 = 1.959964
 """Of the standard normal distribution: 95 % lie within so many standard deviations."""
+CLEAR_GAP = 0.03
+"""Between training and test accuracy: more than what these small networks show when they are trained no longer than it helps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +44,14 @@ class Predictions:
     def __post_init__(self) -> None:
         if not len(self.label) == len(self.predicted) == len(self.confidence):
             raise DataError(f"predictions of {len(self.predicted)} images for {len(self.label)} labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A figure and its 95 % interval."""
+
+    value: float
+    interval: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +137,49 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     half = Z95 / shrunk * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
     # At shares of 0 and 1 rounding would leave the share itself outside.
     return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+
+
+def mean_over_images(values: NDArray[numpy.float64]) -> Measured:
+    """The mean of one value an image, and its interval from their spread."""
+    mean = float(values.mean())
+    half = Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return Measured(value=mean, interval=(mean - half, mean + half))
+
+
+def mean_over_seeds(values: Sequence[float]) -> Measured:
+    """The mean of one value a seed, and its interval by Student's t; at least two values."""
+    from scipy.stats import t as student_t
+
+    mean = statistics.mean(values)
+    half = float(student_t.ppf(0.975, df=len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return Measured(value=mean, interval=(mean - half, mean + half))
+
+
+def overfitting(train: Sequence[float], other: Sequence[float], *, images: tuple[int, int], name: str) -> str:
+    """One sentence: how much better a model is on what it was trained on, read against chance.
+
+    Chance is the spread of the seeds where there are several, else that of the images.
+
+    Args:
+        train, other: accuracies, one a seed, in the same order.
+        images: how many of both were measured.
+        name: of the other images: `test`.
+    """
+    gaps = [mine - theirs for mine, theirs in zip(train, other, strict=True)]
+    gap = statistics.mean(gaps)
+    if len(gaps) > 1:
+        low, high = mean_over_seeds(gaps).interval
+        margin, over = (high - low) / 2, f"over {len(gaps)} seeds"
+    else:
+        variance = sum(share * (1 - share) / count for share, count in zip((train[0], other[0]), images, strict=True))
+        margin, over = Z95 * math.sqrt(variance), "over the images"
+    said = (
+        f"{100 * statistics.mean(train):.2f} % right on the training images, {100 * statistics.mean(other):.2f} % on the {name} images, "
+        f"{100 * gap:.2f} ± {100 * margin:.2f} points apart (95 %, {over})"
+    )
+    if gap <= margin:
+        return f"No overfitting shown: {said}."
+    return f"It overfits: {said}." if gap > CLEAR_GAP else f"It overfits slightly: {said}."
 
 
 def calibration_error(predictions: Predictions) -> float:

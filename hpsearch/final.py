@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
-import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import io
+import platform
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy
-from scipy.stats import t as student_t
 
+from hpsearch import __version__
 from hpsearch.best_config import BestConfig
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
-from hpsearch.errors import TrainingError, UsageError
-from hpsearch.evaluation import Metrics, Predictions, measure, most_confident_mistakes
+from hpsearch.errors import TrainingError
+from hpsearch.evaluation import Predictions, mean_over_images, measure, most_confident_mistakes
+from hpsearch.final_folder import FinalFolder, write
+from hpsearch.final_score import FinalScore, Ledger, PartScore, Reading, SeedScore
 from hpsearch.model_card import model_card
+from hpsearch.paths import FinalPaths
 from hpsearch.results.final_report import final_report
 from hpsearch.results.mistakes import mistakes_gallery
 from hpsearch.seeds import derive_seed
@@ -27,92 +32,66 @@ from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import Split, load_training_images, undivided
 from hpsearch.training.device import resolve_device
 from hpsearch.training.evaluate import Evaluation
+from hpsearch.training.picture import captioned_grid
 from hpsearch.training.registry import build_model
 from hpsearch.training.saved import SavedModel, load_model, save_model
 from hpsearch.training.sources import Images
+from hpsearch.training.standalone import torch_source
 from hpsearch.training.test_split import load_test_images
 from hpsearch.training.trainer import train
 
-READS = "test_split_reads"
-SHOWN_MISTAKES = 24
-"""In the report: a screenful."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedScore:
-    """One trained model: its seed, and what it is worth on the training and on the test images."""
-
-    seed: int
-    train_loss: float
-    test_loss: float
-    train: Metrics
-    test: Metrics
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinalScore:
-    """The models of all seeds, and what they say together.
-
-    Attributes:
-        test_accuracy: mean over the seeds.
-        interval: 95 % interval of it: over the seeds where there are several, else over the images.
-        reads: how often the test split has been read for this folder, this time included.
-    """
-
-    scores: tuple[SeedScore, ...]
-    test_accuracy: float
-    interval: tuple[float, float]
-    reads: int
-
-    @property
-    def gap(self) -> float:
-        """Training accuracy less test accuracy, mean over the seeds."""
-        return statistics.mean(score.train.accuracy - score.test.accuracy for score in self.scores)
-
-    @property
-    def overfitting(self) -> str:
-        """One sentence, the gap read against its spread over the seeds."""
-        train = statistics.mean(score.train.accuracy for score in self.scores)
-        said = f"{100 * train:.2f} % on the training images, {100 * self.test_accuracy:.2f} % on the test images: {100 * self.gap:.2f} points between"
-        gaps = [score.train.accuracy - score.test.accuracy for score in self.scores]
-        if len(gaps) > 1:
-            said += f", ± {100 * statistics.stdev(gaps):.2f} from seed to seed"
-        if self.gap > 0.03:
-            return f"It overfits: {said}."
-        return f"It hardly overfits: {said}."
+MISTAKES_SHOWN = 24
+"""Of each part: three rows of eight."""
+PARTS = ("train", "test")
 
 
 class FinalTraining:
     """Trains a best config on all training images, once a seed, and then reads the test split.
 
     Args:
-        folder: where everything is written; what is there already is gone on with.
+        folder: where everything is written; training that was interrupted there is gone on with.
         seeds: how many models.
+        force: begin anew, whatever hpsearch wrote there before.
+
+    Raises:
+        UsageError: the folder is somebody else's; nothing was touched.
     """
 
-    def __init__(self, best: BestConfig, folder: Path, *, seeds: int, data: Path | None, device: str) -> None:
+    def __init__(self, best: BestConfig, folder: Path, *, seeds: int, data: Path | None, device: str, force: bool = False) -> None:
         self.best = best
-        self.folder = folder
+        self.paths = FinalPaths(folder)
         self.device = str(resolve_device(device))
         self._data = data
+        self._folder = FinalFolder(self.paths, best, force=force)
         self._seeds = [best.config.seed, *(derive_seed(best.config.seed, "final", number) for number in range(2, seeds + 1))]
-        self._refuse_another_config()
+
+    @property
+    def finished(self) -> Mapping[str, Any] | None:
+        """What `metrics.json` holds where all of this was done before: the test split is then not read again."""
+        record = self._folder.finished
+        if record is None or len(record["seeds"]) < len(self._seeds) or not self.paths.predictions.is_file():
+            return None
+        return record if all(self.paths.model(number).is_file() for number in range(1, len(record["seeds"]) + 1)) else None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether some of this is done already."""
+        return self._folder.goes_on
 
     def train(self) -> Iterator[tuple[int, Epoch]]:
         """Train what is not trained yet; yields the model's number, from 1, and each of its epochs.
 
         Raises:
             TrainingError: the loss diverged.
+            UsageError: what is there was trained on other images.
         """
-        images = load_training_images(self.best.data.dataset, folder=self._data)
-        split = undivided(images)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.toml").write_text(self.best.to_toml(), encoding="utf-8")
+        split = undivided(load_training_images(self.best.data.dataset, folder=self._data))
+        self._folder.begin(split.hash)
         for number, seed in enumerate(self._seeds, start=1):
-            if self._model_file(number).exists():
+            if self.paths.model(number).exists():
                 continue
             config = replace(self.best.config, seed=seed)
-            checkpoint = self._seed_folder(number) / "checkpoint"
+            checkpoint = self.paths.checkpoint(number)
             for epoch in train(config, split, checkpoint=checkpoint, device=self.device, owner="final"):
                 yield number, epoch
                 if epoch.diverged:
@@ -121,44 +100,65 @@ class FinalTraining:
                     )
             self._save(number, config, split, checkpoint)
 
-    def score(self) -> FinalScore:
-        """Read the test split, once, and write down all that it says."""
-        train_images = load_training_images(self.best.data.dataset, folder=self._data)
-        test_images = load_test_images(self.best.data.dataset, folder=self._data)
-        reads = self._count_reading()
-        scores, rows = [], []
+    def score(self, ledger: Ledger | None = None) -> Mapping[str, Any]:
+        """Read the test split, once, and write down all that it says; returns what `metrics.json` then holds.
+
+        Args:
+            ledger: of the study that the config comes from.
+        """
+        parts = {"train": load_training_images(self.best.data.dataset, folder=self._data)}
+        reading = Reading(
+            id=uuid.uuid4().hex[:12],
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=self.best.config.digest,
+            seeds=len(self._seeds),
+            accuracy=None,
+            folder=self.paths.folder.resolve().name,
+        )
+        # Noted before the score is known: a reading counts also when something breaks afterwards.
+        self._folder.note(reading)
+        if ledger is not None:
+            ledger.note(reading)
+        parts["test"] = load_test_images(self.best.data.dataset, folder=self._data)
+        scores = []
+        written: dict[str, Predictions] = {}
         for number, seed in enumerate(self._seeds, start=1):
-            model = load_model(self._model_file(number))
-            parts = {"train": train_images, "test": test_images}
+            model = load_model(self.paths.model(number))
             evaluations = {part: model.evaluate(images.images, images.labels) for part, images in parts.items()}
             predictions = {part: _predictions(evaluations[part], images) for part, images in parts.items()}
-            scores.append(
-                SeedScore(
-                    seed=seed,
-                    train_loss=evaluations["train"].loss,
-                    test_loss=evaluations["test"].loss,
-                    train=measure(predictions["train"]),
-                    test=measure(predictions["test"]),
-                )
-            )
-            if number == 1:
-                rows = list(predictions.items())
-        score = FinalScore(scores=tuple(scores), reads=reads, **_mean_with_interval(scores))
-        self._write(score, rows)
-        self._write_report(score, dict(rows), test_images)
-        return score
+            scored = {part: _part_score(evaluations[part], predictions[part]) for part in PARTS}
+            scores.append(SeedScore(seed=seed, train=scored["train"], test=scored["test"]))
+            written = written or predictions
+        score = FinalScore(
+            scores=tuple(scores),
+            mistakes={part: _mistakes(written[part]) for part in PARTS},
+            readings=(reading,),
+            study=None,
+            study_reads=None,
+            facts=self._facts(),
+        )
+        reading = replace(reading, accuracy=score.accuracy("test").value)
+        score = replace(score, readings=self._folder.note(reading))
+        if ledger is not None:
+            score = replace(score, study=ledger.study, study_reads=ledger.note(reading))
+        return self._write(score, written, parts)
 
-    def _refuse_another_config(self) -> None:
-        there = self.folder / "config.toml"
-        if there.exists() and there.read_text(encoding="utf-8") != self.best.to_toml():
-            raise UsageError(f"{self.folder} holds models of another config", hint="Choose another folder with -o.")
+    def write_onnx(self) -> bool:
+        """Write the model, once it is trained, as `model.onnx`; returns whether it was not there yet.
 
-    def _seed_folder(self, number: int) -> Path:
-        return self.folder / "seeds" / str(number)
+        Raises:
+            UsageError: the extra is not installed.
+            TrainingError: it cannot be exported, or onnxruntime disagrees with torch.
+        """
+        from hpsearch.training.onnx_file import CHECKED_BATCHES, write_onnx
 
-    def _model_file(self, number: int) -> Path:
-        # The first seed's model is the model; never the one that the test split likes best.
-        return self.folder / "model.safetensors" if number == 1 else self._seed_folder(number) / "model.safetensors"
+        if self.paths.onnx.is_file():
+            return False
+        images = load_training_images(self.best.data.dataset, folder=self._data).images
+        write_onnx(self.paths.onnx, load_model(self.paths.model()), images[: max(CHECKED_BATCHES)])
+        if (record := self.finished) is not None:
+            self._write_card(record)
+        return True
 
     def _save(self, number: int, config: TrainConfig, split: Split, checkpoint: Path) -> None:
         identity = checkpoints.Identity(owner="final", config=config.digest, split=split.hash)
@@ -170,59 +170,45 @@ class FinalTraining:
         model = SavedModel(
             module=module, config=config, classes=split.classes, input_shape=split.input_shape, mean=split.mean, std=split.std
         )
-        save_model(self._model_file(number), model)
+        save_model(self.paths.model(number), model)
         checkpoints.remove(checkpoint)
 
-    def _count_reading(self) -> int:
-        file = self.folder / "metrics.json"
-        reads = (json.loads(file.read_text(encoding="utf-8")).get(READS, 0) if file.exists() else 0) + 1
-        # Noted before the score is known: a reading counts also when something breaks afterwards.
-        file.write_text(json.dumps({READS: reads}) + "\n", encoding="utf-8")
-        return reads
+    def _facts(self) -> dict[str, Any]:
+        packages = ("torch", "torchvision", "numpy", "scikit-learn")
+        versions = {"hpsearch": __version__, "python": platform.python_version(), **{package: version(package) for package in packages}}
+        return {"device": self.device, "versions": versions}
 
-    def _write(self, score: FinalScore, predictions: list[tuple[str, Predictions]]) -> None:
-        (self.folder / "metrics.json").write_text(json.dumps(score_data(score), indent=2) + "\n", encoding="utf-8")
-        with (self.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["split", "index", "truth", "guess", "confidence"])
-            for part, each in predictions:
-                for index, (truth, guess, confidence) in enumerate(zip(each.label, each.predicted, each.confidence, strict=True)):
-                    writer.writerow([part, index, each.classes[truth], each.classes[guess], f"{confidence:.4f}"])
-        (self.folder / "README.md").write_text(model_card(self.best, score_data(score), load_model(self.folder)), encoding="utf-8")
-
-    def _write_report(self, score: FinalScore, predictions: dict[str, Predictions], test_images: Images) -> None:
-        mistakes = most_confident_mistakes(predictions["test"], SHOWN_MISTAKES)
+    def _write(self, score: FinalScore, predictions: Mapping[str, Predictions], parts: Mapping[str, Images]) -> Mapping[str, Any]:
+        """All files; `metrics.json`, which says that they are there, last."""
+        write(self.paths.config, self.best.to_toml())
+        write(self.paths.predictions, _csv(predictions))
+        can_be_shown = parts["test"].images.shape[1] in (1, 3)
+        if can_be_shown:
+            for part, images in parts.items():
+                write(self.paths.mistakes(part), _mistakes_sheet(images, score.mistakes[part]))
+        data = {**score.to_dict(), "pictures": [self.paths.mistakes(part).name for part in PARTS] if can_be_shown else []}
+        indices = [each["index"] for each in score.mistakes["test"]] if can_be_shown else []
+        first = score.scores[0]
         page = final_report(
             self.best,
-            score_data(score),
-            train=score.scores[0].train,
-            test=score.scores[0].test,
+            data,
+            train=first.train.metrics,
+            test=first.test.metrics,
             predictions=predictions,
-            mistakes=mistakes_gallery(predictions["test"], mistakes, test_images.images[mistakes].numpy()),
+            mistakes=mistakes_gallery(predictions["test"], indices, parts["test"].images[indices].numpy()),
         )
-        (self.folder / "report.html").write_text(page, encoding="utf-8")
+        write(self.paths.report, page)
+        self._write_card(data)
+        return self._folder.finish(data)
+
+    def _write_card(self, metrics: Mapping[str, Any]) -> None:
+        model = load_model(self.paths.model())
+        card = model_card(self.best, metrics, model, source=torch_source(model.module), has_onnx=self.paths.onnx.is_file())
+        write(self.paths.card, card)
 
 
-def score_data(score: FinalScore) -> dict[str, Any]:
-    """A score as plain data, as `metrics.json` holds it."""
-    return {
-        READS: score.reads,
-        "test_accuracy": score.test_accuracy,
-        "test_accuracy_interval": list(score.interval),
-        "interval_over": "seeds" if len(score.scores) > 1 else "images",
-        "gap": score.gap,
-        "overfitting": score.overfitting,
-        "seeds": [
-            {
-                "seed": each.seed,
-                "train_loss": each.train_loss,
-                "test_loss": each.test_loss,
-                "train": each.train.to_dict(),
-                "test": each.test.to_dict(),
-            }
-            for each in score.scores
-        ],
-    }
+def _part_score(evaluation: Evaluation, predictions: Predictions) -> PartScore:
+    return PartScore(loss=mean_over_images(evaluation.losses.double().numpy()), metrics=measure(predictions))
 
 
 def _predictions(evaluation: Evaluation, images: Images) -> Predictions:
@@ -234,11 +220,32 @@ def _predictions(evaluation: Evaluation, images: Images) -> Predictions:
     )
 
 
-def _mean_with_interval(scores: list[SeedScore]) -> dict[str, Any]:
-    accuracies = [score.test.accuracy for score in scores]
-    if len(accuracies) == 1:
-        return {"test_accuracy": accuracies[0], "interval": scores[0].test.interval}
-    mean = statistics.mean(accuracies)
-    quantile = float(student_t.ppf(0.975, df=len(accuracies) - 1))
-    half = quantile * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
-    return {"test_accuracy": mean, "interval": (max(0.0, mean - half), min(1.0, mean + half))}
+def _mistakes(predictions: Predictions) -> list[dict[str, Any]]:
+    classes = predictions.classes
+    return [
+        {
+            "index": index,
+            "truth": classes[predictions.label[index]],
+            "guess": classes[predictions.predicted[index]],
+            "confidence": float(predictions.confidence[index]),
+        }
+        for index in most_confident_mistakes(predictions, MISTAKES_SHOWN)
+    ]
+
+
+def _mistakes_sheet(images: Images, mistakes: Any) -> bytes:
+    indices = [each["index"] for each in mistakes]
+    captions = [(each["truth"], f"as {each['guess']}", f"{100 * each['confidence']:.1f} %") for each in mistakes]
+    return captioned_grid(images.images[indices], captions)
+
+
+def _csv(predictions: Mapping[str, Predictions]) -> str:
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(["split", "index", "truth", "guess", "confidence"])
+    for part in PARTS:
+        each = predictions[part]
+        for index, (truth, guess, confidence) in enumerate(zip(each.label, each.predicted, each.confidence, strict=True)):
+            # Nine digits give the very float32 back.
+            writer.writerow([part, index, each.classes[truth], each.classes[guess], f"{confidence:.9g}"])
+    return content.getvalue()

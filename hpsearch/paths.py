@@ -106,6 +106,84 @@ class TrialPaths:
         return self.folder / "predictions.npz"
 
 
+@dataclass(frozen=True)
+class FinalPaths:
+    """The folder of a final model."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The best config that it was trained from."""
+        return self.folder / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """What it is worth, and each reading of the test split; written when training begins, and finished last."""
+        return self.folder / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The class and confidence of every training and test image."""
+        return self.folder / "predictions.csv"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.folder / "README.md"
+
+    @property
+    def report(self) -> Path:
+        """The page with figures."""
+        return self.folder / "report.html"
+
+    @property
+    def onnx(self) -> Path:
+        """The model for other runtimes."""
+        return self.folder / "model.onnx"
+
+    def mistakes(self, part: str) -> Path:
+        """The most confident mistakes among the images of a part, `train` or `test`."""
+        return self.folder / f"mistakes-{part}.png"
+
+    def model(self, number: int = 1) -> Path:
+        """The weights of a seed, by its number from 1; the first seed's are the model."""
+        return (self.folder if number == 1 else self._seed(number)) / "model.safetensors"
+
+    def checkpoint(self, number: int) -> Path:
+        """Where the training of a seed goes on from."""
+        return self._seed(number) / "checkpoint"
+
+    @property
+    def written(self) -> list[Path]:
+        """Every file that hpsearch writes here, whether it is there or not."""
+        top = [
+            self.config,
+            self.metrics,
+            self.predictions,
+            self.card,
+            self.report,
+            self.onnx,
+            self.mistakes("train"),
+            self.mistakes("test"),
+        ]
+        seeds = [self._seed(int(folder.name)) for folder in self.seeds.glob("[0-9]*") if folder.name.isdecimal()]
+        of_seeds = [folder / name for folder in seeds for name in SEED_FILES]
+        return [self.model(), *top, *of_seeds]
+
+    @property
+    def seeds(self) -> Path:
+        """The folder of what belongs to one seed alone."""
+        return self.folder / "seeds"
+
+    def _seed(self, number: int) -> Path:
+        return self.seeds / str(number)
+
+
+SEED_FILES = ("model.safetensors", "checkpoint", "checkpoint.previous", "checkpoint.new", "predictions.npz")
+"""What may lie in the folder of a seed."""
+
+
 def lock_folder(database: Path) -> Path:
     """The folder of a SQLite database's locks: beside the file, since two folders of runs may share it."""
     return database.with_name(f"{database.name}.locks")

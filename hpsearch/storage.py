@@ -41,6 +41,8 @@ class StudyKey:
     """Of a linked study: which configurations are repeated, as JSON text."""
     IMAGES = "hpsearch:images"
     """Of a linked study: the training images of the data set."""
+    READING = "hpsearch:test_reading:"
+    """And the id of a reading of the test split: each has a key of its own, so that none overwrites another."""
 
 
 class TrialKey:
@@ -288,6 +290,18 @@ def stop_requests(study: optuna.Study) -> int:
 def request_stop(study: optuna.Study) -> None:
     """Ask all workers of a study, wherever they run, to leave their trials in good order."""
     study.set_user_attr(StudyKey.STOPS, stop_requests(study) + 1)
+
+
+def write_reading(study: optuna.Study, reading: Mapping[str, Any]) -> int:
+    """Note a reading of the test split for a config of the study, or what is known of it since; returns how many there are."""
+    study.set_user_attr(f"{StudyKey.READING}{reading['id']}", dict(reading))
+    return len(read_readings(study))
+
+
+def read_readings(study: optuna.Study) -> list[Mapping[str, Any]]:
+    """Every reading of the test split for a config of the study, the oldest first, as `hpsearch.final_score.Reading` has it."""
+    readings = [value for key, value in study.user_attrs.items() if key.startswith(StudyKey.READING)]
+    return sorted(readings, key=lambda reading: (reading["at"], reading["id"]))
 
 
 def is_copy(trial: FrozenTrial) -> bool:

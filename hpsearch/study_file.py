@@ -5,6 +5,7 @@ The sections' keys stand in `hpsearch.sections`, the space in `hpsearch.space_ta
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from pydantic import Field, ValidationError
 from hpsearch.components import BUILT_IN, DATASET_IMAGES, SELECTORS, Catalog, ComponentFile, Scalar, show, show_path, trainer_option
 from hpsearch.errors import ComponentError, ConfigError, StudyFileError, UsageError, did_you_mean
 from hpsearch.extensions import load_component_file
-from hpsearch.paths import check_study_name
+from hpsearch.paths import bundled_studies, check_study_name
 from hpsearch.sections import LARGEST_SEED, Budget, Data, Finalists, Limits, Pruner, Sampler, Section, WarmStart
 from hpsearch.space import Space
 from hpsearch.space_table import read_space
@@ -124,6 +125,11 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise StudyFileError(f"{path.name}: is not valid TOML: {error}") from error
+    if is_best_config(table):
+        raise StudyFileError(
+            f"{path.name}: is a best config, one training run, and no study file",
+            hint=f"`hpsearch train {os.path.relpath(path)}` trains it and scores it on validation; --final is the last step.",
+        )
     try:
         contents = Contents.model_validate(table)
     except ValidationError as error:
@@ -134,6 +140,17 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
         raise StudyFileError(f"{path.name}: {error.message}", hint=error.hint) from error
     except ComponentError as error:
         raise ComponentError(f"{path.name}: use: {error.message}", hint=error.hint) from error
+
+
+def is_best_config(table: Mapping[str, Any]) -> bool:
+    """Whether a TOML file's content is one training run, as `hpsearch export` writes it, and no study."""
+    return "format" in table and "trainer" in table and "space" not in table
+
+
+def shipped_study_files() -> list[Path]:
+    """The study files that come with hpsearch, by name; best configs lie beside them."""
+    files = sorted(bundled_studies().glob("*.toml"))
+    return [path for path in files if not is_best_config(tomllib.loads(path.read_text(encoding="utf-8")))]
 
 
 def _refuse_large(content: bytes | str, path: Path) -> None:

@@ -54,7 +54,9 @@ ALLOWED: dict[str, set[str]] = {
     "study_file": {"components", "domains", "errors", "extensions", "paths", "sections", "space", "space_table"},
     "evaluation": {"errors"},
     "best_config": {"components", "config", "errors", "extensions", "sections"},
-    "model_card": {"best_config", "domains"},
+    "final_score": {"evaluation"},
+    "final_folder": {"best_config", "components", "errors", "final_score", "paths"},
+    "model_card": {"best_config", "components", "domains", "final_score"},
     "paired": {"evaluation"},
     "finalists": {"paired"},
     "ablation": {"components", "config", "domains", "errors", "paired", "space"},
@@ -71,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "rerun": {*GROUND, *STORED, "ablation", "continuation", "finalists", "linked", "results", "run", "search"},
     "report": {*GROUND, "results", "run"},
     "estimate": {*GROUND, "search", "training"},
-    "final": {*GROUND, "best_config", "evaluation", "model_card", "results", "training"},
+    "final": {*GROUND, "best_config", "evaluation", "final_folder", "final_score", "model_card", "results", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
     "compare": {*GROUND, *STORED, "best_config", "evaluation", "results", "training", "run"},
     "reproduce": {*GROUND, *STORED, "best_config", "results", "training", "run"},
@@ -96,6 +98,8 @@ ALLOWED: dict[str, set[str]] = {
         "compare",
         "reproduce",
         "final",
+        "final_folder",
+        "final_score",
     },
     "__init__": {"components", "config", "epoch", "extensions", "run", "space_table", "training"},
     "__main__": {"cli"},
@@ -233,7 +237,9 @@ def public(name: str) -> str:
 
 def light(module: str) -> bool:
     """Whether a module must not load torch: all but the trainers' wing and the rooms that train."""
-    return module == "training.files" or (wing(module) != "training" and module not in ("cli.worker", "estimate", "finalists", "final"))
+    return module == "training.files" or (
+        wing(module) != "training" and module not in ("cli.worker", "cli.train_final", "estimate", "finalists", "final")
+    )
 
 
 LIGHT = [module for module in modules() if light(module) and module != "__main__"]

@@ -58,7 +58,7 @@ def test_nothing_is_left_open(best: BestConfig) -> None:
         ('name = "lenet5"', 'name = "lenet6"', "unknown model 'lenet6'"),
         ("dropout = 0.0", "dropout = 1.5", "lenet5: dropout must be a number"),
         ("dropout = 0.0", "drop = 0.1", "lenet5 takes no 'drop'"),
-        ("seed = 7", "seed = true", "trainer.seed must be a whole number, but got true"),
+        ("seed = 7", "seed = true", "trainer.seed must be a whole number from 0 to 4294967295, but got true"),
         ("validation_images = 10000", "validation_images = 0", "data.validation_images"),
         ("[provenance]", "[provenence]", "unknown key 'provenence'"),
         ("format = 1", "format = ", "is not valid TOML"),

@@ -12,10 +12,10 @@ from types import ModuleType
 import jsonschema
 import pytest
 
-from hpsearch.study_file import json_schema
+from hpsearch.study_file import json_schema, shipped_study_files
 
 ROOT = Path(__file__).resolve().parent.parent
-STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+STUDIES = shipped_study_files()
 
 
 @pytest.fixture(scope="module")

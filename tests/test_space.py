@@ -21,10 +21,9 @@ from hpsearch.components import BUILT_IN, SELECTORS, Component, Option, Scalar
 from hpsearch.config import TrainConfig
 from hpsearch.domains import Fixed
 from hpsearch.errors import ConfigError, StudyFileError
-from hpsearch.paths import bundled_studies
 from hpsearch.space import Space
 from hpsearch.space_table import read_space
-from hpsearch.study_file import load_study_file
+from hpsearch.study_file import load_study_file, shipped_study_files
 from tests.spaces import Table, changed, conditions, entries, rewritten, tables
 
 TRIALS = 4
@@ -310,9 +309,7 @@ def test_condition_that_always_holds_makes_nothing_conditional() -> None:
     assert space_of(table).conditional == ()
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in sorted(bundled_studies().glob("*.toml")) if "use " not in path.read_text()], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", [path for path in shipped_study_files() if "use " not in path.read_text()], ids=lambda path: path.stem)
 def test_shipped_space_replays(path: Path) -> None:
     space = load_study_file(path).space
     for trial, values in ask(space, 5, trials=20):

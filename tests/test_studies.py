@@ -1,21 +1,27 @@
-"""Every shipped study is run, on a slice of the real data."""
+"""Every shipped study and best config is run, on a slice of the real data."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
+from hpsearch.best_config import read_best_config
+from hpsearch.errors import StudyFileError
 from hpsearch.fairness import unfair_comparisons
 from hpsearch.run import run_study
 from hpsearch.storage import read_trials
-from hpsearch.study_file import load_study_file
+from hpsearch.study_file import load_study_file, shipped_study_files
+from hpsearch.training.summary import count_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
-STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+STUDIES = shipped_study_files()
+CONFIGS = [path for path in sorted((ROOT / "studies").glob("*.toml")) if path not in STUDIES]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -24,6 +30,27 @@ def test_a_shipped_study_is_valid_and_fair(path: Path) -> None:
     assert study.name == path.stem
     assert study.description.endswith("?")
     assert unfair_comparisons(study.space) == ()
+
+
+def test_what_is_shipped_is_a_study_or_a_best_config() -> None:
+    assert [path.stem for path in CONFIGS] == ["reference-cnn", "reference-lenet5"]
+    assert len(STUDIES) + len(CONFIGS) == len(list((ROOT / "studies").glob("*.toml")))
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("reference-cnn", 121_930), ("reference-lenet5", 61_706)])
+def test_a_shipped_best_config_leaves_nothing_open(name: str, parameters: int) -> None:
+    path = ROOT / "studies" / f"{name}.toml"
+    best = read_best_config(path)
+    assert tomllib.loads(best.to_toml()) == tomllib.loads(path.read_text())
+    assert count_parameters(best.config, (1, 28, 28), 10) == best.provenance["parameters"] == parameters
+    assert (best.config.optimizer.name, best.data.dataset) == ("adam", "fashion-mnist")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_best_config_taken_for_a_study_is_told_from_one(path: Path) -> None:
+    with pytest.raises(StudyFileError, match=rf"{path.name}: is a best config") as caught:
+        load_study_file(path)
+    assert f"hpsearch train {os.path.relpath(path)}" in caught.value.hint
 
 
 def slice_of(path: Path, folder: Path) -> Path:

@@ -13,9 +13,8 @@ import jsonschema
 import pytest
 
 from hpsearch.errors import ComponentError, StudyFileError, UsageError
-from hpsearch.paths import bundled_studies
 from hpsearch.sections import parse_duration, show_duration
-from hpsearch.study_file import LARGEST_FILE, json_schema, load_study_file, parse_study_file
+from hpsearch.study_file import LARGEST_FILE, json_schema, load_study_file, parse_study_file, shipped_study_files
 from tests.mistakes import FILE, LATER_SECTIONS, MISTAKES, VALID, Mistake, study
 from tests.mutations import mutated
 
@@ -24,7 +23,7 @@ MUTANTS = 2_400
 LONGEST_PARSE = 1.0
 """Seconds that any study file may take to be read."""
 
-SHIPPED = sorted(bundled_studies().glob("*.toml"))
+SHIPPED = shipped_study_files()
 WITHOUT_COMPONENTS = [path for path in SHIPPED if "use " not in path.read_text(encoding="utf-8")]
 
 

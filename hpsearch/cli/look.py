@@ -22,12 +22,12 @@ def show(
 ) -> None:
     """Show a study's leaderboard, or one trial with its curve, config and error."""
     from hpsearch.cli.show_finalists import print_verdict
-    from hpsearch.cli.show_study import print_csv, print_leaderboard
+    from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
     from hpsearch.cli.show_trial import print_trial
     from hpsearch.rerun import verdict_of
     from hpsearch.results.leaderboard import make_leaderboard
     from hpsearch.run import Place, study_name
-    from hpsearch.storage import one_trial, read_study, read_trials
+    from hpsearch.storage import one_trial, read_readings, read_study, read_trials
 
     name = study_name(study)
     store = Place(storage=storage, runs=runs).open()
@@ -41,13 +41,16 @@ def show(
         return
     verdict = verdict_of(name, store)
     board = make_leaderboard(trials, validation_images=read_study(stored).comparable["data"]["validation_images"])
+    readings = read_readings(stored)
     if json:
-        print_json({"study": name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
+        finalists = None if verdict is None else verdict.to_dict()
+        print_json({"study": name, **board.to_dict(), "finalists": finalists, "test_readings": readings})
         return
     print_leaderboard(name, board)
     if verdict is not None:
         say()
         print_verdict(name, verdict)
+    print_readings(readings)
 
 
 def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.cli.console import print_table, say
+from hpsearch.final_score import times
 from hpsearch.results.cells import harmless
 from hpsearch.results.leaderboard import Leaderboard, Standing, last_train_accuracy, settings
 from hpsearch.sections import show_duration
@@ -46,6 +47,17 @@ def print_leaderboard(name: str, board: Leaderboard) -> None:
     say()
     for line in reading(board):
         say(line)
+
+
+def print_readings(readings: Sequence[Mapping[str, Any]]) -> None:
+    """How often the test split was read for models of the study, and what each reading said."""
+    if not readings:
+        return
+    say(f"Test split read {times(len(readings))}:")
+    for each in readings:
+        found = "cut off before its score was known" if each["accuracy"] is None else f"{100 * each['accuracy']:.2f} %"
+        many = "1 seed" if each["seeds"] == 1 else f"{each['seeds']} seeds"
+        say(f"  {each['at']}  {each['folder']}, {many}: {found}")
 
 
 def reading(board: Leaderboard) -> list[str]:

@@ -26,10 +26,9 @@ def init(
     import json
 
     from hpsearch.errors import UsageError, did_you_mean
-    from hpsearch.paths import bundled_studies
-    from hpsearch.study_file import json_schema
+    from hpsearch.study_file import json_schema, shipped_study_files
 
-    shipped = {path.stem: path for path in sorted(bundled_studies().glob("*.toml"))}
+    shipped = {path.stem: path for path in shipped_study_files()}
     if template not in shipped:
         raise UsageError(f"no shipped study '{template}'", hint=did_you_mean(template, shipped))
     schema = file.with_name(SCHEMA_NAME)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.console import note, print_json, print_table, say
-from hpsearch.cli.options import DataOption, DeviceOption, JsonOption
+from hpsearch.cli.console import note, print_json, say
+from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, RunsOption, StorageOption
+from hpsearch.paths import DEFAULT_RUNS
 
 if TYPE_CHECKING:
     from hpsearch.best_config import BestConfig
-    from hpsearch.epoch import Epoch
 
 
 def train(
@@ -22,24 +23,50 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where --final writes. [default: FILE's name and -final]")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin anew in a folder that holds something else; only what hpsearch wrote there is removed.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx too, checked against onnxruntime; with --final.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Take a component file that was changed since the config was made.")] = False,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
     data: DataOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Train a best config and score it on its validation split; --final is the last step.
 
-    With --final: model.safetensors, config.toml, metrics.json, predictions.csv and a model card. The same command continues.
+    With --final: model.safetensors, config.toml, metrics.json, predictions.csv, pictures of the mistakes, a report and a model card. The same command
+    continues. Each reading of the test split is counted, in the folder and in the study that the config comes from.
     """
     from hpsearch.best_config import read_best_config
+    from hpsearch.cli.environment import train_like_a_worker
     from hpsearch.errors import UsageError
 
-    best = read_best_config(file)
-    if final:
-        _train_final(best, output or file.with_name(f"{file.stem}-final"), seeds=seeds, data=data, device=device, as_json=json)
-    elif seeds != 1 or output is not None:
-        raise UsageError("--seeds and --output go with --final", hint="Add --final, or leave them out.")
-    else:
+    if not final and (given := _only_with_final(seeds=seeds, output=output, force=force, onnx=onnx)):
+        raise UsageError(f"{' and '.join(given)} {'goes' if len(given) == 1 else 'go'} with --final", hint="Add --final, or leave it out.")
+    train_like_a_worker()
+    best = read_best_config(file, trust=trust)
+    for name in best.changed_files:
+        note(f"warning: {name} was changed since the config was made; --trust goes on with it", style="yellow")
+    if not final:
         _train_on_validation(best, data=data, device=device, as_json=json)
+        return
+    if onnx:
+        from hpsearch.training.onnx_file import require_onnx
+
+        require_onnx()  # not after an hour of training
+    from hpsearch.cli.show_final import print_final
+    from hpsearch.cli.train_final import train_final
+    from hpsearch.run import Place
+
+    folder = output or file.with_name(f"{file.stem}-final")
+    place = Place(storage=storage, runs=runs, data=data, device=device)
+    metrics = train_final(best, folder, place, seeds=seeds, force=force, with_onnx=onnx)
+    if json:
+        print_json(metrics)
+    else:
+        print_final(metrics, folder)
 
 
 def predict(
@@ -70,13 +97,19 @@ def predict(
         say(f"{row['picture']}: {row['class']}, {100 * row['confidence']:.1f} %{done}")
 
 
+def _only_with_final(*, seeds: int, output: Path | None, force: bool, onnx: bool) -> list[str]:
+    given = {"--seeds": seeds != 1, "--output": output is not None, "--force": force, "--onnx": onnx}
+    return [name for name, is_given in given.items() if is_given]
+
+
 def _train_on_validation(best: BestConfig, *, data: Path | None, device: str, as_json: bool) -> None:
-    import torch
-
+    from hpsearch.cli.show_final import print_validation
+    from hpsearch.cli.train_view import TrainingView
+    from hpsearch.evaluation import measure, overfitting, read_predictions
+    from hpsearch.final_score import weakest_sentence
     from hpsearch.training.data import load_split
-    from hpsearch.training.trainer import train
+    from hpsearch.training.trainer import predictions_path, train
 
-    torch.set_num_threads(1)  # as a worker has: the epochs are then the same bit for bit
     split = load_split(
         best.data.dataset,
         validation_images=best.data.validation_images,
@@ -84,68 +117,40 @@ def _train_on_validation(best: BestConfig, *, data: Path | None, device: str, as
         seed=best.split_seed,
         folder=data,
     )
+    view = TrainingView(epochs=best.config.epochs)
     epochs = []
-    for epoch in train(best.config, split, device=device):
-        epochs.append(epoch)
-        _say_epoch(epoch, best.config.epochs)
+    with tempfile.TemporaryDirectory(prefix="hpsearch-") as folder:
+        checkpoint = Path(folder) / "checkpoint"
+        with view.on_screen():
+            for epoch in train(best.config, split, checkpoint=checkpoint, device=device):
+                epochs.append(epoch)
+                view.show(1, epoch)
+        metrics = measure(read_predictions(predictions_path(checkpoint)))
     last = epochs[-1]
+    # As many training images are measured after each epoch as there are validation images.
+    images = min(len(split.train_labels), metrics.images), metrics.images
+    found: dict[str, Any] = {
+        "train_accuracy": last.train_accuracy,
+        "train_loss": last.train_loss,
+        "validation_loss": last.validation_loss,
+        "validation": metrics.to_dict(),
+        "overfitting": overfitting([last.train_accuracy], [last.validation_accuracy], images=images, name="validation"),
+        "weakest": weakest_sentence(metrics),
+        "diverged": last.diverged,
+        **_against_trial(best, last.validation_accuracy),
+        "epochs": [epoch.to_dict() for epoch in epochs],
+    }
+    if last.diverged:
+        note(f"warning: the loss diverged in epoch {last.number}", style="yellow")
     if as_json:
-        print_json({"epochs": [epoch.to_dict() for epoch in epochs]})
-        return
-    say(f"Validation accuracy {last.validation_accuracy:.4f}, training {last.train_accuracy:.4f}.")
+        print_json(found)
+    else:
+        print_validation(found)
+
+
+def _against_trial(best: BestConfig, accuracy: float) -> dict[str, Any]:
     stored = best.provenance.get("val_accuracy")
-    if stored is not None:
-        same = (
-            "the same"
-            if stored == last.validation_accuracy
-            else f"{100 * (last.validation_accuracy - stored):+.2f} points off: other versions, device or images"
-        )
-        say(f"The trial had {stored:.4f}: {same}.")
-
-
-def _train_final(best: BestConfig, folder: Path, *, seeds: int, data: Path | None, device: str, as_json: bool) -> None:
-    import torch
-
-    from hpsearch.final import FinalTraining, score_data
-
-    torch.set_num_threads(1)
-    training = FinalTraining(best, folder, seeds=seeds, data=data, device=device)
-    for number, epoch in training.train():
-        _say_epoch(epoch, best.config.epochs, f"seed {number} of {seeds}, ")
-    score = training.score()
-    if as_json:
-        print_json(score_data(score))
-        return
-    low, high = score.interval
-    times = "once" if score.reads == 1 else f"{score.reads} times"
-    over = "the seeds" if len(score.scores) > 1 else "the images"
-    say(
-        f"Test accuracy {100 * score.test_accuracy:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} % over {over}; test split read {times}."
-    )
-    say(score.overfitting)
-    first = score.scores[0]
-    say(
-        f"Loss {first.train_loss:.4f} on the training images, {first.test_loss:.4f} on the test images; calibration error {first.test.calibration_error:.4f}."
-    )
-    for sentence in first.test.weakest:
-        say(f"Weak: {sentence}.")
-    say()
-    rows = [
-        [
-            each.name,
-            f"{each.precision:.3f}",
-            f"{each.recall:.3f}",
-            f"{each.f1:.3f}",
-            f"{train.recall - each.recall:+.3f}",
-            str(each.support),
-        ]
-        for train, each in zip(first.train.classes, first.test.classes, strict=True)
-    ]
-    headings = ("precision", "recall", "F1", "recall, train less test", "test images")
-    print_table({"class": "left", **dict.fromkeys(headings, "right")}, rows)
-    say(f"Wrote model.safetensors, config.toml, metrics.json, predictions.csv, README.md and report.html to {folder}.")
-
-
-def _say_epoch(epoch: Epoch, epochs: int, prefix: str = "") -> None:
-    validation = "" if epoch.validation_accuracy != epoch.validation_accuracy else f", validation {epoch.validation_accuracy:.4f}"
-    note(f"{prefix}epoch {epoch.number}/{epochs}: training {epoch.train_accuracy:.4f}{validation}, {epoch.images_per_second:,.0f} images/s")
+    if not isinstance(stored, float):
+        return {"trial_val_accuracy": None, "against_trial": None}
+    off = f"{100 * (accuracy - stored):+.2f} points off: other versions, device, images or settings"
+    return {"trial_val_accuracy": stored, "against_trial": "the same" if stored == accuracy else off}

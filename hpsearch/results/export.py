@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 
 from hpsearch.best_config import BestConfig
+from hpsearch.components import BUILT_IN, ComponentFile
 from hpsearch.errors import StudyNotFoundError
 from hpsearch.evaluation import wilson_interval
 from hpsearch.finalists import Finalist
@@ -52,7 +54,15 @@ def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = No
             "device": trial.run.get("device"),
             "versions": trial.run.get("versions"),
         },
+        data_files=() if data.dataset in BUILT_IN.names("dataset") else _files_of(study),
     )
+
+
+def _files_of(study: StudyRow) -> tuple[ComponentFile, ...]:
+    """The study's component files, as they were when it was begun; one of them brings the data set."""
+    hashes: dict[str, str] = study.comparable["component files"]
+    used = [(study.path.parent / name).resolve() for name in tomllib.loads(study.text)["use"]]
+    return tuple(ComponentFile(path=path, sha256=hashes[path.name]) for path in used)
 
 
 def chosen_standings(board: Leaderboard, *, top: int, per_model: bool) -> Sequence[Standing]:

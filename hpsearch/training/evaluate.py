@@ -49,12 +49,14 @@ class Evaluation:
         accuracy: share classified correctly, 0 to 1.
         predicted: int64 [N], on the CPU.
         confidence: float32 [N], the probability given to the predicted class, on the CPU.
+        losses: float32 [N], the cross-entropy of each image, on the CPU.
     """
 
     loss: float
     accuracy: float
     predicted: Tensor
     confidence: Tensor
+    losses: Tensor
 
 
 @torch.no_grad()
@@ -68,18 +70,20 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normal
     model.eval()
     if not len(labels):
         nothing = torch.empty(0)
-        return Evaluation(loss=math.nan, accuracy=math.nan, predicted=nothing.long(), confidence=nothing)
-    losses, predicted, confidence = [], [], []
+        return Evaluation(loss=math.nan, accuracy=math.nan, predicted=nothing.long(), confidence=nothing, losses=nothing)
+    sums, losses, predicted, confidence = [], [], [], []
     for pixels, wanted in zip(torch.split(images, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True):
         log_probabilities = functional.log_softmax(model(normalise(pixels)), dim=1)
-        losses.append(functional.nll_loss(log_probabilities, wanted, reduction="sum"))
+        sums.append(functional.nll_loss(log_probabilities, wanted, reduction="sum"))
+        losses.append(functional.nll_loss(log_probabilities, wanted, reduction="none"))
         best, classes = log_probabilities.max(dim=1)
         predicted.append(classes)
         confidence.append(best.exp())
     chosen = torch.cat(predicted)
     return Evaluation(
-        loss=torch.stack(losses).double().sum().item() / len(labels),
+        loss=torch.stack(sums).double().sum().item() / len(labels),
         accuracy=(chosen == labels).sum().item() / len(labels),
         predicted=chosen.cpu(),
         confidence=torch.cat(confidence).cpu(),
+        losses=torch.cat(losses).cpu(),
     )

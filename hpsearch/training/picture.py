@@ -1,10 +1,11 @@
-"""Pictures of training images, to see what a data set holds before tuning on it."""
+"""Pictures of images in a grid: what a data set holds, and what a model mistakes."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ ZOOM = 3
 """Screen pixels a pixel: 28×28 images are stamps otherwise."""
 
 CAPTION = 14
-"""Height of a class name under its image, in pixels; Pillow's own font is 11 high."""
+"""Height of a line under an image, in pixels; Pillow's own font is 11 high."""
 
 MARGIN = 6
 
@@ -33,16 +34,27 @@ def sample_grid(data: Images, *, rows: int = 5, columns: int = 8, seed: int = 0)
     """
     number = min(rows * columns, len(data.labels))
     chosen = torch.randperm(len(data.labels), generator=generator(seed, "sample grid"))[:number].tolist()
-    _, _, height, width = data.images.shape
+    return captioned_grid(data.images[chosen], [(data.classes[int(data.labels[index])],) for index in chosen], columns=columns)
+
+
+def captioned_grid(images: Tensor, captions: Sequence[tuple[str, ...]], *, columns: int = 8) -> bytes:
+    """A PNG of images uint8 [N, C, H, W], each over the lines of its caption; a caption too long for its image is cut.
+
+    Raises:
+        DataError: the images have another number of channels than 1 or 3.
+    """
+    number, _, height, width = images.shape
+    lines = max(map(len, captions), default=0)
     cell_width = width * ZOOM + MARGIN
-    cell_height = height * ZOOM + CAPTION + MARGIN
-    canvas = Image.new("RGB", (columns * cell_width + MARGIN, -(-number // columns) * cell_height + MARGIN), "white")
+    cell_height = height * ZOOM + lines * CAPTION + MARGIN
+    canvas = Image.new("RGB", (columns * cell_width + MARGIN, max(1, -(-number // columns)) * cell_height + MARGIN), "white")
     pen = ImageDraw.Draw(canvas)
-    for place, index in enumerate(chosen):
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left = MARGIN + place % columns * cell_width
         top = MARGIN + place // columns * cell_height
-        canvas.paste(_picture(data.images[index]), (left, top))
-        pen.text((left, top + height * ZOOM + 1), _shortened(pen, data.classes[int(data.labels[index])], width * ZOOM), fill="black")
+        canvas.paste(_picture(image), (left, top))
+        for line, text in enumerate(caption):
+            pen.text((left, top + height * ZOOM + 1 + line * CAPTION), _shortened(pen, text, width * ZOOM), fill="black")
     content = io.BytesIO()
     canvas.save(content, format="PNG")
     return content.getvalue()

@@ -23,7 +23,7 @@ SURFACE: dict[str, set[str]] = {
     "reproduce": {"STUDY", "N", "--trust", *PLACE, "--data", "--device", "--json"},
     "ls": {*PLACE, "--json"},
     "export": {"STUDY", "--output", "-o", "--trial", "--top", "--per", *PLACE},
-    "train": {"FILE", "--final", "--seeds", "--output", "-o", "--data", "--device", "--json"},
+    "train": {"FILE", "--final", "--seeds", "--output", "-o", "--force", "--onnx", "--trust", *PLACE, "--data", "--device", "--json"},
     "predict": {"MODEL", "PICTURE...", "--json"},
     "rm": {"STUDY", *PLACE, "--yes", "-y"},
     "data": {"[NAME]", "--data", "--index", "--picture", "--seed", "--json"},

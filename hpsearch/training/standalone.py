@@ -1,0 +1,45 @@
+"""A built-in model written out in plain torch, for who has its weights but not hpsearch."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from hpsearch.training.layers import Dropout
+
+PLAIN = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.Flatten)
+"""Layers that the models make without an option."""
+
+
+def torch_source(model: nn.Module) -> str | None:
+    """The expression that makes the same layers, under the same names, of `torch.nn` alone.
+
+    None for a model that is not a row of the built-in models' layers: it takes its author's code.
+    """
+    if not isinstance(model, nn.Sequential):
+        return None
+    lines = []
+    for name, layer in model.named_children():
+        source = _layer(layer)
+        if source is None:
+            return None
+        lines.append(f"            {name}=nn.{source},\n")
+    return f"nn.Sequential(\n        OrderedDict(\n{''.join(lines)}        )\n    )"
+
+
+def _layer(layer: nn.Module) -> str | None:
+    match layer:
+        case nn.Conv2d():
+            padding = "" if layer.padding == (0, 0) else f", padding={layer.padding[0]}"
+            bias = "" if layer.bias is not None else ", bias=False"
+            return f"Conv2d({layer.in_channels}, {layer.out_channels}, {layer.kernel_size[0]}{padding}{bias})"
+        case nn.Linear():
+            return f"Linear({layer.in_features}, {layer.out_features})"
+        case nn.BatchNorm2d():
+            return f"BatchNorm2d({layer.num_features})"
+        case nn.MaxPool2d():
+            return f"MaxPool2d({layer.kernel_size})"
+        case nn.AvgPool2d():
+            return f"AvgPool2d({layer.kernel_size})"
+        case Dropout():
+            return f"Dropout({layer.p})"
+    return next((f"{kind.__name__}()" for kind in PLAIN if isinstance(layer, kind)), None)
