@@ -127,6 +127,13 @@ def _missing(runs: Sequence[tuple[str, int]], scores: Scores) -> tuple[tuple[str
     return tuple((name, repeat) for name, repeat in runs if repeat not in scores.get(name, {}))
 
 
+def _counted(candidate: Candidate, own: Mapping[int, float], now: Round, choosing: int) -> dict[int, float]:
+    """The runs that the plan asked for: what idle workers ran besides depends on their number, and the verdict must not."""
+    last = now.dropped.get(candidate.name, now.chosen_by)
+    measured = candidate.is_baseline or candidate.name not in now.dropped
+    return {repeat: value for repeat, value in own.items() if repeat <= last or (repeat > choosing and measured)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
     """What the repeats say of one candidate.
@@ -241,10 +248,11 @@ def judge(
 ) -> Verdict:
     """The verdict on the scores so far; the arguments are those of `stand`."""
     now = stand(candidates, scores, seeds=seeds, images=images, pool=pool, failed=failed)
-    ran = [candidate for candidate in candidates if scores.get(candidate.name)]
+    choosing = choosing_repeats(seeds)
+    scores = {candidate.name: _counted(candidate, scores.get(candidate.name, {}), now, choosing) for candidate in candidates}
+    ran = [candidate for candidate in candidates if scores[candidate.name]]
     if not ran:
         return Verdict(finalists=(), winner=None, gain=None, seeds=seeds, chosen_by=now.chosen_by, is_over=False, failed=tuple(failed))
-    choosing = choosing_repeats(seeds)
     fresh = {name: {repeat: value for repeat, value in row.items() if repeat > choosing} for name, row in scores.items()}
     everything = TwoWayFit({candidate.name: scores[candidate.name] for candidate in ran}, images=images, pool=pool)
     probabilities = everything.best_probabilities(seed=0)

@@ -34,7 +34,7 @@ def finalists(
     """
     from hpsearch.cli.foreground import run_again
     from hpsearch.cli.show_finalists import print_verdict
-    from hpsearch.rerun import prepare_finalists, verdict_of
+    from hpsearch.rerun import finished_verdict, prepare_finalists, verdict_of
     from hpsearch.run import Place, find_study_file
     from hpsearch.sections import Finalists
 
@@ -44,7 +44,8 @@ def finalists(
     search = prepare_finalists(
         file, place, top=top or section.top, seeds=seeds or section.seeds, per_model=per is not None, workers=workers
     )
-    run_again(search)
+    if finished_verdict(file.name, search.store) is None:
+        run_again(search)
     verdict = verdict_of(file.name, search.store)
     assert verdict is not None, "it was just prepared"
     if json:
@@ -77,8 +78,10 @@ def explain(
     place = Place(storage=storage, runs=runs, data=data, device=device)
     file = find_study_file(study, place)
     search = prepare_explanation(file, place, seeds=seeds, trial=trial, workers=workers)
-    run_again(search)
     found = explanation_of(file, search.store)
+    if found is None or not found[0].is_over:
+        run_again(search)
+        found = explanation_of(file, search.store)
     assert found is not None, "it was just prepared"
     if json:
         print_json({"study": file.name, "trial": found[1], **found[0].to_dict()})

@@ -135,7 +135,7 @@ def worker(
 def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
     """The finalists that the study file asks for; None where no trial came so far."""
     from hpsearch.cli.foreground import run_again
-    from hpsearch.rerun import prepare_finalists, verdict_of
+    from hpsearch.rerun import finished_verdict, prepare_finalists, verdict_of
     from hpsearch.storage import read_trials
 
     section = search.file.finalists
@@ -143,7 +143,8 @@ def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
     if not any(trial.state == "complete" for trial in read_trials(search.study)):
         return None
     again = prepare_finalists(search.file, search.place, top=section.top, seeds=section.seeds, workers=workers)
-    run_again(again)
+    if finished_verdict(search.file.name, search.store) is None:
+        run_again(again)
     return verdict_of(search.file.name, search.store)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import hpsearch
 from hpsearch.errors import DataError
 from hpsearch.training import data as data_module
-from hpsearch.training.data import allocate, batches, channel_statistics, count_batches, load_split, split_of
+from hpsearch.training.data import allocate, batches, channel_statistics, count_batches, load_split, split_of, validation_indices
 from hpsearch.training.sources import Images
 from hpsearch.training.test_split import load_test_images
 
@@ -187,3 +187,37 @@ def test_what_a_users_data_set_returns_is_checked(returned: object, message: str
 def test_unknown_data_set_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(DataError, match="Did you mean 'fashion-mnist'"):
         load_split("fashion_mnist", validation_images=1, seed=1)
+
+
+def _numbered(images: int) -> Images:
+    pixels = torch.arange(images).reshape(images, 1, 1, 1).expand(images, 1, 2, 2).to(torch.uint8)
+    return Images(images=pixels, labels=torch.tensor([0, 1] * (images // 2)), classes=("even", "odd"))
+
+
+def test_a_fresh_split_validates_on_none_of_the_images_that_the_search_did() -> None:
+    data = _numbered(200)
+    searched_on = validation_indices(data, validation_images=60, seed=1)
+    search = split_of(data, validation_images=60, seed=1)
+    assert sorted(search.validation_images[:, 0, 0, 0].tolist()) == sorted(searched_on.tolist())
+    fresh = [split_of(data, validation_images=60, seed=seed, not_validated=searched_on) for seed in (2, 3)]
+    for split in fresh:
+        validated = set(split.validation_images[:, 0, 0, 0].tolist())
+        assert not validated & set(searched_on.tolist())
+        assert set(searched_on.tolist()) <= set(split.train_images[:, 0, 0, 0].tolist())
+        assert torch.bincount(split.validation_labels).tolist() == [30, 30]
+    assert fresh[0].hash != fresh[1].hash
+
+
+def test_fewer_training_images_of_a_fresh_split_are_drawn_from_all_that_are_left() -> None:
+    data = _numbered(200)
+    searched_on = set(validation_indices(data, validation_images=60, seed=1).tolist())
+    split = split_of(data, validation_images=60, seed=2, train_images=70, not_validated=torch.tensor(sorted(searched_on)))
+    shared = searched_on & set(split.train_images[:, 0, 0, 0].tolist())
+    assert 15 < len(shared) < 45  # of 60 spared and 80 others, 70 are drawn: 30 to be expected
+
+
+def test_a_fresh_split_needs_images_that_the_search_did_not_validate_on() -> None:
+    data = _numbered(100)
+    searched_on = validation_indices(data, validation_images=60, seed=1)
+    with pytest.raises(DataError, match="validation_images must be less than half"):
+        split_of(data, validation_images=60, seed=2, not_validated=searched_on)
