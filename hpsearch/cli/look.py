@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,13 @@ def show(
     runs: RunsOption = DEFAULT_RUNS,
     json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print all trials as CSV.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look on while it is searched elsewhere, then show it.")] = False,
 ) -> None:
     """Show a study's leaderboard, or one trial with its curve, config and error."""
+    if watch and (number is not None or json or csv):
+        from hpsearch.errors import UsageError
+
+        raise UsageError("--watch shows a study as a whole, and goes with neither N nor --json or --csv", hint="Leave the others out.")
     from hpsearch.cli.show_finalists import print_verdict
     from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
     from hpsearch.cli.show_trial import print_trial
@@ -30,7 +36,12 @@ def show(
     from hpsearch.storage import one_trial, read_readings, read_study, read_trials
 
     name = study_name(study)
-    store = Place(storage=storage, runs=runs).open()
+    place = Place(storage=storage, runs=runs)
+    store = place.open()
+    if watch:
+        from hpsearch.cli.watch import watch as look_on
+
+        look_on(name, place)
     stored = store.load(name)
     if number is not None:
         print_trial(one_trial(stored, number), as_json=json)
@@ -51,6 +62,8 @@ def show(
         say()
         print_verdict(name, verdict)
     print_readings(readings)
+    say(f"In the browser: hpsearch dashboard {name}, or plain optuna-dashboard, which shows the same:")
+    say(f"  optuna-dashboard {shlex.quote(str(store))} --artifact-dir {shlex.quote(str(place.paths.artifacts))}")
 
 
 def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psutil
 import pytest
 
-from tests.served import Served, serving
-from tests.small_study import hpsearch
+from tests.served import Served, serving, until
+from tests.small_study import ROOT, hpsearch
 
 STORAGE = "sqlite:///runs/hpsearch.db"
 TOKEN = "a-token-that-nobody-knows"
@@ -296,3 +299,62 @@ def test_no_formula_survives_in_the_csv(searched_folder: Path) -> None:
     assert "-3.5" in cells
     assert not [cell[:20] for cell in cells if cell[:1] in ("=", "+", "@", "\t", "\r") or cell.startswith("-c")]
     assert len(rows) == 10
+
+
+def test_a_trial_failed_in_the_dashboard_ends_in_its_worker_which_goes_on(folder: Path) -> None:
+    searching = subprocess.Popen(
+        [sys.executable, "-m", "tests.formula", "run", "small.toml", "--workers", "1"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FORMULA_EPOCH_SECONDS": "0.5"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with serving(folder, "--allow-edit") as running:
+            trial = until(lambda: failed_half_way(running))
+            assert searching.wait(120) == 0
+    finally:
+        if searching.poll() is None:
+            searching.send_signal(signal.SIGTERM)
+            searching.wait(30)
+    rows = list(csv.DictReader(io.StringIO(hpsearch(folder, "show", "small", "--csv").stdout)))
+    assert {int(row["trial"]) for row in rows if row["state"] == "fail"} == {trial["number"]}
+    assert sum(row["state"] == "complete" for row in rows) == 7
+    log = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
+    assert f"trial {trial['number']} was ended by somebody else; its worker goes on with the next" in log
+    assert log.count("Traceback") == 0
+
+
+def failed_half_way(served: Served) -> dict[str, Any] | None:
+    """A trial that was failed while it ran; None if none runs, or if it ended first."""
+    trial = half_way(served)
+    if trial is None or served.ask(f"/api/trials/{trial['trial_id']}/tell", "POST", body={"state": "Fail"}).status != 204:
+        return None
+    return trial
+
+
+def half_way(served: Served) -> dict[str, Any] | None:
+    """A trial that runs and has an epoch on record."""
+    if not served.ask("/api/studies").data["study_summaries"]:
+        return None
+    trials = served.ask("/api/studies/1").data["trials"]
+    return next((trial for trial in trials if trial["state"] == "Running" and trial["intermediate_values"]), None)
+
+
+def test_a_study_deleted_in_the_dashboard_ends_its_search_in_a_line(folder: Path) -> None:
+    with serving(folder, "--allow-edit") as running, (folder / "said").open("w") as said:
+        searching = subprocess.Popen(
+            [sys.executable, "-m", "tests.formula", "run", "small.toml", "--workers", "1"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "FORMULA_EPOCH_SECONDS": "0.5"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+        until(lambda: half_way(running))
+        assert running.ask("/api/studies/1", "DELETE", body={}).status == 204
+        assert searching.wait(60) not in (0, None)
+    told = (folder / "said").read_text()
+    assert "Traceback" not in told
+    assert "'small'" in told

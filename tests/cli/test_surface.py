@@ -14,7 +14,7 @@ SURFACE: dict[str, set[str]] = {
     "run": {"STUDY", "--trials", "--time", "--workers", *PLACE, "--data", "--device", "--retry-failed", "--json"},
     "try": {"STUDY", "[N] [NAME=VALUE]...", *PLACE, "--data", "--device", "--json"},
     "stop": {"STUDY", *PLACE},
-    "show": {"STUDY", "[N]", *PLACE, "--json", "--csv"},
+    "show": {"STUDY", "[N]", *PLACE, "--json", "--csv", "--watch"},
     "finalists": {"STUDY", "--top", "--seeds", "--per", "--workers", *PLACE, "--data", "--device", "--json"},
     "explain": {"STUDY", "--seeds", "--trial", "--workers", *PLACE, "--data", "--device", "--json"},
     "report": {"STUDY...", "--output", "-o", "--open", "--pdf", *PLACE},

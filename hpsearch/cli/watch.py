@@ -1,0 +1,87 @@
+"""A study that runs elsewhere, as `hpsearch run` shows its own: it is only read."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hpsearch.cli.console import note
+from hpsearch.cli.progress import ProgressView
+from hpsearch.run import LOOK_SECONDS, Look, Place
+from hpsearch.search.budget import may_start
+from hpsearch.search.claim import study_gone
+from hpsearch.sections import Budget
+from hpsearch.storage import TrialRow, read_study, read_trials
+
+if TYPE_CHECKING:
+    import optuna
+
+QUIET_SECONDS = 30.0
+"""Without a running trial, once there was one: whoever searched has stopped. A worker that died is replaced sooner."""
+
+
+def watch(name: str, place: Place) -> None:
+    """Show a study until it is over, or until those who searched it have stopped.
+
+    Raises:
+        StudyNotFoundError: there is none of that name, or it was deleted meanwhile.
+    """
+    store = place.open()
+    study = store.load(name)
+    trials = read_trials(study)
+    budget = _budget(study)
+    view = ProgressView(total=max(budget.trials, len(trials)), known={trial.number for trial in trials if trial.is_finished})
+    note(f"{name}: {_standing(trials, budget)}. Ctrl-C ends this view, not the study.")
+    last = None
+    try:
+        with view.on_screen():
+            for last in _looks(study):
+                view.update(last)
+    except KeyError as error:  # what Optuna's storage raises for a study that is no more
+        if name in store.names():
+            raise
+        raise study_gone(name, store, place.paths.study(name)) from error
+    if last is not None and not _is_over(study, last.trials):
+        note(f"No trial has run for {QUIET_SECONDS:.0f} seconds. `hpsearch run {name}` continues.", style="yellow")
+
+
+def _looks(study: optuna.Study) -> Iterator[Look]:
+    """A look every second until nothing more is to come."""
+    started = time.monotonic()
+    active: float | None = None
+    while True:
+        now = time.monotonic()
+        trials = read_trials(study)
+        yield Look(trials=trials, elapsed=now - started, deaths=0, stopped=False)
+        if _is_over(study, trials):
+            return
+        if any(trial.state == "running" for trial in trials):
+            active = now
+        elif active is not None and now - active >= QUIET_SECONDS:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _is_over(study: optuna.Study, trials: list[TrialRow]) -> bool:
+    """Whether nothing runs or waits, and the budget of the study file allows no more."""
+    if not all(trial.is_finished for trial in trials):
+        return False
+    budget = _budget(study)
+    time_spent = budget.time is not None and read_study(study).seconds_spent >= budget.time
+    return time_spent or not may_start(study, trials=budget.trials)
+
+
+def _budget(study: optuna.Study) -> Budget:
+    """As the study file says; read by itself, since the file's components may be Python that this command has no use for."""
+    return Budget.model_validate(tomllib.loads(read_study(study).text).get("budget", {}))
+
+
+def _standing(trials: list[TrialRow], budget: Budget) -> str:
+    ended = sum(trial.is_finished for trial in trials)
+    running = sum(trial.state == "running" for trial in trials)
+    words = [f"{ended} of {budget.trials} trials have ended" if trials else "no trial yet"]
+    if running:
+        words.append(f"{running} {'is' if running == 1 else 'are'} running")
+    return ", ".join(words)
