@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA := /usr/share/datasets/fashion-mnist
 
-.PHONY: setup study test lint bench docs data clean
+.PHONY: setup study test lint bench docs data browser clean
 
 setup: $(STAMP) data
 
@@ -22,10 +22,16 @@ data: $(STAMP)
 		apt-get install -y -qq dataset-fashion-mnist >/dev/null || (apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist >/dev/null) || true; \
 	fi
 
+# A browser for the tests of reports and dashboard, where there is apt and the right to use it; elsewhere they are skipped.
+browser:
+	@if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null) || true; \
+	fi
+
 study: setup
 	$(BIN)/hpsearch run studies/quickstart.toml
 
-test: setup
+test: setup browser
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)

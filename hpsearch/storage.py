@@ -26,6 +26,9 @@ BASELINE, BY_HAND = "baseline", "by hand"
 MOST_TRIES = 2
 """A configuration that fails so often on one seed is not repeated any more."""
 
+PREFIX = "hpsearch:"
+"""Of what only hpsearch reads."""
+
 
 class StudyKey:
     """The user attributes of a study."""
@@ -43,6 +46,8 @@ class StudyKey:
     """Of a linked study: the training images of the data set."""
     READING = "hpsearch:test_reading:"
     """And the id of a reading of the test split: each has a key of its own, so that none overwrites another."""
+    FED = "hpsearch:fed"
+    """What the dashboard was last fed with; a system attribute, which the dashboard does not show."""
 
 
 class TrialKey:

@@ -16,6 +16,7 @@ from hpsearch import extensions
 from hpsearch.run import Place, Search, prepare_search
 from hpsearch.study_file import StudyFile, parse_study_file
 from tests import stripes_study
+from tests.browser import browser, page  # noqa: F401  # fixtures
 from tests.small_study import NO_IMAGES, STUDY, hpsearch
 
 settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)

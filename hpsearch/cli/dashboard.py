@@ -42,6 +42,7 @@ def dashboard(
 
     On any other address than this machine's own it asks every visitor for a token. Ctrl-C ends it.
     """
+    from hpsearch.feeding import Feeder
     from hpsearch.results.dashboard import TOKEN_VARIABLE, Server, choose_token, make_app
     from hpsearch.results.guard import Doors, is_loopback, own_names
     from hpsearch.run import Place, study_name
@@ -56,15 +57,18 @@ def dashboard(
     doors = Doors(host=host, names=names, token=secret, allow_edit=allow_edit)
     server = Server(make_app(store, place.paths.artifacts, doors), host, port)
     address = server.address(path, token=secret)
+    feeder = Feeder(place, store, only=None if study is None else study_name(study))
     try:
         with _signals() as received:
             say(address)
+            feeder.start()
             note(f"Serves {store}, {'to look at and to edit' if allow_edit else 'to look at only'}. Ctrl-C ends it.")
             if not is_loopback(host):
                 note("Whoever has this address is let in, and it travels unencrypted: prefer a tunnel, ssh -L.", style="yellow")
             with _opened(address, secret=secret is not None, asked=open_browser):
                 server.run()
     finally:
+        feeder.stop()
         store.dispose()
     if received:
         sys.exit(128 + received[0])

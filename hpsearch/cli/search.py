@@ -205,6 +205,19 @@ def _write_report(search: Search) -> None:
     page = search.place.paths.study(search.file.name).report
     write_report(read_studies([search.file.name], search.place), page)
     note(f"Report: {page}")
+    _feed_dashboard(search)
+
+
+def _feed_dashboard(search: Search) -> None:
+    from hpsearch.errors import HpsearchError
+    from hpsearch.feeding import feed_dashboard
+
+    try:
+        feed_dashboard(search.file.name, search.place, search.store)
+    except (HpsearchError, OSError) as error:  # the search is done all the same
+        note(f"The dashboard could not be fed: {str(error).splitlines()[0]}", style="yellow")
+        return
+    note(f"In the browser: hpsearch dashboard {search.file.name} --open")
 
 
 def _parse_settings(words: list[str]) -> tuple[int | None, dict[str, Any]]:

@@ -107,6 +107,7 @@ def rm(
     """Delete a study: its trials in the storage and its folder of logs and checkpoints."""
     from hpsearch.errors import UsageError
     from hpsearch.linked import linked_names
+    from hpsearch.results.dashboard_feed import forget
     from hpsearch.run import Place, study_name
     from hpsearch.search.recovery import is_being_searched
     from hpsearch.storage import read_trials
@@ -122,6 +123,7 @@ def rm(
         along = "".join(f", and '{each}'" for each in linked)
         typer.confirm(f"Delete '{name}' with its {len(read_trials(stored))} trials{along}?", abort=True, err=True)
     for each in (*linked, name):
+        forget(store.load(each), store, place.paths.artifacts)
         store.delete(each)
     folder = place.paths.study(name).folder
     if folder.is_dir():

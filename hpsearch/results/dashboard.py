@@ -17,6 +17,7 @@ from hpsearch.database import Store
 from hpsearch.errors import UsageError
 from hpsearch.results.cells import harmless_csv
 from hpsearch.results.guard import App, Doors, Guard, is_loopback
+from hpsearch.results.shown import ShownStorage
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 TOKEN_VARIABLE = "HPSEARCH_DASHBOARD_TOKEN"
@@ -55,7 +56,7 @@ def make_app(store: Store, artifacts: Path, doors: Doors) -> App:
     import optuna_dashboard
 
     # The path is given whole: what is served must not depend on where the process goes to.
-    inner = optuna_dashboard.wsgi(store.storage, artifact_store=FileSystemArtifactStore(artifacts.absolute()))
+    inner = optuna_dashboard.wsgi(ShownStorage(store.rdb), artifact_store=FileSystemArtifactStore(artifacts.absolute()))
     return Guard(_without_formulas(inner), doors)
 
 

@@ -86,6 +86,11 @@ def hand_lock(trial_id: int) -> str:
     return f"trial-{trial_id}.by-hand"
 
 
+def feed_lock(study_id: int) -> str:
+    """The lock under which what the dashboard shows of a study is written."""
+    return f"study-{study_id}.feed"
+
+
 CREATION_LOCK = "create"
 """The lock under which tables and studies are made."""
 

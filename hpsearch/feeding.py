@@ -1,0 +1,93 @@
+"""Keeps optuna-dashboard fed: one process at a time, at the end of a run and while a dashboard is served."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpsearch.database import Store
+from hpsearch.errors import HpsearchError, StudyNotFoundError
+from hpsearch.report import read_studies, write_report
+from hpsearch.results.dashboard_feed import feed, last_fed, state_of
+from hpsearch.results.studied import read_studied
+from hpsearch.run import Place
+from hpsearch.search.lease import feed_lock
+
+LEAST_PAUSE = 30.0
+"""Seconds between two feeds: who writes a note in the dashboard is told that it changed meanwhile, and should not be told often."""
+LARGEST_SHARE = 0.02
+"""Of a core; the machine is there to train."""
+
+log = logging.getLogger("hpsearch")
+
+
+def feed_dashboard(name: str, place: Place, store: Store) -> bool:
+    """Bring what the dashboard shows of a study up to date; returns whether anything had changed.
+
+    Raises:
+        StudyNotFoundError: there is no such study, or it was not made by hpsearch.
+        OSError: a file cannot be written.
+    """
+    study = store.load(name)
+    paths = place.paths.study(name)
+    with place.locks.hold(feed_lock(study._study_id)):
+        if last_fed(study, store) == state_of(study, paths):
+            return False
+        feed(study, store, read_studied(study, paths), paths, place.paths.artifacts)
+        return True
+
+
+class Feeder:
+    """Feeds the dashboard of a storage from a thread of its own, at once and whenever a study has gone on.
+
+    Args:
+        only: this study alone.
+    """
+
+    def __init__(self, place: Place, store: Store, *, only: str | None) -> None:
+        self._place = place
+        self._store = store
+        self._only = only
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
+        self._complained: set[str] = set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after what is being written."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            begun = time.thread_time()
+            for name in self._names():
+                if self._stop.is_set():
+                    return
+                self._feed(name)
+            self._stop.wait(max(LEAST_PAUSE, (time.thread_time() - begun) / LARGEST_SHARE))
+
+    def _names(self) -> list[str]:
+        try:
+            return self._store.names() if self._only is None else [self._only]
+        except SQLAlchemyError:  # locked for long, or gone: the pages say so
+            return []
+
+    def _feed(self, name: str) -> None:
+        try:
+            report = self._place.paths.study(name).report
+            if not report.exists() and report.parent.exists():
+                write_report(read_studies([name], self._place), report)
+            feed_dashboard(name, self._place, self._store)
+        except (StudyNotFoundError, KeyError):
+            return  # somebody else's study, or one that was just deleted
+        except (HpsearchError, OSError, SQLAlchemyError) as error:
+            if name not in self._complained:
+                self._complained.add(name)
+                log.warning("the dashboard of '%s' could not be fed: %s", name, str(error).splitlines()[0])
