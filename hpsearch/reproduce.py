@@ -6,6 +6,7 @@ It trains as a worker does, on one thread, and stops after the last epoch on rec
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -19,6 +20,8 @@ from hpsearch.config import resolve
 from hpsearch.epoch import Epoch
 from hpsearch.errors import ComponentError, ConfigError, StudyNotFoundError, UsageError
 from hpsearch.extensions import load_component_file
+from hpsearch.linked import is_linked, read_verdict
+from hpsearch.paths import FINALISTS
 from hpsearch.results.export import best_config
 from hpsearch.results.leaderboard import difference_margin
 from hpsearch.run import Place
@@ -67,6 +70,7 @@ class Rerun:
     Attributes:
         best: its training run, with the components as they are now.
         differences: what is otherwise than it was then.
+        seed_margin: two runs of a config differ by less from seed to seed, 95 times in 100, as the study's finalists show; None without.
     """
 
     study: str
@@ -75,6 +79,7 @@ class Rerun:
     split: Split
     device: str
     differences: tuple[Difference, ...]
+    seed_margin: float | None
 
     def train(self) -> Iterator[EpochPair]:
         """Train to the last epoch on record; sets torch to one thread.
@@ -98,7 +103,7 @@ class Verdict:
 
     Attributes:
         kind: `within the spread` only where something differs that explains a difference.
-        margin: of validation accuracy; two runs of a config differ by less on so many images by chance, 95 times in 100.
+        margin: of validation accuracy; two runs of a config differ by less by chance, 95 times in 100.
     """
 
     kind: Kind
@@ -153,16 +158,9 @@ def prepare_rerun(name: str, number: int, place: Place, *, device: str | None = 
     config = resolve(best.config.settings, catalog=catalog, seed=best.config.seed)
 
     from hpsearch.training.conditions import conditions
-    from hpsearch.training.data import load_split
 
     found = _device(str(trial.run.get("device")), device)
-    split = load_split(
-        best.data.dataset,
-        validation_images=best.data.validation_images,
-        train_images=best.data.train_images,
-        seed=best.split_seed,
-        folder=place.data,
-    )
+    split = _split(best, place, linked=is_linked(study))
     now = conditions(split, found)
     return Rerun(
         study=name,
@@ -171,16 +169,20 @@ def prepare_rerun(name: str, number: int, place: Place, *, device: str | None = 
         split=split,
         device=str(found),
         differences=(*_differences(trial.run, now), *changed),
+        seed_margin=_seed_margin(name, place),
     )
 
 
 def judge(rerun: Rerun, pairs: Sequence[EpochPair]) -> Verdict:
     """Compare a rerun with its trial.
 
-    Where conditions differ, the last epoch decides: its validation accuracy is the trial's value.
+    Where conditions differ, the last epoch decides: its validation accuracy is the trial's value. The spread is that of the
+    finalists' seeds, or, where no finalists ran, what the number of images alone allows.
     """
     last = pairs[-1]
-    margin = difference_margin(last.then.validation_accuracy, rerun.best.data.validation_images)
+    margin = rerun.seed_margin
+    if margin is None:
+        margin = difference_margin(last.then.validation_accuracy, rerun.best.data.validation_images)
     whole = len(pairs) == len(rerun.trial.epochs)
     apart = abs(last.then.validation_accuracy - last.now.validation_accuracy)
     kind: Kind = "different"
@@ -228,6 +230,31 @@ def _sha256(path: Path) -> str | None:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+def _split(best: BestConfig, place: Place, *, linked: bool) -> Split:
+    """The images as the trial's worker divided them: a run of a linked study by its own seed, and validated on none of the search's."""
+    from hpsearch.training.data import load_training_images, split_of, validation_indices
+
+    data, count = load_training_images(best.data.dataset, folder=place.data), best.data.validation_images
+    searched_on = validation_indices(data, validation_images=count, seed=best.split_seed) if linked else None
+    seed = best.config.seed if linked else best.split_seed
+    return split_of(data, validation_images=count, seed=seed, train_images=best.data.train_images, not_validated=searched_on)
+
+
+def _seed_margin(name: str, place: Place) -> float | None:
+    """What two runs of a config differ by from seed to seed, 95 times in 100, by the pooled variance of the study's finalists."""
+    from scipy.stats import t as student_t
+
+    store, linked = place.open(), f"{name.partition('.')[0]}.{FINALISTS}"
+    if linked not in store.names():
+        return None
+    found = [(len(each.scores) - 1, each.deviation) for each in read_verdict(store.load(linked)).finalists if each.deviation is not None]
+    freedom = sum(degrees for degrees, _ in found)
+    if not freedom:
+        return None
+    variance = sum(degrees * deviation**2 for degrees, deviation in found) / freedom
+    return float(student_t.ppf(0.975, df=freedom)) * math.sqrt(2 * variance)
 
 
 def _device(then: str, wanted: str | None) -> Any:

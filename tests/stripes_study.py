@@ -35,7 +35,7 @@ use = ["stripes.py"]
 
 [data]
 dataset = "stripes"
-validation_images = 200
+validation_images = 100
 
 [budget]
 trials = 8

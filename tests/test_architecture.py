@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "final": {*GROUND, "best_config", "evaluation", "final_folder", "final_score", "model_card", "results", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
     "compare": {*GROUND, *STORED, "best_config", "evaluation", "results", "training", "run"},
-    "reproduce": {*GROUND, *STORED, "best_config", "results", "training", "run"},
+    "reproduce": {*GROUND, *STORED, "best_config", "linked", "results", "training", "run"},
     "cli": {
         *GROUND,
         "fairness",

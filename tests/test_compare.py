@@ -87,7 +87,7 @@ def test_the_config_of_a_pruned_trial_is_trained_to_its_end(stripes: Place, tmp_
         find_side(f"stripes/{pruned(stripes)}", stripes)
     assert "hpsearch export stripes" in caught.value.hint
     side = trained(find_side(exported(stripes, pruned(stripes)), stripes), tmp_path)
-    assert len(side.predictions.label) == 200
+    assert len(side.predictions.label) == 100
 
 
 def test_another_split_is_refused_before_anything_is_trained(stripes: Place) -> None:

@@ -63,6 +63,20 @@ def test_a_copy_is_run_as_it_was_where_it_was_trained(stripes: Place) -> None:
     assert verdict.pairs[-1].now.validation_accuracy == copy.value
 
 
+def test_a_finalists_run_is_divided_as_it_was_and_its_seeds_tell_the_spread(stripes: Place) -> None:
+    folder = stripes.runs.parent
+    assert prepare_rerun("stripes", 0, stripes).seed_margin is None
+    done = command(folder, "finalists", "stripes", "--top", "2", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    runs = read_trials(stripes.open().load("stripes.finalists"))
+    assert len({trial.run["split_hash"] for trial in runs}) == 2
+    for trial in runs[:4]:
+        assert reproduced("stripes.finalists", trial.number, stripes).kind == "identical"
+    rerun = prepare_rerun("stripes", 0, stripes)
+    assert rerun.seed_margin is not None
+    assert judge(rerun, [EpochPair(then=epoch, now=epoch) for epoch in rerun.trial.epochs]).margin == rerun.seed_margin
+
+
 def test_other_versions_and_devices_are_named(stripes: Place) -> None:
     changes = {"device": "cuda:77", "processor": "Z80", "versions": {"torch": "0.1"}}
     change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, **changes})
@@ -140,7 +154,7 @@ def test_losses_that_are_not_finite_are_equal_to_themselves(stripes: Place) -> N
 
 
 def _half_right(place: Place, differences: tuple[Difference, ...]) -> Rerun:
-    """A rerun of a trial of 50 % accuracy, where the spread is widest: 9.8 points of 200 images."""
+    """A rerun of a trial of 50 % accuracy, where the spread is widest: 13.9 points of 100 images."""
     rerun = prepare_rerun("stripes", 0, place)
     epochs = tuple(replace(epoch, validation_accuracy=0.5) for epoch in rerun.trial.epochs)
     return replace(rerun, trial=replace(rerun.trial, epochs=epochs), differences=differences)

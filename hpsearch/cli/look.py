@@ -109,11 +109,13 @@ def export(
     """Write a trial as a config that stands alone: TOML, or JSON where the name ends in .json."""
     from hpsearch.errors import UsageError
     from hpsearch.rerun import finished_verdict
-    from hpsearch.results.export import best_config, chosen_standings
+    from hpsearch.results.export import best_config, chosen_standings, write_best_config
     from hpsearch.results.leaderboard import make_leaderboard
     from hpsearch.run import Place, study_name
     from hpsearch.storage import one_trial, read_study, read_trials
 
+    if trial is not None and (top != 1 or per is not None):
+        raise UsageError("--trial names one trial, but --top and --per choose among the best", hint="Leave one of them out.")
     name = study_name(study)
     store = Place(storage=storage, runs=runs).open()
     stored = store.load(name)
@@ -132,11 +134,8 @@ def export(
     paths = [output] if len(chosen) == 1 else [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(chosen) + 1)]
     for path, each in zip(paths, chosen, strict=True):
         again = None if verdict is None else verdict.of_trial(each.number)
-        config = best_config(each, row, again)
-        try:
-            path.write_text(config.to_json() if path.suffix == ".json" else config.to_toml(), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}", hint="Choose another file with -o.") from error
+        write_best_config(best_config(each, row, again), path)
         value = "" if each.value is None else f", {100 * each.value:.2f} % on validation"
+        value += f" after epoch {len(each.epochs)}, where it was pruned" if each.state == "pruned" else ""
         value += "" if again is None else f", {100 * again.mean.value:.2f} % as a finalist"
         say(f"Wrote {path}: trial {each.number}, {each.model}{value}.")

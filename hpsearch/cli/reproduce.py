@@ -101,13 +101,17 @@ def _print_verdict(rerun: Rerun, verdict: Verdict) -> None:
         how = "is reproduced within the spread" if verdict.is_reproduced else "is not reproduced"
         say(
             f"{called} {how}: {apart:+.2f} points of validation accuracy after epoch {last.now.number}; "
-            f"{rerun.best.data.validation_images:,} images allow ± {100 * verdict.margin:.2f} by chance. "
+            f"{_spread(rerun)} allow ± {100 * verdict.margin:.2f} by chance. "
             f"Epoch {first.now.number} is the first that differs."
         )
     if verdict.differences:
         say(f"Not the same as then: {'; '.join(map(str, verdict.differences))}.")
     else:
         say(f"Versions, device, split and component files are those on record{_doubts(rerun)}.")
+
+
+def _spread(rerun: Rerun) -> str:
+    return f"{rerun.best.data.validation_images:,} images" if rerun.seed_margin is None else "the seeds of the finalists"
 
 
 def _doubts(rerun: Rerun) -> str:

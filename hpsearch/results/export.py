@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 from hpsearch.best_config import BestConfig
-from hpsearch.components import BUILT_IN, ComponentFile
-from hpsearch.errors import StudyNotFoundError
+from hpsearch.components import BUILT_IN, ComponentFile, show_path
+from hpsearch.errors import StudyNotFoundError, UsageError
 from hpsearch.evaluation import wilson_interval
 from hpsearch.finalists import Finalist
 from hpsearch.results.leaderboard import Leaderboard, Standing
 from hpsearch.sections import Data
 from hpsearch.storage import StudyRow, TrialRow
+
+ENDINGS = ("", ".toml", ".json")
+"""Of a best config's file; without one it is TOML."""
 
 
 def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = None) -> BestConfig:
@@ -71,3 +76,28 @@ def chosen_standings(board: Leaderboard, *, top: int, per_model: bool) -> Sequen
         return board.standings[:top]
     models = dict.fromkeys(standing.trial.model for standing in board.standings)
     return [standing for model in models for standing in [each for each in board.standings if each.trial.model == model][:top]]
+
+
+def write_best_config(config: BestConfig, path: Path) -> None:
+    """Write a best config, JSON or TOML by the name's ending; over another best config, but over no other file.
+
+    Raises:
+        UsageError: another ending, a file that is something else, or one that cannot be written.
+    """
+    if path.suffix not in ENDINGS:
+        raise UsageError(f"a best config is TOML or JSON, but {show_path(path)} ends in '{path.suffix}'", hint="End it in .toml or .json.")
+    if path.is_file() and not _is_best_config(path):
+        raise UsageError(f"{show_path(path)} exists and is no best config", hint="Choose another file with -o.")
+    try:
+        path.write_text(config.to_json() if path.suffix == ".json" else config.to_toml(), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", hint="Choose another file with -o.") from error
+
+
+def _is_best_config(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError):
+        return False
+    return isinstance(table, dict) and {"format", "provenance"} <= set(table)

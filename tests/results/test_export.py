@@ -1,0 +1,47 @@
+"""Rules of the command that writes best configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpsearch.best_config import BestConfig
+from hpsearch.errors import UsageError
+from hpsearch.results.export import write_best_config
+from hpsearch.sections import Data
+from hpsearch.space_table import configure
+from tests.small_study import STUDY, hpsearch
+
+
+@pytest.fixture
+def best() -> BestConfig:
+    return BestConfig(config=configure(model="lenet5"), data=Data(), split_seed=1, provenance={})
+
+
+@pytest.mark.parametrize("name", ["best.toml", "best.json", "best"])
+def test_a_best_config_is_written_over_another_one(best: BestConfig, tmp_path: Path, name: str) -> None:
+    for _ in range(2):
+        write_best_config(best, tmp_path / name)
+    assert (tmp_path / name).read_text() == (best.to_json() if name.endswith("json") else best.to_toml())
+
+
+@pytest.mark.parametrize("content", [STUDY, "", "not toml", "[1, 2]"])
+def test_a_file_that_is_no_best_config_is_not_written_over(best: BestConfig, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"small\.toml' exists and is no best config"):
+        write_best_config(best, path)
+    assert path.read_text() == content
+
+
+def test_another_ending_is_refused(best: BestConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a best config is TOML or JSON, but '.*best\.yaml' ends in '\.yaml'"):
+        write_best_config(best, tmp_path / "best.yaml")
+
+
+def test_one_trial_and_the_best_few_exclude_each_other(searched_folder: Path) -> None:
+    done = hpsearch(searched_folder, "export", "small", "--trial", "3", "--top", "2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--trial names one trial, but --top and --per choose among the best" in done.stderr
+    assert not (searched_folder / "best.toml").exists()
