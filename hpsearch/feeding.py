@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.database import Store
 from hpsearch.errors import HpsearchError, StudyNotFoundError
+from hpsearch.linked import is_linked
 from hpsearch.report import read_studies, write_report
 from hpsearch.results.dashboard_feed import feed, last_fed, state_of
 from hpsearch.results.studied import read_studied
@@ -27,12 +28,18 @@ log = logging.getLogger("hpsearch")
 def feed_dashboard(name: str, place: Place, store: Store) -> bool:
     """Bring what the dashboard shows of a study up to date; returns whether anything had changed.
 
+    A study that belongs to another, its finalists for example, is no search: a leaderboard of it would mislead.
+
     Raises:
         StudyNotFoundError: there is no such study, or it was not made by hpsearch.
         OSError: a file cannot be written.
     """
     study = store.load(name)
+    if is_linked(study):
+        return False
     paths = place.paths.study(name)
+    if paths.folder.exists() and not paths.report.exists():
+        write_report(read_studies([name], place), paths.report)
     with place.locks.hold(feed_lock(study._study_id)):
         if last_fed(study, store) == state_of(study, paths):
             return False
@@ -81,9 +88,6 @@ class Feeder:
 
     def _feed(self, name: str) -> None:
         try:
-            report = self._place.paths.study(name).report
-            if not report.exists() and report.parent.exists():
-                write_report(read_studies([name], self._place), report)
             feed_dashboard(name, self._place, self._store)
         except (StudyNotFoundError, KeyError):
             return  # somebody else's study, or one that was just deleted

@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": {*GROUND, *STORED, "continuation", "linked", "search", "training.files"},
     "rerun": {*GROUND, *STORED, "ablation", "continuation", "finalists", "linked", "results", "run", "search"},
     "report": {*GROUND, "results", "run"},
-    "feeding": {*GROUND, *STORED, "report", "results", "run", "search.lease"},
+    "feeding": {*GROUND, *STORED, "linked", "report", "results", "run", "search.lease"},
     "estimate": {*GROUND, "search", "training"},
     "final": {*GROUND, "best_config", "evaluation", "final_folder", "final_score", "model_card", "results", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy
 import optuna
+import optuna_dashboard
 import pytest
+from optuna.artifacts import FileSystemArtifactStore
 from optuna_dashboard import get_note, save_note
 
 from hpsearch.feeding import feed_dashboard
 from hpsearch.results.note import BEGIN, END
 from hpsearch.run import Place
+from hpsearch.storage import StudyKey
 from tests.served import Served, serving, until
 from tests.small_study import hpsearch
 
@@ -134,6 +139,34 @@ def test_several_feed_at_once_and_leave_what_one_leaves(searched_folder: Path) -
     study = place_of(searched_folder).open().load("small")
     assert len([key for key in system_attrs(study) if key.startswith("artifacts:")]) == 3
     assert get_note(study).count(BEGIN) == get_note(study).count(END) == 1
+
+
+def test_a_study_that_belongs_to_another_is_no_search_and_is_not_fed(searched_folder: Path) -> None:
+    place = place_of(searched_folder)
+    store = place.open()
+    study = store.load("small")
+    study.set_user_attr(StudyKey.PLAN, "{}")
+    study.tell(study.ask(), 0.5)
+    assert not feed_dashboard("small", place, store)
+
+
+def test_plain_optuna_dashboard_shows_the_same(searched_folder: Path) -> None:
+    leave_pictures(searched_folder)
+    fed(searched_folder)
+    artifacts = FileSystemArtifactStore(searched_folder / "runs" / "hpsearch.artifacts")
+    plain = optuna_dashboard.wsgi(f"sqlite:///{searched_folder}/runs/hpsearch.db", artifact_store=artifacts)
+    environ = {"REQUEST_METHOD": "GET", "SERVER_NAME": "x", "SERVER_PORT": "1", "wsgi.url_scheme": "http", "wsgi.errors": sys.stderr}
+    body = plain({**environ, "PATH_INFO": "/api/studies/1", "wsgi.input": io.BytesIO()}, lambda *head: None)
+    found = json.loads(b"".join(body))
+    with serving(searched_folder, "small") as running:
+        shown = running.ask("/api/studies/1").data
+        for meta in found["artifacts"]:
+            stored = (searched_folder / "runs" / "hpsearch.artifacts" / meta["artifact_id"]).read_bytes()
+            assert running.ask(f"/artifacts/1/{meta['artifact_id']}").body == stored
+    assert {name: found[name] for name in ("note", "artifacts")} == {name: shown[name] for name in ("note", "artifacts")}
+    assert sorted(plot["id"] for plot in found["plotly_graph_objects"]) == sorted(PLOTS)
+    by_id = {plot["id"]: plot for plot in found["plotly_graph_objects"]}
+    assert by_id == {plot["id"]: plot for plot in shown["plotly_graph_objects"]}
 
 
 def test_a_deleted_study_leaves_no_artifacts(searched_folder: Path) -> None:

@@ -7,10 +7,12 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
 
 from hpsearch.components import show
 from hpsearch.database import Store
@@ -56,8 +58,16 @@ def make_app(store: Store, artifacts: Path, doors: Doors) -> App:
     import optuna_dashboard
 
     # The path is given whole: what is served must not depend on where the process goes to.
-    inner = optuna_dashboard.wsgi(ShownStorage(store.rdb), artifact_store=FileSystemArtifactStore(artifacts.absolute()))
+    inner = optuna_dashboard.wsgi(ShownStorage(store.rdb), artifact_store=_Artifacts(artifacts.absolute()))
     return Guard(_without_formulas(inner), doors)
+
+
+class _Artifacts(FileSystemArtifactStore):
+    """The artifact store; a file that is gone already is no reason not to delete its study."""
+
+    def remove(self, artifact_id: str) -> None:
+        with suppress(ArtifactNotFound):
+            super().remove(artifact_id)
 
 
 class Server:

@@ -61,7 +61,7 @@ def _confusion(study: Studied) -> go.Figure:
     if judged is None:
         return _nothing("Confusion matrix of the best", "Its predictions are not at hand.")
     drawn = figures_of_predictions.confusion(judged.predictions.classes, judged.metrics.confusion)
-    drawn.update_traces(textfont={"size": 8})
+    drawn.update_traces(textfont={"size": 9})
     return _titled(drawn, f"Confusion of trial {judged.trial.number} ({safe(judged.trial.model, 20)}), % of each class")
 
 
@@ -85,7 +85,8 @@ def _pruning(study: Studied) -> go.Figure:
     saved = f", which saved about {show_duration(study.board.saved_seconds)}" if study.board.saved_seconds else ""
     longest = max(len(trial.epochs) for trial in study.trials)
     x = {"title": "pruned after epoch", "range": [0.4, longest + 0.6], "dtick": 1 if longest <= 15 else None}
-    drawn = figure(traces, x=x, y={"title": "trials", "rangemode": "tozero"}, barmode="stack", bargap=0.5)
+    y = {"title": "trials", "rangemode": "tozero", "dtick": 1 if len(pruned) <= 10 else None}
+    drawn = figure(traces, x=x, y=y, barmode="stack", bargap=0.5)
     return _titled(drawn, f"Pruning: {len(pruned)} of {len(study.trials)} trials{saved}")
 
 
@@ -118,6 +119,8 @@ def _small(drawn: go.Figure) -> go.Figure:
         if wordy:
             trace.pop("text", None)
             trace.pop("hovertemplate", None)
+            # Of so many bars nothing but their outlines would be seen.
+            trace.get("marker", {}).pop("line", None)
         elif "text" in trace:
             trace["text"] = [text.partition("<br>")[0] for text in trace["text"]]
     plain["layout"] |= {

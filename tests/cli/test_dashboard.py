@@ -168,6 +168,26 @@ def test_notes_failing_and_deleting_go_through_when_they_are_let(editable: Serve
     assert editable.ask("/api/studies").data["study_summaries"] == []
 
 
+def test_a_study_is_deleted_though_its_artifacts_are_gone(searched_folder: Path) -> None:
+    shutil.rmtree(searched_folder / "runs" / "hpsearch.artifacts")
+    (searched_folder / "runs" / "small" / "report.html").unlink()
+    with serving(searched_folder, "--runs", "elsewhere", "--storage", STORAGE, "--allow-edit") as running:
+        assert running.ask("/api/studies/1", "DELETE", body={}).status == 204
+
+
+@pytest.mark.parametrize("secret", [False, True], ids=["without a token", "with a token"])
+def test_the_browser_is_opened_and_its_command_line_tells_no_token(study_folder: Path, tmp_path: Path, secret: bool) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/opened\ncat "${{1#file://}}" >> {tmp_path}/opened 2>/dev/null\ntrue\n')
+    browser.chmod(0o700)
+    token = {"HPSEARCH_DASHBOARD_TOKEN": TOKEN} if secret else {}
+    with serving(study_folder, "small", "--open", BROWSER=f"{browser} %s", **token) as running:
+        until(lambda: (tmp_path / "opened").exists() and (tmp_path / "opened").read_text().endswith("\n"))
+        command, *page = (tmp_path / "opened").read_text().splitlines()
+        assert TOKEN not in command
+        assert (f"url={running.address}" in page[0]) if secret else (command == running.address)
+
+
 @pytest.mark.parametrize(
     "headers",
     [
