@@ -98,6 +98,12 @@ def prepare_explanation(file: StudyFile, place: Place, *, seeds: int, trial: int
     return _prepare(file, place, plan, workers)
 
 
+def mean_seconds(study: str, store: Store) -> float:
+    """How long a complete trial of a study took, on average; 0 if none is complete."""
+    seconds = [trial.seconds for trial in read_trials(store.load(study)) if trial.state == "complete"]
+    return sum(seconds) / len(seconds) if seconds else 0.0
+
+
 def winner_number(name: str, place: Place) -> int | None:
     """The winner of a study: of its finalists where they are through, else the best of the search; None without a complete trial."""
     store = place.open()

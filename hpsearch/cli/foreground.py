@@ -66,14 +66,23 @@ def _say_stopped(search: Search) -> None:
     note(f"{text}. Continue with the same command.", style="yellow")
 
 
-def run_again(search: Search) -> None:
+def run_again(search: Search, *, pace: float) -> None:
     """Run what a linked study still wants, on screen.
+
+    Args:
+        pace: seconds that one run will take; 0 if nobody knows.
 
     Raises:
         SystemExit: it was stopped.
     """
+    from hpsearch.sections import show_duration
+
     if search.earlier:
         note(f"Continues: {search.earlier} runs are done already.")
     many = "1 worker" if search.workers.count == 1 else f"{search.workers.count} workers"
-    note(f"{search.file.name}: at most {search.budget.trials} runs; {many} ({search.workers.reason}).")
+    text = f"{search.file.name}: at most {search.budget.trials} runs; {many} ({search.workers.reason})"
+    left = search.budget.trials - search.earlier
+    if pace and left > 0:
+        text += f"; at the pace of the search up to {show_duration(left * pace / search.workers.count)}"
+    note(f"{text}.")
     watch(search)

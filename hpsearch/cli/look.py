@@ -27,9 +27,10 @@ def show(
         from hpsearch.errors import UsageError
 
         raise UsageError("--watch shows a study as a whole, and goes with neither N nor --json or --csv", hint="Leave the others out.")
-    from hpsearch.cli.show_finalists import print_verdict
+    from hpsearch.cli.show_finalists import print_linked, print_verdict
     from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
     from hpsearch.cli.show_trial import print_trial
+    from hpsearch.linked import is_linked
     from hpsearch.rerun import verdict_of
     from hpsearch.results.leaderboard import make_leaderboard
     from hpsearch.run import Place, study_name
@@ -49,6 +50,9 @@ def show(
     trials = read_trials(stored)
     if csv:
         print_csv(trials)
+        return
+    if is_linked(stored):
+        print_linked(name, store, as_json=json)
         return
     verdict = verdict_of(name, store)
     board = make_leaderboard(trials, validation_images=read_study(stored).comparable["data"]["validation_images"])

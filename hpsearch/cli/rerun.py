@@ -34,7 +34,7 @@ def finalists(
     """
     from hpsearch.cli.foreground import run_again
     from hpsearch.cli.show_finalists import print_verdict
-    from hpsearch.rerun import finished_verdict, prepare_finalists, verdict_of
+    from hpsearch.rerun import finished_verdict, mean_seconds, prepare_finalists, verdict_of
     from hpsearch.run import Place, find_study_file
     from hpsearch.sections import Finalists
 
@@ -45,7 +45,7 @@ def finalists(
         file, place, top=top or section.top, seeds=seeds or section.seeds, per_model=per is not None, workers=workers
     )
     if finished_verdict(file.name, search.store) is None:
-        run_again(search)
+        run_again(search, pace=mean_seconds(file.name, search.store))
     verdict = verdict_of(file.name, search.store)
     assert verdict is not None, "it was just prepared"
     if json:
@@ -72,7 +72,7 @@ def explain(
     """
     from hpsearch.cli.foreground import run_again
     from hpsearch.cli.show_finalists import print_explanation
-    from hpsearch.rerun import explanation_of, prepare_explanation
+    from hpsearch.rerun import explanation_of, mean_seconds, prepare_explanation
     from hpsearch.run import Place, find_study_file
 
     place = Place(storage=storage, runs=runs, data=data, device=device)
@@ -80,7 +80,7 @@ def explain(
     search = prepare_explanation(file, place, seeds=seeds, trial=trial, workers=workers)
     found = explanation_of(file, search.store)
     if found is None or not found[0].is_over:
-        run_again(search)
+        run_again(search, pace=mean_seconds(file.name, search.store))
         found = explanation_of(file, search.store)
     assert found is not None, "it was just prepared"
     if json:

@@ -48,7 +48,7 @@ def run(
         note(f"The budget is spent: {search.budget.trials} of {search.budget.trials} trials. --trials allows more.")
     else:
         watch(search)
-    verdict = _run_finalists(search, workers) if file.finalists is not None and search.is_spent else None
+    verdict = _run_finalists(search, workers) if file.finalists is not None else None
     _print_result(search, verdict, as_json=json)
 
 
@@ -133,18 +133,22 @@ def worker(
 
 
 def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
-    """The finalists that the study file asks for; None where no trial came so far."""
+    """The finalists that the study file asks for; None where no trial came so far, or others still search."""
     from hpsearch.cli.foreground import run_again
-    from hpsearch.rerun import finished_verdict, prepare_finalists, verdict_of
+    from hpsearch.rerun import finished_verdict, mean_seconds, prepare_finalists, verdict_of
     from hpsearch.storage import read_trials
 
     section = search.file.finalists
     assert section is not None, "asked for"
-    if not any(trial.state == "complete" for trial in read_trials(search.study)):
+    trials = read_trials(search.study)
+    if not all(trial.is_finished for trial in trials):
+        note("The finalists run when no trial is left to be trained.")
+        return None
+    if not any(trial.state == "complete" for trial in trials):
         return None
     again = prepare_finalists(search.file, search.place, top=section.top, seeds=section.seeds, workers=workers)
     if finished_verdict(search.file.name, search.store) is None:
-        run_again(again)
+        run_again(again, pace=mean_seconds(search.file.name, search.store))
     return verdict_of(search.file.name, search.store)
 
 

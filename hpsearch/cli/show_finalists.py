@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from hpsearch.ablation import Explanation
-from hpsearch.cli.console import print_table, say
+from hpsearch.cli.console import print_json, print_table, say
+from hpsearch.database import Store
 from hpsearch.domains import str_of
 from hpsearch.finalists import Finalist, Verdict
+from hpsearch.linked import read_explanation, read_verdict, stored_file
 from hpsearch.paired import Estimate
+from hpsearch.paths import FINALISTS
+
+
+def print_linked(name: str, store: Store, *, as_json: bool) -> None:
+    """A linked study: what it says of the study that it belongs to."""
+    study = store.load(name)
+    base = name.partition(".")[0]
+    if name == f"{base}.{FINALISTS}":
+        verdict = read_verdict(study)
+        if as_json:
+            print_json({"study": base, **verdict.to_dict()})
+        else:
+            print_verdict(base, verdict)
+        return
+    explanation, trial = read_explanation(study, stored_file(study).space)
+    if as_json:
+        print_json({"study": base, "trial": trial, **explanation.to_dict()})
+    else:
+        print_explanation(base, explanation, trial)
 
 
 def print_verdict(name: str, verdict: Verdict) -> None:
@@ -23,7 +44,7 @@ def print_verdict(name: str, verdict: Verdict) -> None:
         "best with": "right",
         "behind the winner": "left",
         "in the search": "right",
-        "flattered by": "right",
+        "search − mean": "right",
         "parameters": "right",
         "runs": "right",
         "": "left",
@@ -53,7 +74,9 @@ def verdict_reading(verdict: Verdict) -> list[str]:
         shown = "" if verdict.gain.interval[0] > 0 else ": no gain shown"
         lines.append(f"Gain over the baseline ({baseline}): {_points(verdict.gain)}{shown}.")
     if winner.flattery is not None:
-        lines.append(f"The search's own score flattered it by {100 * winner.flattery:+.2f} points.")
+        lines.append(
+            f"The search's own score of it was {100 * abs(winner.flattery):.2f} points {'higher' if winner.flattery > 0 else 'lower'}."
+        )
     if verdict.tied:
         names = ", ".join(each.candidate.name for each in verdict.tied)
         smaller = verdict.smaller

@@ -91,6 +91,8 @@ def check(
         say(f"Not searched, {owner}: {', '.join(f'{name} = {str_of(value)}' for name, value in values.items())}")
     for number, values in enumerate(study.baselines, start=1):
         say(f"Baseline {number}: {', '.join(f'{name} = {str_of(value)}' for name, value in values.items())}")
+    if study.finalists is not None:
+        say(f"Finalists: the best {study.finalists.top} and the baseline again, with up to {study.finalists.seeds} seeds each")
     say(f"Fingerprint {study.space.fingerprint[:16]}")
     for warning in warnings:
         note(f"warning: {warning}", style="yellow")
