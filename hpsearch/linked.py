@@ -96,7 +96,7 @@ class ExplainPlan:
     @property
     def most_runs(self) -> int:
         """At most: every change that is left at every step, and each point of the path as often as there are seeds."""
-        steps = sum(self.goal.get(name) != value for name, value in self.start.items()) + sum(name not in self.start for name in self.goal)
+        steps = sum(self.start.get(name) != value for name, value in self.goal.items())
         return steps * (steps + 1) // 2 + (steps + 1) * self.seeds
 
     def next_runs(self, scores: Scores, failed: frozenset[str], *, images: int, pool: int) -> Way:
