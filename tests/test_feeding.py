@@ -22,7 +22,8 @@ from optuna_dashboard import get_note, save_note
 from hpsearch.feeding import feed_dashboard
 from hpsearch.results.note import BEGIN, END
 from hpsearch.run import Place
-from hpsearch.storage import StudyKey
+from hpsearch.storage import StudyKey, write_study
+from hpsearch.study_file import load_study_file
 from tests.served import Served, serving, until
 from tests.small_study import hpsearch
 
@@ -139,6 +140,40 @@ def test_several_feed_at_once_and_leave_what_one_leaves(searched_folder: Path) -
     study = place_of(searched_folder).open().load("small")
     assert len([key for key in system_attrs(study) if key.startswith("artifacts:")]) == 3
     assert get_note(study).count(BEGIN) == get_note(study).count(END) == 1
+
+
+@pytest.mark.parametrize(
+    ("states", "says"),
+    [
+        ([], "has no trials yet"),
+        (["waiting"], "No trial of small is complete yet"),
+        (["running"], "No trial of small is complete yet"),
+        (["fail", "fail"], "All 2 trials of small failed"),
+        (["pruned", "pruned"], "All 2 trials of small were pruned"),
+        (["complete"], "the only trial that was trained to its end"),
+        (["complete", "complete"], "leaderboard"),
+    ],
+    ids=str,
+)
+def test_a_study_without_an_answer_says_so(folder: Path, states: list[str], says: str) -> None:
+    file = load_study_file(folder / "small.toml")
+    (folder / "runs").mkdir()
+    place = place_of(folder)
+    store = place.make()
+    study = store.create(file.name)
+    write_study(study, text=file.text, path=file.path, comparable=json.loads(json.dumps(file.comparable)))
+    for state in states:
+        if state == "waiting":
+            study.enqueue_trial({"model": "cnn"})
+            continue
+        trial = study.ask(dict.fromkeys(["model"], optuna.distributions.CategoricalDistribution(["cnn", "lenet5"])))
+        trial.report(0.5, 1)
+        if state != "running":
+            study.tell(trial, 0.5 if state == "complete" else None, state=optuna.trial.TrialState[state.upper()])
+    assert feed_dashboard("small", place, store)
+    assert says in get_note(study)
+    attrs = system_attrs(study)
+    assert {key.split(":")[2] for key in attrs if key.startswith("dashboard:plot_data:")} == PLOTS
 
 
 def test_a_study_that_belongs_to_another_is_no_search_and_is_not_fed(searched_folder: Path) -> None:
