@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     # The wings: each stands on the ground floor, and none on another.
     "training": {"components", "config", "epoch", "errors", "extensions", "seeds"},
     "search": {*GROUND, *STORED, "paired"},
-    "results": {*GROUND, *STORED, "fairness", "evaluation", "finalists", "best_config"},
+    "results": {*GROUND, *STORED, "fairness", "evaluation", "finalists", "best_config", "final_score"},
     # The rooms above.
     "continuation": {*GROUND, *STORED},
     "linked": {*GROUND, *STORED, "ablation", "finalists", "paired"},

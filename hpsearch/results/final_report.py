@@ -8,6 +8,7 @@ from typing import Any
 from hpsearch import __version__
 from hpsearch.best_config import BestConfig
 from hpsearch.evaluation import Metrics, Predictions
+from hpsearch.final_score import READS, reads_sentence
 from hpsearch.results.figures_of_predictions import calibration, confusion, recall
 from hpsearch.results.page import Bullets, Chart, Code, Gallery, Page, Paragraph, Section, Table, render, section
 
@@ -57,7 +58,8 @@ def final_report(
 
 def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section:
     low, high = metrics["test_accuracy_interval"]
-    reads = metrics["test_split_reads"]
+    reads = max(metrics[READS], metrics.get("study_test_split_reads") or 0)
+    said = reads_sentence(metrics).capitalize()
     seeds = metrics["seeds"]
     rows = tuple(
         (
@@ -80,9 +82,7 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
         ),
         Paragraph(text=metrics["overfitting"]),
         Paragraph(
-            text=f"Test split read {reads} times: each reading after the first makes the score a little less honest."
-            if reads > 1
-            else "Test split read once.",
+            text=f"{said}: each reading after the first makes the score a little less honest." if reads > 1 else f"{said}.",
             kind="warning" if reads > 1 else "plain",
         ),
         Table(caption="Each seed's model; the first is the one that was saved.", columns=columns, rows=rows),
