@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.errors import DataError
-from hpsearch.evaluation import Predictions, calibration_error, compare, measure, most_confident_mistakes, read_predictions
+from hpsearch.evaluation import (
+    Predictions,
+    calibration_error,
+    compare,
+    mean_over_images,
+    mean_over_seeds,
+    measure,
+    most_confident_mistakes,
+    overfitting,
+    read_predictions,
+)
 
 CLASSES = ("a", "b", "c")
 
@@ -93,3 +103,34 @@ def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
         read_predictions(path)
     with pytest.raises(DataError, match="there are no predictions"):
         read_predictions(tmp_path / "gone.npz")
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "begins"),
+    [
+        ([0.98], [0.92], "It overfits: 98.00 % right on the training images, 92.00 % on the test images, 6.00 ± "),
+        ([0.93], [0.915], "It overfits slightly: "),
+        ([0.93], [0.928], "No overfitting shown: "),
+        # Of single seeds the first would be a slight one; the seeds disagree too much.
+        ([0.95, 0.91, 0.93], [0.91, 0.92, 0.92], "No overfitting shown: "),
+        ([0.981, 0.980, 0.982], [0.92, 0.921, 0.92], "It overfits: "),
+    ],
+)
+def test_overfitting_is_read_against_chance(train: list[float], other: list[float], begins: str) -> None:
+    said = overfitting(train, other, images=(60_000, 10_000), name="test")
+    assert said.startswith(begins)
+    assert said.endswith(f"(95 %, over {f'{len(train)} seeds' if len(train) > 1 else 'the images'}).")
+
+
+def test_a_mean_over_seeds_has_the_interval_of_students_t() -> None:
+    found = mean_over_seeds([0.91, 0.92, 0.93])
+    assert found.value == pytest.approx(0.92)
+    # 4.303 standard errors of 0.01 / sqrt(3), from a table.
+    assert found.interval == pytest.approx((0.92 - 0.02484, 0.92 + 0.02484), abs=1e-5)
+
+
+def test_a_mean_over_images_has_the_interval_of_their_spread() -> None:
+    values = numpy.array([0.0, 1.0] * 5_000)
+    found = mean_over_images(values)
+    assert found.value == 0.5
+    assert found.interval == pytest.approx((0.5 - 0.0098, 0.5 + 0.0098), abs=1e-6)

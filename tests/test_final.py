@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +17,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn import metrics as sklearn
 
 from hpsearch import final
@@ -22,6 +27,7 @@ from hpsearch.evaluation import Predictions, calibration_error
 from hpsearch.final import FinalTraining
 from hpsearch.final_score import Reading
 from hpsearch.training.saved import load_model
+from hpsearch.training.test_split import load_test_images
 from tests.stripes import write_stripes
 
 
@@ -109,6 +115,22 @@ def test_the_most_confident_mistakes_are_named_and_drawn(hardly_trained: BestCon
     assert [each["index"] for each in score["mistakes"]["test"]] == [int(row["index"]) for row in wrong[: final.MISTAKES_SHOWN]]
     with Image.open(tmp_path / "final" / "mistakes-test.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_the_python_in_the_card_predicts_the_same_without_hpsearch(best: BestConfig, tmp_path: Path) -> None:
+    _finished(best, tmp_path / "final").score()
+    images = load_test_images("stripes").images
+    save_file({"images": images}, tmp_path / "final" / "images.safetensors")
+    (code,) = re.findall(r"```python\n(from collections.*?)```", (tmp_path / "final" / "README.md").read_text(), re.DOTALL)
+    barrier = "import sys\nsys.modules['hpsearch'] = None  # its import fails\n"
+    use = "\nfrom safetensors.torch import save_file\nsave_file({'found': predict(load_file('images.safetensors')['images'])}, 'found')\n"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", barrier + code + use], cwd=tmp_path / "final", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    difference = load_file(tmp_path / "final" / "found")["found"] - load_model(tmp_path / "final").probabilities(images)
+    assert difference.abs().max() < 1e-6
 
 
 def test_each_reading_of_the_test_split_is_counted(best: BestConfig, tmp_path: Path) -> None:
@@ -250,8 +272,6 @@ def test_training_on_other_images_is_not_gone_on_with(best: BestConfig, tmp_path
 
 def test_a_saved_model_gives_the_same_predictions_as_the_trained_one(best: BestConfig, tmp_path: Path) -> None:
     score = _finished(best, tmp_path / "final").score()
-    from hpsearch.training.test_split import load_test_images
-
     images = load_test_images("stripes")
     model = load_model(tmp_path / "final")
     assert model.evaluate(images.images, images.labels).accuracy == score["test_accuracy"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hpsearch.errors import DataError
-from hpsearch.training.picture import sample_grid, training_image
+from hpsearch.training.picture import CAPTION, captioned_grid, sample_grid, training_image
 from hpsearch.training.sources import Images
 
 
@@ -29,6 +29,20 @@ def test_colour_images_keep_their_colours() -> None:
     content = sample_grid(Images(images=red, labels=torch.tensor([0, 1]), classes=("a", "a very long name of a class")))
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.getpixel((10, 10)) == (200, 0, 0)
+
+
+def test_a_caption_of_several_lines_makes_room_for_them() -> None:
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    heights = []
+    for caption in (("Shirt",), ("Shirt", "as Coat", "99 %")):
+        with Image.open(io.BytesIO(captioned_grid(images, [caption] * 3, columns=2))) as picture:
+            heights.append(picture.height)
+    assert heights[1] == heights[0] + 2 * 2 * CAPTION, "two rows of images, two lines more under each"
+
+
+def test_a_grid_of_nothing_is_a_picture_all_the_same() -> None:
+    with Image.open(io.BytesIO(captioned_grid(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), []))) as picture:
+        assert picture.format == "PNG"
 
 
 def test_images_that_cannot_be_shown_are_refused() -> None:
