@@ -31,6 +31,7 @@ THREADS = 8
 LARGEST_REQUEST = 1_000_000
 """Bytes: a note; nothing larger is written through the dashboard."""
 CSV_PATH = re.compile(r"/+csv/.*")
+ARTIFACT_PATH = re.compile(r"/+artifacts/\d+(?:/\d+)?/(?P<number>[0-9a-fA-F-]+)/*")
 
 
 def choose_token(given: str | None, host: str) -> str | None:
@@ -59,7 +60,7 @@ def make_app(store: Store, artifacts: Path, doors: Doors) -> App:
 
     # The path is given whole: what is served must not depend on where the process goes to.
     inner = optuna_dashboard.wsgi(ShownStorage(store.rdb), artifact_store=_Artifacts(artifacts.absolute()))
-    return Guard(_without_formulas(inner), doors)
+    return Guard(_without_missing_files(_without_formulas(inner), artifacts), doors)
 
 
 class _Artifacts(FileSystemArtifactStore):
@@ -142,6 +143,20 @@ def _without_formulas(app: App) -> App:
             own = {"content-type": "text/csv; charset=utf-8", "content-length": str(len(content))}
             headers = [(name, own.get(name.lower(), value)) for name, value in headers]
         start_response(status, headers, *more)
+        return [content]
+
+    return answer
+
+
+def _without_missing_files(app: App, artifacts: Path) -> App:
+    """The same app, but that an artifact whose file is not there is said to be missing, and is no fault of the server."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        asked = ARTIFACT_PATH.fullmatch(str(environ.get("PATH_INFO", "")))
+        if asked is None or (artifacts / asked["number"]).exists():
+            return app(environ, start_response)
+        content = f"This file is not in {artifacts}. Was it made with another folder of runs? --runs says which.\n".encode()
+        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(content)))])
         return [content]
 
     return answer

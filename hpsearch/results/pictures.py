@@ -60,7 +60,7 @@ def sheet(gallery: Gallery) -> bytes:
 def _lines(pen: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:
     """Text in lines that fit a width; a longer word is cut."""
     lines: list[str] = []
-    for word in text.split():
+    for word in text.replace(" %", "\u00a0%").split(" "):
         if lines and pen.textlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
             continue

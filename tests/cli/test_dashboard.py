@@ -172,6 +172,11 @@ def test_a_study_is_deleted_though_its_artifacts_are_gone(searched_folder: Path)
     shutil.rmtree(searched_folder / "runs" / "hpsearch.artifacts")
     (searched_folder / "runs" / "small" / "report.html").unlink()
     with serving(searched_folder, "--runs", "elsewhere", "--storage", STORAGE, "--allow-edit") as running:
+        for artifact in running.ask("/api/studies/1").data["artifacts"]:
+            missing = running.ask(f"/artifacts/1/{artifact['artifact_id']}")
+            assert (missing.status, len(missing.text.splitlines())) == (404, 1)
+            assert "--runs" in missing.text
+        assert "Traceback" not in running.said.read_text()
         assert running.ask("/api/studies/1", "DELETE", body={}).status == 204
 
 
