@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.cli.console import note
 
 if TYPE_CHECKING:
-    from hpsearch.run import Search
+    from hpsearch.database import Store
+    from hpsearch.run import Place, Search
 
 
 def watch(search: Search, only: int | None = None) -> None:
@@ -86,3 +87,20 @@ def run_again(search: Search, *, pace: float) -> None:
         text += f"; at the pace of the search up to {show_duration(left * pace / search.workers.count)}"
     note(f"{text}.")
     watch(search)
+
+
+def leave_pages(name: str, place: Place, store: Store) -> None:
+    """Write the report of a study, and feed the dashboard: what was just run is seen in both."""
+    from hpsearch.errors import HpsearchError
+    from hpsearch.feeding import feed_dashboard
+    from hpsearch.report import read_studies, write_report
+
+    page = place.paths.study(name).report
+    write_report(read_studies([name], place), page)
+    note(f"Report: {page}")
+    try:
+        feed_dashboard(name, place, store)
+    except (HpsearchError, OSError) as error:  # the search is done all the same
+        note(f"The dashboard could not be fed: {str(error).splitlines()[0]}", style="yellow")
+        return
+    note(f"In the browser: hpsearch dashboard {name} --open")

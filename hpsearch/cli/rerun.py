@@ -32,7 +32,7 @@ def finalists(
 
     Half of the seeds choose the winner, the other half measures it. The same command continues.
     """
-    from hpsearch.cli.foreground import run_again
+    from hpsearch.cli.foreground import leave_pages, run_again
     from hpsearch.cli.show_finalists import print_verdict
     from hpsearch.rerun import finished_verdict, mean_seconds, prepare_finalists, verdict_of
     from hpsearch.run import Place, find_study_file
@@ -46,6 +46,7 @@ def finalists(
     )
     if finished_verdict(file.name, search.store) is None:
         run_again(search, pace=mean_seconds(file.name, search.store))
+        leave_pages(file.name, place, search.store)
     verdict = verdict_of(file.name, search.store)
     assert verdict is not None, "it was just prepared"
     if json:
@@ -70,7 +71,7 @@ def explain(
 
     At each step every change that is left is tried on one seed and the best is taken; fresh seeds then measure each step.
     """
-    from hpsearch.cli.foreground import run_again
+    from hpsearch.cli.foreground import leave_pages, run_again
     from hpsearch.cli.show_finalists import print_explanation
     from hpsearch.rerun import explanation_of, mean_seconds, prepare_explanation
     from hpsearch.run import Place, find_study_file
@@ -81,6 +82,7 @@ def explain(
     found = explanation_of(file, search.store)
     if found is None or not found[0].is_over:
         run_again(search, pace=mean_seconds(file.name, search.store))
+        leave_pages(file.name, place, search.store)
         found = explanation_of(file, search.store)
     assert found is not None, "it was just prepared"
     if json:

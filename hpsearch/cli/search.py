@@ -175,6 +175,7 @@ def _announce(search: Search) -> None:
 
 
 def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> None:
+    from hpsearch.cli.foreground import leave_pages
     from hpsearch.cli.show_finalists import print_verdict
     from hpsearch.cli.show_study import print_leaderboard
     from hpsearch.results.leaderboard import make_leaderboard
@@ -183,7 +184,7 @@ def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> 
     board = make_leaderboard(read_trials(search.study), validation_images=search.file.data.validation_images)
     if as_json:
         print_json({"study": search.file.name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
-        _write_report(search)
+        leave_pages(search.file.name, search.place, search.store)
         return
     name = search.file.name
     print_leaderboard(name, board)
@@ -198,30 +199,9 @@ def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> 
             say(f"      hpsearch explain {name}    (which settings made the difference)")
             say(f"      hpsearch export {name} -o best.toml    (the winner as a config that stands alone)")
         say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (search on)")
-    _write_report(search)
+    leave_pages(search.file.name, search.place, search.store)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)
-
-
-def _write_report(search: Search) -> None:
-    from hpsearch.report import read_studies, write_report
-
-    page = search.place.paths.study(search.file.name).report
-    write_report(read_studies([search.file.name], search.place), page)
-    note(f"Report: {page}")
-    _feed_dashboard(search)
-
-
-def _feed_dashboard(search: Search) -> None:
-    from hpsearch.errors import HpsearchError
-    from hpsearch.feeding import feed_dashboard
-
-    try:
-        feed_dashboard(search.file.name, search.place, search.store)
-    except (HpsearchError, OSError) as error:  # the search is done all the same
-        note(f"The dashboard could not be fed: {str(error).splitlines()[0]}", style="yellow")
-        return
-    note(f"In the browser: hpsearch dashboard {search.file.name} --open")
 
 
 def _parse_settings(words: list[str]) -> tuple[int | None, dict[str, Any]]:
