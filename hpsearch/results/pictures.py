@@ -67,4 +67,5 @@ def _lines(pen: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:
         while pen.textlength(word) > width and len(word) > 1:
             word = word[:-1]
         lines.append(word)
-    return lines
+    # Pillow's own font has no such space.
+    return [line.replace("\u00a0", " ") for line in lines]
