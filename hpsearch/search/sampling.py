@@ -69,10 +69,10 @@ class SpaceSampler(BaseSampler):
 
     def _draw(self, study: Study, trial: FrozenTrial) -> Mapping[str, Scalar]:
         given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        if self._balance and self._balance not in given:
-            given[self._balance] = self._least_tried(study, trial)
         # What the trial itself has drawn already, before it was killed, must not change what it draws next.
         others = TrialsView(study, lambda other: other.number != trial.number)
+        if self._balance and self._balance not in given:
+            given[self._balance] = self._least_tried(others, trial)
         seen = trials_with(others, self._balance, given[self._balance]) if self._balance else others
         for attempt in range(MOST_DRAWS):
             point = self._space.sample(_Draft(self, seen, trial, given, attempt))
@@ -82,9 +82,9 @@ class SpaceSampler(BaseSampler):
             f"none of {MOST_DRAWS} draws had at most limits.parameters", hint="Raise the limit, or narrow the space to smaller models."
         )
 
-    def _least_tried(self, study: Study, trial: FrozenTrial) -> Scalar:
-        others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number and counts_towards_budget(other)]
-        counts = Counter(value_of(other, str(self._balance)) for other in others)
+    def _least_tried(self, others: TrialsView, trial: FrozenTrial) -> Scalar:
+        tried = [other for other in others.get_trials(deepcopy=False) if counts_towards_budget(other)]
+        counts = Counter(value_of(other, str(self._balance)) for other in tried)
         names = sorted(
             self._space.names_of(str(self._balance)), key=lambda name: (counts[name], derive_seed(self._seed, trial.number, name))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,15 +13,22 @@ from hpsearch.components import Scalar
 
 
 class TrialsView:
-    """Stands for `study` where Optuna's samplers and pruners ask for its trials; all else is the study's own."""
+    """Stands for `study` where Optuna's samplers and pruners ask for its trials; all else is the study's own.
+
+    However often they ask while they decide, they see the trials as they were at first, and the study is read once.
+    """
 
     def __init__(self, study: optuna.Study | TrialsView, keep: Callable[[FrozenTrial], bool]) -> None:
         self._study = study
         self._keep = keep
+        self._seen: list[FrozenTrial] | None = None
 
     def get_trials(self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         """The trials that are seen."""
-        return [trial for trial in self._study.get_trials(deepcopy=deepcopy, states=states) if self._keep(trial)]
+        if self._seen is None:
+            self._seen = [trial for trial in self._study.get_trials(deepcopy=False) if self._keep(trial)]
+        seen = [trial for trial in self._seen if states is None or trial.state in states]
+        return copy.deepcopy(seen) if deepcopy else seen
 
     def _get_trials(
         self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None, use_cache: bool = False
