@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, get_storage
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from hpsearch.components import show, show_path
 from hpsearch.errors import DiskError, StorageError, StudyNotFoundError, did_you_mean
 from hpsearch.paths import RunPaths
+from hpsearch.trial_cache import LeanCache
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
@@ -115,6 +118,26 @@ class Store:
         """Delete a study and all its trials."""
         optuna.delete_study(study_name=name, storage=self.storage)
 
+    def changed_trials(self, study_id: int, *, unfinished: Collection[int], last_finished: int) -> list[FrozenTrial]:
+        """The trials of a study that may have changed, read past Optuna's cache.
+
+        Args:
+            unfinished: ids of those that were not over when they were last read.
+            last_finished: the highest id of those that were; -1 for none. All trials beyond it are read too.
+
+        Raises:
+            KeyError: the study is no more.
+        """
+        return self.rdb._get_trials(study_id, None, set(unfinished), last_finished)
+
+    def running_trials(self, study_id: int) -> list[FrozenTrial]:
+        """The trials of a study that are running, read past Optuna's cache, which would read all others too.
+
+        Raises:
+            KeyError: the study is no more.
+        """
+        return self.rdb.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+
     def require_database(self) -> None:
         """Refuse to go on without the file: SQLite itself would go on writing to a deleted one.
 
@@ -144,11 +167,12 @@ def database_of(url: str) -> Path:
     return Path(str(_parse(url).database)).absolute()
 
 
-def open_store(url: str, *, create: bool) -> Store:
+def open_store(url: str, *, create: bool, lean: bool = False) -> Store:
     """Open a storage.
 
     Args:
         create: whether a database that does not exist is made.
+        lean: whether finished trials are kept in memory without what a search does not look at.
 
     Raises:
         StorageError: a URL of another kind, a folder that cannot be written, a file that is no such database.
@@ -171,8 +195,8 @@ def open_store(url: str, *, create: bool) -> Store:
         raise StorageError(f"cannot make the folder of {shown}: {error.strerror}", hint=OTHER_PLACE) from error
     except SQLAlchemyError as error:
         raise StorageError(f"cannot use {shown}: {_cause(error)}", hint="Is its disk full, or may this user not write to it?") from error
-    # get_storage wraps the database in Optuna's cache of finished trials.
-    return Store(url, parsed, get_storage(rdb), rdb)
+    # get_storage wraps the database in Optuna's own cache, of whole trials.
+    return Store(url, parsed, LeanCache(rdb) if lean else get_storage(rdb), rdb)
 
 
 def database_failed(error: BaseException) -> DiskError:

@@ -24,13 +24,13 @@ from hpsearch.search.budget import may_start
 from hpsearch.search.claim import study_gone
 from hpsearch.search.launch import Crew, WorkerCount, default_workers
 from hpsearch.search.lease import CREATION_LOCK, FileLocks, Lease, claim_lock, hand_lock
+from hpsearch.search.lookout import Lookout, Progress
 from hpsearch.search.recovery import end_hung, requeue_interrupted
 from hpsearch.search.watchdog import Watchdog
 from hpsearch.sections import Budget
 from hpsearch.storage import (
     BY_HAND,
     TrialKey,
-    TrialRow,
     one_trial,
     read_trials,
     stop_requests,
@@ -40,7 +40,7 @@ from hpsearch.study_file import StudyFile, load_study_file
 from hpsearch.training.files import prepare
 
 LOOK_SECONDS = 1.0
-"""Between two looks at the stored trials; a look costs a few milliseconds of a core."""
+"""Between two looks at the stored trials; a look costs ten milliseconds of a core."""
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
 SAVE_SECONDS = 10.0
@@ -77,9 +77,9 @@ class Place:
         """The locks beside the storage."""
         return FileLocks(lock_folder(database_of(self.url)))
 
-    def open(self, *, create: bool = False) -> Store:
-        """The storage."""
-        return open_store(self.url, create=create)
+    def open(self, *, create: bool = False, lean: bool = False) -> Store:
+        """The storage; lean for a process that lives as long as a search."""
+        return open_store(self.url, create=create, lean=lean)
 
     def make(self) -> Store:
         """The storage; where there is none it is made, by one process at a time."""
@@ -100,13 +100,13 @@ class Look:
     """The study at one moment.
 
     Attributes:
-        trials: all of them, by number.
+        progress: its trials.
         elapsed: seconds of this run so far.
         deaths: workers that died and were replaced.
         stopped: the run was asked to stop, by `hpsearch stop`.
     """
 
-    trials: list[TrialRow]
+    progress: Progress
     elapsed: float
     deaths: int
     stopped: bool
@@ -148,7 +148,8 @@ class Search:
         """
         run = uuid.uuid4().hex[:8]
         started = time.monotonic()
-        crew = self._crew(run, started, only)
+        lookout = Lookout(self.store, self.study)
+        crew = self._crew(run, started, only, lookout)
         stops = stop_requests(self.study)
         hung = Watchdog(self.budget.trial_time)
         saved = looked = started
@@ -167,10 +168,10 @@ class Search:
                 if now - looked >= LOOK_SECONDS or stopping():
                     looked = now
                     self.store.require_database()
-                    trials = read_trials(self.study)
-                    for number, worker in hung.look(trials, now):
+                    progress = lookout.look()
+                    for number, worker in hung.look(progress.running, now):
                         self._end_hung(crew, number, worker)
-                    yield Look(trials=trials, elapsed=now - started, deaths=crew.deaths, stopped=False)
+                    yield Look(progress=progress, elapsed=now - started, deaths=crew.deaths, stopped=False)
                     if stop_requests(self.study) > stops:
                         stopped = True
                         break
@@ -185,7 +186,7 @@ class Search:
                 with contextlib.suppress(KeyError):
                     write_spent(self.study, run, time.monotonic() - started)
                     self._requeue()
-        yield Look(trials=read_trials(self.study), elapsed=time.monotonic() - started, deaths=crew.deaths, stopped=stopped)
+        yield Look(progress=lookout.look(), elapsed=time.monotonic() - started, deaths=crew.deaths, stopped=stopped)
 
     @property
     def is_spent(self) -> bool:
@@ -206,7 +207,7 @@ class Search:
     def _claim_lock(self) -> str:
         return claim_lock(self.store.storage.get_study_id_from_name(self.file.name))
 
-    def _crew(self, run: str, started: float, only: int | None) -> Crew:
+    def _crew(self, run: str, started: float, only: int | None, lookout: Lookout) -> Crew:
         options: dict[str, Any] = {
             "runs": self.place.runs,
             "data": self.place.data,
@@ -226,11 +227,8 @@ class Search:
             logs=self.place.paths.study(self.file.name).logs,
             count=1 if only is not None else self.workers.count,
             prefix=f"worker-{run}",
-            took_up=self._took_up,
+            took_up=lookout.took_up,
         )
-
-    def _took_up(self, worker: str) -> bool:
-        return any(attempt["worker"] == worker for trial in read_trials(self.study) for attempt in trial.attempts)
 
 
 def find_study_file(study: str, place: Place) -> StudyFile:

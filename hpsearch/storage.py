@@ -20,6 +20,7 @@ from hpsearch.components import Scalar
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import StudyNotFoundError
+from hpsearch.trial_reader import whole_trials
 
 BASELINE, BY_HAND = "baseline", "by hand"
 """Where a trial that no sampler drew comes from."""
@@ -66,7 +67,7 @@ class TrialKey:
     """The study and number that it was copied from."""
     RUN = "hpsearch:run"
     EPOCHS = "hpsearch:epochs"
-    """Both as JSON text: Optuna keeps every finished trial in memory, and decoded they would be two thirds of it."""
+    """Both as JSON text: most of those who read a trial look at neither, and decoded they would be two thirds of it."""
     ATTEMPTS = "hpsearch:attempts"
     END = "hpsearch:end"
     CANDIDATE = "candidate"
@@ -125,7 +126,7 @@ class TrialRow:
 
 def read_trials(study: optuna.Study) -> list[TrialRow]:
     """All trials of a study, by number."""
-    return [trial_row(trial) for trial in study.get_trials(deepcopy=False)]
+    return [trial_row(trial) for trial in whole_trials(study)]
 
 
 def one_trial(study: optuna.Study, number: int) -> TrialRow:
@@ -134,11 +135,13 @@ def one_trial(study: optuna.Study, number: int) -> TrialRow:
     Raises:
         StudyNotFoundError: there is no trial of that number.
     """
-    trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials):
-        known = f"0 to {len(trials) - 1}" if trials else "none yet"
-        raise StudyNotFoundError(f"no trial {number} in '{study.study_name}'", hint=f"Its trials: {known}.")
-    return trial_row(trials[number])
+    storage = study._storage
+    try:
+        return trial_row(storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number)))
+    except KeyError as error:
+        count = storage.get_n_trials(study._study_id)
+        known = f"0 to {count - 1}" if count else "none yet"
+        raise StudyNotFoundError(f"no trial {number} in '{study.study_name}'", hint=f"Its trials: {known}.") from error
 
 
 def trial_row(trial: FrozenTrial) -> TrialRow:

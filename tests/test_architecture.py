@@ -60,8 +60,10 @@ ALLOWED: dict[str, set[str]] = {
     "paired": {"evaluation"},
     "finalists": {"paired"},
     "ablation": {"components", "config", "domains", "errors", "paired", "space"},
-    "database": {"components", "errors", "paths"},
-    "storage": {"components", "config", "epoch", "errors"},
+    "database": {"components", "errors", "paths", "trial_cache"},
+    "trial_cache": {"storage"},
+    "trial_reader": set(),
+    "storage": {"trial_reader", "components", "config", "epoch", "errors"},
     # The wings: each stands on the ground floor, and none on another.
     "training": {"components", "config", "epoch", "errors", "extensions", "seeds"},
     "search": {*GROUND, *STORED, "paired"},

@@ -17,6 +17,7 @@ import pytest
 from hpsearch.continuation import differing
 from hpsearch.errors import NotComparableError, StudyNotFoundError
 from hpsearch.run import Place, Search, find_study_file, prepare_search
+from hpsearch.search.lookout import Lookout
 from hpsearch.storage import write_epochs
 from hpsearch.study_file import StudyFile
 from tests.small_study import NO_IMAGES, ROOT, hpsearch
@@ -147,7 +148,7 @@ def test_differences_are_told_key_by_key() -> None:
 
 def test_a_password_in_the_url_shows_in_no_process_list(searched: Callable[..., Search]) -> None:
     search = searched()
-    crew = search._crew("run", 0.0, None)
+    crew = search._crew("run", 0.0, None, Lookout(search.store, search.study))
     assert search.store.url not in " ".join(crew.command)
     assert crew.environment["OPTUNA_STORAGE"] == search.store.url
 

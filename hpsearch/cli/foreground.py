@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 def watch(search: Search, only: int | None = None) -> None:
     """Show the run until its end; on a signal, stop it in good order and exit."""
     from hpsearch.cli.progress import ProgressView
-    from hpsearch.storage import read_trials
 
-    known = {trial.number for trial in read_trials(search.study) if trial.is_finished}
-    view = ProgressView(total=search.budget.trials, known=known)
+    view = ProgressView(total=search.budget.trials)
     received: list[int] = []
     asked = False
     looks = search.run(only=only, stopping=lambda: bool(received))

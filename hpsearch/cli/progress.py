@@ -25,14 +25,12 @@ class ProgressView:
 
     Args:
         total: trials of the budget.
-        known: numbers of the trials that had ended before this run.
     """
 
-    def __init__(self, *, total: int, known: set[int]) -> None:
+    def __init__(self, *, total: int) -> None:
         self._console = stderr()
         self._total = total
-        self._shown = set(known)
-        self._ended_before = len(known)
+        self._ended_here = 0
         self._live: Live | None = None
         self._deaths = 0
 
@@ -48,12 +46,10 @@ class ProgressView:
 
     def update(self, look: Look) -> None:
         """Show the study as it is now."""
-        complete = [trial for trial in look.trials if trial.state == "complete" and trial.value is not None and trial.repeat is None]
-        best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
-        for trial in look.trials:
-            if trial.is_finished and trial.number not in self._shown:
-                self._shown.add(trial.number)
-                self._console.print(_line(trial, is_best=trial is best), soft_wrap=True)
+        best = look.progress.best
+        for trial in look.progress.ended:
+            self._ended_here += 1
+            self._console.print(_line(trial, is_best=best is not None and trial.number == best.number), soft_wrap=True)
         if look.deaths > self._deaths:
             self._deaths = look.deaths
             self._console.print(Text("a worker died; its trial goes back to the queue and another worker takes over", style="yellow"))
@@ -63,22 +59,17 @@ class ProgressView:
     def _picture(self, look: Look) -> RenderableType:
         from hpsearch.sections import show_duration
 
-        ended = [trial for trial in look.trials if trial.is_finished]
-        pruned = sum(trial.state == "pruned" for trial in ended)
-        running = [trial for trial in look.trials if trial.state == "running"]
-        complete = [trial for trial in ended if trial.state == "complete" and trial.value is not None and trial.repeat is None]
-        best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
-        parts = [f"{len(ended)} of {self._total} trials", f"{pruned} pruned"]
+        progress, best = look.progress, look.progress.best
+        parts = [f"{progress.finished} of {self._total} trials", f"{progress.counts.get('pruned', 0)} pruned"]
         if best is not None:
             parts.append(f"best {best.value:.4f} (trial {best.number}, {best.model})")
         parts.append(show_duration(look.elapsed))
-        done_here = len(ended) - self._ended_before
-        if done_here > 0:
-            parts.append(f"about {show_duration(look.elapsed / done_here * max(0, self._total - len(ended)))} left")
+        if self._ended_here:
+            parts.append(f"about {show_duration(look.elapsed / self._ended_here * max(0, self._total - progress.finished))} left")
         bar = Table.grid(padding=(0, 2))
-        bar.add_row(ProgressBar(total=self._total, completed=len(ended), width=20), Text(" · ".join(parts)))
+        bar.add_row(ProgressBar(total=self._total, completed=progress.finished, width=20), Text(" · ".join(parts)))
         rows = Table.grid(padding=(0, 2))
-        for trial in running:
+        for trial in progress.running:
             epochs = trial.config.epochs if trial.config else "?"
             last = f"{trial.epochs[-1].validation_accuracy:.4f}" if trial.epochs else ""
             rows.add_row(Text(f"trial {trial.number}", style="dim"), trial.model, f"epoch {len(trial.epochs)}/{epochs}", last)

@@ -12,8 +12,9 @@ from hpsearch.cli.progress import ProgressView
 from hpsearch.run import LOOK_SECONDS, Look, Place
 from hpsearch.search.budget import may_start
 from hpsearch.search.claim import study_gone
+from hpsearch.search.lookout import Lookout, Progress
 from hpsearch.sections import Budget
-from hpsearch.storage import TrialRow, read_study, read_trials
+from hpsearch.storage import read_study
 
 if TYPE_CHECKING:
     import optuna
@@ -30,43 +31,44 @@ def watch(name: str, place: Place) -> None:
     """
     store = place.open()
     study = store.load(name)
-    trials = read_trials(study)
+    lookout = Lookout(store, study)
+    first = lookout.look()
     budget = _budget(study)
-    view = ProgressView(total=max(budget.trials, len(trials)), known={trial.number for trial in trials if trial.is_finished})
-    note(f"{name}: {_standing(trials, budget)}. Ctrl-C ends this view, not the study.")
+    view = ProgressView(total=max(budget.trials, first.total))
+    note(f"{name}: {_standing(first, budget)}. Ctrl-C ends this view, not the study.")
     last = None
     try:
         with view.on_screen():
-            for last in _looks(study):
+            for last in _looks(study, lookout):
                 view.update(last)
     except KeyError as error:  # what Optuna's storage raises for a study that is no more
         if name in store.names():
             raise
         raise study_gone(name, store, place.paths.study(name)) from error
-    if last is not None and not _is_over(study, last.trials):
+    if last is not None and not _is_over(study, last.progress):
         note(f"No trial has run for {QUIET_SECONDS:.0f} seconds. `hpsearch run {name}` continues.", style="yellow")
 
 
-def _looks(study: optuna.Study) -> Iterator[Look]:
+def _looks(study: optuna.Study, lookout: Lookout) -> Iterator[Look]:
     """A look every second until nothing more is to come."""
     started = time.monotonic()
     active: float | None = None
     while True:
         now = time.monotonic()
-        trials = read_trials(study)
-        yield Look(trials=trials, elapsed=now - started, deaths=0, stopped=False)
-        if _is_over(study, trials):
+        progress = lookout.look()
+        yield Look(progress=progress, elapsed=now - started, deaths=0, stopped=False)
+        if _is_over(study, progress):
             return
-        if any(trial.state == "running" for trial in trials):
+        if progress.running:
             active = now
         elif active is not None and now - active >= QUIET_SECONDS:
             return
         time.sleep(LOOK_SECONDS)
 
 
-def _is_over(study: optuna.Study, trials: list[TrialRow]) -> bool:
+def _is_over(study: optuna.Study, progress: Progress) -> bool:
     """Whether nothing runs or waits, and the budget of the study file allows no more."""
-    if not all(trial.is_finished for trial in trials):
+    if progress.finished < progress.total:
         return False
     budget = _budget(study)
     time_spent = budget.time is not None and read_study(study).seconds_spent >= budget.time
@@ -78,10 +80,9 @@ def _budget(study: optuna.Study) -> Budget:
     return Budget.model_validate(tomllib.loads(read_study(study).text).get("budget", {}))
 
 
-def _standing(trials: list[TrialRow], budget: Budget) -> str:
-    ended = sum(trial.is_finished for trial in trials)
-    running = sum(trial.state == "running" for trial in trials)
-    words = [f"{ended} of {budget.trials} trials have ended" if trials else "no trial yet"]
+def _standing(progress: Progress, budget: Budget) -> str:
+    running = len(progress.running)
+    words = [f"{progress.finished} of {budget.trials} trials have ended" if progress.total else "no trial yet"]
     if running:
         words.append(f"{running} {'is' if running == 1 else 'are'} running")
     return ", ".join(words)

@@ -56,7 +56,7 @@ def work(
     stop.listen()
     if supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
-    store = place.open()
+    store = place.open(lean=True)
     locks = place.locks
     stored = store.load(file.name)
     plan = read_plan(stored, file) if is_linked(stored) else None

@@ -21,7 +21,7 @@ def requeue_interrupted(store: Store, study: optuna.Study, locks: FileLocks) -> 
     its state is read again under the lease, since its worker may have just finished it.
     """
     requeued = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in store.running_trials(study._study_id):
         lease = locks.acquire(trial_lock(trial._trial_id))
         if lease is None:
             continue
@@ -44,14 +44,14 @@ def end_hung(store: Store, study: optuna.Study, locks: FileLocks, number: int) -
 
     It is pruned at its last epoch, or failed if it has none. The caller holds the study's claim lock.
     """
-    frozen = study.get_trials(deepcopy=False)[number]
-    lease = locks.acquire(trial_lock(frozen._trial_id))
+    trial_id = store.storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    lease = locks.acquire(trial_lock(trial_id))
     if lease is None:
         return False
     try:
-        if store.storage.get_trial(frozen._trial_id).state != TrialState.RUNNING:
+        if store.storage.get_trial(trial_id).state != TrialState.RUNNING:
             return False
-        trial = optuna.Trial(study, frozen._trial_id)
+        trial = optuna.Trial(study, trial_id)
         epochs = stored_epochs(trial)
         write_end(trial, epochs, {"reason": TRIAL_TIME if epochs else TIME_SPENT})
         study.tell(trial, state=TrialState.PRUNED if epochs else TrialState.FAIL)

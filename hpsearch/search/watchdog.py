@@ -21,13 +21,13 @@ class Watchdog:
         self._trial_time = trial_time
         self._since: dict[tuple[int, int, int], float] = {}
 
-    def look(self, trials: Sequence[TrialRow], now: float) -> Iterator[tuple[int, str]]:
-        """The trials that have overrun their time by more than the grace, each with its worker's name."""
+    def look(self, running: Sequence[TrialRow], now: float) -> Iterator[tuple[int, str]]:
+        """The running trials that have overrun their time by more than the grace, each with its worker's name."""
         if self._trial_time is None:
             return
         seen: dict[tuple[int, int, int], float] = {}
-        for trial in trials:
-            if trial.state == "running" and trial.attempts:
+        for trial in running:
+            if trial.attempts:
                 key = (trial.number, len(trial.attempts), len(trial.epochs))
                 seen[key] = self._since.get(key, now)
                 if trial.seconds + now - seen[key] > self._trial_time + GRACE_SECONDS:

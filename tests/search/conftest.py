@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch.run import Place, Search
+from hpsearch.run import Search
 from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
 from hpsearch.search.pruning import make_pruner
@@ -18,13 +18,20 @@ from tests.formula import formula_trainer
 
 
 @pytest.fixture
-def make_worker(place: Place) -> Callable[..., Worker]:
+def make_worker() -> Callable[..., Worker]:
     """Makes a worker of a prepared search that trains in this process."""
 
     def make(
-        search: Search, trainer: Trainer | None = None, *, name: str = "worker", run: str = "run", now: Any = None, **changes: Any
+        search: Search,
+        trainer: Trainer | None = None,
+        *,
+        name: str = "worker",
+        run: str = "run",
+        now: Any = None,
+        lean: bool = True,
+        **changes: Any,
     ) -> Worker:
-        file = search.file
+        file, place = search.file, search.place
         trainer = trainer or formula_trainer()
         stop = StopRequest()
         limit = file.limits.parameters
@@ -33,7 +40,7 @@ def make_worker(place: Place) -> Callable[..., Worker]:
             return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
 
         sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
-        store = place.open()
+        store = place.open(lean=lean)
         study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
         clock = Clock(run=run, started=0.0, now=now or (lambda: 0.0))
         paths = place.paths.study(file.name)
