@@ -181,7 +181,7 @@ def _load(trainer: str) -> None:
     from tests.faults import dying  # noqa: F401
 
     if trainer == "formula":
-        room.load_trainer = lambda file, place: formula.formula_trainer()
+        room.load_trainer = lambda file, place, *, repeats: formula.formula_trainer()
     else:
         from hpsearch.training import data
 
