@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config import TrainConfig
@@ -75,6 +76,13 @@ class Claimer:
             StudyStoppedError: the same failure again and again, or no draw within the limits.
             StudyNotFoundError: the study was deleted.
         """
+        try:
+            return self._claim()
+        except (KeyError, StorageInternalError):
+            self._study_id()  # says so where the study was deleted in the middle of it
+            raise
+
+    def _claim(self) -> Claim | None:
         while True:
             self.store.require_database()
             with self.locks.hold(claim_lock(self._study_id())):

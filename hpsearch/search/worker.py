@@ -172,22 +172,25 @@ class Worker:
                 with suppress(Exception):
                     self._leave(claim)
                 raise
-            except (StorageInternalError, SQLAlchemyError) as error:
-                raise database_failed(error) from error
-            except KeyError as error:  # what Optuna's storage raises for a study or trial that is no more
-                if self._is_there(claim):
+            except (KeyError, StorageInternalError, SQLAlchemyError) as error:
+                # A study or trial that is no more is a KeyError, or a write that finds nothing to write to.
+                if self._is_gone(claim):
+                    raise study_gone(self.study.study_name, self.store, self.paths) from error
+                if isinstance(error, KeyError):
                     raise
-                raise study_gone(self.study.study_name, self.store, self.paths) from error
+                raise database_failed(error) from error
             finally:
                 claim.lease.release()
         return ended
 
-    def _is_there(self, claim: Claim) -> bool:
+    def _is_gone(self, claim: Claim) -> bool:
         try:
             self.store.storage.get_trial(claim.trial._trial_id)
         except KeyError:
+            return True
+        except (StorageInternalError, SQLAlchemyError):  # the database says nothing at all
             return False
-        return True
+        return False
 
     def _leave(self, claim: Claim) -> None:
         write_departure(claim.trial)
