@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import threading
-import time
 import warnings
-import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
@@ -24,48 +22,16 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from hpsearch.components import show, show_path
 from hpsearch.errors import DiskError, StorageError, StudyNotFoundError, did_you_mean
 from hpsearch.paths import RunPaths
+from hpsearch.sqlite_connection import LOCK_WAIT, LockWait, is_locked
 from hpsearch.trial_cache import LeanCache
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
-LOCK_WAIT = 60.0
-"""Seconds to wait for a SQLite database that another process has locked."""
-SAY_WAITING = 5.0
-"""Seconds after which a wait for the database is said."""
 OTHER_PLACE = "Choose another place with --storage or --runs."
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 
 log = logging.getLogger("hpsearch")
 
-
-class LockWatch:
-    """Says so when a statement waits for a database that another program has locked."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._said = False
-
-    def listen(self, engine: sqlalchemy.Engine) -> None:
-        """Watch the statements of an engine from a thread that ends with the process."""
-        sqlalchemy.event.listen(engine, "before_cursor_execute", self._begin)
-        sqlalchemy.event.listen(engine, "after_cursor_execute", self._end)
-        threading.Thread(target=self._watch, args=(weakref.ref(engine), engine.url.database), daemon=True).start()
-
-    def _begin(self, *_: Any) -> None:
-        self._since = time.monotonic()
-
-    def _end(self, *_: Any) -> None:
-        self._since, self._said = None, False
-
-    def _watch(self, engine: weakref.ref[sqlalchemy.Engine], database: str | None) -> None:
-        while engine() is not None:
-            time.sleep(1.0)
-            since = self._since
-            if since is not None and not self._said and time.monotonic() - since > SAY_WAITING:
-                self._said = True
-                log.warning("waiting for %s, which another program has locked; for up to %.0f seconds", database, LOCK_WAIT)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Store:
@@ -73,13 +39,15 @@ class Store:
 
     Attributes:
         url: as given, with its password: never print it, print `str(store)`.
+        wait: for a database that another program has locked.
     """
 
-    def __init__(self, url: str, parsed: URL, storage: optuna.storages.BaseStorage, rdb: RDBStorage) -> None:
+    def __init__(self, url: str, parsed: URL, storage: optuna.storages.BaseStorage, rdb: RDBStorage, wait: LockWait) -> None:
         self.url = url
         self.parsed = parsed
         self.storage = storage
         self.rdb = rdb
+        self.wait = wait
 
     def __str__(self) -> str:
         return _without_secrets(self.parsed)
@@ -138,6 +106,21 @@ class Store:
         """
         return self.rdb.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
 
+    @contextmanager
+    def unless_locked(self, *, say: str = "") -> Iterator[None]:
+        """Do without what the block writes where another program has locked the database and this process was asked to stop.
+
+        Args:
+            say: a warning for when it comes to that.
+        """
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            if not (self.wait.hurried() and is_locked(getattr(_origin(error), "orig", error))):
+                raise
+            if say:
+                log.warning(say)
+
     def require_database(self) -> None:
         """Refuse to go on without the file: SQLite itself would go on writing to a deleted one.
 
@@ -183,8 +166,8 @@ def open_store(url: str, *, create: bool, lean: bool = False) -> Store:
     shown = _without_secrets(parsed)
     try:
         database_of(url).parent.mkdir(parents=True, exist_ok=True)
-        rdb = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}})
-        LockWatch().listen(rdb.engine)
+        wait = LockWait()
+        rdb = RDBStorage(url, engine_kwargs={"connect_args": {"factory": wait.connect}})
         _let_readers_in(rdb)
     except RuntimeError as error:
         raise StorageError(
@@ -196,17 +179,22 @@ def open_store(url: str, *, create: bool, lean: bool = False) -> Store:
     except SQLAlchemyError as error:
         raise StorageError(f"cannot use {shown}: {_cause(error)}", hint="Is its disk full, or may this user not write to it?") from error
     # get_storage wraps the database in Optuna's own cache, of whole trials.
-    return Store(url, parsed, LeanCache(rdb) if lean else get_storage(rdb), rdb)
+    return Store(url, parsed, LeanCache(rdb) if lean else get_storage(rdb), rdb, wait)
 
 
 def database_failed(error: BaseException) -> DiskError:
     """What to say when the database could not be read or written in the middle of things."""
-    origin: BaseException = error
-    while not isinstance(origin, SQLAlchemyError) and origin.__cause__ is not None:
-        origin = origin.__cause__
+    origin = _origin(error)
     cause = _cause(origin) if isinstance(origin, SQLAlchemyError) else str(origin)
     hint = "Another program holds its lock." if "locked" in cause else "Make room where it lies."
     return DiskError(f"the database failed: {cause}", hint=f"{hint} Then the same command continues.")
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What SQLAlchemy said, below Optuna's own words."""
+    while not isinstance(error, SQLAlchemyError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _parse(url: str) -> URL:

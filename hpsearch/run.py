@@ -16,7 +16,15 @@ import optuna
 
 from hpsearch.components import DATASET_IMAGES, Scalar, show
 from hpsearch.continuation import create_or_continue, queue_failed_again, searched_values
-from hpsearch.database import OTHER_PLACE, STORAGE_VARIABLE, Store, check_database, database_of, open_store, storage_url
+from hpsearch.database import (
+    OTHER_PLACE,
+    STORAGE_VARIABLE,
+    Store,
+    check_database,
+    database_of,
+    open_store,
+    storage_url,
+)
 from hpsearch.errors import ConfigError, HpsearchError, StorageError, UsageError
 from hpsearch.linked import is_linked, linked_file, read_plan, stored_file
 from hpsearch.paths import DEFAULT_RUNS, RunPaths, lock_folder
@@ -28,14 +36,7 @@ from hpsearch.search.lookout import Lookout, Progress
 from hpsearch.search.recovery import end_hung, requeue_interrupted
 from hpsearch.search.watchdog import Watchdog
 from hpsearch.sections import Budget
-from hpsearch.storage import (
-    BY_HAND,
-    TrialKey,
-    one_trial,
-    read_trials,
-    stop_requests,
-    write_spent,
-)
+from hpsearch.storage import BY_HAND, TrialKey, one_trial, read_trials, stop_requests, write_spent
 from hpsearch.study_file import StudyFile, load_study_file
 from hpsearch.training.files import prepare
 
@@ -45,6 +46,7 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
 SAVE_SECONDS = 10.0
 """Between two notes of the time spent: so much of it is forgotten when everything is killed at once."""
+LEFT_RUNNING = "another program has locked the database: trials that are interrupted now go back into the queue at the next run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,7 @@ class Search:
         """
         run = uuid.uuid4().hex[:8]
         started = time.monotonic()
+        self.store.wait.hurried = stopping
         lookout = Lookout(self.store, self.study)
         crew = self._crew(run, started, only, lookout)
         stops = stop_requests(self.study)
@@ -164,7 +167,8 @@ class Search:
                     self._requeue()
                 if now - saved >= SAVE_SECONDS:
                     saved = now
-                    write_spent(self.study, run, now - started)
+                    with self.store.unless_locked():
+                        write_spent(self.study, run, now - started)
                 if now - looked >= LOOK_SECONDS or stopping():
                     looked = now
                     self.store.require_database()
@@ -183,7 +187,7 @@ class Search:
             try:
                 crew.stop()
             finally:  # also when a second Ctrl-C ends the workers at once
-                with contextlib.suppress(KeyError):
+                with contextlib.suppress(KeyError), self.store.unless_locked(say=LEFT_RUNNING):
                     write_spent(self.study, run, time.monotonic() - started)
                     self._requeue()
         yield Look(progress=lookout.look(), elapsed=time.monotonic() - started, deaths=crew.deaths, stopped=stopped)

@@ -57,6 +57,7 @@ def work(
     if supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
     store = place.open(lean=True)
+    store.wait.hurried = lambda: stop.requested
     locks = place.locks
     stored = store.load(file.name)
     plan = read_plan(stored, file) if is_linked(stored) else None

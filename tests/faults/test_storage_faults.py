@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -37,6 +38,23 @@ def test_a_locked_database_is_waited_for_and_said(nursery: Nursery, folder: Path
     logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
     assert "hpsearch.db, which another program has locked" in logs
     assert "Traceback" not in logs + said()
+    assert states(folder) == ["COMPLETE"] * 8
+
+
+def test_ctrl_c_is_answered_while_another_program_holds_the_database(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
+    run = started(nursery, folder, "--workers", "1")
+    with closing(sqlite3.connect(folder / "runs" / "hpsearch.db", timeout=30, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        time.sleep(2)
+        run.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        assert run.wait(30) == 130
+        assert time.monotonic() - asked < 10
+        other.execute("ROLLBACK")
+    assert "Stopping: running trials go back to the queue." in said()
+    assert "another program has locked the database" in said()
+    assert "Traceback" not in said()
+    assert run_to_end(nursery, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
 
@@ -100,13 +118,25 @@ def test_a_study_deleted_between_two_runs_begins_anew(nursery: Nursery, folder: 
     assert states(folder) == ["COMPLETE"] * 8
 
 
-def test_a_database_removed_while_it_runs_is_said(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
+def test_a_database_moved_away_while_it_runs_ends_the_run_and_put_back_loses_nothing(
+    nursery: Nursery, folder: Path, said: Callable[[], str]
+) -> None:
     run = started(nursery, folder, "--workers", "1")
-    for path in (folder / "runs").glob("hpsearch.db*"):
-        if path.is_file():
-            path.rename(path.with_name(f"moved-{path.name}"))
-    assert run.wait(60) in (0, 1, 2)
+    away = folder / "away"
+    away.mkdir()
+    for path in [path for path in (folder / "runs").glob("hpsearch.db*") if path.is_file()]:
+        path.rename(away / path.name)
+    assert run.wait(60) == 1
+    assert said().count("error:") == 1
+    assert "hpsearch.db is gone" in said()
+    assert "hint: Put it back" in said()
     assert "Traceback" not in said()
+    for path in away.iterdir():
+        path.rename(folder / "runs" / path.name)
+    before = {trial.number: trial.epochs for trial in stored(folder)}
+    assert run_to_end(nursery, folder) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+    assert all(trial.epochs[: len(before.get(trial.number, []))] == before.get(trial.number, []) for trial in stored(folder))
 
 
 def test_a_store_opened_again_in_the_same_process_leaves_the_first_its_locks(tmp_path: Path) -> None:
