@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import importlib
 import logging
 import os
 import signal
@@ -142,8 +141,6 @@ def load_trainer(file: StudyFile, place: Place, *, repeats: bool) -> Trainer:
     from hpsearch.training.summary import summarize
     from hpsearch.training.trainer import train
 
-    # Torch's optimizers import it at their first step, a second of work that fits between the reading and hashing of images.
-    threading.Thread(target=importlib.import_module, args=("torch._dynamo",)).start()
     device = resolve_device(place.device)
     data = load_training_images(file.data.dataset, folder=place.data)
     divided = partial(split_of, data, validation_images=file.data.validation_images, train_images=file.data.train_images)
