@@ -747,6 +747,8 @@ def many_trials(setting: Setting) -> Iterator[Row]:
             both = [(each.memory_info().rss, each.num_fds()) for each in (worker, supervisor)]
         except (psutil.Error, ValueError):
             continue
+        if not both[0][0]:  # it has ended, and only waits to be noticed
+            continue
         looks.append((ended, time.monotonic(), *both[0], *both[1]))
     late = [look for look in looks if look[0] >= first]
     start, end = late[0], late[-1]
