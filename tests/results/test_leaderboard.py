@@ -33,6 +33,7 @@ def _trial(
         "end": {},
         "started": None,
         "finished": None,
+        "copy_of": None,
     }
     return TrialRow(**{**fields, **changes})
 
