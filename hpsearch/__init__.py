@@ -23,7 +23,10 @@ _HOMES = {
     "run_study": "hpsearch.run",
     "schedule": "hpsearch.extensions",
     "train": "hpsearch.training.trainer",
+    "trials": "hpsearch.frames",
 }
+_ROOMS = ("figures",)
+"""Modules that are offered whole."""
 
 __all__ = [
     "Epoch",
@@ -31,6 +34,7 @@ __all__ = [
     "__version__",
     "configure",
     "dataset",
+    "figures",
     "load_model",
     "load_split",
     "model",
@@ -39,12 +43,15 @@ __all__ = [
     "run_study",
     "schedule",
     "train",
+    "trials",
 ]
 
 if TYPE_CHECKING:
+    from hpsearch import figures
     from hpsearch.config import TrainConfig
     from hpsearch.epoch import Epoch
     from hpsearch.extensions import dataset, model, optimizer, option, schedule
+    from hpsearch.frames import trials
     from hpsearch.run import run_study
     from hpsearch.space_table import configure
     from hpsearch.training.data import load_split
@@ -53,6 +60,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"hpsearch.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'hpsearch' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from hpsearch.errors import HpsearchError, UsageError
+from hpsearch.ablation import Explanation
+from hpsearch.database import Store
+from hpsearch.errors import ComponentError, HpsearchError, StudyFileError, UsageError
+from hpsearch.rerun import explanation_of, verdict_of
 from hpsearch.results.studied import Studied, read_studied
 from hpsearch.results.study_report import study_report
-from hpsearch.run import Place
+from hpsearch.run import Place, find_study_file
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Names under which a Chromium is found."""
@@ -29,9 +32,22 @@ def read_studies(names: Sequence[str], place: Place) -> list[Studied]:
     """
     store = place.open()
     try:
-        return [read_studied(store.load(name), place.paths.study(name)) for name in names]
+        return [
+            read_studied(
+                store.load(name), place.paths.study(name), verdict=verdict_of(name, store), explanation=_explanation(name, place, store)
+            )
+            for name in names
+        ]
     finally:
         store.dispose()
+
+
+def _explanation(name: str, place: Place, store: Store) -> tuple[Explanation, int] | None:
+    try:
+        return explanation_of(find_study_file(name, place), store)
+    except (ComponentError, StudyFileError):
+        # A component file that is gone keeps nobody from looking at the rest.
+        return None
 
 
 def write_report(studies: Sequence[Studied], output: Path) -> None:

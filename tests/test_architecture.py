@@ -68,14 +68,16 @@ ALLOWED: dict[str, set[str]] = {
     # The wings: each stands on the ground floor, and none on another.
     "training": {"components", "config", "epoch", "errors", "extensions", "seeds"},
     "search": {*GROUND, *STORED, "paired"},
-    "results": {*GROUND, *STORED, "fairness", "evaluation", "finalists", "best_config", "final_score"},
+    "results": {*GROUND, *STORED, "ablation", "fairness", "evaluation", "finalists", "paired", "best_config", "final_score"},
     # The rooms above.
     "continuation": {*GROUND, *STORED},
     "linked": {*GROUND, *STORED, "ablation", "finalists", "paired"},
     "run": {*GROUND, *STORED, "continuation", "linked", "search", "training.files"},
     "rerun": {*GROUND, *STORED, "ablation", "continuation", "finalists", "linked", "results", "run", "search"},
-    "report": {*GROUND, "results", "run"},
+    "report": {*GROUND, "ablation", "database", "finalists", "rerun", "results", "run"},
     "feeding": {*GROUND, *STORED, "linked", "report", "results", "run", "search.lease"},
+    "figures": {*GROUND, "report", "results", "run"},
+    "frames": {*GROUND, "database", "storage", "results", "run"},
     "estimate": {*GROUND, "search", "training"},
     "final": {*GROUND, "best_config", "evaluation", "final_folder", "final_score", "model_card", "results", "training"},
     "doctor": {*GROUND, *STORED, "search", "training", "run"},
@@ -106,7 +108,7 @@ ALLOWED: dict[str, set[str]] = {
         "final_folder",
         "final_score",
     },
-    "__init__": {"components", "config", "epoch", "extensions", "run", "space_table", "training"},
+    "__init__": {"components", "config", "epoch", "extensions", "figures", "frames", "run", "space_table", "training"},
     "__main__": {"cli"},
 }
 """A module or wing, and what it imports of the package besides itself and the version."""
@@ -341,13 +343,15 @@ def make_study(database: Path) -> None:
 
 def test_all_is_exact() -> None:
     assert sorted(hpsearch.__all__) == hpsearch.__all__
-    assert set(hpsearch.__all__) == {*hpsearch._HOMES, "__version__"}
+    assert set(hpsearch.__all__) == {*hpsearch._HOMES, *hpsearch._ROOMS, "__version__"}
 
 
 @pytest.mark.parametrize("name", hpsearch.__all__)
 def test_offered_name_resolves_to_what_its_home_defines(name: str) -> None:
     found = getattr(hpsearch, name)
-    if name != "__version__":
+    if name in hpsearch._ROOMS:
+        assert found is importlib.import_module(f"hpsearch.{name}")
+    elif name != "__version__":
         assert found is getattr(importlib.import_module(hpsearch._HOMES[name]), name)
         assert found.__module__ == hpsearch._HOMES[name]
         assert found.__doc__
@@ -368,7 +372,7 @@ def test_public_names_are_those_offered_for_types() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert typed == set(hpsearch._HOMES)
+    assert typed == {*hpsearch._HOMES, *hpsearch._ROOMS}
 
 
 def test_every_module_is_found_by_its_package() -> None:

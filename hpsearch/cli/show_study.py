@@ -11,6 +11,7 @@ from hpsearch.cli.console import print_table, say
 from hpsearch.final_score import times
 from hpsearch.results.cells import harmless
 from hpsearch.results.leaderboard import Leaderboard, Standing, last_train_accuracy, settings
+from hpsearch.results.records import records
 from hpsearch.sections import show_duration
 from hpsearch.storage import TrialRow
 
@@ -103,37 +104,11 @@ def _smaller(smallest: Standing, best: Standing) -> str:
 
 def print_csv(trials: Sequence[TrialRow]) -> None:
     """All trials as CSV on stdout, a column for each parameter."""
-    names = sorted({name for trial in trials for name in trial.params})
-    writer = csv.writer(sys.stdout)
-    fixed = [
-        "trial",
-        "state",
-        "val_accuracy",
-        "train_accuracy",
-        "model",
-        "parameters",
-        "flops",
-        "epochs_done",
-        "seconds",
-        "origin",
-        "reason",
-    ]
-    writer.writerow([*fixed, *(f"params.{name}" for name in names)])
-    for trial in trials:
-        row: list[Any] = [
-            trial.number,
-            trial.state,
-            trial.value,
-            last_train_accuracy(trial),
-            trial.model,
-            trial.parameters,
-            trial.flops,
-            len(trial.epochs),
-            round(trial.seconds, 2),
-            trial.origin,
-            trial.end.get("reason", ""),
-        ]
-        writer.writerow([harmless(value) for value in [*row, *(trial.params.get(name, "") for name in names)]])
+    found = records(trials)
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(found[0]) if found else ["trial"])
+    writer.writeheader()
+    for row in found:
+        writer.writerow({name: harmless(value) for name, value in row.items()})
 
 
 def _row(standing: Standing) -> list[str]:

@@ -18,6 +18,9 @@ ACCURACY = "validation accuracy, %"
 MOST_FAINT_CURVES = 150
 """Of each model: more would be a grey area, and a page of megabytes."""
 MOST_TICKS = 7
+"""Of an axis: a phone has room for no more."""
+TICK_STEPS = ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
+"""Round numbers in a power of ten, from close to far."""
 POINT = "%{text}<extra></extra>"
 
 
@@ -102,7 +105,7 @@ def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.
     )
     return figure(
         [line, *traces],
-        x={"title": COSTS[by], "type": "log", **_ticks([cost_of(trial, by) for trial in complete])},
+        x={"title": COSTS[by], "type": "log", **log_ticks([cost_of(trial, by) for trial in complete])},
         y={"title": ACCURACY, "range": view([percent(trial) for trial in complete])},
         height=380,
     )
@@ -176,8 +179,12 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
                 )
             )
     lasts = [percent(trial) for trial in ranked(trials)]
+    # The best may begin far below the view: their last two thirds are what tells them apart.
     lows = [
-        100 * trial.epochs[0].validation_accuracy for model in models_of(trials) for trial in ranked(trials, model)[:top] if trial.epochs
+        100 * trial.epochs[len(trial.epochs) // 3].validation_accuracy
+        for model in models_of(trials)
+        for trial in ranked(trials, model)[:top]
+        if trial.epochs
     ]
     shown = view(lasts)
     if shown is not None and lows:
@@ -239,22 +246,17 @@ def _drawn(trials: Iterable[TrialRow]) -> list[float]:
     return [percent(trial) for trial in trials if trial.state in ("complete", "pruned") and trial.value is not None]
 
 
-def _ticks(values: Sequence[float]) -> dict[str, object]:
+def log_ticks(values: Sequence[float]) -> dict[str, object]:
     """Round numbers on a logarithmic axis, also where it spans less than a power of ten: plotly alone writes one."""
     if not values or min(values) <= 0:
         return {}
     low, high = min(values) / 1.15, max(values) * 1.15
-    steps = (
-        (1, 2, 5)
-        if high / low > 12
-        else (1, 1.5, 2, 3, 4, 5, 7)
-        if high / low > 2
-        else (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)
-    )
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    nice = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
-    # A handful: a page for a phone has room for no more.
-    kept = nice[:: -(-len(nice) // MOST_TICKS) or 1]
+    kept: list[float] = []
+    for steps in TICK_STEPS:
+        kept = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(kept) <= MOST_TICKS:
+            break
     return {"tickvals": kept, "ticktext": [short_number(value) for value in kept], "range": [math.log10(low), math.log10(high)]}
 
 

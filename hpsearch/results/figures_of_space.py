@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from hpsearch.components import Scalar
 from hpsearch.domains import str_of
 from hpsearch.results.figure_style import FAINT, PAPER, SEQUENTIAL, figure, hover, marks, safe
-from hpsearch.results.figures import ACCURACY, POINT, models_of, percent, ranked, view
+from hpsearch.results.figures import ACCURACY, POINT, log_ticks, models_of, percent, ranked, view
 from hpsearch.results.importance import Importances, design_of, surface
 from hpsearch.storage import TrialRow
 
@@ -185,11 +185,10 @@ def value_axis(name: str, space: PlainSpace) -> dict[str, Any]:
             "categoryorder": "array",
             "categoryarray": [_value(value) for value in domain["choices"]],
         }
-    return {
-        "title": safe(name),
-        "type": "log" if domain.get("log") else "linear",
-        "exponentformat": "power" if domain.get("log") else "none",
-    }
+    bounds = range_of(domain)
+    if bounds is None or not domain.get("log"):
+        return {"title": safe(name)}
+    return {"title": safe(name), "type": "log", **log_ticks(bounds)}
 
 
 def range_of(domain: Mapping[str, Any]) -> tuple[float, float] | None:

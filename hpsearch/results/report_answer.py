@@ -10,6 +10,7 @@ from hpsearch.evaluation import compare
 from hpsearch.results.figures import ranked
 from hpsearch.results.leaderboard import Standing, settings
 from hpsearch.results.page import Block, Bullets, Paragraph, Table
+from hpsearch.results.reading import verdict_reading
 from hpsearch.results.studied import Studied
 from hpsearch.sections import show_duration
 
@@ -24,20 +25,41 @@ def answer(study: Studied) -> Iterator[Block]:
         yield Paragraph(text=no_answer(study), kind="warning")
         yield Paragraph(text=_cost(study))
         return
-    yield Paragraph(text=winner(study, board.best), kind="lead")
-    yield Paragraph(text=rivals(study, board.best))
-    yield Paragraph(text=_cost(study))
-    yield Paragraph(text=_gain(study))
+    verdict = study.verdict if study.verdict is not None and study.verdict.is_over and study.verdict.winner is not None else None
+    if verdict is not None:
+        lead, *evidence = verdict_reading(verdict)
+        yield Paragraph(text=lead, kind="lead")
+        chosen = next(
+            (trial for trial in study.trials if verdict.winner and trial.number == verdict.winner.candidate.trial), board.best.trial
+        )
+        yield Paragraph(text=f"Its settings: {settings(chosen)}.")
+        yield from (Paragraph(text=line) for line in evidence)
+        yield Paragraph(text=f"In the search alone: {winner(study, board.best)}", kind="aside")
+        yield Paragraph(text=_cost(study))
+    else:
+        yield Paragraph(text=winner(study, board.best), kind="lead")
+        yield Paragraph(text=f"Its settings: {settings(board.best.trial)}.")
+        yield Paragraph(text=rivals(study, board.best))
+        yield Paragraph(text=_cost(study))
+        yield Paragraph(text=_gain(study))
     if all(standing.trial.end.get("diverged") for standing in board.standings):
         yield Paragraph(
             text="Every complete trial diverged: its loss was no finite number any more. Lower learning rates may help.", kind="warning"
         )
-    if len(board.standings) > 1:
+    if verdict is None and len(board.standings) > 1:
         yield Paragraph(
-            text=f"The best of {len(board.standings)} single runs is partly luck: trained again, it will most likely score a little lower.",
+            text=f"The best of {len(board.standings)} single runs is partly luck: trained again, it will most likely score a little lower. "
+            f"`hpsearch finalists {study.name}` measures how much.",
             kind="aside",
         )
-    yield _leaders(study)
+    shown = _leaders(study)
+    yield _leaderboard(study, shown)
+    yield Table(
+        caption="Their settings",
+        columns={"rank": "right", "trial": "right", "model": "left", "settings": "left"},
+        rows=tuple((str(each.rank), str(each.trial.number), each.trial.model, settings(each.trial)) for each in shown),
+        folded=True,
+    )
 
 
 def no_answer(study: Studied) -> str:
@@ -118,10 +140,14 @@ def _gain(study: Studied) -> str:
     )
 
 
-def _leaders(study: Studied) -> Table:
+def _leaders(study: Studied) -> tuple[Standing, ...]:
+    """The first few, and each model's best wherever it stands."""
     shown = study.board.standings[:LEADERS]
     firsts = {standing.trial.model: standing for standing in reversed(study.board.standings)}
-    shown += tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
+    return shown + tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
+
+
+def _leaderboard(study: Studied, shown: Sequence[Standing]) -> Table:
     rows = tuple(
         (
             str(standing.rank),
@@ -132,13 +158,12 @@ def _leaders(study: Studied) -> Table:
             f"{standing.trial.parameters:,}" if standing.trial.parameters is not None else "",
             str(len(standing.trial.epochs)),
             show_duration(standing.trial.seconds),
-            settings(standing.trial),
             _notes(standing),
         )
         for standing in shown
     )
-    sides = ("right", "right", "left", "right", "left", "right", "right", "right", "left", "left")
-    headings = ("rank", "trial", "model", "accuracy", "95 % interval", "parameters", "epochs", "time", "settings", "")
+    sides = ("right", "right", "left", "right", "left", "right", "right", "right", "left")
+    headings = ("rank", "trial", "model", "accuracy", "95 % interval", "parameters", "epochs", "time", "")
     left = len(study.board.standings) - len(shown)
     more = f"; {left} more: `hpsearch show {study.name} --csv` has all" if left else ""
     return Table(caption=f"The leaderboard, on the validation images{more}", columns=dict(zip(headings, sides, strict=True)), rows=rows)

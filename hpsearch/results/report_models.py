@@ -84,7 +84,7 @@ def comparison(study: Studied) -> Iterator[Block]:
         title="All complete trials of each model",
         figure=figures.models(study.trials),
         says="A box holds the middle half of a model's trials, its line is the median." + _hidden(complete),
-        narrow=len(study.models) > 1,
+        narrow=len(study.judged) > 0,
     )
     if len(study.models) == 1:
         yield Paragraph(text=f"Only one model was searched, {study.models[0]}: there is nothing to compare it with.")

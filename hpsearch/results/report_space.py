@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from hpsearch.components import Scalar
 from hpsearch.domains import str_of
 from hpsearch.results import figures_of_space
 from hpsearch.results.figures import models_of, ranked
@@ -108,7 +109,7 @@ def _best_values(study: Studied, name: str) -> str:
     for model in models_of(study.trials):
         best = next((trial for trial in ranked(study.trials, model) if name in trial.params), None)
         if best is not None:
-            parts.append(f"{str_of(best.params[name])} in the best {model}")
+            parts.append(f"{_short(best.params[name])} in the best {model}")
     return f"{name} is {' and '.join(parts)}."
 
 
@@ -125,9 +126,13 @@ def on_a_bound(trial: TrialRow, space: figures_of_space.PlainSpace) -> list[str]
         end = "lower" if place <= NEAR_A_BOUND else "upper" if place >= 1 - NEAR_A_BOUND else ""
         if end:
             found.append(
-                f"{name} = {str_of(value)} of the best {trial.model} (trial {trial.number}) lies at the {end} end of {low:g} to {high:g}."
+                f"{name} = {_short(value)} of the best {trial.model} (trial {trial.number}) lies at the {end} end of {low:g} to {high:g}."
             )
     return found
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str_of(value)
 
 
 def crossing(study: Studied) -> Iterator[Block]:

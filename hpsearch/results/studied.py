@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import optuna
 
+from hpsearch.ablation import Explanation
 from hpsearch.errors import DataError
 from hpsearch.evaluation import Metrics, Predictions, measure, read_mistakes, read_predictions
+from hpsearch.finalists import Verdict
 from hpsearch.paths import StudyPaths
 from hpsearch.results.figures import models_of, ranked
 from hpsearch.results.figures_of_space import PlainSpace
@@ -38,7 +41,8 @@ class Studied:
         missing: sentences on predictions that are not.
         mistakes: the most confident ones of the best trial.
         samples: a PNG of training images.
-        importances: of the parameters, for each model that has trials enough.
+        verdict: on the finalists; None where there are none.
+        explanation: what helped on the way to the winner, and which trial that is; None where nobody looked.
     """
 
     row: StudyRow
@@ -48,7 +52,8 @@ class Studied:
     missing: tuple[str, ...]
     mistakes: Gallery | None
     samples: bytes | None = field(repr=False)
-    importances: tuple[Importances, ...]
+    verdict: Verdict | None
+    explanation: tuple[Explanation, int] | None
 
     @property
     def name(self) -> str:
@@ -65,6 +70,11 @@ class Studied:
         """The names of the models that were tried."""
         return models_of(self.trials)
 
+    @cached_property
+    def importances(self) -> tuple[Importances, ...]:
+        """Of the parameters, for each model that has trials enough; it takes seconds."""
+        return tuple(found for model in self.models if (found := importances(self.trials, model)) is not None)
+
     @property
     def space(self) -> PlainSpace:
         """The search space as plain data."""
@@ -78,8 +88,13 @@ class Studied:
         return data
 
 
-def read_studied(study: optuna.Study, paths: StudyPaths) -> Studied:
+def read_studied(
+    study: optuna.Study, paths: StudyPaths, *, verdict: Verdict | None = None, explanation: tuple[Explanation, int] | None = None
+) -> Studied:
     """Read a study and what lies in its folder.
+
+    Args:
+        verdict, explanation: of the studies linked with it.
 
     Raises:
         StudyNotFoundError: it was not made by hpsearch.
@@ -94,8 +109,10 @@ def read_studied(study: optuna.Study, paths: StudyPaths) -> Studied:
             try:
                 predictions = read_predictions(paths.trial(trial.number).predictions)
                 judged[model] = Judged(trial=trial, predictions=predictions, metrics=measure(predictions))
-            except DataError as error:
-                missing.append(f"Of trial {trial.number}, the best of {model}: {error.message}.")
+            except DataError:
+                missing.append(
+                    f"The predictions of trial {trial.number}, the best {model}, are not at hand: its classes cannot be compared."
+                )
     return Studied(
         row=row,
         trials=trials,
@@ -104,7 +121,8 @@ def read_studied(study: optuna.Study, paths: StudyPaths) -> Studied:
         missing=tuple(missing),
         mistakes=_mistakes(board, judged, paths),
         samples=_read(paths),
-        importances=tuple(found for model in models_of(trials) if (found := importances(trials, model)) is not None),
+        verdict=verdict,
+        explanation=explanation,
     )
 
 

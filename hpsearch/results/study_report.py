@@ -9,6 +9,7 @@ from hpsearch import __version__
 from hpsearch.results.page import Block, Page, Part, Section, render
 from hpsearch.results.report_answer import answer, comparability
 from hpsearch.results.report_models import comparison, costs, learning, progress
+from hpsearch.results.report_repeats import finalists, helped
 from hpsearch.results.report_run import failures, images, repeating, workers
 from hpsearch.results.report_space import crossing, importance, where
 from hpsearch.results.studied import Studied
@@ -17,6 +18,7 @@ Chapter = Callable[[Studied], Iterable[Block]]
 
 CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
     ("answer", "The answer", answer),
+    ("helped", "What helped", helped),
     ("cost", "What accuracy costs", costs),
     ("models", "Model against model", comparison),
     ("curves", "Learning curves", learning),
@@ -26,6 +28,7 @@ CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
     ("parallel", "What goes with what", crossing),
     ("workers", "Who trained what when", workers),
     ("images", "What the network sees, and where it errs", images),
+    ("finalists", "The finalists", finalists),
     ("failures", "What went wrong", failures),
     ("repeat", "How to repeat it", repeating),
 )

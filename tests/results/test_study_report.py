@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hpsearch.finalists import Candidate, judge
 from hpsearch.paths import StudyPaths
 from hpsearch.results.studied import Studied, read_studied
 from hpsearch.results.study_report import CHAPTERS, study_report
@@ -89,7 +90,7 @@ def test_a_study_without_a_full_answer_gives_a_page_that_says_so(read: Read, opt
 
 
 def test_predictions_that_are_not_at_hand_are_missed_aloud(read: Read) -> None:
-    assert "there are no predictions" in words(report(read()))
+    assert "The predictions of trial" in words(report(read()))
 
 
 def test_failed_trials_stand_with_their_reasons(read: Read) -> None:
@@ -116,6 +117,29 @@ def test_studies_that_cannot_be_compared_are_named_with_what_differs(read: Read)
     assert "read their differences with care" in said
     assert "Other number of trials: one has 12; two has 8." in said
     assert "Other longest training: one has 3 epochs; two has 5 epochs." in said
+
+
+def test_the_finalists_name_the_winner_where_they_have_run(tmp_path: Path) -> None:
+    candidates = [
+        Candidate(name=f"trial {number}", trial=number, value=0.9, model="cnn", parameters=1000, is_baseline=number == 0)
+        for number in (0, 2, 4)
+    ]
+    scores = {
+        "trial 0": dict.fromkeys((1, 2, 3, 4), 0.8),
+        "trial 2": {1: 0.9, 2: 0.91, 3: 0.9, 4: 0.91},
+        "trial 4": {1: 0.85, 2: 0.86, 3: 0.85, 4: 0.84},
+    }
+    verdict = judge(candidates, scores, seeds=4, images=1000, pool=5000)
+    studied = read_studied(stored_study(tmp_path), StudyPaths(tmp_path), verdict=verdict)
+    said = words(report(studied))
+    assert "Winner: trial 2, cnn, 90.50 %" in said
+    assert "The finalists on fresh seeds and splits" in said
+
+
+def test_what_nobody_has_looked_for_is_one_line_with_its_command(read: Read) -> None:
+    said = words(report(read()))
+    assert "`hpsearch explain small` changes one parameter at a time" in said
+    assert "`hpsearch finalists small` trains the best few again" in said
 
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)> =cmd() 日本語 עברית"
@@ -150,6 +174,7 @@ def test_a_report_loads_no_torch(tmp_path: Path) -> None:
 import sys
 from datetime import datetime
 from pathlib import Path
+from hpsearch.finalists import Candidate, judge
 from hpsearch.paths import StudyPaths
 from hpsearch.results.studied import read_studied
 from hpsearch.results.study_report import study_report

@@ -2,10 +2,13 @@
 (() => {
   "use strict";
   const PAPER = "#fffffe", INK = "#222223"; // what figure_style.py writes for the page's own colours
+  const BRIGHTER = { "#0072B2": "#4FA3E0", "#D55E00": "#F58A42", "#009E73": "#35C296", "#CC79A7": "#DD93BC", "#56B4E9": "#9AD4F5" }; // on dark ground
   const PRINT_WIDTH = 690, PRINT_HALF = 335; // pixels of an A4 page between its margins
   const PHONE = 520; // pixels; below it the small texts inside a figure would run into one another
   const root = document.documentElement;
   const words = JSON.parse(document.getElementById("words").textContent);
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const specs = new Map();
   const drawn = new Set();
 
@@ -24,13 +27,14 @@
   function palette() {
     const style = getComputedStyle(root);
     const named = (name) => style.getPropertyValue(name).trim();
-    return { paper: named("--paper"), ink: named("--ink"), soft: named("--soft"), line: named("--line"), grid: named("--grid") };
+    return { paper: named("--paper"), ink: named("--ink"), dark: isDark(), line: named("--line"), grid: named("--grid") };
   }
 
   // A copy in the page's colours: the two placeholders wherever they stand, and every axis.
   function coloured(value, colours) {
     if (value === PAPER) return colours.paper;
     if (value === INK) return colours.ink;
+    if (colours.dark && typeof value === "string") return BRIGHTER[value] ?? value;
     if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map((each) => coloured(each, colours));
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, coloured(each, colours)]));
@@ -74,8 +78,6 @@
   boxes.forEach((box) => near.observe(box));
 
   const button = document.getElementById("theme");
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   function repaint() {
     button.setAttribute("aria-pressed", String(isDark()));
     drawn.forEach((box) => draw(box));
