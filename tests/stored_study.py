@@ -46,11 +46,11 @@ def stored_study(
     epochs: int = 3,
     state: State = complete,
     models: tuple[str, ...] = ("cnn", "lenet5"),
-    storage: optuna.storages.BaseStorage | str | None = None,
+    storage: optuna.storages.BaseStorage | str = "sqlite:///:memory:",
     text: str = STUDY,
     end: Mapping[str, Any] | None = None,
 ) -> optuna.Study:
-    """A study of so many trials, in memory or in a storage; its file lies in `folder`."""
+    """A study of so many trials, in a database in memory or in a given one; its file lies in `folder`."""
     (folder / "no_images.py").write_text("import hpsearch\n\n@hpsearch.dataset('no_images')\ndef no_images(root, *, train): ...\n")
     file = parse_study_file(text.replace('name = "small"', f'name = "{name}"').replace("[2, 4]", "[1, 20]"), path=folder / "small.toml")
     study = optuna.create_study(study_name=name, direction="maximize", storage=storage)
