@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 WEB = Path(__file__).resolve().parent / "web"
 SIGNIFICANT_DIGITS = 6
@@ -159,6 +159,7 @@ def render(page: Page) -> str:
     environment.filters["kind"] = lambda block: type(block).__name__.lower()
     environment.filters["figure"] = lambda block: figures[id(block)]
     environment.filters["shortened"] = shortened
+    environment.filters["with_commands"] = with_commands
     return environment.get_template("page.html").render(
         page=page,
         words=words.json(),
@@ -177,6 +178,14 @@ def _blocks(page: Page) -> Iterator[Block]:
 def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
     """The text, or its beginning and how long it is."""
     return text if len(text) <= longest else f"{text[:longest]} … ({len(text):,} characters in all)"
+
+
+def with_commands(text: str) -> Markup:
+    """The text, escaped, in which what stands between two backticks is set as code."""
+    parts = shortened(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(shortened(text))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts))
 
 
 class _Words:

@@ -88,6 +88,12 @@ def test_text_that_is_too_long_is_cut_and_says_so() -> None:
     assert "x" * 20_001 not in html
 
 
+def test_a_command_between_backticks_is_set_as_code() -> None:
+    html = render(page(Paragraph(text="Try `hpsearch ls <name>`, then see.")))
+    assert "Try <code>hpsearch ls &lt;name&gt;</code>, then see." in html
+    assert "a lonely ` &lt;b&gt;" in render(page(Paragraph(text="a lonely ` <b>")))
+
+
 def test_a_page_asks_the_network_for_nothing() -> None:
     found = read(render(page(chart())))
     sources = [attrs[name] for _, attrs in found.elements for name in ("src", "href") if attrs.get(name)]

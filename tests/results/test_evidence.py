@@ -1,0 +1,85 @@
+"""Rules of the evidence in a report: the Pareto line, what an axis shows, importances, values on a bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpsearch.results.figures import log_ticks, out_of_sight, pareto, view
+from hpsearch.results.importance import FEWEST_TRIALS, importances
+from hpsearch.results.report_space import on_a_bound
+from hpsearch.storage import TrialRow, read_trials
+from tests.stored_study import stored_study
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> list[TrialRow]:
+    return read_trials(stored_study(tmp_path, trials=160))
+
+
+def test_nothing_beats_a_trial_of_the_pareto_line_at_its_cost_or_less(trials: list[TrialRow]) -> None:
+    front = pareto(trials, "parameters")
+    for one in front:
+        better = [each for each in trials if (each.value or 0) > (one.value or 0) and (each.parameters or 0) <= (one.parameters or 0)]
+        assert not better
+    assert max(trials, key=lambda each: each.value or 0).value == front[-1].value
+
+
+def test_a_trial_that_learned_nothing_does_not_press_the_others_together() -> None:
+    shown = view([10.0, 90.0, 90.5, 91.0, 91.2])
+    assert shown is not None
+    assert shown[0] > 80
+    assert shown[1] > 91.2
+    assert out_of_sight([10.0, 90.0, 90.5, 91.0, 91.2]) == 1
+
+
+def test_where_all_trials_are_alike_all_are_seen() -> None:
+    assert out_of_sight([90.0, 90.1, 90.2]) == 0
+    assert view([90.0]) is None
+
+
+@pytest.mark.parametrize("values", [[61_706, 121_930], [1e-6, 1e-2], [3, 500_000_000], [5.0, 5.0]])
+def test_a_logarithmic_axis_has_a_handful_of_round_numbers(values: list[float]) -> None:
+    ticks = log_ticks(values)["tickvals"]
+    assert isinstance(ticks, list)
+    assert 1 <= len(ticks) <= 9
+
+
+def test_the_parameter_that_decides_is_the_most_important(trials: list[TrialRow]) -> None:
+    decided = [
+        replace(trial, value=0.5 + trial.params["cnn.filters1"] / 1000) if trial.model == "cnn" else trial  # type: ignore[operator]  # a number
+        for trial in trials
+    ]
+    found = importances(decided, "cnn")
+    assert found is not None
+    assert found.parameters[0].name == "cnn.filters1"
+    assert found.parameters[0].interval[0] > found.parameters[1].interval[1]
+    assert found.explained > 0.9
+    assert found.doubt == ""
+
+
+def test_importances_of_trials_that_nothing_explains_are_doubted(trials: list[TrialRow]) -> None:
+    noise = [replace(trial, value=0.5 + trial.number * 7919 % 160 / 1000) for trial in trials]
+    found = importances(noise, "lenet5")
+    assert found is not None
+    assert found.explained < 0.2
+    assert "its parameters say little" in found.doubt
+
+
+def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
+    few = read_trials(stored_study(tmp_path, trials=2 * FEWEST_TRIALS - 2))
+    assert importances(few, "cnn") is None
+
+
+def test_a_value_at_an_end_of_its_range_is_flagged(trials: list[TrialRow]) -> None:
+    trial = replace(trials[0], params={"lr": 0.0999, "width": 30, "kind": "a"})
+    space = {
+        "lr": {"float": [1e-4, 0.1], "step": None, "log": True},
+        "width": {"int": [8, 64], "step": 1, "log": False},
+        "kind": {"choices": ["a", "b"]},
+    }
+    (flag,) = on_a_bound(trial, space)
+    assert flag.startswith("lr = 0.0999")
+    assert "upper end of 0.0001 to 0.1" in flag
