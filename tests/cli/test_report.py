@@ -117,6 +117,14 @@ def test_a_point_under_the_mouse_shows_its_configuration(page: Page, reported: P
     assert "lr=" in said
 
 
+def test_no_button_of_a_figure_leads_elsewhere(page: Page, reported: Path) -> None:
+    opened(page, reported / "runs" / "small" / "report.html")
+    titles = page.eval_on_selector_all("#history .modebar-btn", "all => all.map((each) => each.dataset.title)")
+    assert titles
+    assert {title.split()[0] for title in titles} <= {"Download", "Zoom", "Pan", "Reset"}
+    assert not page.locator("form, a[href^='http']").count()
+
+
 def test_the_page_fits_a_phone(page: Page, reported: Path) -> None:
     page.set_viewport_size(PHONE)
     opened(page, reported / "runs" / "small" / "report.html")

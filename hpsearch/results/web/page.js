@@ -3,6 +3,7 @@
   "use strict";
   const PAPER = "#fffffe", INK = "#222223"; // what figure_style.py writes for the page's own colours
   const BRIGHTER = { "#0072B2": "#4FA3E0", "#D55E00": "#F58A42", "#009E73": "#35C296", "#CC79A7": "#DD93BC", "#56B4E9": "#9AD4F5" }; // on dark ground
+  const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]; // by name: plotly's own choice has one that hands the figure to a server
   const PRINT_WIDTH = 690, PRINT_HALF = 335; // pixels of an A4 page between its margins
   const PHONE = 520; // pixels; below it the small texts inside a figure would run into one another
   const root = document.documentElement;
@@ -53,6 +54,7 @@
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
       layout[key] = { gridcolor: colours.grid, linecolor: colours.line, zerolinecolor: colours.line, tickcolor: colours.line, ...layout[key] };
     }
+    layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: colours.line, activecolor: colours.ink };
     layout.autosize = width === undefined;
     if (width !== undefined) layout.width = width;
     if ((width ?? box.clientWidth) < PHONE) layout.annotations = [];
@@ -62,7 +64,7 @@
   function draw(box, width) {
     const spec = specOf(box), colours = palette();
     drawn.add(box);
-    const config = { responsive: width === undefined, displaylogo: false, displayModeBar: width === undefined ? "hover" : false, modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"] };
+    const config = { responsive: width === undefined, displaylogo: false, displayModeBar: width === undefined ? "hover" : false, modeBarButtons: BUTTONS };
     return Plotly.react(box, coloured(spec.data, colours), layoutOf(box, spec, colours, width), config).then(() => { box.dataset.drawn = "yes"; });
   }
 
