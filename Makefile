@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA := /usr/share/datasets/fashion-mnist
 
-.PHONY: setup study test lint bench docs data browser clean
+.PHONY: setup study test lint bench docs data browser postgres clean
 
 setup: $(STAMP) data
 
@@ -28,10 +28,16 @@ browser:
 		apt-get install -y -qq --no-install-recommends chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null) || true; \
 	fi
 
+# A PostgreSQL server's programs, of which the tests start one of their own, where there is apt; elsewhere they are skipped.
+postgres:
+	@if [ -z "$$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null)" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get install -y -qq --no-install-recommends postgresql >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null) || true; \
+	fi
+
 study: setup
 	$(BIN)/hpsearch run studies/quickstart.toml
 
-test: setup browser
+test: setup browser postgres
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)

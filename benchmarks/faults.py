@@ -4,7 +4,9 @@ Runs the experiments one after another, each on a study of its own, saves what e
 ends, and prints one table; exit code 1 when a row is missed. Most processes are forked from one
 that has everything loaded (tests/nursery.py), those whose start-up is measured are started afresh.
 
-    python benchmarks/faults.py [--quick] [--seed N] [--only NAME] [--results FILE]
+    python benchmarks/faults.py [--quick] [--seed N] [--only NAME] [--storage postgresql] [--results FILE]
+
+With `--storage postgresql` all studies lie on a server of the benchmark's own, which is crashed too.
 """
 
 from __future__ import annotations
@@ -24,10 +26,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -36,6 +37,8 @@ sys.path.insert(0, str(ROOT))
 
 from tests.formula import EPOCH_NOTES, EPOCH_SECONDS  # noqa: E402  # the checkout first
 from tests.nursery import Forked, Nursery  # noqa: E402  # the checkout first
+from tests.observed import PATIENCE, Ledger, count_studies, fresh, repeated_epochs, run_to_end, stored, tracebacks, wait_until  # noqa: E402  # the checkout first
+from tests.postgres import STORAGES, Postgres  # noqa: E402  # the checkout first
 from tests.small_study import NO_IMAGES, STUDY  # noqa: E402  # the checkout first
 
 REAL_STUDY = """
@@ -76,8 +79,6 @@ momentum = {{ float = [0.5, 0.95] }}
 lr = {{ float = [3e-4, 1e-2], log = true }}
 """
 UNPRUNED_STUDY = REAL_STUDY.replace('kind = "median"\nstartup_trials = 2\nwarmup_epochs = 1', 'kind = "none"')
-PATIENCE = 300.0
-"""Seconds after which a run that does not end is a failure of its row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,8 @@ class Setting:
     quick: bool
     seed: int
     folder: Path
+    server: Postgres | None = None
+    """Whose databases the studies lie in; by default each in a SQLite file of its own."""
 
     def of(self, full: int, quick: int) -> int:
         """A count."""
@@ -117,141 +120,9 @@ class Setting:
             assert times, f"the study has no key {key}"
         (folder / "small.toml").write_text(text)
         (folder / "no_images.py").write_text(NO_IMAGES)
+        if self.server is not None:
+            (folder / "storage").write_text(self.server.database())
         return folder
-
-
-# What a study holds, read past all of hpsearch's and Optuna's own code
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A trial as it stands in the database."""
-
-    number: int
-    state: str
-    ended: str | None
-    values: tuple[float, ...]
-    reports: tuple[tuple[int, float], ...]
-    params: tuple[tuple[str, float], ...]
-    attributes: dict[str, Any] = field(hash=False)
-
-    @property
-    def finished(self) -> bool:
-        return self.state in ("COMPLETE", "PRUNED", "FAIL")
-
-    @property
-    def epochs(self) -> list[dict[str, Any]]:
-        return list(json.loads(self.attributes.get("hpsearch:epochs", "[]")))
-
-    def measured(self) -> tuple[Any, ...]:
-        """All of it but times."""
-        timed = ("seconds", "images_per_second")
-        epochs = [{key: value for key, value in epoch.items() if key not in timed} for epoch in self.epochs]
-        kept = {key: self.attributes.get(key) for key in ("parameters", "flops", "train_accuracy", "gap", "epochs_done", "hpsearch:end")}
-        digest = json.loads(self.attributes.get("hpsearch:run", "{}")).get("digest")
-        return (self.number, self.state, self.values, self.reports, self.params, epochs, kept, digest)
-
-
-def stored(folder: Path) -> list[Stored]:
-    """All trials of the only study in a folder's database."""
-    database = folder / "runs" / "hpsearch.db"
-    if not database.exists():
-        return []
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
-        # The table that is made last.
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchall():
-            return []
-        connection.execute("BEGIN")
-        rows = connection.execute("SELECT trial_id, number, state, datetime_complete FROM trials ORDER BY number").fetchall()
-        values = _grouped(connection, "trial_values", "value")
-        reports = _grouped(connection, "trial_intermediate_values", "step, intermediate_value")
-        params = _grouped(connection, "trial_params", "param_name, param_value")
-        attributes = _grouped(connection, "trial_user_attributes", "key, value_json")
-    return [
-        Stored(
-            number,
-            state,
-            ended,
-            tuple(value for (value,) in values.get(key, [])),
-            tuple(sorted(reports.get(key, []))),
-            tuple(sorted(params.get(key, []))),
-            {name: json.loads(content) for name, content in attributes.get(key, [])},
-        )
-        for key, number, state, ended in rows
-    ]
-
-
-def _grouped(connection: sqlite3.Connection, table: str, columns: str) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
-    for key, *rest in connection.execute(f"SELECT trial_id, {columns} FROM {table}"):
-        found.setdefault(key, []).append(tuple(rest))
-    return found
-
-
-@dataclass
-class Ledger:
-    """Whether what was finished once stays as it was."""
-
-    seen: dict[int, Stored] = field(default_factory=dict)
-    lost: set[int] = field(default_factory=set)
-
-    def look(self, folder: Path) -> list[Stored]:
-        """Compare with all that was seen before."""
-        trials = stored(folder)
-        now = {trial.number: trial for trial in trials}
-        self.lost |= {number for number, before in self.seen.items() if now.get(number) != before}
-        self.seen |= {number: trial for number, trial in now.items() if trial.finished and number not in self.seen}
-        return trials
-
-
-def repeated_epochs(notes: Path) -> tuple[int, int, int]:
-    """Epochs begun, how many of them more than once, and the most that any trial went back at once."""
-    last: dict[str, int] = {}
-    begun = again = furthest = 0
-    for line in notes.read_text().splitlines() if notes.exists() else []:
-        digest, number = line.split()[0], int(line.split()[1])
-        begun += 1
-        back = last.get(digest, 0) + 1 - number
-        again += back > 0
-        furthest = max(furthest, back)
-        last[digest] = number
-    return begun, again, furthest
-
-
-# Processes
-
-
-def run_to_end(nursery: Nursery, folder: Path, *options: str, **environment: str) -> int:
-    """`hpsearch run` to its end; its exit code."""
-    return nursery.start(folder, "run", "small.toml", *options, said=folder / "said", **environment).wait(PATIENCE)
-
-
-def fresh(folder: Path, *arguments: str, trainer: str, **environment: str) -> subprocess.Popen[bytes]:
-    """The command in an interpreter of its own."""
-    with (folder / "said").open("ab") as said:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.formula", *arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "FORMULA_TRAINER": trainer, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-        )
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
-    """Look a hundred times a second."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def tracebacks(folder: Path) -> int:
-    """How often the command printed one."""
-    return (folder / "said").read_text(errors="replace").count("Traceback") if (folder / "said").exists() else 0
 
 
 # 1. Kills
@@ -378,8 +249,9 @@ def kills(setting: Setting) -> Iterator[Row]:
     """Experiment 1."""
     with Nursery() as nursery:
         folder = setting.study("kills", epochs="{ int = [2, 6] }")
-        yield kill_at_random(nursery, folder, setting, setting.of(500, 15), 1.5, (0.0, 0.01, 0.05, 0.2))
-    yield stock_row(setting)
+        yield kill_at_random(nursery, folder, setting, setting.of(500 if setting.server is None else 150, 15), 1.5, (0.0, 0.01, 0.05, 0.2))
+    if setting.server is None:
+        yield stock_row(setting)
 
 
 def real_kills(setting: Setting) -> Iterator[Row]:
@@ -525,7 +397,7 @@ def terminated(setting: Setting) -> Iterator[Row]:
     from hpsearch.training.checkpoint import Identity, load
 
     count, draw = setting.of(30, 3), setting.random("terminated")
-    folder = setting.study("terminated", UNPRUNED_STUDY.format(images=12_000, epochs="4, 8"), trials="60")
+    folder = setting.study("terminated", UNPRUNED_STUDY.format(images=12_000, epochs="4, 8"), trials="300")
     codes, seconds, wrong, interrupted, loaded = [], [], [], 0, 0
     for _ in range(count):
         run = fresh(folder, "run", "small.toml", "--workers", "2", trainer="real")
@@ -566,7 +438,7 @@ def terminated(setting: Setting) -> Iterator[Row]:
 
 def launchers(setting: Setting) -> Iterator[Row]:
     """Experiment 5."""
-    rounds = setting.of(10, 2)
+    rounds = setting.of(20 if setting.server else 10, 2)
     with Nursery() as nursery:
         joined, exact, failed = 0, 0, ""
         for number in range(rounds):
@@ -578,9 +450,7 @@ def launchers(setting: Setting) -> Iterator[Row]:
                 for _ in range(8)
             ]
             joined += sum(run.wait(PATIENCE) == 0 for run in runs)
-            with closing(sqlite3.connect(folder / "runs" / "hpsearch.db")) as connection:
-                (studies,) = connection.execute("SELECT count(*) FROM studies").fetchone()
-            exact += studies == 1 and [trial.state for trial in stored(folder)] == ["COMPLETE"] * 16
+            exact += count_studies(folder) == 1 and [trial.state for trial in stored(folder)] == ["COMPLETE"] * 16
             if joined < 8 * (number + 1) and not failed:
                 failed = next((line for line in (folder / "said").read_text().splitlines() if line.startswith("error")), "?")
         yield Row(
@@ -771,6 +641,51 @@ def _pace(looks: list[tuple[int, float, int, int, int, int]], trial: int) -> flo
     return (near[-1][1] - near[0][1]) / max(1, near[-1][0] - near[0][0])
 
 
+# On a server
+
+
+def crashes(setting: Setting) -> Iterator[Row]:
+    """The server crashes again and again under one run, and is away for half a minute."""
+    if setting.server is None:
+        return
+    count, outage, draw = setting.of(10, 2), setting.of(30, 4), setting.random("crashes")
+    trials = setting.of(120, 24)
+    folder = setting.study("crashes", trials=str(trials), epochs="{ int = [2, 6] }")
+    notes, ledger = folder / "notes", Ledger()
+    with Nursery() as nursery:
+        environment = {EPOCH_SECONDS: "0.3", EPOCH_NOTES: str(notes)}
+        run = nursery.start(folder, "run", "small.toml", "--workers", "3", said=folder / "said", **environment)
+        wait_until(lambda: any(trial.finished for trial in stored(folder)))
+        done = 0
+        for away in [*(draw.uniform(0, 2) for _ in range(count)), outage]:
+            time.sleep(draw.uniform(0.5, 3))
+            if run.poll() is not None:
+                break
+            ledger.look(folder)
+            setting.server.stop("immediate")
+            time.sleep(away)
+            setting.server.start()
+            done += 1
+        code = run.wait(PATIENCE)
+    found = ledger.look(folder)
+    states = {state: sum(trial.state == state for trial in found) for state in ("RUNNING", "WAITING", "FAIL")}
+    odd = [trial.number for trial in found if [each["number"] for each in trial.epochs] != [step for step, _ in trial.reports]]
+    begun, again, _ = repeated_epochs(notes)
+    dead = (folder / "said").read_text().count("a worker died")
+    yield Row(
+        fault="PostgreSQL crashes under a run",
+        count=f"{done - 1} crashes, 1 outage of {outage} s",
+        wanted="0 lost, 0 twice, 0 RUNNING, 0 workers dead, exactly N trials, the run goes on by itself",
+        found=f"{len(ledger.lost)} lost or changed, {states['RUNNING']} RUNNING, {states['WAITING']} WAITING, "
+        f"{len(found)} of {trials} trials ({states['FAIL']} failed), {len(odd)} with epochs twice or missing; "
+        f"{again} of {begun:,} epochs begun again; {dead} workers died; {tracebacks(folder)} tracebacks; exit code {code}",
+        ok=not (ledger.lost or odd or any(states.values()) or dead or tracebacks(folder))
+        and len(found) == trials
+        and code == 0
+        and done == count + 1,
+    )
+
+
 EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "kills": kills,
     "real_kills": real_kills,
@@ -781,7 +696,12 @@ EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "full_disk": full_disk,
     "damaged": damaged,
     "many_trials": many_trials,
+    "crashes": crashes,
 }
+
+
+ON_A_SERVER = ("kills", "real_kills", "identical", "noticed", "crashes", "launchers")
+"""Those that have to do with the storage, and can be done to one on a server."""
 
 
 def table(rows: list[Row]) -> str:
@@ -798,12 +718,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small version of each, in a few minutes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=sorted(EXPERIMENTS), action="append")
+    parser.add_argument("--storage", choices=STORAGES, default=STORAGES[0])
     parser.add_argument("--results", type=Path, help="a JSON file that gains each row as it is found")
     options = parser.parse_args()
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="faults") as folder:
-        setting = Setting(quick=options.quick, seed=options.seed, folder=Path(folder))
-        for name in options.only or EXPERIMENTS:
+    with tempfile.TemporaryDirectory(prefix="faults") as folder, ExitStack() as stack:
+        server = None if options.storage == "sqlite" else stack.enter_context(Postgres(connections=300))
+        setting = Setting(quick=options.quick, seed=options.seed, folder=Path(folder), server=server)
+        for name in options.only or (EXPERIMENTS if server is None else ON_A_SERVER):
             started = time.monotonic()
             for row in EXPERIMENTS[name](setting):
                 rows.append(row)

@@ -59,8 +59,9 @@ batch_size = 64
 
 def one_fold(fold: int, *, top: int, seeds: int) -> dict[str, float]:
     """A search, its finalists, and the truth about the winner."""
+    from hpsearch.place import Place
     from hpsearch.rerun import prepare_finalists, verdict_of
-    from hpsearch.run import Place, find_study_file, prepare_search
+    from hpsearch.run import find_study_file, prepare_search
     from hpsearch.storage import one_trial, read_trials
 
     os.environ["HELD_BACK_FOLD"] = str(fold)

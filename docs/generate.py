@@ -30,6 +30,7 @@ EXIT_CODES = """
 | 0 | done |
 | 1 | failed: the search gave up, or something went wrong that is not the caller's doing |
 | 2 | wrong usage, study file, data or storage; nothing was written |
+| 3 | the database's server could not be reached for two minutes; nothing is lost, the same command continues |
 | 130, 143 | stopped by Ctrl-C or by SIGTERM; running trials are back in the queue, the same command continues |
 
 Results go to stdout, progress and errors to stderr. `--json` prints a result as data. NO_COLOR is honoured. An error is

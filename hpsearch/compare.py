@@ -21,8 +21,9 @@ from hpsearch.config import TrainConfig
 from hpsearch.errors import DataError, StudyNotFoundError, UsageError
 from hpsearch.evaluation import Comparison, Metrics, Predictions, measure, read_predictions
 from hpsearch.evaluation import compare as compare_predictions
+from hpsearch.place import Place
 from hpsearch.results.export import best_config
-from hpsearch.run import Place, study_name
+from hpsearch.run import study_name
 from hpsearch.storage import TrialRow, one_trial, read_study
 from hpsearch.training.files import CLASS_NAMES
 

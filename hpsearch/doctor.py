@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from hpsearch.database import check_database, database_of
 from hpsearch.errors import HpsearchError, StudyNotFoundError
-from hpsearch.run import Place
+from hpsearch.place import Place
+from hpsearch.postgres import PostgresServer
 
 LEAST_PYTHON = (3, 11)
 LEAST_DISK = 1_000_000_000
@@ -81,18 +81,21 @@ def _data(place: Place) -> Finding:
 
 def _storage(place: Place) -> Finding:
     try:
-        database = database_of(place.url)
-        check_database(place.url, create=False)
+        database = place.database
         store = place.open()
         names = store.names()
         store.dispose()
     except StudyNotFoundError:
-        folder = next(parent for parent in database.parents if parent.exists())
+        if isinstance(database, PostgresServer):
+            return Finding(what="storage", ok=True, says=f"{database.shown} is there, its tables are yet to be made")
+        folder = next(parent for parent in database.path.parents if parent.exists())
         ok = os.access(folder, os.W_OK)
-        return Finding(what="storage", ok=ok, says=f"{database} is yet to be made", mend="" if ok else f"{folder} cannot be written to.")
+        return Finding(
+            what="storage", ok=ok, says=f"{database.path} is yet to be made", mend="" if ok else f"{folder} cannot be written to."
+        )
     except HpsearchError as error:
         return Finding(what="storage", ok=False, says=error.message, mend=error.hint)
-    kind = _file_system(str(database))
+    kind = "" if isinstance(database, PostgresServer) else _file_system(str(database.path))
     if kind in NETWORK_FILE_SYSTEMS:
         mend = "Its locks may lie. Put the database on a local disk with --storage."
         return Finding(what="storage", ok=False, says=f"{store} is on a network file system ({kind})", mend=mend)

@@ -5,6 +5,8 @@
     ├── CheckpointError           1   a checkpoint is damaged or belongs to another run
     ├── DiskError                 1   a file or the database cannot be written: the disk is full, most likely
     ├── StudyStoppedError         1   the search gave up: the same failure again and again, or no draw in the limits
+    ├── LeaseLostError            1   the locks of this process are gone with its connection: somebody else may hold them by now
+    ├── OutageError               3   the database's server cannot be reached, however long it was waited for
     └── UsageError                2   what was asked cannot be done; nothing was written
         ├── ComponentError        2   a model, optimizer, schedule or data set: unknown, twice, or does not import
         ├── ConfigError           2   a value that its owner does not take
@@ -56,6 +58,16 @@ class DiskError(HpsearchError):
 
 class StudyStoppedError(HpsearchError):
     """The search gave up before its budget was spent."""
+
+
+class LeaseLostError(HpsearchError):
+    """The locks of this process are gone with its connection: somebody else may hold them by now."""
+
+
+class OutageError(HpsearchError):
+    """The database's server cannot be reached, however long it was waited for."""
+
+    exit_code = 3
 
 
 class UsageError(HpsearchError):

@@ -6,15 +6,16 @@ import logging
 import threading
 import time
 
+from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.database import Store
 from hpsearch.errors import HpsearchError, StudyNotFoundError
 from hpsearch.linked import is_linked
+from hpsearch.place import Place
 from hpsearch.report import read_studies, write_report
 from hpsearch.results.dashboard_feed import feed, last_fed, state_of
 from hpsearch.results.studied import read_studied
-from hpsearch.run import Place
 from hpsearch.search.lease import feed_lock
 
 LEAST_PAUSE = 30.0
@@ -83,7 +84,7 @@ class Feeder:
     def _names(self) -> list[str]:
         try:
             return self._store.names() if self._only is None else [self._only]
-        except SQLAlchemyError:  # locked for long, or gone: the pages say so
+        except (HpsearchError, SQLAlchemyError, StorageInternalError):  # locked for long, or gone: the pages say so
             return []
 
     def _feed(self, name: str) -> None:
@@ -91,7 +92,7 @@ class Feeder:
             feed_dashboard(name, self._place, self._store)
         except (StudyNotFoundError, KeyError):
             return  # somebody else's study, or one that was just deleted
-        except (HpsearchError, OSError, SQLAlchemyError) as error:
+        except (HpsearchError, OSError, SQLAlchemyError, StorageInternalError) as error:
             if name not in self._complained:
                 self._complained.add(name)
                 log.warning("the dashboard of '%s' could not be fed: %s", name, str(error).splitlines()[0])

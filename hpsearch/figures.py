@@ -11,13 +11,14 @@ import plotly.graph_objects as go
 
 from hpsearch.errors import UsageError, did_you_mean
 from hpsearch.paths import DEFAULT_RUNS
+from hpsearch.place import Place
 from hpsearch.report import read_studies
 from hpsearch.results import figures, figures_of_predictions, figures_of_repeats, figures_of_space
 from hpsearch.results.figures import Cost, ranked
 from hpsearch.results.importance import FEWEST_TRIALS
 from hpsearch.results.report_space import searched
 from hpsearch.results.studied import Judged, Studied
-from hpsearch.run import Place, study_name
+from hpsearch.run import study_name
 
 __all__ = [
     "accuracy_by_cost",

@@ -7,8 +7,9 @@ from typing import Any
 
 from hpsearch.errors import UsageError
 from hpsearch.paths import DEFAULT_RUNS
+from hpsearch.place import Place
 from hpsearch.results.records import records
-from hpsearch.run import Place, study_name
+from hpsearch.run import study_name
 from hpsearch.storage import read_trials
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -160,15 +161,18 @@ def read_plan(study: optuna.Study, file: StudyFile) -> Plan:
     return FinalistsPlan.from_dict(stored) if stored["kind"] == FINALISTS else ExplainPlan.from_dict(stored, file.space)
 
 
-def stored_file(study: optuna.Study) -> StudyFile:
+def stored_file(study: optuna.Study, beside: Path | None = None) -> StudyFile:
     """The study file that a stored study was last run with; of a linked one, that of the study it belongs to.
+
+    Args:
+        beside: the folder of its component files; by default where the study file was.
 
     Raises:
         StudyNotFoundError: the study was not made by hpsearch.
         StudyFileError, ComponentError: a component file is gone or broken.
     """
     row = read_study(study)
-    return parse_study_file(row.text, path=row.path)
+    return parse_study_file(row.text, path=row.path if beside is None else beside / row.path.name)
 
 
 def repeat_seed(seed: int, repeat: int) -> int:

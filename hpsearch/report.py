@@ -13,10 +13,11 @@ from pathlib import Path
 from hpsearch.ablation import Explanation
 from hpsearch.database import Store
 from hpsearch.errors import ComponentError, HpsearchError, StudyFileError, UsageError
+from hpsearch.place import Place
 from hpsearch.rerun import explanation_of, verdict_of
 from hpsearch.results.studied import Studied, read_studied
 from hpsearch.results.study_report import study_report
-from hpsearch.run import Place, find_study_file
+from hpsearch.run import find_study_file
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Names under which a Chromium is found."""

@@ -22,9 +22,9 @@ from hpsearch.errors import ComponentError, ConfigError, StudyNotFoundError, Usa
 from hpsearch.extensions import load_component_file
 from hpsearch.linked import is_linked, read_verdict
 from hpsearch.paths import FINALISTS
+from hpsearch.place import Place
 from hpsearch.results.export import best_config
 from hpsearch.results.leaderboard import difference_margin
-from hpsearch.run import Place
 from hpsearch.storage import StudyRow, TrialRow, one_trial, read_study
 
 if TYPE_CHECKING:

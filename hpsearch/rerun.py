@@ -15,20 +15,29 @@ from hpsearch.errors import NotComparableError, UsageError
 from hpsearch.finalists import Candidate, Verdict
 from hpsearch.linked import ExplainPlan, FinalistsPlan, Plan, linked_file, read_explanation, read_verdict, write_plan
 from hpsearch.paths import EXPLAIN, FINALISTS
+from hpsearch.place import Place
 from hpsearch.results.leaderboard import make_leaderboard
-from hpsearch.run import Place, Search, check_place
-from hpsearch.search.launch import WorkerCount, default_workers
-from hpsearch.search.lease import CREATION_LOCK, claim_lock
+from hpsearch.run import check_place, count_workers
+from hpsearch.search.lease import claim_lock
+from hpsearch.search.ray import RayEngine
 from hpsearch.search.recovery import requeue_interrupted
 from hpsearch.storage import BASELINE, TrialRow, one_trial, read_study, read_trials, write_study
 from hpsearch.study_file import StudyFile
+from hpsearch.supervision import Search
 
 FEWEST_SEEDS = 2
 """One to choose the winner, one to measure it."""
 
 
 def prepare_finalists(
-    file: StudyFile, place: Place, *, top: int, seeds: int, per_model: bool = False, workers: int | None = None
+    file: StudyFile,
+    place: Place,
+    *,
+    top: int,
+    seeds: int,
+    per_model: bool = False,
+    workers: int | None = None,
+    engine: RayEngine | None = None,
 ) -> Search:
     """Choose the finalists of a study and make their linked study ready, or continue it.
 
@@ -36,7 +45,8 @@ def prepare_finalists(
         top: so many of the best configurations, and the baseline besides.
         seeds: runs of each, at most.
         per_model: so many of each model.
-        workers: processes on this machine; by default as many as make sense.
+        workers: processes; by default as many as make sense.
+        engine: the cluster that they run on; this machine by default.
 
     Raises:
         UsageError: no trial is complete, or fewer than two seeds.
@@ -66,10 +76,12 @@ def prepare_finalists(
         for trial in chosen
     ]
     configs = {f"trial {trial.number}": replace(trial.config, seed=0) for trial in chosen if trial.config is not None}
-    return _prepare(file, place, FinalistsPlan(seeds=seeds, candidates=tuple(candidates), configs=configs), workers)
+    return _prepare(file, place, FinalistsPlan(seeds=seeds, candidates=tuple(candidates), configs=configs), workers, engine)
 
 
-def prepare_explanation(file: StudyFile, place: Place, *, seeds: int, trial: int | None = None, workers: int | None = None) -> Search:
+def prepare_explanation(
+    file: StudyFile, place: Place, *, seeds: int, trial: int | None = None, workers: int | None = None, engine: RayEngine | None = None
+) -> Search:
     """Make the linked study ready that walks from the baseline to the winner, or continue it.
 
     Args:
@@ -95,7 +107,7 @@ def prepare_explanation(file: StudyFile, place: Place, *, seeds: int, trial: int
         raise UsageError(
             f"trial {number} of '{file.name}' is the baseline", hint="There is nothing to explain; choose another with --trial."
         )
-    return _prepare(file, place, plan, workers)
+    return _prepare(file, place, plan, workers, engine)
 
 
 def mean_seconds(study: str, store: Store) -> float:
@@ -164,18 +176,18 @@ def _baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
     return max(baselines, key=lambda trial: (trial.state == "complete", trial.value or 0.0, -trial.number), default=None)
 
 
-def _prepare(search: StudyFile, place: Place, plan: Plan, workers: int | None) -> Search:
+def _prepare(search: StudyFile, place: Place, plan: Plan, workers: int | None, engine: RayEngine | None) -> Search:
     check_place(search, place)
+    count = count_workers(place, engine, workers, plan.most_runs)
     file = linked_file(search, plan)
     locks = place.locks
-    with locks.hold(CREATION_LOCK):
+    with place.creating():
         store = place.open()
         study = store.load(file.name) if file.name in store.names() else store.create(file.name)
         write_study(study, text=search.text, path=search.path, comparable=json.loads(json.dumps(search.comparable)))
         write_plan(study, plan)
     with locks.hold(claim_lock(store.storage.get_study_id_from_name(file.name))):
         requeued = requeue_interrupted(store, study, locks)
-    count = default_workers(plan.most_runs) if workers is None else WorkerCount(count=workers, reason="--workers")
     return Search(
         file=file,
         place=place,
@@ -187,4 +199,5 @@ def _prepare(search: StudyFile, place: Place, plan: Plan, workers: int | None) -
         changed=(),
         requeued=tuple(requeued),
         retried=(),
+        engine=engine,
     )

@@ -327,6 +327,12 @@ def write_split(study: optuna.Study, split_hash: str) -> None:
     study.set_user_attr(StudyKey.SPLIT, split_hash)
 
 
+def spent_in(study: optuna.Study, run: str) -> float:
+    """How long a run had lasted when it was last noted, in seconds."""
+    seconds: float = study.user_attrs.get(f"{StudyKey.SPENT}{run}", 0.0)
+    return seconds
+
+
 def write_spent(study: optuna.Study, run: str, seconds: float) -> None:
     """Note how long a run has lasted so far."""
     study.set_user_attr(f"{StudyKey.SPENT}{run}", round(seconds, 1))

@@ -13,11 +13,15 @@ import pytest
 from hypothesis import settings
 
 from hpsearch import extensions
-from hpsearch.run import Place, Search, prepare_search
+from hpsearch.place import Place
+from hpsearch.run import prepare_search
 from hpsearch.study_file import StudyFile, parse_study_file
+from hpsearch.supervision import Search
 from tests import stripes_study
 from tests.browser import browser, page  # noqa: F401  # fixtures
+from tests.postgres import any_storage, postgres  # noqa: F401  # fixtures
 from tests.small_study import NO_IMAGES, STUDY, hpsearch
+from tests.workers import make_worker  # noqa: F401  # a fixture
 
 settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)
 settings.register_profile("ci", max_examples=200, derandomize=True, deadline=None)
@@ -31,8 +35,14 @@ def no_components_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(runs=tmp_path / "runs", storage=f"sqlite:///{tmp_path / 'study.db'}")
+def storage(tmp_path: Path) -> str:
+    """The URL of an empty database; where all of search is tested, of each kind."""
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+@pytest.fixture
+def place(tmp_path: Path, storage: str) -> Place:
+    return Place(runs=tmp_path / "runs", storage=storage)
 
 
 @pytest.fixture

@@ -98,12 +98,12 @@ def formula_trainer(train: Callable[[TrainConfig, Path, str], Iterator[Epoch]] =
 
 if __name__ == "__main__":
     import hpsearch.cli.worker as room
-    import hpsearch.run
+    import hpsearch.supervision
     from hpsearch.cli.main import main
 
     if os.environ.get("FORMULA_TRAINER") != "real":
         room.load_trainer = lambda file, place, *, repeats: formula_trainer()
     elif "worker" in sys.argv:
         note_real_epochs()
-    hpsearch.run.WORKER_COMMAND = (sys.executable, "-m", "tests.formula", "worker")
+    hpsearch.supervision.WORKER_COMMAND = (sys.executable, "-m", "tests.formula", "worker")
     main()

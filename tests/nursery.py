@@ -22,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tests.small_study import storage_environment
+
 ROOT = Path(__file__).resolve().parent.parent
 SOCKET = "NURSERY_SOCKET"
 START_SECONDS = 120.0
@@ -101,7 +103,9 @@ class Nursery:
         """Start the command in a folder; what it says is appended to a file."""
         with said.open("ab") as log, open(os.devnull, "rb") as nothing:
             files = (nothing.fileno(), log.fileno(), log.fileno())
-            self._forked.append(Forked(self.path, arguments, cwd=str(folder), env={**os.environ, **environment}, files=files))
+            self._forked.append(
+                Forked(self.path, arguments, cwd=str(folder), env={**os.environ, **storage_environment(folder), **environment}, files=files)
+            )
         return self._forked[-1]
 
     def alive(self) -> dict[int, list[str]]:
@@ -278,6 +282,7 @@ class _Server:
     def _become(self, request: dict[str, Any], files: list[int]) -> None:
         """Be the command from here on."""
         from hpsearch.cli.main import main
+        from hpsearch.search.launch import WORKER_ENVIRONMENT
         from tests.faults.dying import arm
 
         code = 70
@@ -289,7 +294,8 @@ class _Server:
                 os.dup2(file, number)
             os.closerange(3, 256)
             os.environ.clear()
-            os.environ.update({**request["env"], SOCKET: self._path})
+            # A worker by hand would start itself anew for it, as the program that it was forked from.
+            os.environ.update({**request["env"], **WORKER_ENVIRONMENT, SOCKET: self._path})
             os.chdir(request["cwd"])
             arm()
             sys.argv = ["hpsearch", *request["arguments"]]

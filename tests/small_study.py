@@ -57,8 +57,14 @@ def no_images(root, *, train):
 """
 
 
+def storage_environment(folder: Path) -> dict[str, str]:
+    """The environment in which the command finds a folder's database: that which its file `storage` names, or its own by default."""
+    file = folder / "storage"
+    return {"OPTUNA_STORAGE": file.read_text()} if file.exists() else {}
+
+
 def hpsearch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder; it trains the formula."""
     command = [sys.executable, "-m", "tests.formula", *arguments]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    env = {**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)

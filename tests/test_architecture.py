@@ -35,7 +35,7 @@ GROUND = (
     "study_file",
 )
 
-STORED = ("database", "storage")
+STORED = ("database", "patience", "postgres", "sqlite_file", "storage")
 
 ALLOWED: dict[str, set[str]] = {
     # The ground floor: plain data, top to bottom.
@@ -60,8 +60,10 @@ ALLOWED: dict[str, set[str]] = {
     "paired": {"evaluation"},
     "finalists": {"paired"},
     "ablation": {"components", "config", "domains", "errors", "paired", "space"},
-    "sqlite_connection": set(),
-    "database": {"components", "errors", "sqlite_connection", "paths", "trial_cache"},
+    "patience": set(),
+    "sqlite_file": {"components", "errors", "patience"},
+    "postgres": {"errors", "patience"},
+    "database": {"components", "errors", "patience", "paths", "postgres", "sqlite_file", "trial_cache"},
     "trial_cache": {"storage"},
     "trial_reader": set(),
     "storage": {"trial_reader", "components", "config", "epoch", "errors"},
@@ -72,17 +74,20 @@ ALLOWED: dict[str, set[str]] = {
     # The rooms above.
     "continuation": {*GROUND, *STORED},
     "linked": {*GROUND, *STORED, "ablation", "finalists", "paired"},
-    "run": {*GROUND, *STORED, "continuation", "linked", "search", "training.files"},
-    "rerun": {*GROUND, *STORED, "ablation", "continuation", "finalists", "linked", "results", "run", "search"},
-    "report": {*GROUND, "ablation", "database", "finalists", "rerun", "results", "run"},
-    "feeding": {*GROUND, *STORED, "linked", "report", "results", "run", "search.lease"},
-    "figures": {*GROUND, "report", "results", "run"},
-    "frames": {*GROUND, "database", "storage", "results", "run"},
+    "place": {"errors", "paths", *STORED, "search"},
+    "supervision": {*GROUND, *STORED, "place", "search"},
+    "run": {*GROUND, *STORED, "continuation", "linked", "place", "search", "supervision", "training.files"},
+    "node": {"place", "run", "search", "storage", "supervision"},
+    "rerun": {*GROUND, *STORED, "ablation", "continuation", "finalists", "linked", "results", "place", "run", "search", "supervision"},
+    "report": {*GROUND, "ablation", "database", "finalists", "rerun", "results", "place", "run"},
+    "feeding": {*GROUND, *STORED, "linked", "report", "results", "place", "run", "search.lease"},
+    "figures": {*GROUND, "report", "results", "place", "run"},
+    "frames": {*GROUND, "database", "storage", "results", "place", "run"},
     "estimate": {*GROUND, "search", "training"},
     "final": {*GROUND, "best_config", "evaluation", "final_folder", "final_score", "model_card", "results", "training"},
-    "doctor": {*GROUND, *STORED, "search", "training", "run"},
-    "compare": {*GROUND, *STORED, "best_config", "evaluation", "results", "training", "run"},
-    "reproduce": {*GROUND, *STORED, "best_config", "linked", "results", "training", "run"},
+    "doctor": {*GROUND, *STORED, "search", "training", "place", "run"},
+    "compare": {*GROUND, *STORED, "best_config", "evaluation", "results", "training", "place", "run"},
+    "reproduce": {*GROUND, *STORED, "best_config", "linked", "results", "training", "place", "run"},
     "cli": {
         *GROUND,
         "fairness",
@@ -96,7 +101,10 @@ ALLOWED: dict[str, set[str]] = {
         "ablation",
         "paired",
         "linked",
+        "node",
+        "place",
         "run",
+        "supervision",
         "rerun",
         "report",
         "feeding",

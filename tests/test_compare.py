@@ -15,8 +15,9 @@ from hpsearch.compare import Compared, Seen, Side, Untrained, compare_sides, fin
 from hpsearch.errors import UsageError
 from hpsearch.evaluation import Predictions
 from hpsearch.extensions import load_component_file
+from hpsearch.place import Place
 from hpsearch.results.export import best_config
-from hpsearch.run import Place, find_study_file, prepare_search
+from hpsearch.run import find_study_file, prepare_search
 from hpsearch.storage import TrialKey, one_trial, read_study, read_trials
 from tests.stripes_study import change_trial
 

@@ -20,8 +20,8 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna_dashboard import get_note, save_note
 
 from hpsearch.feeding import feed_dashboard
+from hpsearch.place import Place
 from hpsearch.results.note import BEGIN, END
-from hpsearch.run import Place
 from hpsearch.storage import StudyKey, write_study
 from hpsearch.study_file import load_study_file
 from tests.served import Served, serving, until

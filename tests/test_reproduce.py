@@ -12,9 +12,11 @@ import torch
 from optuna.trial import TrialState
 
 from hpsearch.errors import ComponentError, StudyNotFoundError, UsageError
+from hpsearch.place import Place
 from hpsearch.reproduce import Difference, EpochPair, Rerun, Verdict, judge, prepare_rerun
-from hpsearch.run import Place, Search, find_study_file, prepare_search
+from hpsearch.run import find_study_file, prepare_search
 from hpsearch.storage import BY_HAND, TrialKey, read_trials
+from hpsearch.supervision import Search
 from tests.stripes_study import change_trial, command
 
 

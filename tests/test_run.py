@@ -16,10 +16,12 @@ import pytest
 
 from hpsearch.continuation import differing
 from hpsearch.errors import NotComparableError, StudyNotFoundError
-from hpsearch.run import Place, Search, find_study_file, prepare_search
+from hpsearch.place import Place
+from hpsearch.run import find_study_file, prepare_search
 from hpsearch.search.lookout import Lookout
 from hpsearch.storage import write_epochs
 from hpsearch.study_file import StudyFile
+from hpsearch.supervision import Search
 from tests.small_study import NO_IMAGES, ROOT, hpsearch
 
 
@@ -148,7 +150,7 @@ def test_differences_are_told_key_by_key() -> None:
 
 def test_a_password_in_the_url_shows_in_no_process_list(searched: Callable[..., Search]) -> None:
     search = searched()
-    crew = search._crew("run", 0.0, None, Lookout(search.store, search.study))
+    crew = search._crew("run", 0.0, None, Lookout(search.store, search.study), None)
     assert search.store.url not in " ".join(crew.command)
     assert crew.environment["OPTUNA_STORAGE"] == search.store.url
 

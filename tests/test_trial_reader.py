@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.run import Search
 from hpsearch.storage import TrialKey, read_trials, trial_row, write_epochs
+from hpsearch.supervision import Search
 from tests.formula import formula_epoch
 
 

@@ -35,7 +35,7 @@ def compare(
     from hpsearch.cli.environment import train_like_a_worker
     from hpsearch.compare import CONFIG_ENDINGS, compare_sides, find_side, require_same_images
     from hpsearch.errors import UsageError
-    from hpsearch.run import Place
+    from hpsearch.place import Place
 
     if first == second:
         raise UsageError(f"{first} is compared with itself", hint="Name two different ones.")

@@ -43,9 +43,10 @@ def dashboard(
     On any other address than this machine's own it asks every visitor for a token. Ctrl-C ends it.
     """
     from hpsearch.feeding import Feeder
+    from hpsearch.place import Place
     from hpsearch.results.dashboard import TOKEN_VARIABLE, Server, choose_token, make_app
     from hpsearch.results.guard import Doors, is_loopback, own_names
-    from hpsearch.run import Place, study_name
+    from hpsearch.run import study_name
 
     place = Place(storage=storage, runs=runs)
     secret = choose_token(token or os.environ.get(TOKEN_VARIABLE), host)

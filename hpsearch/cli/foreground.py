@@ -11,7 +11,8 @@ from hpsearch.cli.console import note
 
 if TYPE_CHECKING:
     from hpsearch.database import Store
-    from hpsearch.run import Place, Search
+    from hpsearch.place import Place
+    from hpsearch.supervision import Search
 
 
 def watch(search: Search, only: int | None = None) -> None:

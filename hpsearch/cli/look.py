@@ -31,9 +31,10 @@ def show(
     from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
     from hpsearch.cli.show_trial import print_trial
     from hpsearch.linked import is_linked
+    from hpsearch.place import Place
     from hpsearch.rerun import verdict_of
     from hpsearch.results.leaderboard import make_leaderboard
-    from hpsearch.run import Place, study_name
+    from hpsearch.run import study_name
     from hpsearch.storage import one_trial, read_readings, read_study, read_trials
 
     name = study_name(study)
@@ -72,7 +73,7 @@ def show(
 
 def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:
     """List the studies of a storage."""
-    from hpsearch.run import Place
+    from hpsearch.place import Place
     from hpsearch.storage import read_trials
 
     store = Place(storage=storage, runs=runs).open()
@@ -112,10 +113,11 @@ def export(
 ) -> None:
     """Write a trial as a config that stands alone: TOML, or JSON where the name ends in .json."""
     from hpsearch.errors import UsageError
+    from hpsearch.place import Place
     from hpsearch.rerun import finished_verdict
     from hpsearch.results.export import best_config, chosen_standings, write_best_config
     from hpsearch.results.leaderboard import make_leaderboard
-    from hpsearch.run import Place, study_name
+    from hpsearch.run import study_name
     from hpsearch.storage import one_trial, read_study, read_trials
 
     if trial is not None and (top != 1 or per is not None):

@@ -116,7 +116,7 @@ def doctor(
 ) -> None:
     """Check what a search needs: Python, packages, data, storage, device; each is ok, or how to mend it."""
     from hpsearch.doctor import examine
-    from hpsearch.run import Place
+    from hpsearch.place import Place
 
     findings = examine(Place(storage=storage, runs=runs, data=folder))
     if json:

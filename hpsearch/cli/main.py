@@ -65,7 +65,7 @@ app.command()(search.worker)
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage or study file, 130 after Ctrl-C."""
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage or study file, 3 no database, 130 after Ctrl-C."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:

@@ -16,8 +16,8 @@ from hpsearch.cli.console import stderr
 from hpsearch.results.leaderboard import settings
 
 if TYPE_CHECKING:
-    from hpsearch.run import Look
     from hpsearch.storage import TrialRow
+    from hpsearch.supervision import Look
 
 
 class ProgressView:

@@ -27,8 +27,9 @@ def report(
 
     Several studies are shown side by side, with a note wherever they cannot be compared.
     """
+    from hpsearch.place import Place
     from hpsearch.report import print_to_pdf, read_studies, write_report
-    from hpsearch.run import Place, study_name
+    from hpsearch.run import study_name
 
     place = Place(storage=storage, runs=runs)
     names = list(dict.fromkeys(map(study_name, studies)))

@@ -42,8 +42,9 @@ def reproduce(
     allows. A pruned trial is trained to its last epoch. Exit code 0: identical, or within chance; 1: not reproduced.
     """
     from hpsearch.cli.environment import train_like_a_worker
+    from hpsearch.place import Place
     from hpsearch.reproduce import judge, prepare_rerun
-    from hpsearch.run import Place, study_name
+    from hpsearch.run import study_name
 
     train_like_a_worker()
     rerun = prepare_rerun(study_name(study), number, Place(storage=storage, runs=runs, data=data), device=device, trust=trust)

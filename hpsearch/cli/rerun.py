@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.console import print_json, say
-from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, PerOption, RunsOption, StorageOption, StudyArgument, WorkersOption
+from hpsearch.cli.options import (
+    AddressOption,
+    CpusOption,
+    DataOption,
+    DeviceOption,
+    EngineOption,
+    GpusOption,
+    JsonOption,
+    PerOption,
+    RunsOption,
+    StorageOption,
+    StudyArgument,
+    WorkersOption,
+    engine_of,
+)
 from hpsearch.paths import DEFAULT_RUNS
 
 
@@ -26,6 +40,10 @@ def finalists(
     runs: RunsOption = DEFAULT_RUNS,
     data: DataOption = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_worker: CpusOption = None,
+    gpus_per_worker: GpusOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run the best few and the baseline again, with fresh seeds and splits: which is really the best, and by how much?
@@ -34,15 +52,22 @@ def finalists(
     """
     from hpsearch.cli.foreground import leave_pages, run_again
     from hpsearch.cli.show_finalists import print_verdict
+    from hpsearch.place import Place
     from hpsearch.rerun import finished_verdict, mean_seconds, prepare_finalists, verdict_of
-    from hpsearch.run import Place, find_study_file
+    from hpsearch.run import find_study_file
     from hpsearch.sections import Finalists
 
     place = Place(storage=storage, runs=runs, data=data, device=device)
     file = find_study_file(study, place)
     section = file.finalists or Finalists()
     search = prepare_finalists(
-        file, place, top=top or section.top, seeds=seeds or section.seeds, per_model=per is not None, workers=workers
+        file,
+        place,
+        top=top or section.top,
+        seeds=seeds or section.seeds,
+        per_model=per is not None,
+        workers=workers,
+        engine=engine_of(engine, address, cpus_per_worker, gpus_per_worker),
     )
     if finished_verdict(file.name, search.store) is None:
         run_again(search, pace=mean_seconds(file.name, search.store))
@@ -65,6 +90,10 @@ def explain(
     runs: RunsOption = DEFAULT_RUNS,
     data: DataOption = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_worker: CpusOption = None,
+    gpus_per_worker: GpusOption = None,
     json: JsonOption = False,
 ) -> None:
     """Walk from the baseline to the winner, one parameter at a time: which changes made the difference?
@@ -73,12 +102,14 @@ def explain(
     """
     from hpsearch.cli.foreground import leave_pages, run_again
     from hpsearch.cli.show_finalists import print_explanation
+    from hpsearch.place import Place
     from hpsearch.rerun import explanation_of, mean_seconds, prepare_explanation
-    from hpsearch.run import Place, find_study_file
+    from hpsearch.run import find_study_file
 
     place = Place(storage=storage, runs=runs, data=data, device=device)
     file = find_study_file(study, place)
-    search = prepare_explanation(file, place, seeds=seeds, trial=trial, workers=workers)
+    cluster = engine_of(engine, address, cpus_per_worker, gpus_per_worker)
+    search = prepare_explanation(file, place, seeds=seeds, trial=trial, workers=workers, engine=cluster)
     found = explanation_of(file, search.store)
     if found is None or not found[0].is_over:
         run_again(search, pace=mean_seconds(file.name, search.store))

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hpsearch.cli.console import note, print_json, say
-from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, RunsOption, StorageOption, StudyArgument, WorkersOption
+from hpsearch.cli.options import (
+    AddressOption,
+    CpusOption,
+    DataOption,
+    DeviceOption,
+    EngineOption,
+    GpusOption,
+    JsonOption,
+    RunsOption,
+    StorageOption,
+    StudyArgument,
+    WorkersOption,
+    engine_of,
+)
 from hpsearch.paths import DEFAULT_RUNS
 
 if TYPE_CHECKING:
     from hpsearch.finalists import Verdict
-    from hpsearch.run import Search
+    from hpsearch.supervision import Search
 
 TrialsOption = Annotated[int | None, typer.Option("--trials", min=1, help="Trials in all, instead of the study file's.")]
 TimeOption = Annotated[
@@ -30,6 +46,10 @@ def run(
     runs: RunsOption = DEFAULT_RUNS,
     data: DataOption = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_worker: CpusOption = None,
+    gpus_per_worker: GpusOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again, on top of the budget.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -38,11 +58,13 @@ def run(
     Ends with the leaderboard and a report. Ctrl-C puts running trials back into the queue.
     """
     from hpsearch.cli.foreground import watch
-    from hpsearch.run import Place, find_study_file, prepare_search
+    from hpsearch.place import Place
+    from hpsearch.run import find_study_file, prepare_search
 
     place = Place(storage=storage, runs=runs, data=data, device=device)
+    cluster = engine_of(engine, address, cpus_per_worker, gpus_per_worker)
     file = find_study_file(study, place)
-    search = prepare_search(file, place, trials=trials, seconds=_seconds(time), workers=workers, retry_failed=retry_failed)
+    search = prepare_search(file, place, trials=trials, seconds=_seconds(time), workers=workers, retry_failed=retry_failed, engine=cluster)
     _announce(search)
     if search.is_spent:
         note(f"The budget is spent: {search.budget.trials} of {search.budget.trials} trials. --trials allows more.")
@@ -70,7 +92,8 @@ def try_(
     """
     from hpsearch.cli.foreground import watch
     from hpsearch.cli.show_trial import print_trial
-    from hpsearch.run import Place, add_trial, find_study_file, prepare_search
+    from hpsearch.place import Place
+    from hpsearch.run import add_trial, find_study_file, prepare_search
     from hpsearch.storage import read_trials
 
     place = Place(storage=storage, runs=runs, data=data, device=device)
@@ -89,7 +112,8 @@ def try_(
 def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS) -> None:
     """Ask all workers of a study to stop, from another terminal: their trials go back to the queue."""
     from hpsearch.linked import linked_names
-    from hpsearch.run import Place, study_name
+    from hpsearch.place import Place
+    from hpsearch.run import study_name
     from hpsearch.search.recovery import is_being_searched
     from hpsearch.storage import request_stop
 
@@ -105,7 +129,9 @@ def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption =
 
 def worker(
     study: StudyArgument,
-    name: Annotated[str, typer.Option("--name", help="Of the worker, in logs and records.")] = "worker",
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the worker, in logs and records; nobody else's. [default: machine and process]")
+    ] = None,
     trials: TrialsOption = None,
     time: TimeOption = None,
     storage: StorageOption = None,
@@ -116,16 +142,22 @@ def worker(
     supervised: Annotated[bool, typer.Option("--supervised", help="Leave when standard input ends.", hidden=True)] = False,
     run: Annotated[str | None, typer.Option("--run", help="Id of the run.", hidden=True)] = None,
     run_started: Annotated[float | None, typer.Option("--run-started", help="When, monotonic.", hidden=True)] = None,
+    beside: Annotated[Path | None, typer.Option("--beside", help="The folder of the component files.", hidden=True)] = None,
 ) -> None:
     """Join a study from any shell: train its trials until there is nothing left to do.
 
     `hpsearch run` starts such workers itself.
     """
+    from hpsearch.cli.environment import train_like_a_worker
     from hpsearch.cli.worker import work
-    from hpsearch.run import Place, find_study_file
+    from hpsearch.place import Place
+    from hpsearch.run import find_study_file
 
-    place = Place(storage=storage, runs=runs, data=data, device=device)
+    if not supervised:  # else whoever started it has seen to it
+        train_like_a_worker()
+    place = Place(storage=storage, runs=runs, data=data, device=device, patient=True, beside=beside)
     file = find_study_file(study, place)
+    name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
     changes = {key: value for key, value in (("trials", trials), ("time", _seconds(time))) if value is not None}
     budget = file.budget.model_copy(update=changes)
     ended = work(file, place, budget, name=name, only=only, supervised=supervised, run=run, run_started=run_started)
@@ -146,7 +178,7 @@ def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
         return None
     if not any(trial.state == "complete" for trial in trials):
         return None
-    again = prepare_finalists(search.file, search.place, top=section.top, seeds=section.seeds, workers=workers)
+    again = prepare_finalists(search.file, search.place, top=section.top, seeds=section.seeds, workers=workers, engine=search.engine)
     if finished_verdict(search.file.name, search.store) is None:
         run_again(again, pace=mean_seconds(search.file.name, search.store))
     return verdict_of(search.file.name, search.store)

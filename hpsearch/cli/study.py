@@ -109,8 +109,9 @@ def rm(
     """Delete a study: its trials in the storage and its folder of logs and checkpoints."""
     from hpsearch.errors import UsageError
     from hpsearch.linked import linked_names
+    from hpsearch.place import Place
     from hpsearch.results.dashboard_feed import forget
-    from hpsearch.run import Place, study_name
+    from hpsearch.run import study_name
     from hpsearch.search.recovery import is_being_searched
     from hpsearch.storage import read_trials
 

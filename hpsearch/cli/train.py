@@ -58,7 +58,7 @@ def train(
         require_onnx()  # not after an hour of training
     from hpsearch.cli.show_final import print_final
     from hpsearch.cli.train_final import train_final
-    from hpsearch.run import Place
+    from hpsearch.place import Place
 
     folder = output or file.with_name(f"{file.stem}-final")
     place = Place(storage=storage, runs=runs, data=data, device=device)

@@ -19,7 +19,7 @@ from hpsearch.errors import StorageError, StudyNotFoundError, UsageError
 from hpsearch.final import FinalTraining
 from hpsearch.final_folder import LOCK
 from hpsearch.final_score import Reading
-from hpsearch.run import Place
+from hpsearch.place import Place
 from hpsearch.search.lease import FileLocks
 from hpsearch.storage import one_trial, write_reading
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from hpsearch.cli.console import note
 from hpsearch.cli.progress import ProgressView
-from hpsearch.run import LOOK_SECONDS, Look, Place
+from hpsearch.place import Place
 from hpsearch.search.budget import may_start
 from hpsearch.search.claim import study_gone
 from hpsearch.search.lookout import Lookout, Progress
 from hpsearch.sections import Budget
 from hpsearch.storage import read_study
+from hpsearch.supervision import LOOK_SECONDS, Look
 
 if TYPE_CHECKING:
     import optuna

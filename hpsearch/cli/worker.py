@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -21,10 +22,9 @@ from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import NotComparableError
 from hpsearch.linked import Plan, is_linked, read_plan, read_sizes, repeat_seed, write_images
-from hpsearch.run import Place
+from hpsearch.place import Place
 from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
-from hpsearch.search.lease import CREATION_LOCK
 from hpsearch.search.pruning import make_pruner
 from hpsearch.search.sampling import SpaceSampler
 from hpsearch.search.source import Repeated, Sampled, Source
@@ -48,7 +48,11 @@ def work(
     run: str | None,
     run_started: float | None,
 ) -> int:
-    """Train trials of a study in this process until there is nothing left to do; returns how many ended."""
+    """Train trials of a study in this process until there is nothing left to do; returns how many ended.
+
+    Raises:
+        SystemExit: it was stopped by a signal, and nobody supervises it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     faulthandler.enable()
     stop = StopRequest()
@@ -56,7 +60,7 @@ def work(
     if supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
     store = place.open(lean=True)
-    store.wait.hurried = lambda: stop.requested
+    place.patience.hurried = lambda: stop.requested
     locks = place.locks
     stored = store.load(file.name)
     plan = read_plan(stored, file) if is_linked(stored) else None
@@ -73,7 +77,7 @@ def work(
     sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
     study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
     stops_before = stop_requests(study)
-    with locks.hold(CREATION_LOCK):
+    with place.creating():
         known = read_study(study).split_hash
         if known is None:
             write_split(study, trainer.images)
@@ -109,7 +113,10 @@ def work(
         trial_time=budget.trial_time,
         stop=stop,
     )
-    return worker.work()
+    ended = worker.work()
+    if stop.requested and not supervised:
+        sys.exit(128 + stop.signal)
+    return ended
 
 
 def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> Repeated:

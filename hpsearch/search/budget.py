@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpsearch.errors import StudyStoppedError
-from hpsearch.storage import StudyKey, TrialKey, counts_towards_budget, read_study
+from hpsearch.storage import TrialKey, counts_towards_budget, read_study, spent_in
 
 MOST_FAILURES_ALIKE = 3
 """The same failure so many times in a row is a bug, not bad luck: the study stops."""
@@ -35,8 +35,7 @@ class Clock:
 
     def spent(self, study: optuna.Study) -> float:
         """Seconds of all runs, this one included."""
-        own: float = study.user_attrs.get(f"{StudyKey.SPENT}{self.run}", 0.0)
-        return read_study(study).seconds_spent - own + self.elapsed()
+        return read_study(study).seconds_spent - spent_in(study, self.run) + self.elapsed()
 
 
 def may_start(study: optuna.Study, *, trials: int) -> bool:

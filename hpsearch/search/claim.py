@@ -17,10 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config import TrainConfig
 from hpsearch.database import Store
-from hpsearch.errors import StudyNotFoundError, StudyStoppedError
+from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError
 from hpsearch.paths import StudyPaths
 from hpsearch.search.budget import refuse_repeated_failure
-from hpsearch.search.lease import CLAIM_POLL, FileLocks, Lease, claim_lock, hand_lock, trial_lock
+from hpsearch.search.lease import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, trial_lock
 from hpsearch.search.recovery import requeue, requeue_interrupted
 from hpsearch.search.source import Source
 from hpsearch.storage import BY_HAND, TrialKey, stored_epochs, write_attempt, write_end
@@ -59,7 +59,7 @@ class Claimer:
 
     store: Store
     study: optuna.Study
-    locks: FileLocks
+    locks: Locks
     source: Source
     run: str
     paths: StudyPaths
@@ -76,11 +76,14 @@ class Claimer:
             StudyStoppedError: the same failure again and again, or no draw within the limits.
             StudyNotFoundError: the study was deleted.
         """
-        try:
-            return self._claim()
-        except (KeyError, StorageInternalError):
-            self._study_id()  # says so where the study was deleted in the middle of it
-            raise
+        while True:
+            try:
+                return self._claim()
+            except LeaseLostError:  # somebody else may be claiming by now; what was begun here is found by recovery
+                continue
+            except (KeyError, StorageInternalError):
+                self._study_id()  # says so where the study was deleted in the middle of it
+                raise
 
     def _claim(self) -> Claim | None:
         while True:
@@ -101,9 +104,13 @@ class Claimer:
             if lease is None:
                 requeue(self.store, trial._trial_id)
                 return None
-            attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time())
-            if not self._is_deadly(trial, attempts):
-                return Claim(trial=trial, config=self._config(trial, lease), lease=lease)
+            try:
+                attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time())
+                if not self._is_deadly(trial, attempts):
+                    return Claim(trial=trial, config=self._config(trial), lease=lease)
+            except BaseException:
+                lease.release()
+                raise
             lease.release()
         return None
 
@@ -140,18 +147,18 @@ class Claimer:
                 return optuna.Trial(self.study, trial._trial_id)
         return None if self.only is not None else self.source.begin()
 
-    def _config(self, trial: optuna.Trial, lease: Lease) -> TrainConfig:
+    def _config(self, trial: optuna.Trial) -> TrainConfig:
         try:
             return self.source.config(trial)
         except StudyStoppedError as error:
             write_end(trial, [], {"reason": error.message})
             self.study.tell(trial, state=TrialState.FAIL)
-            lease.release()
             raise
 
     def _is_deadly(self, trial: optuna.Trial, attempts: list[dict[str, Any]]) -> bool:
         """Fail a trial that has killed its workers; returns whether it was."""
-        died = [attempt for attempt in attempts[:-1] if not attempt.get("left")]
+        # This worker has let go of it, and lives.
+        died = [attempt for attempt in attempts[:-1] if not attempt.get("left") and attempt["worker"] != self.worker]
         in_vain = [attempt for attempt in died if attempt["epochs"] == attempts[-1]["epochs"]]
         if len(in_vain) < MOST_DEATHS:
             return False

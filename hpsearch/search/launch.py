@@ -14,7 +14,7 @@ from typing import IO
 
 import psutil
 
-from hpsearch.errors import HpsearchError, StudyStoppedError, UsageError
+from hpsearch.errors import HpsearchError, OutageError, StudyStoppedError, UsageError
 
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     # glibc gives large blocks back to the system at every step otherwise: a third of the time.
@@ -171,7 +171,7 @@ class Crew:
         code = ended.process.returncode
         if code == 0:
             return
-        if code in (HpsearchError.exit_code, UsageError.exit_code) and (told := _told(ended)) is not None:
+        if code in (HpsearchError.exit_code, UsageError.exit_code, OutageError.exit_code) and (told := _told(ended)) is not None:
             raise told
         self.deaths += 1
         in_vain = time.monotonic() - ended.started < MINIMUM_LIFE and not self.took_up(ended.name)
@@ -192,8 +192,8 @@ def _told(ended: _Process) -> HpsearchError | None:
     if begin is None or len(lines) - begin > LONGEST_ERROR:
         return None
     message, _, hint = "\n".join(lines[begin:]).removeprefix("error: ").partition("\n  hint: ")
-    kind = UsageError if ended.process.returncode == UsageError.exit_code else StudyStoppedError
-    return kind(message, hint=hint)
+    kinds = {UsageError.exit_code: UsageError, OutageError.exit_code: OutageError}
+    return kinds.get(ended.process.returncode, StudyStoppedError)(message, hint=hint)
 
 
 def _kill_tree(pid: int) -> None:

@@ -1,7 +1,8 @@
 """Who is alive: locks that die with the process that holds them.
 
-On one machine they are `flock`s on files beside the database. No heartbeats and no clocks: the
-kernel lets go of a lock at the very moment its holder is gone, and not before.
+On one machine they are `flock`s on files beside the database, of a PostgreSQL server's database the
+server's own (`advisory_locks.py`). No heartbeats and no clocks: the kernel, or the server, lets go of
+a lock at the very moment its holder is gone, and not before.
 """
 
 from __future__ import annotations
@@ -10,15 +11,53 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 CLAIM_POLL = 0.02
 """Seconds between two tries for a lock that another process holds for a moment."""
 
 
-class Lease:
+class Lease(Protocol):
     """A lock that is held; it ends with `release`, or with the process."""
+
+    def release(self) -> None:
+        """Let go of the lock."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody else can have the lock by now."""
+
+
+class Locks(Protocol):
+    """The locks of one database."""
+
+    def acquire(self, name: str) -> Lease | None:
+        """The lock of that name, or None when somebody holds it."""
+
+    def hold(self, name: str) -> AbstractContextManager[None]:
+        """Wait for the lock of that name, and hold it for the length of a block."""
+
+    def require(self) -> None:
+        """Refuse to go on where locks were lost.
+
+        Raises:
+            LeaseLostError: locks that were acquired here, and not released, may be somebody else's by now.
+        """
+
+    def tidy(self) -> None:
+        """Leave nothing behind where no lock is held."""
+
+    @property
+    def are_used(self) -> bool:
+        """Whether somebody may just be making the database."""
+
+
+class FileLease:
+    """A lock on a file that is held."""
+
+    is_held = True
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
@@ -37,7 +76,7 @@ class FileLocks:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def acquire(self, name: str) -> Lease | None:
+    def acquire(self, name: str) -> FileLease | None:
         """The lock of that name, or None when somebody holds it."""
         path = self.folder / name
         while True:
@@ -52,7 +91,7 @@ class FileLocks:
                 os.close(descriptor)
                 return None
             if _is_same_file(descriptor, path):
-                return Lease(path, descriptor)
+                return FileLease(path, descriptor)
             os.close(descriptor)
 
     @contextmanager
@@ -64,6 +103,14 @@ class FileLocks:
             yield
         finally:
             lease.release()
+
+    def require(self) -> None:
+        """Nothing: while the process lives, so do its locks."""
+
+    @property
+    def are_used(self) -> bool:
+        """Whether the folder is there."""
+        return self.folder.exists()
 
     def tidy(self) -> None:
         """Remove the folder if no lock lies in it."""

@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpsearch.database import Store
-from hpsearch.search.lease import FileLocks, trial_lock
+from hpsearch.search.lease import Locks, trial_lock
 from hpsearch.storage import stored_epochs, write_end
 
 TRIAL_TIME = "trial_time"
@@ -14,7 +14,7 @@ TRIAL_TIME = "trial_time"
 TIME_SPENT = "trial_time was spent before its first epoch"
 
 
-def requeue_interrupted(store: Store, study: optuna.Study, locks: FileLocks) -> list[int]:
+def requeue_interrupted(store: Store, study: optuna.Study, locks: Locks) -> list[int]:
     """Set every running trial that nobody trains back to waiting; returns their numbers.
 
     The caller holds the study's claim lock. A trial whose lease can be taken has no living worker;
@@ -39,7 +39,7 @@ def requeue(store: Store, trial_id: int) -> None:
     store.storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
-def end_hung(store: Store, study: optuna.Study, locks: FileLocks, number: int) -> bool:
+def end_hung(store: Store, study: optuna.Study, locks: Locks, number: int) -> bool:
     """End a trial whose time is spent and whose worker was killed; returns whether it was still running.
 
     It is pruned at its last epoch, or failed if it has none. The caller holds the study's claim lock.
@@ -60,7 +60,7 @@ def end_hung(store: Store, study: optuna.Study, locks: FileLocks, number: int) -
         lease.release()
 
 
-def is_being_searched(study: optuna.Study, locks: FileLocks) -> bool:
+def is_being_searched(study: optuna.Study, locks: Locks) -> bool:
     """Whether a living worker trains a trial of the study."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         lease = locks.acquire(trial_lock(trial._trial_id))

@@ -24,9 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpsearch.config import TrainConfig
 from hpsearch.database import Store, database_failed
 from hpsearch.epoch import Epoch
-from hpsearch.errors import CheckpointError, DiskError
+from hpsearch.errors import CheckpointError, DiskError, LeaseLostError
 from hpsearch.paths import StudyPaths
 from hpsearch.search.claim import Claim, Claimer, study_gone
+from hpsearch.search.lease import Lease
 from hpsearch.search.recovery import TIME_SPENT, TRIAL_TIME, requeue
 from hpsearch.storage import is_copy, stored_epochs, write_departure, write_end, write_epochs, write_run
 
@@ -74,10 +75,16 @@ class TimeSpent(BaseException):
 
 
 class StopRequest:
-    """Set by SIGTERM or SIGINT. It breaks into training at any time, and into nothing else."""
+    """Set by SIGTERM or SIGINT. It breaks into training at any time, and into nothing else.
+
+    Attributes:
+        requested: whether it was set.
+        signal: the number of the signal; 0 before.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self.signal = 0
         self._training = False
         self._time_spent = False
 
@@ -88,7 +95,7 @@ class StopRequest:
         signal.signal(signal.SIGALRM, self._rang)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.requested, self.signal = True, number
         if self._training:
             self._training = False
             raise Interrupted
@@ -164,6 +171,8 @@ class Worker:
                 ended += 1
             except UpdateFinishedTrialError:
                 log.warning("trial %d was ended by somebody else; its worker goes on with the next", claim.trial.number)
+            except LeaseLostError:
+                log.warning("trial %d was let go: the connection that held it was lost; it goes on from its checkpoint", claim.trial.number)
             except Interrupted:
                 self._leave(claim)
                 break
@@ -185,7 +194,7 @@ class Worker:
 
     def _is_gone(self, claim: Claim) -> bool:
         try:
-            self.store.storage.get_trial(claim.trial._trial_id)
+            self.store.rdb.get_trial(claim.trial._trial_id)  # not from the cache, which keeps what is over
         except KeyError:
             return True
         except (StorageInternalError, SQLAlchemyError):  # the database says nothing at all
@@ -193,6 +202,7 @@ class Worker:
         return False
 
     def _leave(self, claim: Claim) -> None:
+        self._require(claim.lease)
         write_departure(claim.trial)
         requeue(self.store, claim.trial._trial_id)
 
@@ -204,12 +214,15 @@ class Worker:
             config = claim.config
             parameters, flops = self._guarded(lambda: self.trainer.cost(config))
             write_run(trial, config, parameters=parameters, flops=flops, facts=self._guarded(lambda: self.trainer.facts(config)))
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            pruned = self._train(trial, config, checkpoint, epochs)
+            if not epochs:
+                checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            pruned = self._train(claim, checkpoint, epochs)
         except _Failure as failure:
+            self._require(claim.lease)
             write_end(trial, epochs, {"reason": failure.reason, "traceback": failure.details})
             self._tell(trial, TrialState.FAIL, None)
             return
+        self._require(claim.lease)
         end = {"reason": pruned} if pruned else {"diverged": True} if epochs[-1].diverged else {}
         write_end(trial, epochs, end)
         # A pruned trial's value is its last report.
@@ -224,24 +237,35 @@ class Worker:
         for each in fallen | set(ranked[self.keep : self.keep + PUSHED_OUT]):
             self.trainer.forget(self.paths.trial(each).checkpoint)
 
-    def _train(self, trial: optuna.Trial, config: TrainConfig, checkpoint: Path, epochs: list[Epoch]) -> str:
+    def _require(self, lease: Lease) -> None:
+        """Drop a trial that somebody else may train by now: before anything is written of it.
+
+        Raises:
+            LeaseLostError: its lease is lost.
+        """
+        if not lease.is_held:
+            raise LeaseLostError("the lease of the trial was lost with its connection")
+
+    def _train(self, claim: Claim, checkpoint: Path, epochs: list[Epoch]) -> str:
         """Train to the end, adding to `epochs`; returns why it was pruned, or nothing."""
         spent = sum(epoch.seconds for epoch in epochs)
         try:
             with self.stop.time_limit(None if self.trial_time is None else self.trial_time - spent):
-                return self._train_epochs(trial, config, checkpoint, epochs)
+                return self._train_epochs(claim, checkpoint, epochs)
         except TimeSpent:
             if not epochs:
                 raise _Failure(TIME_SPENT, "") from None
             return TRIAL_TIME
 
-    def _train_epochs(self, trial: optuna.Trial, config: TrainConfig, checkpoint: Path, epochs: list[Epoch]) -> str:
+    def _train_epochs(self, claim: Claim, checkpoint: Path, epochs: list[Epoch]) -> str:
+        trial, config = claim.trial, claim.config
         reported = set(self.store.storage.get_trial(trial._trial_id).intermediate_values)
         known = len(epochs)
-        training = self._begin(config, checkpoint, f"{self.study.study_name}/{trial.number}")
+        training = self._begin(config, checkpoint, f"{self.study.study_name}/{trial.number}", known)
         try:
             while (epoch := self._guarded(lambda: next(training, None))) is not None:
                 value = _checked(epoch)
+                self._require(claim.lease)
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
                     write_epochs(trial, epochs)
@@ -263,8 +287,11 @@ class Worker:
             raise _Failure("the trainer yielded no epoch", "")
         return ""
 
-    def _begin(self, config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def _begin(self, config: TrainConfig, checkpoint: Path, owner: str, known: int) -> Iterator[Epoch]:
         """The epochs from the checkpoint on; one that belongs to another run is set aside, not trusted and not lost."""
+        if known and not checkpoint.parent.exists():
+            log.warning("%s: the checkpoint of its %d epochs is not in %s; it starts from its beginning", owner, known, checkpoint.parent)
+            checkpoint.parent.mkdir(parents=True)
         try:
             return self._guarded(lambda: self.trainer.train(config, checkpoint, owner))
         except CheckpointError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.best_config import BestConfig
-from hpsearch.run import Place
+from hpsearch.place import Place
 from hpsearch.sections import Data
 from hpsearch.space_table import configure
 from tests.small_study import hpsearch

@@ -18,8 +18,9 @@ import optuna
 import pytest
 
 from hpsearch.errors import UsageError
+from hpsearch.place import Place
 from hpsearch.rerun import prepare_explanation, prepare_finalists
-from hpsearch.run import Place, Search
+from hpsearch.supervision import Search
 from tests.small_study import ROOT, hpsearch
 
 

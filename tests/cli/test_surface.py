@@ -8,15 +8,16 @@ import typer
 from hpsearch.cli.main import app
 
 PLACE = {"--storage", "--runs"}
+ENGINE = {"--engine", "--address", "--cpus-per-worker", "--gpus-per-worker"}
 SURFACE: dict[str, set[str]] = {
     "init": {"[FILE]", "--from"},
     "check": {"FILE", "--estimate", "--data", "--json"},
-    "run": {"STUDY", "--trials", "--time", "--workers", *PLACE, "--data", "--device", "--retry-failed", "--json"},
+    "run": {"STUDY", "--trials", "--time", "--workers", *PLACE, "--data", "--device", *ENGINE, "--retry-failed", "--json"},
     "try": {"STUDY", "[N] [NAME=VALUE]...", *PLACE, "--data", "--device", "--json"},
     "stop": {"STUDY", *PLACE},
     "show": {"STUDY", "[N]", *PLACE, "--json", "--csv", "--watch"},
-    "finalists": {"STUDY", "--top", "--seeds", "--per", "--workers", *PLACE, "--data", "--device", "--json"},
-    "explain": {"STUDY", "--seeds", "--trial", "--workers", *PLACE, "--data", "--device", "--json"},
+    "finalists": {"STUDY", "--top", "--seeds", "--per", "--workers", *PLACE, "--data", "--device", *ENGINE, "--json"},
+    "explain": {"STUDY", "--seeds", "--trial", "--workers", *PLACE, "--data", "--device", *ENGINE, "--json"},
     "report": {"STUDY...", "--output", "-o", "--open", "--pdf", *PLACE},
     "dashboard": {"[STUDY]", *PLACE, "--host", "--port", "--open", "--allow-edit", "--token", "--allow-host"},
     "compare": {"FIRST", "SECOND", *PLACE, "--data", "--device", "--json"},
@@ -29,7 +30,20 @@ SURFACE: dict[str, set[str]] = {
     "data": {"[NAME]", "--data", "--index", "--picture", "--seed", "--json"},
     "summary": {"MODEL", "[NAME=VALUE]...", "--use", "--json"},
     "doctor": {*PLACE, "--data", "--json"},
-    "worker": {"STUDY", "--name", "--trials", "--time", *PLACE, "--data", "--device", "--only", "--supervised", "--run", "--run-started"},
+    "worker": {
+        "STUDY",
+        "--name",
+        "--trials",
+        "--time",
+        *PLACE,
+        "--data",
+        "--device",
+        "--only",
+        "--supervised",
+        "--run",
+        "--run-started",
+        "--beside",
+    },
 }
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from hpsearch.best_config import read_best_config
 from hpsearch.database import open_store
+from hpsearch.place import Place
 from hpsearch.results.export import best_config
-from hpsearch.run import Place
 from hpsearch.search.launch import WORKER_ENVIRONMENT
 from hpsearch.storage import TrialKey, one_trial, read_readings, read_study, write_study
 from hpsearch.study_file import parse_study_file

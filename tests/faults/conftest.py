@@ -11,6 +11,14 @@ from benchmarks.faults import REAL_STUDY
 from tests.nursery import Nursery
 
 
+@pytest.fixture
+def folder(folder: Path, any_storage: str) -> Path:
+    """A folder with the study file whose studies lie in a database of each kind."""
+    if not any_storage.startswith("sqlite"):
+        (folder / "storage").write_text(any_storage)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def nurseries() -> Iterator[Callable[[str], Nursery]]:
     """One for each trainer, made when it is first asked for."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.faults import Stored, run_to_end, stored, wait_until
 from tests.nursery import Nursery
+from tests.observed import Stored, run_to_end, stored, wait_until
 
 Own = Callable[..., None]
 Said = Callable[[], str]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import run_to_end, stored
 from tests.faults.dying import DIE_AT, DIED, POINTS
 from tests.nursery import Nursery
+from tests.observed import run_to_end, stored
 from tests.small_study import NO_IMAGES, STUDY
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import run_to_end, stored, wait_until
 from tests.formula import EPOCH_SECONDS
 from tests.nursery import Forked, Nursery
-from tests.small_study import ROOT, hpsearch
+from tests.observed import run_to_end, stored, wait_until
+from tests.small_study import ROOT, hpsearch, storage_environment
 
 SLOW = {EPOCH_SECONDS: "0.5"}
 Said = Callable[[], str]
@@ -77,7 +77,7 @@ def test_ctrl_c_on_a_terminal_is_said_and_leaves_no_traceback(folder: Path) -> N
     run = subprocess.Popen(
         [sys.executable, "-c", TERMINAL, sys.executable, "-m", "tests.formula", "run", "small.toml", "--workers", "1"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", **SLOW},
+        env={**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), "TERM": "xterm", **SLOW},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -13,10 +13,12 @@ from optuna.trial import TrialState
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import StudyNotFoundError, StudyStoppedError
-from hpsearch.run import Place, Search, add_trial
+from hpsearch.place import Place
+from hpsearch.run import add_trial
 from hpsearch.search.recovery import is_being_searched
 from hpsearch.search.worker import Worker
 from hpsearch.storage import read_trials
+from hpsearch.supervision import Search
 from tests.formula import formula_trainer
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from optuna.trial import FrozenTrial
 
-from hpsearch.run import Search
 from hpsearch.search.lookout import Lookout
 from hpsearch.search.worker import Worker
 from hpsearch.storage import read_trials
+from hpsearch.supervision import Search
 
 
 def test_a_trial_that_ends_is_told_once(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:

@@ -12,11 +12,11 @@ import pytest
 from optuna.trial import TrialState
 
 from hpsearch.errors import StudyStoppedError
-from hpsearch.run import Search
 from hpsearch.search.sampling import SpaceSampler
 from hpsearch.search.worker import Worker
 from hpsearch.sections import Budget, Sampler
 from hpsearch.study_file import StudyFile
+from hpsearch.supervision import Search
 
 
 class Cut(Exception):

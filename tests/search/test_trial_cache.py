@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.run import Place, Search, prepare_search
+from hpsearch.place import Place
+from hpsearch.run import prepare_search
 from hpsearch.search.worker import Worker
 from hpsearch.storage import TrialKey, read_trials
 from hpsearch.study_file import StudyFile
+from hpsearch.supervision import Search
 from hpsearch.trial_cache import LEFT_OUT
 
 

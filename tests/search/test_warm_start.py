@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from hpsearch.errors import NotComparableError, StudyNotFoundError
-from hpsearch.run import Search
 from hpsearch.search.worker import Worker
 from hpsearch.storage import read_trials
+from hpsearch.supervision import Search
 
 Searched = Callable[..., Search]
 FROM_SMALL = ('name = "small"', 'name = "second"')

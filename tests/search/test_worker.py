@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import CheckpointError, DiskError
-from hpsearch.run import Place, Search
+from hpsearch.place import Place
 from hpsearch.search.worker import Interrupted, StopRequest, Worker
 from hpsearch.storage import TrialRow, read_trials
+from hpsearch.supervision import Search
 from tests.formula import formula_epoch, formula_trainer, train
 
 Make = Callable[..., Worker]

@@ -1,0 +1,204 @@
+"""Rules of a PostgreSQL server that restarts, crashes, hangs or stays away."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch import postgres as server_module
+from hpsearch.config import TrainConfig
+from hpsearch.epoch import Epoch
+from hpsearch.errors import OutageError, StorageError
+from hpsearch.place import Place
+from hpsearch.run import prepare_search
+from hpsearch.search.worker import Worker
+from hpsearch.storage import TrialKey, read_trials
+from hpsearch.study_file import StudyFile
+from hpsearch.supervision import Search
+from tests import formula
+from tests.nursery import Nursery
+from tests.observed import run_to_end, stored
+from tests.postgres import PASSWORD, MissingPostgresError, Postgres
+
+from .test_signals import started, states
+
+
+@pytest.fixture
+def server(postgres: Postgres) -> Iterator[Postgres]:
+    """A server that a test may stop; none of the others' databases lie there."""
+    del postgres  # skips where there is none
+    try:
+        own = Postgres()
+    except MissingPostgresError as error:
+        pytest.skip(str(error))
+    with own:
+        yield own
+
+
+@pytest.fixture
+def folder(folder: Path, server: Postgres) -> Path:
+    (folder / "storage").write_text(server.database())
+    return folder
+
+
+@pytest.fixture
+def any_storage() -> str:
+    """No other kind than the test's own server."""
+    return "sqlite"
+
+
+@pytest.fixture
+def search(server: Postgres, tmp_path: Path, study_file: Callable[..., StudyFile]) -> Search:
+    """A prepared search on the server."""
+    return prepare_search(study_file(), Place(runs=tmp_path / "runs", storage=server.database()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_run_outlives_a_restart_and_a_crash(server: Postgres, nursery: Nursery, folder: Path, said: Callable[[], str], mode: str) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    server.stop(mode)
+    time.sleep(1)
+    server.start()
+    assert run.wait(90) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+    assert all([epoch["number"] for epoch in trial.epochs] == [step for step, _ in trial.reports] for trial in stored(folder))
+    assert "a worker died" not in said()
+    assert "Traceback" not in said()
+    logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
+    assert "is away" in logs
+    assert "Traceback" not in logs
+    assert PASSWORD not in logs + said()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_answered_while_the_server_is_away(server: Postgres, nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
+    run = started(nursery, folder, "--workers", "2")
+    server.stop("immediate")
+    time.sleep(2)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(30) in (130, OutageError.exit_code)
+    assert "Traceback" not in said()
+    server.start()
+    assert run_to_end(nursery, folder) == 0
+    assert states(folder) == ["COMPLETE"] * 8
+
+
+def test_a_server_that_stays_away_ends_the_worker_and_nothing_is_lost(
+    server: Postgres,
+    search: Search,
+    make_worker: Callable[..., Worker],
+    tmp_path: Path,
+) -> None:
+    search.place.patience.longest = 1.0
+
+    def vanishing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        for epoch in formula.train(config, checkpoint, owner):
+            if epoch.number == 2:
+                server.stop("immediate")
+            yield epoch
+
+    worker = make_worker(search, formula.formula_trainer(vanishing))
+    with pytest.raises(OutageError) as raised:
+        worker.work()
+    assert raised.value.exit_code == 3
+    assert "cannot be reached" in raised.value.message
+    assert "the same command continues" in raised.value.hint
+    assert PASSWORD not in str(raised.value)
+    # The epoch that could not be stored lies in the checkpoint, and is stored when the server is back.
+    server.start()
+    place = Place(runs=search.place.runs, storage=search.place.storage)
+    again = prepare_search(search.file, place)
+    assert make_worker(again).work() == 8
+    trials = read_trials(again.study)
+    assert [trial.state for trial in trials] == ["complete"] * 8
+    assert [epoch.number for epoch in trials[0].epochs] == [1, 2, 3]
+
+
+def test_a_server_that_says_nothing_is_said_and_waited_for(
+    server: Postgres, search: Search, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_module, "ANSWER_WAIT", 0.5)
+    monkeypatch.setitem(server_module.CONNECTING, "connect_timeout", 2)
+    study = search.store.load("small")
+    server.halt()
+    threading.Timer(3, server.halt, [signal.SIGCONT]).start()
+    with caplog.at_level(logging.WARNING):
+        study.set_user_attr("said", "after all")
+    assert "is away" in caplog.text
+    assert search.store.load("small").user_attrs["said"] == "after all"
+
+
+def test_a_worker_whose_lease_was_lost_drops_the_trial_and_takes_it_up_again(
+    server: Postgres,
+    search: Search,
+    make_worker: Callable[..., Worker],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    database = str(search.place.storage).rsplit("/", 1)[1]
+    lost = []
+
+    def losing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        for epoch in formula.train(config, checkpoint, owner):
+            if epoch.number == 2 and not lost:
+                lost.append(epoch)
+                server.end_connections(database)
+            yield epoch
+
+    with caplog.at_level(logging.WARNING):
+        assert make_worker(search, formula.formula_trainer(losing)).work() == 8
+    assert "trial 0 was let go: the connection that held it was lost" in caplog.text
+    trials = read_trials(search.study)
+    assert [trial.state for trial in trials] == ["complete"] * 8
+    assert [len(trial.attempts) for trial in trials] == [2] + [1] * 7
+
+
+def test_a_worker_that_lost_its_lease_to_another_writes_nothing_more(
+    server: Postgres,
+    search: Search,
+    make_worker: Callable[..., Worker],
+) -> None:
+    database = str(search.place.storage).rsplit("/", 1)[1]
+    place = Place(runs=search.place.runs, storage=search.place.storage)
+    heirs = []
+
+    def losing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        for epoch in formula.train(config, checkpoint, owner):
+            if epoch.number == 1 and not heirs:
+                server.end_connections(database)
+                heir = make_worker(prepare_search(search.file, place), name="heir").claimer.claim()
+                assert heir is not None
+                heirs.append(heir)
+            yield epoch
+
+    make_worker(search, formula.formula_trainer(losing)).work()
+    (heir,) = heirs
+    stored_trial = search.store.rdb.get_trial(heir.trial._trial_id)
+    assert stored_trial.state == TrialState.RUNNING  # it is the heir's
+    assert TrialKey.EPOCHS not in stored_trial.user_attrs
+    assert stored_trial.user_attrs[TrialKey.ATTEMPTS][-1]["worker"] == "heir"
+    assert sum(trial.state == "complete" for trial in read_trials(search.study)) == 7
+
+
+def test_too_many_connections_are_waited_for(search: Search) -> None:
+    place = search.place.database
+    assert isinstance(place, server_module.PostgresServer)
+    held: list[object] = []
+
+    def fill() -> None:
+        while True:
+            place.check(create=True)
+            held.append(place.connect())
+
+    with pytest.raises(StorageError, match=r"too many|connection slots") as raised:
+        fill()
+    assert "max_connections" in raised.value.hint
+    threading.Timer(1, held.clear).start()
+    assert Place(storage=search.place.storage, patient=True).open().names() == ["small"]
