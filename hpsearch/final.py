@@ -29,7 +29,7 @@ from hpsearch.results.final_report import final_report
 from hpsearch.results.mistakes import mistakes_gallery
 from hpsearch.seeds import derive_seed
 from hpsearch.training import checkpoint as checkpoints
-from hpsearch.training.data import Split, load_training_images, undivided
+from hpsearch.training.data import Split, images_to_train_on, load_training_images, undivided
 from hpsearch.training.device import resolve_device
 from hpsearch.training.evaluate import Evaluation
 from hpsearch.training.picture import captioned_grid
@@ -82,10 +82,15 @@ class FinalTraining:
         """Train what is not trained yet; yields the model's number, from 1, and each of its epochs.
 
         Raises:
+            DataError: the config's split does not fit the data set.
             TrainingError: the loss diverged.
             UsageError: what is there was trained on other images.
         """
-        split = undivided(load_training_images(self.best.data.dataset, folder=self._data))
+        data = self.best.data
+        images = load_training_images(data.dataset, folder=self._data)
+        # Nothing is held out here; but no search can have chosen a config whose split cannot be made.
+        images_to_train_on(images, validation_images=data.validation_images, train_images=data.train_images)
+        split = undivided(images)
         self._folder.begin(split.hash)
         for number, seed in enumerate(self._seeds, start=1):
             if self.paths.model(number).exists():

@@ -270,6 +270,13 @@ def test_training_on_other_images_is_not_gone_on_with(best: BestConfig, tmp_path
         _finished(best, tmp_path / "final")
 
 
+def test_a_config_whose_split_cannot_be_made_is_refused_before_anything_is_written(best: BestConfig, tmp_path: Path) -> None:
+    nonsense = replace(best, data=best.data.model_copy(update={"validation_images": 70_000}))
+    with pytest.raises(DataError, match=r"validation_images must be at least 1 and below the [\d,]+ training images, but got 70000"):
+        _finished(nonsense, tmp_path / "final")
+    assert not (tmp_path / "final").exists()
+
+
 def test_a_saved_model_gives_the_same_predictions_as_the_trained_one(best: BestConfig, tmp_path: Path) -> None:
     score = _finished(best, tmp_path / "final").score()
     images = load_test_images("stripes")

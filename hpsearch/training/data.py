@@ -91,18 +91,7 @@ def split_of(
     Args:
         not_validated: int64, indices of images that are only trained on.
     """
-    total = len(data.labels)
-    if not 1 <= validation_images < total:
-        raise DataError(
-            f"validation_images must be at least 1 and below the {total:,} training images, but got {validation_images}",
-            hint="They are held out of the training images: 10_000 of Fashion-MNIST's 60,000 are usual.",
-        )
-    rest = total - validation_images
-    wanted = rest if train_images is None else train_images
-    if not 1 <= wanted <= rest:
-        raise DataError(
-            f"train_images must be at least 1 and at most {rest:,} ({total:,} less {validation_images:,} for validation), but got {train_images}"
-        )
+    wanted = images_to_train_on(data, validation_images=validation_images, train_images=train_images)
     generator = _frozen_stream(seed)
     by_class = _shuffled(data, generator)
     held_out = allocate(validation_images, [len(indices) for indices in by_class])
@@ -128,6 +117,27 @@ def split_of(
         std=std,
         hash=digest.hexdigest(),
     )
+
+
+def images_to_train_on(data: Images, *, validation_images: int, train_images: int | None = None) -> int:
+    """How many images `split_of` trains on.
+
+    Raises:
+        DataError: the numbers do not fit the data set.
+    """
+    total = len(data.labels)
+    if not 1 <= validation_images < total:
+        raise DataError(
+            f"validation_images must be at least 1 and below the {total:,} training images, but got {validation_images}",
+            hint="They are held out of the training images: 10_000 of Fashion-MNIST's 60,000 are usual.",
+        )
+    rest = total - validation_images
+    wanted = rest if train_images is None else train_images
+    if not 1 <= wanted <= rest:
+        raise DataError(
+            f"train_images must be at least 1 and at most {rest:,} ({total:,} less {validation_images:,} for validation), but got {train_images}"
+        )
+    return wanted
 
 
 def validation_indices(data: Images, *, validation_images: int, seed: int) -> Tensor:
