@@ -27,10 +27,10 @@ def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = No
         finalist: what fresh seeds said of it, where there are any.
 
     Raises:
-        StudyNotFoundError: the trial has no configuration yet.
+        StudyNotFoundError: the trial failed, or has no configuration yet.
     """
-    if trial.config is None:
-        raise StudyNotFoundError(f"trial {trial.number} of '{study.name}' has no configuration yet: it is {trial.state}")
+    if trial.config is None or trial.state == "fail":
+        raise StudyNotFoundError(f"trial {trial.number} of '{study.name}' {_why_not(trial)}")
     data = Data.model_validate(study.comparable["data"])
     value = trial.value
     return BestConfig(
@@ -61,6 +61,12 @@ def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = No
         },
         data_files=() if data.dataset in BUILT_IN.names("dataset") else _files_of(study),
     )
+
+
+def _why_not(trial: TrialRow) -> str:
+    if trial.state == "fail":
+        return f"failed: {trial.end.get('reason', 'no reason is on record')}"
+    return f"has no configuration yet: it is {trial.state}"
 
 
 def _files_of(study: StudyRow) -> tuple[ComponentFile, ...]:

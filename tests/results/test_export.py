@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from hpsearch.best_config import BestConfig
-from hpsearch.errors import UsageError
-from hpsearch.results.export import write_best_config
+from hpsearch.errors import StudyNotFoundError, UsageError
+from hpsearch.results.export import best_config, write_best_config
 from hpsearch.sections import Data
 from hpsearch.space_table import configure
+from hpsearch.storage import read_study, read_trials
 from tests.small_study import STUDY, hpsearch
+from tests.stored_study import stored_study
 
 
 @pytest.fixture
@@ -38,6 +41,12 @@ def test_a_file_that_is_no_best_config_is_not_written_over(best: BestConfig, tmp
 def test_another_ending_is_refused(best: BestConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a best config is TOML or JSON, but '.*best\.yaml' ends in '\.yaml'"):
         write_best_config(best, tmp_path / "best.yaml")
+
+
+def test_a_failed_trial_is_refused_with_its_reason(tmp_path: Path) -> None:
+    study = stored_study(tmp_path, trials=1, state=lambda number: TrialState.FAIL, end={"reason": "out of memory"})
+    with pytest.raises(StudyNotFoundError, match=r"trial 0 of 'small' failed: out of memory"):
+        best_config(read_trials(study)[0], read_study(study))
 
 
 def test_one_trial_and_the_best_few_exclude_each_other(searched_folder: Path) -> None:
