@@ -108,10 +108,11 @@ def rivals(study: Studied, best: Standing) -> str:
     smallest = board.smallest
     if smallest is None or (smallest.trial.parameters or 0) >= (best.trial.parameters or 0):
         return f"{said}; none of them is smaller."
-    share = 1 - (smallest.trial.parameters or 0) / (best.trial.parameters or 1)
+    fewer = (best.trial.parameters or 0) - (smallest.trial.parameters or 0)
+    share = f"{100 * fewer / (best.trial.parameters or 1):.0f}"
     return (
         f"{said}; the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.value:.2f} %) "
-        f"with {smallest.trial.parameters or 0:,} parameters, {100 * share:.0f} % fewer."
+        f"with {smallest.trial.parameters or 0:,} parameters, {f'{fewer:,}' if share == '0' else f'{share} %'} fewer."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from optuna.trial import TrialState
 
 from hpsearch.finalists import Candidate, judge
 from hpsearch.paths import StudyPaths
+from hpsearch.results.leaderboard import make_leaderboard
+from hpsearch.results.report_answer import rivals
 from hpsearch.results.studied import Studied, read_studied
 from hpsearch.results.study_report import CHAPTERS, study_report
 from tests.stored_study import every_third_pruned, leave_predictions, stored_study
@@ -59,6 +62,15 @@ def test_the_winner_is_the_leaderboards(read: Read) -> None:
     said = words(report(studied))
     first = studied.board.to_dict()["leaderboard"][0]
     assert f"{first['model']} is the best: trial {first['trial']} recognises {100 * first['val_accuracy']:.2f} %" in said
+
+
+@pytest.mark.parametrize(("parameters", "said"), [(121_930, "96 fewer"), (61_013, "50 % fewer")])
+def test_what_a_tied_trial_saves_is_never_nothing(read: Read, parameters: int, said: str) -> None:
+    studied = read(trials=2)
+    first, second = (replace(trial, value=0.9, parameters=122_026) for trial in studied.trials)
+    board = make_leaderboard([first, replace(second, value=0.899, parameters=parameters)], validation_images=10_000)
+    assert board.best is not None
+    assert rivals(replace(studied, board=board), board.best).endswith(f"with {parameters:,} parameters, {said}.")
 
 
 def test_models_are_compared_on_the_same_images(read: Read) -> None:
