@@ -12,6 +12,8 @@ from hpsearch.results.figure_style import DIVERGING, INK, SEQUENTIAL, figure, ma
 
 CELL = 34
 """Height of a row of a confusion matrix, in pixels."""
+HEADROOM = 1.8
+"""Of a scale from one colour to another: its ends are too strong for a number in the ink of either theme to be read on them."""
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Figure:
@@ -51,8 +53,8 @@ def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]],
             [f"{names[i]} taken for {names[j]}:<br>{difference[i, j]:+.0f} images" for j in range(len(names))] for i in range(len(names))
         ],
         colorscale=DIVERGING,
-        zmin=-extent,
-        zmax=extent,
+        zmin=-HEADROOM * extent,
+        zmax=HEADROOM * extent,
         # On the ground's own colour plotly would choose its text by the ground that it does not know.
         textfont={"size": 11, "color": INK},
     )

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from hpsearch.results.figures import log_ticks, out_of_sight, pareto, view
+from hpsearch.results.figures_of_predictions import HEADROOM, confusion_difference
 from hpsearch.results.importance import FEWEST_TRIALS, importances
 from hpsearch.results.report_space import on_a_bound
 from hpsearch.storage import TrialRow, read_trials
 from tests.stored_study import stored_study
+
+READABLE = 4.5
+"""Contrast of small text with its ground: Web Content Accessibility Guidelines 2.1, 1.4.3."""
 
 
 @pytest.fixture
@@ -83,3 +87,24 @@ def test_a_value_at_an_end_of_its_range_is_flagged(trials: list[TrialRow]) -> No
     (flag,) = on_a_bound(trial, space)
     assert flag.startswith("lr = 0.0999")
     assert "upper end of 0.0001 to 0.1" in flag
+
+
+@pytest.mark.parametrize(
+    ("paper", "ink", "ends"), [("#ffffff", "#1b1f24", ("#D55E00", "#0072B2")), ("#16191e", "#e8eaed", ("#F58A42", "#4FA3E0"))]
+)
+def test_the_number_in_the_strongest_cell_can_be_read_in_both_themes(paper: str, ink: str, ends: tuple[str, str]) -> None:
+    cells = confusion_difference(["cat", "dog"], [[90, 0], [0, 90]], [[0, 90], [0, 90]]).data[0]
+    assert (cells.zmin, cells.zmax) == (-HEADROOM * 90, HEADROOM * 90)
+    for end in ends:
+        ground = [dim + (strong - dim) / HEADROOM for dim, strong in zip(_channels(paper), _channels(end), strict=True)]
+        light, dark = sorted((_luminance(ground), _luminance(_channels(ink))), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= READABLE
+
+
+def _channels(colour: str) -> list[float]:
+    return [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+
+
+def _luminance(channels: list[float]) -> float:
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
+    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
