@@ -135,6 +135,10 @@ def test_the_page_fits_a_phone(page: Page, reported: Path) -> None:
         "[...document.querySelectorAll('.plot svg')].filter((each) => each.getBoundingClientRect().right > innerWidth + 1).length"
     )
     assert wide == 0
+    cut = page.evaluate(
+        "[...document.querySelectorAll('caption > span')].filter((each) => each.getBoundingClientRect().right > innerWidth).length"
+    )
+    assert cut == 0, "a caption is read whole though its table is wider than the phone"
 
 
 def test_the_page_is_used_by_keyboard(page: Page, reported: Path) -> None:
