@@ -22,6 +22,6 @@ def mistakes_gallery(predictions: Predictions, indices: Sequence[int], images: N
     pictures = []
     for index, image in zip(indices, images, strict=True):
         truth, guess = predictions.classes[predictions.label[index]], predictions.classes[predictions.predicted[index]]
-        said = f"{truth}, taken for {guess} ({100 * float(predictions.confidence[index]):.1f} %)"
+        said = f"{truth}, taken for {guess} ({100 * float(predictions.confidence[index]):.1f}\u00a0%)"
         pictures.append(Picture(png=png(image), alternative=f"image {index}: {said}", caption=said))
     return Gallery(pictures=tuple(pictures))
