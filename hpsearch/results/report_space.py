@@ -87,14 +87,15 @@ def where(study: Studied) -> Iterator[Block]:
 
 
 def _important(study: Studied) -> list[str]:
-    """The parameters that matter most; where that is not known, the first ones searched."""
+    """The parameters that matter most; where that is not known, ranges before choices: they have more to show."""
     found = study.importances
     if found:
         shares: dict[str, float] = {}
         for each in (each for one in found for each in one.parameters):
             shares[each.name] = max(shares.get(each.name, 0.0), each.share)
         return sorted(shares, key=lambda name: -shares[name])[:SLICES]
-    return [name for name in searched(study) if name != "model"][:SLICES]
+    known = [name for name in searched(study) if name != "model"]
+    return sorted(known, key=lambda name: range_of(study.space[name]) is None)[:SLICES]
 
 
 def searched(study: Studied) -> list[str]:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.paths import StudyPaths
 from hpsearch.results.figures import log_ticks, out_of_sight, pareto, view
 from hpsearch.results.figures_of_predictions import HEADROOM, confusion_difference
 from hpsearch.results.importance import FEWEST_TRIALS, importances
-from hpsearch.results.report_space import on_a_bound
+from hpsearch.results.page import Chart
+from hpsearch.results.report_space import on_a_bound, where
+from hpsearch.results.studied import read_studied
 from hpsearch.storage import TrialRow, read_trials
 from tests.stored_study import stored_study
 
@@ -87,6 +90,14 @@ def test_a_value_at_an_end_of_its_range_is_flagged(trials: list[TrialRow]) -> No
     (flag,) = on_a_bound(trial, space)
     assert flag.startswith("lr = 0.0999")
     assert "upper end of 0.0001 to 0.1" in flag
+
+
+def test_where_nothing_is_known_of_parameters_the_ranges_are_shown_first(tmp_path: Path) -> None:
+    study = read_studied(stored_study(tmp_path, trials=8, epochs=3), StudyPaths(tmp_path / "small"))
+    assert not study.importances
+    titles = [block.title for block in where(study) if isinstance(block, Chart)]
+    assert set(titles) == {"cnn.filters1", "sgd.lr", "adam.lr", "optimizer"}
+    assert titles[-1] == "optimizer"
 
 
 @pytest.mark.parametrize(
