@@ -21,6 +21,8 @@ MOST_TICKS = 7
 """Of an axis: a phone has room for no more."""
 TICK_STEPS = ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
 """Round numbers in a power of ten, from close to far."""
+NARROWEST_BAR = 0.002
+"""Of the whole time: a trial that took no time at all is still seen, and hides no other."""
 POINT = "%{text}<extra></extra>"
 
 
@@ -198,6 +200,8 @@ def timeline(trials: Sequence[TrialRow]) -> go.Figure:
     """Who trained what when: a bar for each attempt at a trial; pale ones were pruned, failed or interrupted."""
     looks = marks(models_of(trials))
     spans = [span for trial in trials for span in _spans(trial)]
+    begin, end = (min(span[2] for span in spans), max(span[3] for span in spans)) if spans else (datetime.min, datetime.min)
+    narrowest = NARROWEST_BAR * (end - begin)
     rows = sorted({worker for _, worker, _, _, _ in spans}, key=lambda worker: min(start for _, who, start, _, _ in spans if who == worker))
     label = {worker: _worker_label(worker, rows) for worker in rows}
     traces = []
@@ -207,8 +211,8 @@ def timeline(trials: Sequence[TrialRow]) -> go.Figure:
             traces.append(
                 go.Bar(
                     orientation="h",
-                    base=[start.isoformat(timespec="seconds") for _, _, start, _, _ in own],
-                    x=[max(1000.0, round((end - start).total_seconds() * 1000)) for _, _, start, end, _ in own],
+                    base=[start.isoformat(timespec="milliseconds") for _, _, start, _, _ in own],
+                    x=[max(narrowest, end - start) // timedelta(milliseconds=1) for _, _, start, end, _ in own],
                     y=[label[worker] for _, worker, _, _, _ in own],
                     text=[hover(trial) for trial, _, _, _, _ in own],
                     textposition="none",

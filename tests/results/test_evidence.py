@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from hpsearch.paths import StudyPaths
-from hpsearch.results.figures import log_ticks, out_of_sight, pareto, view
+from hpsearch.results.figures import log_ticks, out_of_sight, pareto, timeline, view
 from hpsearch.results.figures_of_predictions import HEADROOM, confusion_difference
 from hpsearch.results.importance import FEWEST_TRIALS, importances
 from hpsearch.results.page import Chart
@@ -90,6 +92,26 @@ def test_a_value_at_an_end_of_its_range_is_flagged(trials: list[TrialRow]) -> No
     (flag,) = on_a_bound(trial, space)
     assert flag.startswith("lr = 0.0999")
     assert "upper end of 0.0001 to 0.1" in flag
+
+
+def test_bars_of_trials_shorter_than_a_second_hide_no_other(tmp_path: Path) -> None:
+    begin = datetime(2026, 3, 1, 12).timestamp()
+    short = [
+        replace(
+            trial,
+            attempts=({"worker": "worker-abc-1", "at": begin + 0.4 * trial.number, "epochs": 0},),
+            finished=datetime.fromtimestamp(begin + 0.4 * trial.number + 0.3),
+        )
+        for trial in read_trials(stored_study(tmp_path, trials=8))
+    ]
+    bars = [
+        (datetime.fromisoformat(base), timedelta(milliseconds=width))
+        for trace in timeline(short).data
+        for base, width in zip(trace.base, trace.x, strict=True)
+    ]
+    ordered = sorted(bars)
+    assert len(ordered) == 8
+    assert all(start + width <= later for (start, width), (later, _) in pairwise(ordered))
 
 
 def test_where_nothing_is_known_of_parameters_the_ranges_are_shown_first(tmp_path: Path) -> None:
