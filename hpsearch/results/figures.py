@@ -284,7 +284,16 @@ def _faint_curves(trials: Sequence[TrialRow]) -> go.Scatter:
     for trial in trials[::step]:
         x += [*(epoch.number for epoch in trial.epochs), None]
         y += [*(round(100 * epoch.validation_accuracy, 2) for epoch in trial.epochs), None]
-    return go.Scatter(x=x, y=y, mode="lines", line={"color": FAINT, "width": 1}, hoverinfo="skip", showlegend=False)
+    # A trial pruned after its first epoch is a point.
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines+markers",
+        line={"color": FAINT, "width": 1},
+        marker={"color": FAINT, "size": 3},
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, bool]]:

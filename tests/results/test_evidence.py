@@ -8,9 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from hpsearch.paths import StudyPaths
-from hpsearch.results.figures import log_ticks, out_of_sight, pareto, timeline, view
+from hpsearch.results.figures import curves, log_ticks, out_of_sight, pareto, timeline, view
 from hpsearch.results.figures_of_predictions import HEADROOM, confusion_difference
 from hpsearch.results.importance import FEWEST_TRIALS, importances
 from hpsearch.results.page import Chart
@@ -112,6 +113,12 @@ def test_bars_of_trials_shorter_than_a_second_hide_no_other(tmp_path: Path) -> N
     ordered = sorted(bars)
     assert len(ordered) == 8
     assert all(start + width <= later for (start, width), (later, _) in pairwise(ordered))
+
+
+def test_a_trial_pruned_after_one_epoch_is_seen_among_the_curves(tmp_path: Path) -> None:
+    trials = read_trials(stored_study(tmp_path, trials=4, state=lambda number: TrialState.PRUNED))
+    assert [len(trial.epochs) for trial in trials] == [1, 1, 1, 1]
+    assert all("markers" in trace.mode for trace in curves(trials).data)
 
 
 def test_where_nothing_is_known_of_parameters_the_ranges_are_shown_first(tmp_path: Path) -> None:
