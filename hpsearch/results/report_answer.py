@@ -104,7 +104,7 @@ def rivals(study: Studied, best: Standing) -> str:
             if len(board.standings) > 1
             else "There is nothing to compare it with."
         )
-    said = f"{_many(count, 'other trial')} within {100 * board.margin:.2f} points cannot be told from it by this search"
+    said = f"{many(count, 'other trial')} within {100 * board.margin:.2f} points cannot be told from it by this search"
     smallest = board.smallest
     if smallest is None or (smallest.trial.parameters or 0) >= (best.trial.parameters or 0):
         return f"{said}; none of them is smaller."
@@ -118,7 +118,7 @@ def rivals(study: Studied, best: Standing) -> str:
 
 def _cost(study: Studied) -> str:
     board = study.board
-    said = f"The search took {_many(board.total, 'trial')} and {show_duration(board.seconds)} of training"
+    said = f"The search took {many(board.total, 'trial')} and {show_duration(board.seconds)} of training"
     if study.row.seconds_spent:
         said += f", {show_duration(study.row.seconds_spent)} by the clock"
     if board.saved_seconds:
@@ -179,7 +179,8 @@ def _notes(standing: Standing) -> str:
     return ", ".join(note for note in notes if note)
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """`1 trial`, `1,600 trials`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -49,7 +49,7 @@ def _pareto_words(front: list[TrialRow], by: Cost) -> str:
     factor = cost_of(best, by) / cost_of(cheapest, by)
     return (
         f"From the cheapest (trial {cheapest.number}, {cheapest.model}, {percent(cheapest):.2f} %) to the best (trial {best.number}, {best.model}, {percent(best):.2f} %): "
-        f"{factor:.1f} times as many {COSTS[by]} for {percent(best) - percent(cheapest):+.2f} points; {len(front)} trials lie on the line."
+        f"{'about' if f'{factor:.1f}' == '1.0' else f'{factor:.1f} times'} as many {COSTS[by]} for {percent(best) - percent(cheapest):+.2f} points; {len(front)} trials lie on the line."
     )
 
 

@@ -24,6 +24,8 @@ NEAR_A_BOUND = 0.03
 def importance(study: Studied) -> Iterator[Block]:
     """Which parameters matter, for each model."""
     found = study.importances
+    if not study.trials:
+        yield Paragraph(text="No trial is complete yet.")
     for model in models_of(study.trials):
         count = len(ranked(study.trials, model))
         if count < FEWEST_TRIALS:
@@ -66,7 +68,10 @@ def where(study: Studied) -> Iterator[Block]:
     if flags:
         yield Paragraph(text="Some best values lie at an end of their range: better ones may lie beyond it.", kind="warning")
         yield Bullets(items=tuple(flags))
-    for name in _important(study):
+    shown = _important(study)
+    if not shown:
+        yield Paragraph(text="No parameter has more than one value among the complete trials: there is nothing to choose between.")
+    for name in shown:
         yield Chart(
             title=name,
             figure=figures_of_space.slice_of(study.trials, name, study.space),

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from hpsearch import __version__
 from hpsearch.results.page import Block, Page, Part, Section, render
-from hpsearch.results.report_answer import answer, comparability
+from hpsearch.results.report_answer import answer, comparability, many
 from hpsearch.results.report_models import comparison, costs, learning, progress
 from hpsearch.results.report_repeats import finalists, helped
 from hpsearch.results.report_run import failures, images, repeating, workers
@@ -75,5 +75,5 @@ def _subtitle(study: Studied) -> str:
         )
         if counts[state]
     ]
-    trials = f"{study.board.total} trials ({', '.join(words)})" if words else "no trials"
+    trials = f"{many(study.board.total, 'trial')} ({', '.join(words)})" if words else "no trials"
     return f"{' and '.join(study.models) or 'no model'} on {study.data['dataset']}, {trials}"

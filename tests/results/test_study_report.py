@@ -96,7 +96,21 @@ def test_models_are_compared_on_the_same_images(read: Read) -> None:
     ids=["none", "one", "one model", "all pruned", "all failed", "none complete", "all diverged"],
 )
 def test_a_study_without_a_full_answer_gives_a_page_that_says_so(read: Read, options: dict[str, Any], said: str) -> None:
-    assert said in words(report(read(**options)))
+    html = report(read(**options))
+    assert said in words(html)
+    empty = [title for title, rest in re.findall(r"<h2[^>]*>(.*?)</h2>(.*?)</section>", html, flags=re.DOTALL) if not words(rest).strip()]
+    assert not empty
+    assert html.count("<h2") == html.count("</h2>") >= len(CHAPTERS)
+
+
+def test_one_trial_is_not_several(read: Read) -> None:
+    assert "cnn on no_images, 1 trial (1 complete)" in words(report(read(trials=1)))
+
+
+def test_what_costs_the_same_is_not_said_to_cost_1_0_times_as_much(read: Read) -> None:
+    said = words(report(read(trials=30)))
+    assert "about as many FLOPs an image for +" in said
+    assert "1.0 times" not in said
 
 
 def test_predictions_that_are_not_at_hand_are_missed_aloud(read: Read) -> None:
