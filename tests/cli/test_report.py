@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 SECRET = "correct-horse-battery"
 PHONE = {"width": 390, "height": 844}
+MIDDLE_OF_A_DIVERGING_SCALE = """() => {
+  const scales = [...document.querySelectorAll(".plot")].flatMap((box) => box.data.map((trace) => trace.colorscale));
+  const diverging = scales.find((scale) => Array.isArray(scale) && scale.length === 3);
+  return [diverging[1][1], getComputedStyle(document.documentElement).getPropertyValue("--paper").trim()];
+}"""
 DRAWN = "[...document.querySelectorAll('.plot')].every((box) => box.dataset.drawn)"
 
 
@@ -161,6 +166,15 @@ def test_both_themes_draw_the_figures_in_their_own_colours(page: Page, reported:
     dark = label.evaluate("each => getComputedStyle(each).fill")
     page.locator("#theme").click()
     wait_until(page, f"getComputedStyle(document.querySelector('#history .xtitle')).fill !== '{dark}'")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_cells_without_a_difference_have_the_pages_own_ground(page: Page, reported: Path, theme: Literal["light", "dark"]) -> None:
+    """Their numbers are in the page's ink: light on white they could not be read."""
+    page.emulate_media(color_scheme=theme)
+    opened(page, reported / "runs" / "small" / "report.html")
+    scale, paper = page.evaluate(MIDDLE_OF_A_DIVERGING_SCALE)
+    assert scale == paper
 
 
 def test_pages_on_paper_hold_whole_figures(page: Page, reported: Path) -> None:

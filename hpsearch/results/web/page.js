@@ -36,7 +36,11 @@
     if (value === PAPER) return colours.paper;
     if (value === INK) return colours.ink;
     if (colours.dark && typeof value === "string") return BRIGHTER[value] ?? value;
-    if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map((each) => coloured(each, colours));
+    if (Array.isArray(value)) {
+      // Long arrays are numbers; a stop of a colour scale is a number and a colour.
+      const isNumbers = value.length > 0 && typeof value[0] === "number" && typeof value[value.length - 1] !== "string";
+      return isNumbers ? value : value.map((each) => coloured(each, colours));
+    }
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, coloured(each, colours)]));
     }
