@@ -175,6 +175,12 @@ def reads_sentence(metrics: Mapping[str, Any]) -> str:
     return said if in_study is None else f"{said}, {times(in_study)} for the study '{metrics['study']}'"
 
 
+def repeat_command(metrics: Mapping[str, Any]) -> str:
+    """What trains the same models again, in the folder of what `metrics.json` holds."""
+    count = len(metrics["seeds"])
+    return "hpsearch train config.toml --final" + (f" --seeds {count}" if count > 1 else "")
+
+
 def times(count: int) -> str:
     """`once`, or `2 times`."""
     return "once" if count == 1 else f"{count} times"

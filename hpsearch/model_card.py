@@ -8,7 +8,7 @@ from typing import Any
 from hpsearch.best_config import BestConfig
 from hpsearch.components import BUILT_IN
 from hpsearch.domains import str_of
-from hpsearch.final_score import reads_sentence
+from hpsearch.final_score import reads_sentence, repeat_command
 
 PART_NAMES = {"test": "test images", "train": "training images"}
 
@@ -114,7 +114,7 @@ def _training(best: BestConfig, metrics: Mapping[str, Any]) -> list[str]:
         lines += [f"It takes the component file {names}, which lies beside this card and is checked by its SHA-256.", ""]
     if changed := best.provenance.get("changed_component_files"):
         lines += [f"Beware: {' and '.join(changed)} was changed after the config was made, and trusted by `--trust`.", ""]
-    return [*lines, "`config.toml` beside this card holds all of it; `hpsearch train config.toml --final -o DIR` repeats it.", ""]
+    return [*lines, f"`config.toml` beside this card holds all of it; `{repeat_command(metrics)} -o DIR` repeats it.", ""]
 
 
 def _use(model: Any) -> list[str]:

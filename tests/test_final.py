@@ -205,6 +205,8 @@ def test_several_seeds_give_several_models_and_an_interval_over_them(best: BestC
         assert low <= score[f"{part}_loss"] <= high
     assert score["interval_over"] == "seeds"
     assert "over 3 seeds" in score["overfitting"]
+    for name in ("README.md", "report.html"):
+        assert "hpsearch train config.toml --final --seeds 3" in (tmp_path / "final" / name).read_text(), "as many models as there are"
 
 
 def test_what_is_finished_is_not_done_again_but_for_more_seeds(best: BestConfig, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from hpsearch import __version__
 from hpsearch.best_config import BestConfig
 from hpsearch.evaluation import Metrics, Predictions
-from hpsearch.final_score import READS, reads_sentence
+from hpsearch.final_score import READS, reads_sentence, repeat_command
 from hpsearch.results.figures_of_predictions import calibration, confusion, recall
 from hpsearch.results.page import Bullets, Chart, Code, Gallery, Page, Paragraph, Section, Table, render, section
 
@@ -49,7 +49,7 @@ def final_report(
                     ),
                     mistakes if mistakes.pictures else Paragraph(text="It made no mistake."),
                 ),
-                _repeat(best),
+                _repeat(best, metrics),
             ),
             footer=f"Written by hpsearch {__version__}. This page stands alone: it loads nothing from the network.",
         )
@@ -158,12 +158,12 @@ def _calibration(predictions: Mapping[str, Predictions], train: Metrics, test: M
     )
 
 
-def _repeat(best: BestConfig) -> Section:
+def _repeat(best: BestConfig, metrics: Mapping[str, Any]) -> Section:
     versions = ", ".join(f"{name} {number}" for name, number in (best.provenance.get("versions") or {}).items())
     return section(
         "repeat",
         "How to repeat it",
-        Code(text="hpsearch train config.toml --final", label="The command"),
+        Code(text=repeat_command(metrics), label="The command"),
         Paragraph(text=f"The trial ran with {versions}.", kind="aside") if versions else None,
         Code(text=best.to_toml(), label="config.toml"),
     )
