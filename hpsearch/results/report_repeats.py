@@ -60,6 +60,7 @@ def finalists(study: Studied) -> Iterator[Block]:
     headings = (
         "finalist",
         "model",
+        "verdict",
         "accuracy",
         "95 % interval",
         "± seeds",
@@ -67,11 +68,11 @@ def finalists(study: Studied) -> Iterator[Block]:
         "behind the winner",
         "in the search",
         "search − mean",
-        "parameters",
         "runs",
-        "",
+        "parameters",
     )
-    sides = ("left", "left", "right", "left", "right", "right", "left", "right", "right", "right", "right", "left")
+    # What was found out comes first: the table is wider than most screens.
+    sides = ("left", "left", "left", "right", "left", "right", "right", "left", "right", "right", "right", "right")
     table = Table(
         caption=f"The finalists, up to {verdict.seeds} seeds each",
         columns=dict(zip(headings, sides, strict=True)),
@@ -97,6 +98,7 @@ def _row(each: Finalist, verdict: Verdict) -> tuple[str, ...]:
     return (
         candidate.name,
         candidate.model,
+        ", ".join(note for note in notes if note),
         f"{100 * each.mean.value:.2f} %",
         f"{100 * low:.2f} to {100 * high:.2f}",
         "" if each.deviation is None else f"{100 * each.deviation:.2f}",
@@ -104,7 +106,6 @@ def _row(each: Finalist, verdict: Verdict) -> tuple[str, ...]:
         "" if each.behind is None else points(each.behind),
         "" if candidate.value is None else f"{100 * candidate.value:.2f} %",
         "" if each.flattery is None else f"{100 * each.flattery:+.2f}",
-        "" if candidate.parameters is None else f"{candidate.parameters:,}",
         str(len(each.scores)),
-        ", ".join(note for note in notes if note),
+        "" if candidate.parameters is None else f"{candidate.parameters:,}",
     )

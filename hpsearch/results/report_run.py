@@ -92,6 +92,8 @@ def repeating(study: Studied) -> Iterator[Block]:
     best = study.best
     commands = [f"hpsearch run {name}"]
     if best is not None:
+        commands += [f"hpsearch finalists {study.name}"] if study.verdict is not None else []
+        commands += [f"hpsearch explain {study.name}"] if study.explanation is not None else []
         commands += [f"hpsearch export {study.name} -o best.toml", "hpsearch train best.toml", "hpsearch train best.toml --final"]
     yield Code(text="\n".join(commands), label="The commands")
     made: Counter[tuple[str, str]] = Counter()

@@ -158,6 +158,8 @@ def test_the_finalists_name_the_winner_where_they_have_run(tmp_path: Path) -> No
     said = words(report(studied))
     assert "Winner: trial 2, cnn, 90.50 %" in said
     assert "The finalists on fresh seeds and splits" in said
+    assert "trial 2 cnn winner 90.50 %" in said, "the verdict is read without moving the table sideways"
+    assert "hpsearch run small.toml hpsearch finalists small hpsearch export small" in said
 
 
 def test_what_nobody_has_looked_for_is_one_line_with_its_command(read: Read) -> None:
