@@ -22,7 +22,7 @@ MOST_TICKS = 7
 TICK_STEPS = ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
 """Round numbers in a power of ten, from close to far."""
 NARROWEST_BAR = 0.002
-"""Of the whole time: a trial that took no time at all is still seen, and hides no other."""
+"""Of the whole time, but a second at most: a trial that took no time at all is still seen, and hides no other."""
 POINT = "%{text}<extra></extra>"
 
 
@@ -201,7 +201,7 @@ def timeline(trials: Sequence[TrialRow]) -> go.Figure:
     looks = marks(models_of(trials))
     spans = [span for trial in trials for span in _spans(trial)]
     begin, end = (min(span[2] for span in spans), max(span[3] for span in spans)) if spans else (datetime.min, datetime.min)
-    narrowest = NARROWEST_BAR * (end - begin)
+    narrowest = min(NARROWEST_BAR * (end - begin), timedelta(seconds=1))
     rows = sorted({worker for _, worker, _, _, _ in spans}, key=lambda worker: min(start for _, who, start, _, _ in spans if who == worker))
     label = {worker: _worker_label(worker, rows) for worker in rows}
     traces = []

@@ -95,15 +95,18 @@ def test_a_value_at_an_end_of_its_range_is_flagged(trials: list[TrialRow]) -> No
     assert "upper end of 0.0001 to 0.1" in flag
 
 
-def test_bars_of_trials_shorter_than_a_second_hide_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("apart", "pause"), [(0.4, 0.0), (1.2, 4000.0)])
+def test_bars_of_trials_shorter_than_a_second_hide_no_other(tmp_path: Path, apart: float, pause: float) -> None:
     begin = datetime(2026, 3, 1, 12).timestamp()
     short = [
         replace(
             trial,
-            attempts=({"worker": "worker-abc-1", "at": begin + 0.4 * trial.number, "epochs": 0},),
-            finished=datetime.fromtimestamp(begin + 0.4 * trial.number + 0.3),
+            attempts=({"worker": "worker-abc-1", "at": at, "epochs": 0},),
+            finished=datetime.fromtimestamp(at + 0.3),
         )
         for trial in read_trials(stored_study(tmp_path, trials=8))
+        # In pairs, one at the heels of the other.
+        for at in [begin + apart * trial.number + pause * (trial.number // 2)]
     ]
     bars = [
         (datetime.fromisoformat(base), timedelta(milliseconds=width))
