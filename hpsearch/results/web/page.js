@@ -97,6 +97,7 @@
   addEventListener("beforeprint", () => {
     theme = root.dataset.theme;
     root.dataset.theme = "light";
+    near.disconnect(); // all are drawn now; one that the paper's layout brings near would be drawn again, for the screen
     boxes.forEach((box) => draw(box, box.closest(".narrow") ? PRINT_HALF : PRINT_WIDTH));
   });
   addEventListener("afterprint", () => {
