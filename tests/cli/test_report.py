@@ -147,8 +147,8 @@ def test_the_page_fits_a_phone(page: Page, reported: Path) -> None:
 
 
 def test_the_page_is_used_by_keyboard(page: Page, reported: Path) -> None:
-    opened(page, reported / "runs" / "small" / "report.html")
-    page.evaluate("scrollTo(0, 0)")
+    # Not by `opened`: what was scrolled into view is where the next Tab begins.
+    page.goto((reported / "runs" / "small" / "report.html").as_uri())
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
