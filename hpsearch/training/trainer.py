@@ -107,7 +107,7 @@ class _Run:
         self.split = split.to(device)
         self.normalise = Normalisation.of(split.mean, split.std, device)
         self.steps_per_epoch = count_batches(len(split.train_labels), config.batch_size)
-        with seeded(config.seed, "weights", device=device), self._faults_explained():
+        with seeded(config.seed, "weights", device=device), repeatable(device), self._faults_explained():
             self.model = build_model(config, split.input_shape, len(split.classes)).to(device)
             self._require_logits()
             self.optimizer = build_optimizer(config, self.model)
