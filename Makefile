@@ -38,7 +38,7 @@ study: setup
 	$(BIN)/hpsearch run studies/quickstart.toml
 
 test: setup browser postgres
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

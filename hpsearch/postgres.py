@@ -118,8 +118,7 @@ class PostgresServer:
         Raises:
             StorageError, StudyNotFoundError: as `open_store`.
         """
-        import psycopg
-
+        psycopg = _driver(self.shown)
         try:
             with self.connect() as connection:
                 row = connection.execute("SELECT to_regclass('studies') IS NOT NULL").fetchone()
@@ -135,8 +134,7 @@ class PostgresServer:
             OutageError: it stays so.
             StorageError: it is there, and refuses.
         """
-        import psycopg
-
+        psycopg = _driver(self.shown)
         try:
             self.wait_out(patience, lambda: self.connect().close())
         except psycopg.Error as error:
@@ -285,14 +283,25 @@ for _name in (
     setattr(_PatientStorage, _name, _waits(_name))
 
 
+def _driver(shown: str) -> Any:
+    """The module psycopg.
+
+    Raises:
+        StorageError: it is not installed.
+    """
+    try:
+        import psycopg
+    except ImportError as error:
+        raise StorageError(f"{shown} needs the driver psycopg, which is not installed", hint='pip install "hpsearch[postgres]"') from error
+    return psycopg
+
+
 @functools.cache
 def _connection_kind(shown: str) -> type[psycopg.Connection[Any]]:
     """psycopg's connection, but that it waits for no answer for ever."""
-    try:
-        import psycopg
-        from psycopg.waiting import Ready
-    except ImportError as error:
-        raise StorageError(f"{shown} needs the driver psycopg, which is not installed", hint='pip install "hpsearch[postgres]"') from error
+    _driver(shown)
+    import psycopg
+    from psycopg.waiting import Ready
 
     class Answering(psycopg.Connection[Any]):
         def __del__(self, *_: Any) -> None:

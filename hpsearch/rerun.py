@@ -16,6 +16,7 @@ from hpsearch.finalists import Candidate, Verdict
 from hpsearch.linked import ExplainPlan, FinalistsPlan, Plan, linked_file, read_explanation, read_verdict, write_plan
 from hpsearch.paths import EXPLAIN, FINALISTS
 from hpsearch.place import Place
+from hpsearch.results.export import why_unusable
 from hpsearch.results.leaderboard import make_leaderboard
 from hpsearch.run import check_place, count_workers
 from hpsearch.search.lease import claim_lock
@@ -98,8 +99,8 @@ def prepare_explanation(
     if number is None:
         raise UsageError(f"no trial of '{file.name}' is complete yet", hint="`hpsearch run` trains some.")
     goal = one_trial(study, number)
-    if goal.config is None:
-        raise UsageError(f"trial {number} of '{file.name}' has no configuration yet: it is {goal.state}")
+    if goal.config is None or goal.state == "fail":
+        raise UsageError(f"trial {number} of '{file.name}' {why_unusable(goal)}")
     baseline = _baseline(trials)
     start = file.space.complete({}, start={} if baseline is None else baseline.params)
     plan = ExplainPlan(seeds=seeds, start=start, goal=file.space.complete({}, start=goal.params), goal_trial=number, space=file.space)

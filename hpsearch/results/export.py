@@ -30,7 +30,7 @@ def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = No
         StudyNotFoundError: the trial failed, or has no configuration yet.
     """
     if trial.config is None or trial.state == "fail":
-        raise StudyNotFoundError(f"trial {trial.number} of '{study.name}' {_why_not(trial)}")
+        raise StudyNotFoundError(f"trial {trial.number} of '{study.name}' {why_unusable(trial)}")
     data = Data.model_validate(study.comparable["data"])
     value = trial.value
     return BestConfig(
@@ -63,7 +63,8 @@ def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = No
     )
 
 
-def _why_not(trial: TrialRow) -> str:
+def why_unusable(trial: TrialRow) -> str:
+    """Why a trial has no configuration that could be trained again, as the end of a sentence."""
     if trial.state == "fail":
         return f"failed: {trial.end.get('reason', 'no reason is on record')}"
     return f"has no configuration yet: it is {trial.state}"

@@ -13,6 +13,7 @@ import pytest
 
 from hpsearch.training import files
 from tests.mistakes import FILE, MISTAKES, VALID, Mistake, study
+from tests.small_study import ROOT
 
 WRONG_USAGE = 2
 PASSWORD = "hunter2"
@@ -274,3 +275,12 @@ def test_wrong_option_is_named_and_nothing_written(arguments: list[str], says: s
 def test_study_of_an_unknown_data_set_offers_the_known_one(folder: Path) -> None:
     (folder / FILE).write_text(study({"data": 'dataset = "mnistt"'}), encoding="utf-8")
     assert_refused(hpsearch(folder, "run", FILE), "data.dataset", "'mnist'")
+
+
+def test_a_driver_that_is_missing_is_named_with_its_extra(folder: Path, images: Path) -> None:
+    (folder / "hidden").mkdir()
+    (folder / "hidden" / "psycopg.py").write_text("raise ImportError('no driver here')")
+    url = f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/db"
+    done = hpsearch(folder, "run", FILE, "--data", str(images), OPTUNA_STORAGE=url, PYTHONPATH=f"{folder / 'hidden'}:{ROOT}")
+    assert_refused(done, "psycopg", 'pip install "hpsearch[postgres]"')
+    assert PASSWORD not in done.stderr
