@@ -35,6 +35,14 @@ WORKERS = (1, 8, 64)
 STORED = (100, 1_000, 10_000)
 TEXT = STUDY.replace('kind = "none"', 'kind = "median"\nstartup_trials = 4\nwarmup_epochs = 1').replace("[2, 4]", "[1, 20]")
 PATIENCE = 900.0
+DISTINCT = 1_000
+TABLES = {
+    "trial_values": "objective, value, value_type",
+    "trial_intermediate_values": "step, intermediate_value, intermediate_value_type",
+    "trial_params": "param_name, param_value, distribution_json",
+    "trial_user_attributes": "key, value_json",
+}
+"""What belongs to a trial."""
 
 
 def busy() -> float:
@@ -43,15 +51,29 @@ def busy() -> float:
     return float(times.user + times.nice + times.system)
 
 
-def fill(folder: Path, url: str, trials: int) -> None:
-    """A study with so many finished trials, as a search leaves them."""
+def fill(folder: Path, server: Postgres, url: str, trials: int) -> None:
+    """A study with so many finished trials, as a search leaves them; beyond a thousand each is there several times."""
     from hpsearch.place import Place
     from hpsearch.storage import write_split
 
     store = Place(runs=folder / "runs", storage=url).make()
-    study = stored_study(folder, trials=trials, epochs=3, state=every_third_pruned, storage=store.storage, text=TEXT)
+    distinct = min(trials, DISTINCT)
+    study = stored_study(folder, trials=distinct, epochs=3, state=every_third_pruned, storage=store.storage, text=TEXT)
     write_split(study, "formula")
     store.dispose()
+    database, copies = url.rsplit("/", 1)[1], trials // distinct - 1
+    series = f"generate_series(1, {copies}) AS copy"
+    server.execute(
+        database,
+        f"INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) "
+        f"SELECT number + {distinct} * copy, study_id, state, datetime_start, datetime_complete FROM trials, {series} ORDER BY 1",
+    )
+    for table, columns in TABLES.items():
+        server.execute(
+            database,
+            f"INSERT INTO {table} (trial_id, {columns}) SELECT copied.trial_id, {columns} FROM {table} JOIN trials old USING (trial_id), "
+            f"{series} JOIN trials copied ON true WHERE copied.number = old.number + {distinct} * copy AND old.number < {distinct}",
+        )
 
 
 def search(nursery: Nursery, server: Postgres, folder: Path, *, workers: int, before: int, trials: int) -> str:
@@ -65,7 +87,7 @@ def search(nursery: Nursery, server: Postgres, folder: Path, *, workers: int, be
     (folder / "no_images.py").write_text(NO_IMAGES)
     (folder / "storage").write_text(url)
     if before:
-        fill(folder, url, before)
+        fill(folder, server, url, before)
     begun, cost = time.monotonic(), busy()
     run = nursery.start(folder, "run", "small.toml", "--workers", str(workers), "--trials", str(before + trials), said=folder / "said")
     code = run.wait(PATIENCE)

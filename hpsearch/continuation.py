@@ -95,6 +95,20 @@ def differing(old: Any, new: Any, key: str = "") -> list[str]:
     return [f"{key}: {shown[0]} → {shown[1]}"]
 
 
+def require_comparable(study: optuna.Study, file: StudyFile) -> None:
+    """Refuse a study file that would train something else than what the stored trials were made with.
+
+    Raises:
+        NotComparableError: with the differences.
+    """
+    differences = differing(read_study(study).comparable, json.loads(json.dumps(file.comparable)))
+    if differences:
+        raise NotComparableError(
+            f"{file.path.name}: the trials of '{file.name}' were made otherwise:\n  " + "\n  ".join(differences[:MOST_DIFFERENCES]),
+            hint="Undo the change, or begin another study with it.",
+        )
+
+
 def _short(value: Any) -> str:
     """A value for a line of differences; of a hash its beginning."""
     return f"{value[:12]}…" if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else show(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage, get_storage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -22,7 +22,8 @@ from hpsearch.paths import RunPaths
 from hpsearch.patience import Patience
 from hpsearch.postgres import CONTINUES, DRIVER, PostgresServer, cause_of, is_passing, origin
 from hpsearch.sqlite_file import SqliteFile
-from hpsearch.trial_cache import LeanCache
+from hpsearch.trial_cache import LeanCache, PromptCache
+from hpsearch.trial_reader import trials_in
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
@@ -86,7 +87,7 @@ class Store:
         optuna.delete_study(study_name=name, storage=self.storage)
 
     def changed_trials(self, study_id: int, *, unfinished: Collection[int], last_finished: int) -> list[FrozenTrial]:
-        """The trials of a study that may have changed, read past Optuna's cache.
+        """The trials of a study that may have changed, read past Optuna's cache; perhaps without their intermediate values.
 
         Args:
             unfinished: ids of those that were not over when they were last read.
@@ -95,6 +96,8 @@ class Store:
         Raises:
             KeyError: the study is no more.
         """
+        if last_finished < 0:  # all of them, for which Optuna takes four times as long
+            return self.place.wait_out(self.patience, lambda: trials_in(self.rdb, study_id, reports=False))
         return self.rdb._get_trials(study_id, None, set(unfinished), last_finished)
 
     def running_trials(self, study_id: int) -> list[FrozenTrial]:
@@ -191,8 +194,8 @@ def open_store(url: str, *, create: bool, lean: bool = False, patience: Patience
         ) from error
     except SQLAlchemyError as error:
         raise place.unusable(error) from error
-    # get_storage wraps the database in Optuna's own cache, of whole trials.
-    return Store(url, place, LeanCache(rdb) if lean else get_storage(rdb), rdb, patience)
+    cache = LeanCache if lean else PromptCache
+    return Store(url, place, cache(rdb, lambda call: place.wait_out(patience, call)), rdb, patience)
 
 
 def database_failed(error: BaseException) -> HpsearchError:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import optuna
 
 from hpsearch.ablation import Explanation
-from hpsearch.continuation import differing
+from hpsearch.continuation import require_comparable
 from hpsearch.database import Store
-from hpsearch.errors import NotComparableError, UsageError
+from hpsearch.errors import UsageError
 from hpsearch.finalists import Candidate, Verdict
 from hpsearch.linked import ExplainPlan, FinalistsPlan, Plan, linked_file, read_explanation, read_verdict, write_plan
 from hpsearch.paths import EXPLAIN, FINALISTS
@@ -22,7 +22,7 @@ from hpsearch.run import check_place, count_workers
 from hpsearch.search.lease import claim_lock
 from hpsearch.search.ray import RayEngine
 from hpsearch.search.recovery import requeue_interrupted
-from hpsearch.storage import BASELINE, TrialRow, one_trial, read_study, read_trials, write_study
+from hpsearch.storage import BASELINE, TrialRow, one_trial, read_trials, write_study
 from hpsearch.study_file import StudyFile
 from hpsearch.supervision import Search
 
@@ -148,12 +148,7 @@ def explanation_of(file: StudyFile, store: Store) -> tuple[Explanation, int] | N
 def _searched(file: StudyFile, place: Place) -> optuna.Study:
     """The stored study, if the study file still says what its trials were made with."""
     study = place.open().load(file.name)
-    differences = differing(read_study(study).comparable, json.loads(json.dumps(file.comparable)))
-    if differences:
-        raise NotComparableError(
-            f"{file.path.name}: the trials of '{file.name}' were made otherwise:\n  " + "\n  ".join(differences),
-            hint="Undo the change; finalists train the very configurations of the search.",
-        )
+    require_comparable(study, file)
     return study
 
 

@@ -110,6 +110,10 @@ class SqliteFile:
                 f"{database} belongs to another program (tables {', '.join(sorted(tables)[:4])})", hint="Choose another with --storage."
             )
 
+    def wait_out(self, patience: Patience, call: Callable[[], Result]) -> Result:
+        """Call: each statement waits by itself where the file is locked."""
+        return call()
+
     def wait_for(self, patience: Patience) -> None:
         """Nothing: whoever finds the file locked waits."""
 

@@ -33,23 +33,36 @@ def whole_trials(study: optuna.Study) -> list[FrozenTrial]:
     Raises:
         KeyError: the study is no more.
     """
+    return trials_in(_database(study), study._study_id, reports=False)
+
+
+def trials_in(database: RDBStorage, study_id: int, *, reports: bool) -> list[FrozenTrial]:
+    """All trials of a study, by number.
+
+    Args:
+        reports: whether with their intermediate values.
+
+    Raises:
+        KeyError: the study is no more.
+    """
     trial, param, attribute, system = (
         models.TrialModel,
         models.TrialParamModel,
         models.TrialUserAttributeModel,
         models.TrialSystemAttributeModel,
     )
-    value = models.TrialValueModel
-    with Session(_database(study).engine) as session:
-        models.StudyModel.find_or_raise_by_id(study._study_id, session)
+    value, report = models.TrialValueModel, models.TrialIntermediateValueModel
+    with Session(database.engine) as session:
+        models.StudyModel.find_or_raise_by_id(study_id, session)
         # First: what is stored meanwhile belongs to trials that are known, and not the other way round.
-        trials: Sequence[Any] = session.scalars(
-            sqlalchemy.select(trial).where(trial.study_id == study._study_id).order_by(trial.number)
-        ).all()
-        values = _rows(session, study, value.trial_id, value.value, value.value_type)
-        params = _rows(session, study, param.trial_id, param.param_id, param.param_name, param.param_value, param.distribution_json)
-        attributes = _rows(session, study, attribute.trial_id, attribute.key, attribute.value_json)
-        system_attributes = _rows(session, study, system.trial_id, system.key, system.value_json)
+        trials: Sequence[Any] = session.scalars(sqlalchemy.select(trial).where(trial.study_id == study_id).order_by(trial.number)).all()
+        values = _rows(session, study_id, value.trial_id, value.value, value.value_type)
+        params = _rows(session, study_id, param.trial_id, param.param_id, param.param_name, param.param_value, param.distribution_json)
+        attributes = _rows(session, study_id, attribute.trial_id, attribute.key, attribute.value_json)
+        system_attributes = _rows(session, study_id, system.trial_id, system.key, system.value_json)
+        curves: Rows = defaultdict(list)
+        if reports:
+            curves = _rows(session, study_id, report.trial_id, report.step, report.intermediate_value, report.intermediate_value_type)
     frozen = []
     for row in trials:
         drawn = {name: (_distribution(text), internal) for _, name, internal, text in sorted(params[row.trial_id])}
@@ -65,18 +78,20 @@ def whole_trials(study: optuna.Study) -> list[FrozenTrial]:
                 distributions={name: distribution for name, (distribution, _) in drawn.items()},
                 user_attrs={key: json.loads(text) for key, text in attributes[row.trial_id]},
                 system_attrs={key: json.loads(text) for key, text in system_attributes[row.trial_id]},
-                intermediate_values={},
+                intermediate_values={
+                    step: report.stored_repr_to_intermediate_value(*stored) for step, *stored in sorted(curves[row.trial_id])
+                },
                 trial_id=row.trial_id,
             )
         )
     return frozen
 
 
-def _rows(session: Session, study: optuna.Study, trial_id: InstrumentedAttribute[int], *columns: InstrumentedAttribute[Any]) -> Rows:
+def _rows(session: Session, study_id: int, trial_id: InstrumentedAttribute[int], *columns: InstrumentedAttribute[Any]) -> Rows:
     """Some columns of a table for all trials of a study."""
     found: Rows = defaultdict(list)
     statement = sqlalchemy.select(trial_id, *columns).join(models.TrialModel, models.TrialModel.trial_id == trial_id)
-    for key, *row in session.execute(statement.where(models.TrialModel.study_id == study._study_id)):
+    for key, *row in session.execute(statement.where(models.TrialModel.study_id == study_id)):
         found[key].append(row)
     return found
 

@@ -63,8 +63,8 @@ ALLOWED: dict[str, set[str]] = {
     "patience": set(),
     "sqlite_file": {"components", "errors", "patience"},
     "postgres": {"errors", "patience"},
-    "database": {"components", "errors", "patience", "paths", "postgres", "sqlite_file", "trial_cache"},
-    "trial_cache": {"storage"},
+    "database": {"components", "errors", "patience", "paths", "postgres", "sqlite_file", "trial_cache", "trial_reader"},
+    "trial_cache": {"storage", "trial_reader"},
     "trial_reader": set(),
     "storage": {"trial_reader", "components", "config", "epoch", "errors"},
     # The wings: each stands on the ground floor, and none on another.
@@ -100,6 +100,7 @@ ALLOWED: dict[str, set[str]] = {
         "finalists",
         "ablation",
         "paired",
+        "continuation",
         "linked",
         "node",
         "place",

@@ -194,3 +194,14 @@ def test_what_a_worker_says_is_read_whatever_the_colours(folder: Path) -> None:
     done = hpsearch(folder, "run", "small.toml", FORCE_COLOR="1")
     assert done.returncode == 2
     assert "does not import: ValueError: only in a worker" in done.stderr
+
+
+def test_a_worker_refuses_a_study_file_that_says_otherwise(folder: Path) -> None:
+    assert hpsearch(folder, "run", "small.toml", "--trials", "2").returncode == 0
+    changed = folder / "small.toml"
+    changed.write_text(changed.read_text().replace("filters1 = { int = [8, 64], step = 8 }", "filters1 = { int = [8, 32], step = 8 }"))
+    done = hpsearch(folder, "worker", "small.toml", "--trials", "4")
+    assert done.returncode == 2
+    assert "space.cnn.filters1" in done.stderr
+    assert "Undo the change" in done.stderr
+    assert hpsearch(folder, "worker", "small", "--trials", "4").returncode == 0

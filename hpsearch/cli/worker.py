@@ -19,6 +19,7 @@ import optuna
 
 from hpsearch.components import Scalar
 from hpsearch.config import TrainConfig
+from hpsearch.continuation import require_comparable
 from hpsearch.epoch import Epoch
 from hpsearch.errors import NotComparableError
 from hpsearch.linked import Plan, is_linked, read_plan, read_sizes, repeat_seed, write_images
@@ -63,6 +64,7 @@ def work(
     place.patience.hurried = lambda: stop.requested
     locks = place.locks
     stored = store.load(file.name)
+    require_comparable(stored, file)
     plan = read_plan(stored, file) if is_linked(stored) else None
     try:
         with stop.breaks_in():

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 
 from hpsearch.components import Scalar
 from hpsearch.errors import StudyStoppedError
-from hpsearch.search.trials_view import TrialsView, trials_with, value_of
+from hpsearch.search.trials_view import TrialsView, trials_with, unlike_spaces, value_of
 from hpsearch.sections import Budget, Sampler
 from hpsearch.seeds import derive_seed
 from hpsearch.space import Space
@@ -122,7 +122,7 @@ class _Draft:
         self._sampler, self._study, self._trial, self._given, self._attempt = sampler, study, trial, given, attempt
         joint = sampler.inner(trial.number, "", attempt)
         # All of it, given or not: fewer draws would be other draws.
-        self._joint = joint.sample_relative(study, trial, joint.infer_relative_search_space(study, trial))
+        self._joint = joint.sample_relative(study, trial, joint.infer_relative_search_space(unlike_spaces(study), trial))
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
         return float(self._draw(name, FloatDistribution(low, high, log=log, step=step)))

@@ -86,3 +86,20 @@ def test_a_search_takes_the_same_way_as_with_whole_trials(
         ways.append([(row.number, row.state, row.params, row.value, len(row.epochs)) for row in read_trials(search.study)])
     assert {state for _, state, *_ in ways[0]} == {"complete", "pruned"}
     assert ways[0] == ways[1]
+
+
+def test_a_worker_that_joins_late_sees_what_one_from_the_start_sees(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker]
+) -> None:
+    search = searched()
+    early = make_worker(search)
+    early.study.get_trials()
+    make_worker(search, name="other").work()
+    late = make_worker(search, name="late")
+    waiting = search.store.load("small")
+    waiting.enqueue_trial({"model": "cnn"})
+    for each in zip(early.study.get_trials(deepcopy=False), late.study.get_trials(deepcopy=False), strict=True):
+        one, other = (vars(trial) for trial in each)
+        assert one == other
+    waiting.tell(waiting.ask(), 0.5)  # what was not over when it joined is read again
+    assert late.study.get_trials()[-1].value == 0.5
