@@ -99,7 +99,7 @@ def _storage(place: Place) -> Finding:
     if kind in NETWORK_FILE_SYSTEMS:
         mend = "Its locks may lie. Put the database on a local disk with --storage."
         return Finding(what="storage", ok=False, says=f"{store} is on a network file system ({kind})", mend=mend)
-    return Finding(what="storage", ok=True, says=f"{store}, {len(names)} studies")
+    return Finding(what="storage", ok=True, says=f"{store}, {len(names)} {'study' if len(names) == 1 else 'studies'}")
 
 
 def _file_system(path: str) -> str:
