@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -61,14 +60,14 @@ class Store:
         """The names of all studies."""
         return [study.study_name for study in self.storage.get_all_studies()]
 
-    def load(self, name: str, *, sampler: Any = None, pruner: Any = None) -> optuna.Study:
+    def load(self, name: str) -> optuna.Study:
         """The study of that name.
 
         Raises:
             StudyNotFoundError: there is none.
         """
         try:
-            return optuna.load_study(study_name=name, storage=self.storage, sampler=sampler, pruner=pruner)
+            return optuna.load_study(study_name=name, storage=self.storage)
         except KeyError as error:
             known = self.names()
             hint = did_you_mean(name, known) if known else "`hpsearch run` with a study file makes one."

@@ -18,7 +18,7 @@ from hpsearch.database import STORAGE_VARIABLE, Store
 from hpsearch.errors import LeaseLostError
 from hpsearch.place import Place
 from hpsearch.search.budget import may_start
-from hpsearch.search.claim import study_gone
+from hpsearch.search.claim import noticing_deletion
 from hpsearch.search.launch import Crew, WorkerCount
 from hpsearch.search.lease import claim_lock
 from hpsearch.search.lookout import Lookout, Progress
@@ -111,7 +111,12 @@ class Search:
 
         Raises:
             HpsearchError: a worker gave up.
+            StudyNotFoundError: the study was deleted meanwhile.
         """
+        with noticing_deletion(self.file.name, self.store, self.place.paths.study(self.file.name)):
+            yield from self._run(only, stopping, part)
+
+    def _run(self, only: int | None, stopping: Callable[[], bool], part: Part | None) -> Generator[Look, None, None]:
         run = part.run if part else uuid.uuid4().hex[:8]
         started = time.monotonic() - (part.elapsed if part else 0.0)
         self.place.patience.hurried = stopping
@@ -143,10 +148,6 @@ class Search:
                     if stop_requests(self.study) > stops:
                         stopped = True
                         break
-        except KeyError as error:  # what Optuna's storage raises for a study that is no more
-            if self.file.name in self.store.names():
-                raise
-            raise study_gone(self.file.name, self.store, self.place.paths.study(self.file.name)) from error
         finally:
             try:
                 crew.stop()

@@ -39,9 +39,10 @@ def make_worker() -> Callable[..., Worker]:
         def accept(values: Any) -> bool:
             return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
 
-        sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
         store = place.open(lean=lean)
-        study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
+        study = store.load(file.name)
+        study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
+        study.pruner = make_pruner(file.pruner, file.space)
         clock = Clock(run=run, started=0.0, now=now or (lambda: 0.0))
         paths = place.paths.study(file.name)
         claimer = Claimer(

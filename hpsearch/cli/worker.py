@@ -20,12 +20,13 @@ import optuna
 from hpsearch.components import Scalar
 from hpsearch.config import TrainConfig
 from hpsearch.continuation import require_comparable
+from hpsearch.database import Store
 from hpsearch.epoch import Epoch
 from hpsearch.errors import NotComparableError
 from hpsearch.linked import Plan, is_linked, read_plan, read_sizes, repeat_seed, write_images
 from hpsearch.place import Place
 from hpsearch.search.budget import Clock
-from hpsearch.search.claim import Claimer
+from hpsearch.search.claim import Claimer, noticing_deletion
 from hpsearch.search.pruning import make_pruner
 from hpsearch.search.sampling import SpaceSampler
 from hpsearch.search.source import Repeated, Sampled, Source
@@ -62,10 +63,29 @@ def work(
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
     store = place.open(lean=True)
     place.patience.hurried = lambda: stop.requested
-    locks = place.locks
-    stored = store.load(file.name)
-    require_comparable(stored, file)
-    plan = read_plan(stored, file) if is_linked(stored) else None
+    clock = Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started)
+    study = store.load(file.name)
+    with noticing_deletion(file.name, store, place.paths.study(file.name)):
+        ended = _search(file, place, budget, store, study, clock, stop, name=name, only=only)
+    if stop.requested and not supervised:
+        sys.exit(128 + stop.signal)
+    return ended
+
+
+def _search(
+    file: StudyFile,
+    place: Place,
+    budget: Budget,
+    store: Store,
+    study: optuna.Study,
+    clock: Clock,
+    stop: StopRequest,
+    *,
+    name: str,
+    only: int | None,
+) -> int:
+    require_comparable(study, file)
+    plan = read_plan(study, file) if is_linked(study) else None
     try:
         with stop.breaks_in():
             trainer = load_trainer(file, place, repeats=plan is not None)
@@ -76,8 +96,8 @@ def work(
         limit = file.limits.parameters
         return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
 
-    sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
-    study = store.load(file.name, sampler=sampler, pruner=make_pruner(file.pruner, file.space))
+    study.sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
+    study.pruner = make_pruner(file.pruner, file.space)
     stops_before = stop_requests(study)
     with place.creating():
         known = read_study(study).split_hash
@@ -89,7 +109,6 @@ def work(
                 hint="Point --data at the same files, or begin another study.",
             )
     paths = place.paths.study(file.name)
-    clock = Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started)
     source: Source = Sampled(study=study, space=file.space, budget=budget, clock=clock, seed=file.seed)
     if plan is not None:
         write_images(study, trainer.count)
@@ -97,7 +116,7 @@ def work(
     claimer = Claimer(
         store=store,
         study=study,
-        locks=locks,
+        locks=place.locks,
         source=source,
         run=clock.run,
         paths=paths,
@@ -115,10 +134,7 @@ def work(
         trial_time=budget.trial_time,
         stop=stop,
     )
-    ended = worker.work()
-    if stop.requested and not supervised:
-        sys.exit(128 + stop.signal)
-    return ended
+    return worker.work()
 
 
 def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> Repeated:

@@ -7,7 +7,8 @@ trial is taken or made, its lease acquired, its point drawn and the attempt put 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config import TrainConfig
 from hpsearch.database import Store
-from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError
+from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError, UsageError
 from hpsearch.paths import StudyPaths
 from hpsearch.search.budget import refuse_repeated_failure
 from hpsearch.search.lease import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, trial_lock
@@ -74,16 +75,13 @@ class Claimer:
 
         Raises:
             StudyStoppedError: the same failure again and again, or no draw within the limits.
-            StudyNotFoundError: the study was deleted.
+            KeyError, StorageInternalError: the study was deleted.
         """
         while True:
             try:
                 return self._claim()
             except LeaseLostError:  # somebody else may be claiming by now; what was begun here is found by recovery
                 continue
-            except (KeyError, StorageInternalError):
-                self._study_id()  # says so where the study was deleted in the middle of it
-                raise
 
     def _claim(self) -> Claim | None:
         while True:
@@ -131,10 +129,7 @@ class Claimer:
         return lease is None
 
     def _study_id(self) -> int:
-        try:
-            return self.store.storage.get_study_id_from_name(self.study.study_name)
-        except KeyError as error:
-            raise study_gone(self.study.study_name, self.store, self.paths) from error
+        return self.store.storage.get_study_id_from_name(self.study.study_name)
 
     def _next(self) -> optuna.Trial | None:
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -175,6 +170,23 @@ class Claimer:
         # A crash is told from its cause on, and ends with a long list of modules.
         crash = log.rfind(CRASH)
         return log[-LOG_TAIL:] if crash < 0 else log[crash : crash + LOG_TAIL]
+
+
+@contextmanager
+def noticing_deletion(name: str, store: Store, paths: StudyPaths) -> Iterator[None]:
+    """Say that the study is gone where the block fails for that.
+
+    Optuna finds a record missing then, or a row to change; a worker that begins just then finds no study.
+
+    Raises:
+        StudyNotFoundError: somebody has deleted the study meanwhile.
+    """
+    try:
+        yield
+    except (KeyError, StorageInternalError, UsageError) as error:
+        if name in store.names():
+            raise
+        raise study_gone(name, store, paths) from error
 
 
 def study_gone(name: str, store: Store, paths: StudyPaths) -> StudyNotFoundError:

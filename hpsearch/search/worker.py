@@ -158,7 +158,9 @@ class Worker:
         """Trains trial after trial; returns how many it ended.
 
         Raises:
-            StudyStoppedError, StudyNotFoundError: as `Claimer.claim`.
+            StudyStoppedError: as `Claimer.claim`.
+            StudyNotFoundError: the study was deleted, and perhaps made anew.
+            KeyError, StorageInternalError: it was deleted while no trial of it was trained here.
             DiskError: a checkpoint or the database cannot be written.
         """
         ended = 0
@@ -195,6 +197,8 @@ class Worker:
     def _is_gone(self, claim: Claim) -> bool:
         try:
             self.store.rdb.get_trial(claim.trial._trial_id)  # not from the cache, which keeps what is over
+            # A trial that was just being made when the study went has nobody, and may have got the number of this one.
+            return self.study.study_name not in self.store.names()
         except KeyError:
             return True
         except (StorageInternalError, SQLAlchemyError):  # the database says nothing at all

@@ -121,7 +121,7 @@ def test_a_trial_failed_from_outside_is_dropped_and_the_next_begins(nursery: Nur
 def test_a_study_deleted_while_it_runs_is_said_to_be_gone(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
     run = started(nursery, folder, "--workers", "2")
     delete_study(folder)
-    assert run.wait(30) == 2
+    assert run.wait(30) == 2, said()
     assert said().count("error:") == 1
     assert "the study 'small', or a trial of it, is gone" in said()
     assert "Checkpoints are kept in" in said()

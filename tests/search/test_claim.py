@@ -6,15 +6,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpsearch.cli.worker import work as work_here
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import StudyNotFoundError, StudyStoppedError
 from hpsearch.place import Place
 from hpsearch.run import add_trial
+from hpsearch.search.claim import noticing_deletion
 from hpsearch.search.recovery import is_being_searched
 from hpsearch.search.worker import Worker
 from hpsearch.storage import read_trials
@@ -162,7 +166,8 @@ def test_a_study_that_is_deleted_is_said_to_be_gone(
     search = searched()
     worker = make_worker(search)
     place.open().delete("small")
-    with pytest.raises(StudyNotFoundError, match="'small', or a trial of it, is gone"):
+    gone = pytest.raises(StudyNotFoundError, match="'small', or a trial of it, is gone")
+    with gone, noticing_deletion("small", worker.store, worker.paths):
         worker.work()
 
 
@@ -176,6 +181,36 @@ def test_a_study_deleted_during_a_trial_is_said_to_be_gone(
     search = searched()
     with pytest.raises(StudyNotFoundError, match="is gone"):
         make_worker(search, formula_trainer(deleting)).work()
+
+
+def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
+    searched: Callable[..., Search], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpsearch.cli.worker.load_trainer", lambda file, place, *, repeats: formula_trainer())
+    session, asked, fatal = optuna.storages._rdb.storage._create_scoped_session, 0, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == fatal:
+            place.open().delete("small")
+        return session(*arguments)
+
+    def work(moment: int) -> int:
+        nonlocal asked, fatal
+        search = searched(("trials = 8", "trials = 2"))
+        with monkeypatch.context() as patch:
+            patch.setattr("optuna.storages._rdb.storage._create_scoped_session", counted)
+            patch.setattr("signal.signal", lambda number, handler: None)
+            asked, fatal = 0, moment
+            return work_here(search.file, place, search.budget, name="w", only=None, supervised=False, run=None, run_started=None)
+
+    assert work(0) == 2
+    for moment in range(2, asked, asked // 8):
+        place.open().delete("small")
+        with pytest.raises(StudyNotFoundError, match=r"no study 'small'|'small', or a trial of it, is gone"):
+            work(moment)
+        searched()
 
 
 @pytest.mark.slow
