@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -20,9 +20,10 @@ from hpsearch.errors import DiskError, HpsearchError, OutageError, StorageError,
 from hpsearch.paths import RunPaths
 from hpsearch.patience import Patience
 from hpsearch.postgres import CONTINUES, DRIVER, PostgresServer, cause_of, is_passing, origin
+from hpsearch.prompt_cache import PromptCache
 from hpsearch.sqlite_file import SqliteFile
-from hpsearch.trial_cache import LeanCache, PromptCache
-from hpsearch.trial_reader import trials_in
+from hpsearch.trial_cache import LeanCache
+from hpsearch.trial_reader import running_in, trials_in
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
@@ -44,9 +45,7 @@ class Store:
         patience: for a database that is locked or away.
     """
 
-    def __init__(
-        self, url: str, place: SqliteFile | PostgresServer, storage: optuna.storages.BaseStorage, rdb: RDBStorage, patience: Patience
-    ) -> None:
+    def __init__(self, url: str, place: SqliteFile | PostgresServer, storage: PromptCache, rdb: RDBStorage, patience: Patience) -> None:
         self.url = url
         self.place = place
         self.storage = storage
@@ -86,7 +85,7 @@ class Store:
         optuna.delete_study(study_name=name, storage=self.storage)
 
     def changed_trials(self, study_id: int, *, unfinished: Collection[int], last_finished: int) -> list[FrozenTrial]:
-        """The trials of a study that may have changed, read past Optuna's cache; perhaps without their intermediate values.
+        """The trials of a study that may have changed, read past Optuna's cache; without their intermediate values.
 
         Args:
             unfinished: ids of those that were not over when they were last read.
@@ -95,17 +94,17 @@ class Store:
         Raises:
             KeyError: the study is no more.
         """
-        if last_finished < 0:  # all of them, for which Optuna takes four times as long
-            return self.place.wait_out(self.patience, lambda: trials_in(self.rdb, study_id, reports=False))
-        return self.rdb._get_trials(study_id, None, set(unfinished), last_finished)
+        return self.place.wait_out(
+            self.patience, lambda: trials_in(self.rdb, study_id, reports=False, unfinished=unfinished, beyond=last_finished)
+        )
 
-    def running_trials(self, study_id: int) -> list[FrozenTrial]:
-        """The trials of a study that are running, read past Optuna's cache, which would read all others too.
+    def running_trials(self, study_id: int) -> list[tuple[int, int]]:
+        """The trials of a study that are running, each as id and number; read past Optuna's cache, which would read all others too.
 
         Raises:
             KeyError: the study is no more.
         """
-        return self.rdb.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        return self.place.wait_out(self.patience, lambda: running_in(self.rdb, study_id))
 
     @contextmanager
     def unless_away(self, *, say: str = "") -> Iterator[None]:

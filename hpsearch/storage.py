@@ -20,6 +20,7 @@ from hpsearch.components import Scalar
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
 from hpsearch.errors import StudyNotFoundError
+from hpsearch.prompt_cache import together
 from hpsearch.trial_reader import whole_trials
 
 BASELINE, BY_HAND = "baseline", "by hand"
@@ -214,9 +215,10 @@ def write_run(trial: optuna.Trial, config: TrainConfig, *, parameters: int, flop
     # A continued trial finds the same there, unless it goes on elsewhere.
     packed = _packed(run)
     if trial.user_attrs.get(TrialKey.RUN) != packed:
-        trial.set_user_attr(TrialKey.RUN, packed)
-        trial.set_user_attr(TrialKey.PARAMETERS, parameters)
-        trial.set_user_attr(TrialKey.FLOPS, flops)
+        with together(trial):
+            trial.set_user_attr(TrialKey.RUN, packed)
+            trial.set_user_attr(TrialKey.PARAMETERS, parameters)
+            trial.set_user_attr(TrialKey.FLOPS, flops)
 
 
 def stored_epochs(trial: optuna.Trial) -> list[Epoch]:
@@ -235,14 +237,15 @@ def _packed(value: Any) -> str:
 
 def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, Any]) -> None:
     """Note how a trial ended; it must still be running, a finished one is read-only."""
-    if epochs:
-        last = epochs[-1]
-        trial.set_user_attr(TrialKey.EPOCHS_DONE, last.number)
-        trial.set_user_attr(TrialKey.SECONDS, round(sum(epoch.seconds for epoch in epochs), 2))
-        trial.set_user_attr(TrialKey.TRAIN_ACCURACY, last.train_accuracy)
-        trial.set_user_attr(TrialKey.GAP, round(last.train_accuracy - last.validation_accuracy, 6))
-    if end:
-        trial.set_user_attr(TrialKey.END, dict(end))
+    with together(trial):
+        if epochs:
+            last = epochs[-1]
+            trial.set_user_attr(TrialKey.EPOCHS_DONE, last.number)
+            trial.set_user_attr(TrialKey.SECONDS, round(sum(epoch.seconds for epoch in epochs), 2))
+            trial.set_user_attr(TrialKey.TRAIN_ACCURACY, last.train_accuracy)
+            trial.set_user_attr(TrialKey.GAP, round(last.train_accuracy - last.validation_accuracy, 6))
+        if end:
+            trial.set_user_attr(TrialKey.END, dict(end))
 
 
 @dataclass(frozen=True, kw_only=True)

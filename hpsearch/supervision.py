@@ -164,7 +164,7 @@ class Search:
     def is_spent(self) -> bool:
         """Whether there is nothing left to do: no trial waits or runs, and the budget allows no more."""
         trials = self.study.get_trials(deepcopy=False)
-        return all(trial.state.is_finished() for trial in trials) and not may_start(self.study, trials=self.budget.trials)
+        return all(trial.state.is_finished() for trial in trials) and not may_start(trials, trials=self.budget.trials)
 
     def _requeue(self) -> None:
         """Put the trials of dead workers back into the queue at once, for whoever is free."""

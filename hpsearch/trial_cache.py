@@ -7,18 +7,16 @@ reads it.
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Hashable
 from typing import Any, TypeVar
 
 from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from hpsearch.prompt_cache import Outlast, PromptCache
 from hpsearch.storage import TrialKey
-from hpsearch.trial_reader import trials_in
 
 LEFT_OUT = frozenset(
     (
@@ -37,48 +35,6 @@ TPE_DRAW = "tpe:relative_params:"
 """What Optuna's TPE notes of a draw for others to see while the trial runs; of a finished one it looks at the parameters."""
 
 Value = TypeVar("Value")
-Outlast = Callable[[Callable[[], list[FrozenTrial]]], list[FrozenTrial]]
-
-
-class PromptCache(_CachedStorage):
-    """Optuna's cache over a database, but that it begins with one statement a table.
-
-    Args:
-        outlast: makes a call that reads the database, and waits where that is away.
-    """
-
-    def __init__(self, backend: RDBStorage, outlast: Outlast) -> None:
-        super().__init__(backend)
-        self._outlast = outlast
-        self._begun: set[int] = set()
-
-    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """The trials of a study, by number."""
-        self._read_trials_from_remote_storage(study_id)
-        with self._lock:
-            known = self._studies[study_id].trials
-            # Several times in each trial, and of thousands: numbers are sorted in no time, trials by number are not.
-            trials = [known[number] for number in sorted(known) if states is None or known[number].state in states]
-        return copy.deepcopy(trials) if deepcopy else trials
-
-    def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        with self._lock:
-            if study_id not in self._begun:
-                self._begin(study_id)
-        super()._read_trials_from_remote_storage(study_id)
-
-    def _begin(self, study_id: int) -> None:
-        """Read what was finished before this process, all at once: Optuna makes an object of every stored value."""
-        backend = self._backend
-        assert isinstance(backend, RDBStorage), "a store is a database"
-        trials = self._outlast(lambda: trials_in(backend, study_id, reports=True))
-        study = self._studies.setdefault(study_id, _StudyInfo())
-        finished = [trial for trial in trials if trial.state.is_finished()]
-        self._add_trials_to_cache(study_id, finished)
-        # As Optuna notes it: what is beyond the last finished one, and what is not over, is read again.
-        study.unfinished_trial_ids.update(trial._trial_id for trial in trials if not trial.state.is_finished())
-        study.last_finished_trial_id = max((trial._trial_id for trial in finished), default=study.last_finished_trial_id)
-        self._begun.add(study_id)
 
 
 class LeanCache(PromptCache):

@@ -1,4 +1,4 @@
-"""Reads all trials of a study at once: a statement a table, where Optuna makes an object of every stored value.
+"""Reads trials: a statement a table, where Optuna makes an object of every stored value.
 
 For two thousand trials of twenty epochs that is the difference between half a second and three.
 What a trial means is the business of `storage.py`.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import optuna
@@ -18,8 +18,9 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import ColumnElement, Select, bindparam
+from sqlalchemy.orm import Session
 
 Rows = dict[int, list[Any]]
 """What a table holds of each trial, by the trial's id."""
@@ -36,33 +37,83 @@ def whole_trials(study: optuna.Study) -> list[FrozenTrial]:
     return trials_in(_database(study), study._study_id, reports=False)
 
 
-def trials_in(database: RDBStorage, study_id: int, *, reports: bool) -> list[FrozenTrial]:
-    """All trials of a study, by number.
+def trials_in(
+    database: RDBStorage, study_id: int, *, reports: bool, unfinished: Collection[int] = (), beyond: int = -1
+) -> list[FrozenTrial]:
+    """The trials of a study, by number.
 
     Args:
         reports: whether with their intermediate values.
+        unfinished: of those that are known, the ids to read again.
+        beyond: the highest id that is known: all beyond it are read.
 
     Raises:
         KeyError: the study is no more.
     """
-    trial, param, attribute, system = (
-        models.TrialModel,
-        models.TrialParamModel,
-        models.TrialUserAttributeModel,
-        models.TrialSystemAttributeModel,
-    )
-    value, report = models.TrialValueModel, models.TrialIntermediateValueModel
     with Session(database.engine) as session:
         models.StudyModel.find_or_raise_by_id(study_id, session)
-        # First: what is stored meanwhile belongs to trials that are known, and not the other way round.
-        trials: Sequence[Any] = session.scalars(sqlalchemy.select(trial).where(trial.study_id == study_id).order_by(trial.number)).all()
-        values = _rows(session, study_id, value.trial_id, value.value, value.value_type)
-        params = _rows(session, study_id, param.trial_id, param.param_id, param.param_name, param.param_value, param.distribution_json)
-        attributes = _rows(session, study_id, attribute.trial_id, attribute.key, attribute.value_json)
-        system_attributes = _rows(session, study_id, system.trial_id, system.key, system.value_json)
-        curves: Rows = defaultdict(list)
-        if reports:
-            curves = _rows(session, study_id, report.trial_id, report.step, report.intermediate_value, report.intermediate_value_type)
+        if beyond < 0:
+            return _frozen(session, _of_study, {"study_id": study_id}, reports=reports)
+        changed = {"study_id": study_id, "beyond": beyond, "unfinished": sorted(unfinished)}
+        return _frozen(session, _of_study_and_changed, changed, reports=reports)
+
+
+def trial_in(database: RDBStorage, trial_id: int) -> FrozenTrial:
+    """One trial.
+
+    Raises:
+        KeyError: it is no more.
+    """
+    with Session(database.engine) as session:
+        found = _frozen(session, _by_id, {"trial_id": trial_id}, reports=True)
+    if not found:
+        raise KeyError(f"there is no trial of the id {trial_id}")
+    return found[0]
+
+
+def running_in(database: RDBStorage, study_id: int) -> list[tuple[int, int]]:
+    """The running trials of a study, each as id and number.
+
+    Raises:
+        KeyError: the study is no more.
+    """
+    trial = models.TrialModel
+    with Session(database.engine) as session:
+        models.StudyModel.find_or_raise_by_id(study_id, session)
+        running = sqlalchemy.select(trial.trial_id, trial.number).where(trial.study_id == study_id, trial.state == TrialState.RUNNING)
+        return [(key, number) for key, number in session.execute(running.order_by(trial.number))]
+
+
+_of_study = models.TrialModel.study_id == bindparam("study_id")
+_of_study_and_changed = _of_study & (
+    (models.TrialModel.trial_id > bindparam("beyond")) | models.TrialModel.trial_id.in_(bindparam("unfinished", expanding=True))
+)
+_by_id = models.TrialModel.trial_id == bindparam("trial_id")
+
+
+def _frozen(session: Session, where: ColumnElement[bool], named: Mapping[str, Any], *, reports: bool) -> list[FrozenTrial]:
+    """The trials that a condition is true of, by number.
+
+    Args:
+        named: the values of the parameters in the condition.
+    """
+    value, report = models.TrialValueModel, models.TrialIntermediateValueModel
+    # First: what is stored meanwhile belongs to trials that are known, and not the other way round.
+    trials: Sequence[Any] = session.scalars(_statement(where), named).all()
+    if not trials:
+        return []
+
+    def rows(table: Any, *columns: str) -> Rows:
+        found: Rows = defaultdict(list)
+        for key, *row in session.execute(_statement(where, table, *columns), named):
+            found[key].append(row)
+        return found
+
+    values = rows(value, "value", "value_type")
+    params = rows(models.TrialParamModel, "param_id", "param_name", "param_value", "distribution_json")
+    attributes = rows(models.TrialUserAttributeModel, "key", "value_json")
+    system_attributes = rows(models.TrialSystemAttributeModel, "key", "value_json")
+    curves = rows(report, "step", "intermediate_value", "intermediate_value_type") if reports else defaultdict(list)
     frozen = []
     for row in trials:
         drawn = {name: (_distribution(text), internal) for _, name, internal, text in sorted(params[row.trial_id])}
@@ -87,13 +138,14 @@ def trials_in(database: RDBStorage, study_id: int, *, reports: bool) -> list[Fro
     return frozen
 
 
-def _rows(session: Session, study_id: int, trial_id: InstrumentedAttribute[int], *columns: InstrumentedAttribute[Any]) -> Rows:
-    """Some columns of a table for all trials of a study."""
-    found: Rows = defaultdict(list)
-    statement = sqlalchemy.select(trial_id, *columns).join(models.TrialModel, models.TrialModel.trial_id == trial_id)
-    for key, *row in session.execute(statement.where(models.TrialModel.study_id == study_id)):
-        found[key].append(row)
-    return found
+@cache
+def _statement(where: ColumnElement[bool], table: Any = None, *columns: str) -> Select[Any]:
+    """Reads the trials, or some columns of another table for them; made once, which takes as long as to run it."""
+    trial = models.TrialModel
+    if table is None:
+        return sqlalchemy.select(trial).where(where).order_by(trial.number)
+    joined = sqlalchemy.select(table.trial_id, *(getattr(table, column) for column in columns))
+    return joined.join(trial, trial.trial_id == table.trial_id).where(where)
 
 
 @lru_cache(maxsize=1000)

@@ -73,7 +73,7 @@ def _is_over(study: optuna.Study, progress: Progress) -> bool:
         return False
     budget = _budget(study)
     time_spent = budget.time is not None and read_study(study).seconds_spent >= budget.time
-    return time_spent or not may_start(study, trials=budget.trials)
+    return time_spent or not may_start(study.get_trials(deepcopy=False), trials=budget.trials)
 
 
 def _budget(study: optuna.Study) -> Budget:

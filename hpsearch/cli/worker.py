@@ -35,6 +35,8 @@ from hpsearch.sections import Budget
 from hpsearch.storage import read_study, stop_requests, write_split
 from hpsearch.study_file import StudyFile
 
+ASK_SECONDS = 1.0
+"""Between two looks whether the study's workers were asked to stop."""
 GRACE_SECONDS = 3.0
 """Between the end of the supervisor and the end of its workers."""
 
@@ -98,7 +100,7 @@ def _search(
 
     study.sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
     study.pruner = make_pruner(file.pruner, file.space)
-    stops_before = stop_requests(study)
+    asked = _AskedToStop(study)
     with place.creating():
         known = read_study(study).split_hash
         if known is None:
@@ -122,7 +124,7 @@ def _search(
         paths=paths,
         worker=name,
         only=only,
-        stopping=lambda: stop.requested or stop_requests(study) > stops_before,
+        stopping=lambda: stop.requested or asked(),
     )
     worker = Worker(
         keep=file.keep,
@@ -135,6 +137,21 @@ def _search(
         stop=stop,
     )
     return worker.work()
+
+
+class _AskedToStop:
+    """Whether `hpsearch stop` has been called since this was made; asked often, it looks once a second."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._before = self._now = stop_requests(study)
+        self._looked = time.monotonic()
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._looked >= ASK_SECONDS:
+            self._now = stop_requests(self._study)
+            self._looked = time.monotonic()
+        return self._now > self._before
 
 
 def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> Repeated:

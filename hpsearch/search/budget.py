@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import StudyStoppedError
 from hpsearch.storage import TrialKey, counts_towards_budget, read_study, spent_in
@@ -38,18 +38,23 @@ class Clock:
         return read_study(study).seconds_spent - spent_in(study, self.run) + self.elapsed()
 
 
-def may_start(study: optuna.Study, *, trials: int) -> bool:
-    """Whether one trial more, on top of all that there are in whatever state, is within the budget."""
-    return sum(map(counts_towards_budget, study.get_trials(deepcopy=False))) < trials
+def may_start(existing: Iterable[FrozenTrial], *, trials: int) -> bool:
+    """Whether one trial more, on top of all that there are in whatever state, is within the budget of so many trials."""
+    return sum(map(counts_towards_budget, existing)) < trials
 
 
-def refuse_repeated_failure(study: optuna.Study, run: str) -> None:
+def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str) -> None:
     """Stop a run whose last trials all failed in the same way; those of earlier runs may be mended by now.
+
+    Args:
+        study: its name.
+        trials: all of its trials.
+        run: id of the run.
 
     Raises:
         StudyStoppedError: with the failure.
     """
-    ended = [(trial.datetime_complete, trial) for trial in study.get_trials(deepcopy=False) if trial.datetime_complete]
+    ended = [(trial.datetime_complete, trial) for trial in trials if trial.datetime_complete]
     in_run = [(at, trial) for at, trial in ended if any(attempt["run"] == run for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))]
     last = [trial for _, trial in sorted(in_run, key=lambda pair: pair[0])][-MOST_FAILURES_ALIKE:]
     if len(last) < MOST_FAILURES_ALIKE or any(trial.state != TrialState.FAIL for trial in last):
@@ -59,5 +64,5 @@ def refuse_repeated_failure(study: optuna.Study, run: str) -> None:
         numbers = ", ".join(str(trial.number) for trial in last)
         raise StudyStoppedError(
             f"trials {numbers} failed in the same way: {reasons.pop()}",
-            hint=f"`hpsearch show {study.study_name} {last[-1].number}` shows where. Once it is mended, the same command continues.",
+            hint=f"`hpsearch show {study} {last[-1].number}` shows where. Once it is mended, the same command continues.",
         )

@@ -86,11 +86,10 @@ class Claimer:
     def _claim(self) -> Claim | None:
         while True:
             self.store.require_database()
-            with self.locks.hold(claim_lock(self._study_id())):
+            with self.locks.hold(claim_lock(self.study._study_id)):
                 requeue_interrupted(self.store, self.study, self.locks)
                 if self.stopping():
                     return None
-                refuse_repeated_failure(self.study, self.run)
                 claim = self._take()
                 if claim is not None or self.only is not None or self.source.is_over:
                     return claim
@@ -128,11 +127,10 @@ class Claimer:
             lease.release()
         return lease is None
 
-    def _study_id(self) -> int:
-        return self.store.storage.get_study_id_from_name(self.study.study_name)
-
     def _next(self) -> optuna.Trial | None:
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        trials = self.study.get_trials(deepcopy=False)
+        refuse_repeated_failure(self.study.study_name, trials, self.run)
+        waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
         if self.only is not None:
             waiting = [trial for trial in waiting if trial.number == self.only]
         else:
@@ -140,11 +138,12 @@ class Claimer:
         for trial in waiting:
             if self.store.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
                 return optuna.Trial(self.study, trial._trial_id)
-        return None if self.only is not None else self.source.begin()
+        return None if self.only is not None else self.source.begin(trials)
 
     def _config(self, trial: optuna.Trial) -> TrainConfig:
         try:
-            return self.source.config(trial)
+            with self.store.storage.together():
+                return self.source.config(trial)
         except StudyStoppedError as error:
             write_end(trial, [], {"reason": error.message})
             self.study.tell(trial, state=TrialState.FAIL)

@@ -24,7 +24,7 @@ class SameModelPruner(BasePruner):
         return self._inner.prune(study if model is None else trials_with(study, "model", model), trial)
 
 
-def make_pruner(section: Pruner, space: Space) -> SameModelPruner:
+def make_pruner(section: Pruner, space: Space) -> BasePruner:
     """The pruner that a study file asks for. Steps are epochs, counted from 1."""
     # Optuna first prunes at step n_warmup_steps itself; `warmup_epochs` are all free.
     curves = {
@@ -32,7 +32,7 @@ def make_pruner(section: Pruner, space: Space) -> SameModelPruner:
         "n_warmup_steps": (section.warmup_epochs or 0) + 1,
         "n_min_trials": section.min_trials or 1,
     }
-    inner: BasePruner = NopPruner()
+    inner: BasePruner
     if section.kind == "median":
         inner = MedianPruner(**curves)
     elif section.kind == "percentile":
@@ -43,6 +43,8 @@ def make_pruner(section: Pruner, space: Space) -> SameModelPruner:
         inner = HyperbandPruner(
             min_resource=section.min_epochs or 1, max_resource=most_epochs(space), reduction_factor=section.reduction_factor or 3
         )
+    else:
+        return NopPruner()
     return SameModelPruner(inner)
 
 

@@ -21,14 +21,14 @@ def requeue_interrupted(store: Store, study: optuna.Study, locks: Locks) -> list
     its state is read again under the lease, since its worker may have just finished it.
     """
     requeued = []
-    for trial in store.running_trials(study._study_id):
-        lease = locks.acquire(trial_lock(trial._trial_id))
+    for trial_id, number in store.running_trials(study._study_id):
+        lease = locks.acquire(trial_lock(trial_id))
         if lease is None:
             continue
         try:
-            if store.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
-                requeue(store, trial._trial_id)
-                requeued.append(trial.number)
+            if store.storage.get_trial(trial_id).state == TrialState.RUNNING:
+                requeue(store, trial_id)
+                requeued.append(number)
         finally:
             lease.release()
     return requeued

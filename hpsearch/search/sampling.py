@@ -68,9 +68,12 @@ class SpaceSampler(BaseSampler):
         return self._points[trial._trial_id][param_name]
 
     def _draw(self, study: Study, trial: FrozenTrial) -> Mapping[str, Scalar]:
-        given = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        everything = TrialsView(study, lambda other: True)
+        # Of its own system attributes the trial would be asked by itself.
+        stored = next(each for each in everything.get_trials(deepcopy=False) if each.number == trial.number)
+        given = {**stored.system_attrs.get("fixed_params", {}), **trial.params}
         # What the trial itself has drawn already, before it was killed, must not change what it draws next.
-        others = TrialsView(study, lambda other: other.number != trial.number)
+        others = TrialsView(everything, lambda other: other.number != trial.number)
         if self._balance and self._balance not in given:
             given[self._balance] = self._least_tried(others, trial)
         seen = trials_with(others, self._balance, given[self._balance]) if self._balance else others

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config import TrainConfig
 from hpsearch.paired import Scores
@@ -21,8 +21,12 @@ from hpsearch.storage import TrialKey, failed_of, repeat_of, scores_of
 class Source(Protocol):
     """What a study's trials are, one after another. All is called under the study's claim lock."""
 
-    def begin(self) -> optuna.Trial | None:
-        """A new trial that runs, or None if there is none to begin now."""
+    def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
+        """A new trial that runs, or None if there is none to begin now.
+
+        Args:
+            trials: all that there are.
+        """
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
         """What a trial trains.
@@ -46,9 +50,9 @@ class Sampled:
     clock: Clock
     seed: int
 
-    def begin(self) -> optuna.Trial | None:
+    def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
         """A trial with nothing drawn yet."""
-        if not may_start(self.study, trials=self.budget.trials):
+        if not may_start(trials, trials=self.budget.trials):
             return None
         if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
             return None
@@ -92,9 +96,10 @@ class Repeated:
     config_of: Callable[[str], TrainConfig]
     seed_of: Callable[[int], int]
 
-    def begin(self) -> optuna.Trial | None:
+    def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
         """The most useful run that nobody has taken up."""
-        runs, taken = self._runs()
+        runs = self._runs(trials)
+        taken = {run for trial in trials if not trial.state.is_finished() and (run := repeat_of(trial)) is not None}
         free = [run for run in (*runs.wanted, *runs.spare) if run not in taken]
         if not free:
             return None
@@ -114,9 +119,7 @@ class Repeated:
     @property
     def is_over(self) -> bool:
         """Whether all that is wanted is done."""
-        return not self._runs()[0].wanted
+        return not self._runs(self.study.get_trials(deepcopy=False)).wanted
 
-    def _runs(self) -> tuple[NextRuns, set[tuple[str, int]]]:
-        trials = self.study.get_trials(deepcopy=False)
-        taken = {run for trial in trials if not trial.state.is_finished() and (run := repeat_of(trial)) is not None}
-        return self.next_runs(scores_of(trials), failed_of(trials)), taken
+    def _runs(self, trials: Sequence[FrozenTrial]) -> NextRuns:
+        return self.next_runs(scores_of(trials), failed_of(trials))

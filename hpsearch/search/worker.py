@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -230,7 +231,7 @@ class Worker:
         end = {"reason": pruned} if pruned else {"diverged": True} if epochs[-1].diverged else {}
         write_end(trial, epochs, end)
         # A pruned trial's value is its last report.
-        self._tell(trial, TrialState.PRUNED if pruned else TrialState.COMPLETE, None if pruned else epochs[-1].validation_accuracy)
+        self._tell(trial, TrialState.PRUNED if pruned else TrialState.COMPLETE, [epochs[-1].validation_accuracy])
         self._forget_all_but_the_best(trial.number, pruned=bool(pruned))
 
     def _forget_all_but_the_best(self, number: int, *, pruned: bool) -> None:
@@ -263,8 +264,9 @@ class Worker:
 
     def _train_epochs(self, claim: Claim, checkpoint: Path, epochs: list[Epoch]) -> str:
         trial, config = claim.trial, claim.config
-        reported = set(self.store.storage.get_trial(trial._trial_id).intermediate_values)
         known = len(epochs)
+        reported = set(self.store.storage.get_trial(trial._trial_id).intermediate_values) if known else set()
+        prunes = not isinstance(self.study.pruner, NopPruner)
         training = self._begin(config, checkpoint, f"{self.study.study_name}/{trial.number}", known)
         try:
             while (epoch := self._guarded(lambda: next(training, None))) is not None:
@@ -272,14 +274,16 @@ class Worker:
                 self._require(claim.lease)
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
-                    write_epochs(trial, epochs)
-                if epoch.number not in reported:
+                    with self.store.storage.together():
+                        write_epochs(trial, epochs)
+                        trial.report(value, epoch.number)
+                elif epoch.number not in reported:
                     trial.report(value, epoch.number)
                 # What was decided before the last stored epoch is decided.
                 if epoch.number >= known and not epoch.diverged and epoch.number < config.epochs:
                     if self.trial_time is not None and sum(each.seconds for each in epochs) >= self.trial_time:
                         return TRIAL_TIME
-                    if trial.should_prune():
+                    if prunes and trial.should_prune():
                         return "pruner"
                     if self.claimer.stopping():
                         raise Interrupted
@@ -315,13 +319,9 @@ class Worker:
         except (Exception, SystemExit) as error:
             raise _Failure(_reason(error), traceback.format_exc()) from error
 
-    def _tell(self, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
-        try:
-            self.study.tell(trial, value, state=state)
-        except ValueError as error:
-            if self.store.storage.get_trial(trial._trial_id).state.is_finished():
-                raise UpdateFinishedTrialError from error
-            raise
+    def _tell(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:
+        """As `Study.tell`, which reads the trial twice for it, and asks the sampler, which wants to know nothing."""
+        self.store.storage.set_trial_state_values(trial._trial_id, state, values)
 
 
 class _Failure(Exception):

@@ -49,7 +49,7 @@ def arm() -> None:
         setattr(owner, name, hooked)
 
     by_first = lambda result, trial, *_: trial.number  # noqa: E731
-    by_second = lambda result, study, trial, *_: trial.number  # noqa: E731
+    by_second = lambda result, worker, trial, *_: trial.number  # noqa: E731
     hooks: dict[str, Callable[[], None]] = {
         "after ask": lambda: hook(claim.Claimer, "_next", after=True, number=lambda trial, *_: trial.number if trial else -1),
         "before the attempt is noted": lambda: hook(claim, "write_attempt", after=False, number=by_first),
@@ -59,8 +59,8 @@ def arm() -> None:
         "between store and report": lambda: hook(optuna.Trial, "report", after=False, nth=2, number=by_first),
         "after report": lambda: hook(optuna.Trial, "report", after=True, nth=2, number=by_first),
         "between report and end": lambda: hook(worker, "write_end", after=False, number=by_first),
-        "between end and tell": lambda: hook(optuna.Study, "tell", after=False, number=by_second),
-        "after tell": lambda: hook(optuna.Study, "tell", after=True, number=by_second),
+        "between end and tell": lambda: hook(worker.Worker, "_tell", after=False, number=by_second),
+        "after tell": lambda: hook(worker.Worker, "_tell", after=True, number=by_second),
     }
     hooks[point]()
 
