@@ -242,6 +242,7 @@ class _PatientStorage(RDBStorage):
         self._server, self._patience = server, patience
         # It warns of each lost connection with the whole statement, and then goes on; here it is waited for, and said.
         logging.getLogger(RDBStorage.__module__).setLevel(logging.ERROR)
+        logging.getLogger("psycopg").setLevel(logging.ERROR)
         # The URL is for Optuna's eyes: connections are made by the server's own function, so it needs no password.
         super().__init__(
             server.url.set(password=None).render_as_string(),
@@ -276,7 +277,7 @@ def _waits(name: str) -> Callable[..., Any]:
 
 for _name in (
     "create_new_study", "delete_study", "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name", "get_study_name_from_id",
-    "get_study_directions", "get_study_user_attrs", "get_study_system_attrs", "get_all_studies", "_create_new_trial", "_set_trial_param",
+    "get_study_directions", "get_study_user_attrs", "get_study_system_attrs", "get_all_studies", "_create_new_trial",
     "get_trial_id_from_study_id_trial_number", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr", "get_trial",
     "get_all_trials", "_get_trials", "get_n_trials", "get_trial_user_attrs", "get_trial_system_attrs", "_get_best_trial_id",
 ):  # fmt: skip

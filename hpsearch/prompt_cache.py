@@ -52,12 +52,16 @@ class PromptCache(_CachedStorage):
         """Write what the block writes of trials, but for their states, in one transaction at its end.
 
         A transaction costs more than what is written in it. Until the end nobody reads any of it, the block itself included, and
-        where the block fails it is as if it had never been. What is there already is written over.
+        where the block fails it is as if it had never been. What is there already is written over. A block within a block is
+        part of it.
 
         Raises:
             KeyError: a trial is no more.
             UpdateFinishedTrialError: a trial is over.
         """
+        if getattr(self._block, "rows", None) is not None:
+            yield
+            return
         rows: dict[Any, list[Row]] = {}
         self._block.rows = rows
         try:
@@ -99,7 +103,11 @@ class PromptCache(_CachedStorage):
         self._keep(table, {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": kind})
 
     def set_trial_param(self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution) -> None:
-        """As Optuna's."""
+        """As Optuna's.
+
+        Raises:
+            ValueError: a parameter of that name has another kind of distribution.
+        """
         with self._lock:
             study = self._studies[self._trial_id_to_study_id_and_number[trial_id][0]]
             if param_name not in study.param_distribution:

@@ -113,7 +113,7 @@ class Search:
             HpsearchError: a worker gave up.
             StudyNotFoundError: the study was deleted meanwhile.
         """
-        with noticing_deletion(self.file.name, self.store, self.place.paths.study(self.file.name)):
+        with noticing_deletion(self.study, self.store, self.place.paths.study(self.file.name)):
             yield from self._run(only, stopping, part)
 
     def _run(self, only: int | None, stopping: Callable[[], bool], part: Part | None) -> Generator[Look, None, None]:

@@ -67,7 +67,7 @@ def work(
     place.patience.hurried = lambda: stop.requested
     clock = Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started)
     study = store.load(file.name)
-    with noticing_deletion(file.name, store, place.paths.study(file.name)):
+    with noticing_deletion(study, store, place.paths.study(file.name)):
         ended = _search(file, place, budget, store, study, clock, stop, name=name, only=only)
     if stop.requested and not supervised:
         sys.exit(128 + stop.signal)

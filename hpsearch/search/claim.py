@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config import TrainConfig
@@ -21,7 +21,7 @@ from hpsearch.database import Store
 from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError, UsageError
 from hpsearch.paths import StudyPaths
 from hpsearch.search.budget import refuse_repeated_failure
-from hpsearch.search.lease import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, trial_lock
+from hpsearch.search.lease import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, require_held, trial_lock
 from hpsearch.search.recovery import requeue, requeue_interrupted
 from hpsearch.search.source import Source
 from hpsearch.storage import BY_HAND, TrialKey, stored_epochs, write_attempt, write_end
@@ -104,7 +104,7 @@ class Claimer:
             try:
                 attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time())
                 if not self._is_deadly(trial, attempts):
-                    return Claim(trial=trial, config=self._config(trial), lease=lease)
+                    return Claim(trial=trial, config=self._config(trial, lease), lease=lease)
             except BaseException:
                 lease.release()
                 raise
@@ -136,14 +136,18 @@ class Claimer:
         else:
             waiting = [trial for trial in waiting if not self._is_spoken_for(trial)]
         for trial in waiting:
-            if self.store.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                return optuna.Trial(self.study, trial._trial_id)
+            with suppress(UpdateFinishedTrialError):  # failed from outside a moment ago
+                if self.store.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    return optuna.Trial(self.study, trial._trial_id)
         return None if self.only is not None else self.source.begin(trials)
 
-    def _config(self, trial: optuna.Trial) -> TrainConfig:
+    def _config(self, trial: optuna.Trial, lease: Lease) -> TrainConfig:
         try:
             with self.store.storage.together():
-                return self.source.config(trial)
+                config = self.source.config(trial)
+                # Nothing of the point is written yet; by now somebody else may have drawn another.
+                require_held(lease)
+                return config
         except StudyStoppedError as error:
             write_end(trial, [], {"reason": error.message})
             self.study.tell(trial, state=TrialState.FAIL)
@@ -172,20 +176,28 @@ class Claimer:
 
 
 @contextmanager
-def noticing_deletion(name: str, store: Store, paths: StudyPaths) -> Iterator[None]:
+def noticing_deletion(study: optuna.Study, store: Store, paths: StudyPaths) -> Iterator[None]:
     """Say that the study is gone where the block fails for that.
 
     Optuna finds a record missing then, or a row to change; a worker that begins just then finds no study.
 
     Raises:
-        StudyNotFoundError: somebody has deleted the study meanwhile.
+        StudyNotFoundError: somebody has deleted the study meanwhile, and perhaps made one of the same name.
     """
     try:
         yield
     except (KeyError, StorageInternalError, UsageError) as error:
-        if name in store.names():
+        if is_there(study, store):
             raise
-        raise study_gone(name, store, paths) from error
+        raise study_gone(study.study_name, store, paths) from error
+
+
+def is_there(study: optuna.Study, store: Store) -> bool:
+    """Whether the study stands in the storage."""
+    try:
+        return store.storage.get_study_id_from_name(study.study_name) == study._study_id
+    except KeyError:
+        return False
 
 
 def study_gone(name: str, store: Store, paths: StudyPaths) -> StudyNotFoundError:

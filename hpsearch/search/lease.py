@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from hpsearch.errors import LeaseLostError
+
 CLAIM_POLL = 0.02
 """Seconds between two tries for a lock that another process holds for a moment."""
 
@@ -28,6 +30,16 @@ class Lease(Protocol):
     @property
     def is_held(self) -> bool:
         """Whether nobody else can have the lock by now."""
+
+
+def require_held(lease: Lease) -> None:
+    """Refuse to write of a trial that somebody else may train by now.
+
+    Raises:
+        LeaseLostError: its lease is lost.
+    """
+    if not lease.is_held:
+        raise LeaseLostError("the lease of the trial was lost with its connection")
 
 
 class Locks(Protocol):

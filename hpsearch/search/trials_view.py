@@ -36,8 +36,28 @@ class TrialsView:
         # Samplers ask by this name; without their cache, which holds the trials as they were when the trial began.
         return self.get_trials(deepcopy=deepcopy, states=states)
 
+    @property
+    def _storage(self) -> _StorageView:
+        # Hyperband makes a study of its own on the storage, and asks that for all trials.
+        return _StorageView(self._study._storage, self)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
+
+
+class _StorageView:
+    """Stands for the storage of a study that is seen in part; all but its trials is the storage's own."""
+
+    def __init__(self, storage: Any, view: TrialsView) -> None:
+        self._storage = storage
+        self._view = view
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
+        """The trials that are seen."""
+        return self._view.get_trials(deepcopy=deepcopy, states=states)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
 
 def trials_with(study: optuna.Study | TrialsView, parameter: str, value: Scalar | None) -> Any:

@@ -27,8 +27,8 @@ from hpsearch.database import Store, database_failed
 from hpsearch.epoch import Epoch
 from hpsearch.errors import CheckpointError, DiskError, LeaseLostError
 from hpsearch.paths import StudyPaths
-from hpsearch.search.claim import Claim, Claimer, study_gone
-from hpsearch.search.lease import Lease
+from hpsearch.search.claim import Claim, Claimer, is_there, study_gone
+from hpsearch.search.lease import require_held
 from hpsearch.search.recovery import TIME_SPENT, TRIAL_TIME, requeue
 from hpsearch.storage import is_copy, stored_epochs, write_departure, write_end, write_epochs, write_run
 
@@ -199,15 +199,14 @@ class Worker:
         try:
             self.store.rdb.get_trial(claim.trial._trial_id)  # not from the cache, which keeps what is over
             # A trial that was just being made when the study went has nobody, and may have got the number of this one.
-            return self.study.study_name not in self.store.names()
+            return not is_there(self.study, self.store)
         except KeyError:
             return True
         except (StorageInternalError, SQLAlchemyError):  # the database says nothing at all
             return False
-        return False
 
     def _leave(self, claim: Claim) -> None:
-        self._require(claim.lease)
+        require_held(claim.lease)
         write_departure(claim.trial)
         requeue(self.store, claim.trial._trial_id)
 
@@ -218,16 +217,18 @@ class Worker:
         try:
             config = claim.config
             parameters, flops = self._guarded(lambda: self.trainer.cost(config))
-            write_run(trial, config, parameters=parameters, flops=flops, facts=self._guarded(lambda: self.trainer.facts(config)))
+            facts = self._guarded(lambda: self.trainer.facts(config))
+            require_held(claim.lease)
+            write_run(trial, config, parameters=parameters, flops=flops, facts=facts)
             if not epochs:
                 checkpoint.parent.mkdir(parents=True, exist_ok=True)
             pruned = self._train(claim, checkpoint, epochs)
         except _Failure as failure:
-            self._require(claim.lease)
+            require_held(claim.lease)
             write_end(trial, epochs, {"reason": failure.reason, "traceback": failure.details})
             self._tell(trial, TrialState.FAIL, None)
             return
-        self._require(claim.lease)
+        require_held(claim.lease)
         end = {"reason": pruned} if pruned else {"diverged": True} if epochs[-1].diverged else {}
         write_end(trial, epochs, end)
         # A pruned trial's value is its last report.
@@ -241,15 +242,6 @@ class Worker:
         fallen = {number} if pruned or number not in ranked[: self.keep] else set()
         for each in fallen | set(ranked[self.keep : self.keep + PUSHED_OUT]):
             self.trainer.forget(self.paths.trial(each).checkpoint)
-
-    def _require(self, lease: Lease) -> None:
-        """Drop a trial that somebody else may train by now: before anything is written of it.
-
-        Raises:
-            LeaseLostError: its lease is lost.
-        """
-        if not lease.is_held:
-            raise LeaseLostError("the lease of the trial was lost with its connection")
 
     def _train(self, claim: Claim, checkpoint: Path, epochs: list[Epoch]) -> str:
         """Train to the end, adding to `epochs`; returns why it was pruned, or nothing."""
@@ -271,7 +263,7 @@ class Worker:
         try:
             while (epoch := self._guarded(lambda: next(training, None))) is not None:
                 value = _checked(epoch)
-                self._require(claim.lease)
+                require_held(claim.lease)
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
                     with self.store.storage.together():

@@ -17,9 +17,8 @@ POINTS = (
     "between two draws",
     "after the draws",
     "between checkpoint and store",
-    "between store and report",
-    "after report",
-    "between report and end",
+    "after an epoch is stored",
+    "between epochs and end",
     "between end and tell",
     "after tell",
 )
@@ -32,6 +31,7 @@ def arm() -> None:
         return
     import optuna
 
+    from hpsearch import prompt_cache
     from hpsearch.search import claim, worker
 
     def hook(owner: Any, name: str, *, after: bool, nth: int = 1, number: Callable[..., int]) -> None:
@@ -50,15 +50,17 @@ def arm() -> None:
 
     by_first = lambda result, trial, *_: trial.number  # noqa: E731
     by_second = lambda result, worker, trial, *_: trial.number  # noqa: E731
+    by_rows = lambda result, cache, rows: cache._trial_id_to_study_id_and_number[rows_of(rows)["trial_id"]][1]  # noqa: E731
+    rows_of = lambda rows: next(iter(rows.values()))[0]  # noqa: E731
     hooks: dict[str, Callable[[], None]] = {
         "after ask": lambda: hook(claim.Claimer, "_next", after=True, number=lambda trial, *_: trial.number if trial else -1),
         "before the attempt is noted": lambda: hook(claim, "write_attempt", after=False, number=by_first),
         "between two draws": lambda: hook(optuna.Trial, "_suggest", after=False, nth=3, number=by_first),
         "after the draws": lambda: hook(worker, "write_run", after=False, number=by_first),
         "between checkpoint and store": lambda: hook(worker, "write_epochs", after=False, nth=2, number=by_first),
-        "between store and report": lambda: hook(optuna.Trial, "report", after=False, nth=2, number=by_first),
-        "after report": lambda: hook(optuna.Trial, "report", after=True, nth=2, number=by_first),
-        "between report and end": lambda: hook(worker, "write_end", after=False, number=by_first),
+        # What a trial writes: its attempt, its point, its run, an epoch, another.
+        "after an epoch is stored": lambda: hook(prompt_cache.PromptCache, "_write", after=True, nth=5, number=by_rows),
+        "between epochs and end": lambda: hook(worker, "write_end", after=False, number=by_first),
         "between end and tell": lambda: hook(worker.Worker, "_tell", after=False, number=by_second),
         "after tell": lambda: hook(worker.Worker, "_tell", after=True, number=by_second),
     }

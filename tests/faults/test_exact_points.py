@@ -32,7 +32,7 @@ def test_a_death_leaves_no_trace_in_the_results(point: str, nursery: Nursery, ne
     assert [trial.measured() for trial in stored(folder)] == [trial.measured() for trial in stored(never_killed)]
 
 
-@pytest.mark.parametrize("point", ["after ask", "between two draws", "between report and end"])
+@pytest.mark.parametrize("point", ["after ask", "between two draws", "after an epoch is stored", "between epochs and end"])
 def test_a_death_of_everything_leaves_no_trace_either(point: str, nursery: Nursery, never_killed: Path, folder: Path) -> None:
     died = folder / "died"
     run = nursery.start(folder, "worker", "small.toml", said=folder / "said", **{DIE_AT: point, DIED: str(died)})

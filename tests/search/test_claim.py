@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 
 from hpsearch.cli.worker import work as work_here
@@ -24,6 +25,16 @@ from hpsearch.search.worker import Worker
 from hpsearch.storage import read_trials
 from hpsearch.supervision import Search
 from tests.formula import formula_trainer
+
+
+@contextmanager
+def listening(call: Callable[..., None]) -> Iterator[None]:
+    """Call at each taking of a connection."""
+    sqlalchemy.event.listen(sqlalchemy.Pool, "checkout", call)
+    try:
+        yield
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Pool, "checkout", call)
 
 
 def failing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
@@ -167,7 +178,7 @@ def test_a_study_that_is_deleted_is_said_to_be_gone(
     worker = make_worker(search)
     place.open().delete("small")
     gone = pytest.raises(StudyNotFoundError, match="'small', or a trial of it, is gone")
-    with gone, noticing_deletion("small", worker.store, worker.paths):
+    with gone, noticing_deletion(worker.study, worker.store, worker.paths):
         worker.work()
 
 
@@ -187,26 +198,26 @@ def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
     searched: Callable[..., Search], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpsearch.cli.worker.load_trainer", lambda file, place, *, repeats: formula_trainer())
-    session, asked, fatal = optuna.storages._rdb.storage._create_scoped_session, 0, 0
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    asked = fatal = 0
 
-    def counted(*arguments: Any) -> Any:
+    def begins(*_: Any) -> None:
+        """Whoever has a connection begins to read or write."""
         nonlocal asked
         asked += 1
         if asked == fatal:
             place.open().delete("small")
-        return session(*arguments)
 
     def work(moment: int) -> int:
         nonlocal asked, fatal
         search = searched(("trials = 8", "trials = 2"))
-        with monkeypatch.context() as patch:
-            patch.setattr("optuna.storages._rdb.storage._create_scoped_session", counted)
-            patch.setattr("signal.signal", lambda number, handler: None)
-            asked, fatal = 0, moment
+        asked, fatal = 0, moment
+        with listening(begins):
             return work_here(search.file, place, search.budget, name="w", only=None, supervised=False, run=None, run_started=None)
 
     assert work(0) == 2
-    for moment in range(2, asked, asked // 8):
+    last = asked
+    for moment in [*range(4, last, last // 8), last]:
         place.open().delete("small")
         with pytest.raises(StudyNotFoundError, match=r"no study 'small'|'small', or a trial of it, is gone"):
             work(moment)

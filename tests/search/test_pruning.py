@@ -59,6 +59,20 @@ def test_a_model_is_not_pruned_by_the_curves_of_another(study_file: Callable[...
     assert _pruned_at(study, "lenet5", [0.5, 0.6, 0.7]) is None
 
 
+@pytest.mark.parametrize("kind", ["halving", "hyperband"])
+def test_nor_by_those_that_climbed_its_rungs(study_file: Callable[..., StudyFile], kind: str) -> None:
+    section = Pruner(kind=kind, min_epochs=1, reduction_factor=2)
+    study, alone = _study(study_file(), section), _study(study_file(), section)
+    for _ in range(20):
+        _pruned_at(study, "cnn", [0.8, 0.85, 0.9, 0.9])
+    for place in range(8):
+        weak = [0.5 + 0.01 * place, 0.6, 0.7, 0.7]
+        # Brackets go by number.
+        while len(alone.trials) < len(study.trials):
+            _pruned_at(alone, "cnn", [])
+        assert _pruned_at(study, "lenet5", weak) == _pruned_at(alone, "lenet5", weak)
+
+
 @pytest.mark.parametrize("warmup", [0, 1, 2])
 def test_no_trial_is_pruned_in_its_warmup_epochs(study_file: Callable[..., StudyFile], warmup: int) -> None:
     study = _study(study_file(), Pruner(kind="median", startup_trials=2, warmup_epochs=warmup))
