@@ -51,7 +51,8 @@ def read_picture(path: Path, input_shape: tuple[int, int, int]) -> ForeignPictur
     except FileNotFoundError as error:
         raise DataError(f"there is no picture {show_path(path)}") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{show_path(path)} cannot be read as a picture: {error}", hint="PNG and JPEG are, among others.") from error
+        cause = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{show_path(path)} cannot be read as a picture: {cause}", hint="PNG and JPEG are, among others.") from error
     done = []
     if numpy.asarray(on_white.getchannel("A")).min() < 255:
         ground = Image.new("RGBA", on_white.size, "white")

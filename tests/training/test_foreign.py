@@ -76,3 +76,5 @@ def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
         read_picture(path, GREY)
     with pytest.raises(DataError, match="there is no picture"):
         read_picture(tmp_path / "gone.png", GREY)
+    with pytest.raises(DataError, match="cannot be read as a picture: Is a directory\n"):
+        read_picture(tmp_path, GREY)
