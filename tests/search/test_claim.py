@@ -16,13 +16,14 @@ from optuna.trial import TrialState
 from hpsearch.cli.worker import work as work_here
 from hpsearch.config import TrainConfig
 from hpsearch.epoch import Epoch
-from hpsearch.errors import StudyNotFoundError, StudyStoppedError
+from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError
 from hpsearch.place import Place
 from hpsearch.run import add_trial
 from hpsearch.search.claim import noticing_deletion
+from hpsearch.search.lease import Lease
 from hpsearch.search.recovery import is_being_searched
 from hpsearch.search.worker import Worker
-from hpsearch.storage import read_trials
+from hpsearch.storage import TrialKey, read_trials
 from hpsearch.supervision import Search
 from tests.formula import formula_trainer
 
@@ -169,6 +170,28 @@ def test_a_trial_by_hand_that_nobody_waits_for_any_more_is_taken_up(
     lease.release()
     make_worker(search).work()
     assert read_trials(search.study)[number].state == "complete"
+
+
+def test_a_point_drawn_under_a_lease_that_was_lost_is_not_written(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(searched())
+    written: list[dict[str, Any]] = []
+
+    def lost_once(lease: Lease) -> None:
+        written.append(dict(worker.store.rdb.get_all_trials(worker.study._study_id)[0].params))
+        if len(written) == 1:
+            raise LeaseLostError("lost")
+
+    monkeypatch.setattr("hpsearch.search.claim.require_held", lost_once)
+    claim = worker.claimer.claim()
+    assert claim is not None
+    assert claim.trial.number == 0
+    assert written == [{}, {}]
+    stored = worker.store.rdb.get_trial(claim.trial._trial_id)
+    assert stored.params == claim.trial.params
+    assert len(stored.user_attrs[TrialKey.ATTEMPTS]) == 2
+    claim.lease.release()
 
 
 def test_a_study_that_is_deleted_is_said_to_be_gone(
