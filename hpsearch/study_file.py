@@ -367,7 +367,7 @@ def _belongs(location: list[str]) -> str:
 def _nearby(path: Path) -> str:
     """A study file beside the missing one that the user may have meant."""
     try:
-        files = sorted(file.name for file in path.parent.glob("*.toml"))[:20]
+        files = sorted(file.name for file in path.parent.glob("*.toml") if file.name != "pyproject.toml")[:20]
     except (OSError, ValueError):
         return ""
     return did_you_mean(path.name, files) if files else "`hpsearch init` writes one."

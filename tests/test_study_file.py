@@ -74,7 +74,8 @@ def test_missing_file_is_named_with_its_neighbour(tmp_path: Path) -> None:
     assert "'fashion.toml'" in caught.value.hint
 
 
-def test_missing_file_in_an_empty_folder_points_to_init(tmp_path: Path) -> None:
+def test_missing_file_where_there_is_none_points_to_init(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
     with pytest.raises(StudyFileError) as caught:
         load_study_file(tmp_path / FILE)
     assert "hpsearch init" in caught.value.hint
