@@ -48,10 +48,16 @@ def arm() -> None:
 
         setattr(owner, name, hooked)
 
-    by_first = lambda result, trial, *_: trial.number  # noqa: E731
-    by_second = lambda result, worker, trial, *_: trial.number  # noqa: E731
-    by_rows = lambda result, cache, rows: cache._trial_id_to_study_id_and_number[rows_of(rows)["trial_id"]][1]  # noqa: E731
-    rows_of = lambda rows: next(iter(rows.values()))[0]  # noqa: E731
+    def by_first(result: Any, trial: Any, *_: Any) -> int:
+        return int(trial.number)
+
+    def by_second(result: Any, worker: Any, trial: Any, *_: Any) -> int:
+        return int(trial.number)
+
+    def by_rows(result: Any, cache: prompt_cache.PromptCache, rows: Any) -> int:
+        first = next(iter(rows.values()))[0]
+        return cache._trial_id_to_study_id_and_number[first["trial_id"]][1]
+
     hooks: dict[str, Callable[[], None]] = {
         "after ask": lambda: hook(claim.Claimer, "_next", after=True, number=lambda trial, *_: trial.number if trial else -1),
         "before the attempt is noted": lambda: hook(claim, "write_attempt", after=False, number=by_first),
