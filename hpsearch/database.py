@@ -17,12 +17,12 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from hpsearch.components import show
 from hpsearch.errors import DiskError, HpsearchError, OutageError, StorageError, StudyNotFoundError, did_you_mean
+from hpsearch.lean_cache import LeanCache
 from hpsearch.paths import RunPaths
 from hpsearch.patience import Patience
 from hpsearch.postgres import CONTINUES, DRIVER, PostgresServer, cause_of, is_passing, origin
 from hpsearch.prompt_cache import PromptCache
 from hpsearch.sqlite_file import SqliteFile
-from hpsearch.trial_cache import LeanCache
 from hpsearch.trial_reader import running_in, trials_in
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"

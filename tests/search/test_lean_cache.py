@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from hpsearch.lean_cache import LEFT_OUT
 from hpsearch.place import Place
 from hpsearch.run import prepare_search
 from hpsearch.search.worker import Worker
 from hpsearch.storage import TrialKey, read_trials
 from hpsearch.study_file import StudyFile
 from hpsearch.supervision import Search
-from hpsearch.trial_cache import LEFT_OUT
 
 
 @pytest.fixture
