@@ -13,9 +13,9 @@ import sys
 
 import torch
 
-from hpsearch.components import BUILT_IN
-from hpsearch.config import resolve
-from hpsearch.training.data import load_split
+from hpsearch.config.components import BUILT_IN
+from hpsearch.config.train_config import resolve
+from hpsearch.training.data.split import load_split
 from hpsearch.training.trainer import train
 
 TARGETS = {"cnn": 0.905, "lenet5": 0.87}

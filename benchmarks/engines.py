@@ -24,10 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.formula import EPOCH_SECONDS  # noqa: E402  # the checkout first
-from tests.observed import stored  # noqa: E402  # the checkout first
-from tests.postgres import Postgres  # noqa: E402  # the checkout first
-from tests.small_study import NO_IMAGES, STUDY, storage_environment  # noqa: E402  # the checkout first
+from tests.support.db_snapshot import stored  # noqa: E402  # the checkout first
+from tests.support.fake_trainer import EPOCH_SECONDS  # noqa: E402  # the checkout first
+from tests.support.postgres_server import Postgres  # noqa: E402  # the checkout first
+from tests.support.small_study import NO_IMAGES, STUDY, storage_environment  # noqa: E402  # the checkout first
 
 WORKERS = 2
 EPOCHS, SECONDS = 4, 0.25
@@ -67,7 +67,7 @@ def hpsearch(folder: Path, trials: int, *options: str) -> float:
     (folder / "small.toml").write_text(SPACE.replace("trials = 8", f"trials = {trials}"))
     (folder / "no_images.py").write_text(NO_IMAGES)
     environment = {**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), EPOCH_SECONDS: str(SECONDS)}
-    command = [sys.executable, "-m", "tests.formula", "run", "small.toml", "--workers", str(WORKERS), *options]
+    command = [sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", str(WORKERS), *options]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     found = stored(folder)
     assert [trial.state for trial in found] == ["COMPLETE"] * trials

@@ -35,11 +35,11 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.formula import EPOCH_NOTES, EPOCH_SECONDS  # noqa: E402  # the checkout first
-from tests.nursery import Forked, Nursery  # noqa: E402  # the checkout first
-from tests.observed import PATIENCE, Ledger, count_studies, fresh, repeated_epochs, run_to_end, stored, tracebacks, wait_until  # noqa: E402  # the checkout first
-from tests.postgres import STORAGES, Postgres  # noqa: E402  # the checkout first
-from tests.small_study import NO_IMAGES, STUDY  # noqa: E402  # the checkout first
+from tests.support.db_snapshot import PATIENCE, Ledger, count_studies, fresh, repeated_epochs, run_to_end, stored, tracebacks, wait_until  # noqa: E402  # the checkout first
+from tests.support.fake_trainer import EPOCH_NOTES, EPOCH_SECONDS  # noqa: E402  # the checkout first
+from tests.support.forkserver import Forked, Nursery  # noqa: E402  # the checkout first
+from tests.support.postgres_server import STORAGES, Postgres  # noqa: E402  # the checkout first
+from tests.support.small_study import NO_IMAGES, STUDY  # noqa: E402  # the checkout first
 
 REAL_STUDY = """
 name = "small"
@@ -196,9 +196,9 @@ def kill_at_random(nursery: Nursery, folder: Path, setting: Setting, count: int,
 
 STOCK = """
 import sys, time, optuna
-from hpsearch.config import resolve
-from hpsearch.components import BUILT_IN
-from tests.formula import accuracy
+from hpsearch.config.train_config import resolve
+from hpsearch.config.components import BUILT_IN
+from tests.support.fake_trainer import accuracy
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 storage = optuna.storages.RDBStorage(sys.argv[1], engine_kwargs={"connect_args": {"timeout": 60}})
 study = optuna.create_study(study_name="stock", storage=storage, load_if_exists=True, direction="maximize")

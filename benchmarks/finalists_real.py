@@ -26,7 +26,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
-from hpsearch.search.launch import WORKER_ENVIRONMENT
+from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
 
 Row = dict[str, float]
 
@@ -72,10 +72,10 @@ batch_size = 64
 
 def one_fold(fold: int, *, top: int, seeds: int, workers: int) -> Row:
     """A search, its finalists, and the truth about the winner."""
-    from hpsearch.place import Place
-    from hpsearch.rerun import prepare_finalists, verdict_of
-    from hpsearch.run import find_study_file, prepare_search
-    from hpsearch.storage import one_trial, read_trials
+    from hpsearch.storage.records import one_trial, read_trials
+    from hpsearch.storage.workspace import Place
+    from hpsearch.workflows.repeats import prepare_finalists, verdict_of
+    from hpsearch.workflows.run import find_study_file, prepare_search
 
     os.environ["HELD_BACK_FOLD"] = str(fold)
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def truth(trial, fold: int, seed: int) -> float:  # type: ignore[no-untyped-def]
     sys.path.insert(0, str(HERE))
     import held_back
 
-    from hpsearch.training.data import split_of
+    from hpsearch.training.data.split import split_of
     from hpsearch.training.trainer import train
 
     torch.set_num_threads(1)

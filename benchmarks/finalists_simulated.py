@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from hpsearch.finalists import Candidate, judge, stand
+from hpsearch.analysis.finalists import Candidate, judge, stand
 
 CONFIGS = 100
 BLOCKS, IN_SPLIT = 60, 10

@@ -33,7 +33,7 @@ from typing import Any
 
 from throughput import plain_model
 
-from hpsearch.search.launch import WORKER_ENVIRONMENT
+from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
 
 MODELS = ("cnn", "lenet5")
 LOADER_WORKERS = (0, 4)
@@ -82,8 +82,8 @@ def loop(name: str, model_name: str, batch_size: int, images: int, device: str) 
 
 def trainer(model_name: str, batch_size: int, images: int, device: str, *, whole_epochs: bool) -> Callable[[], float]:
     """hpsearch's own: an epoch, or SHARED_EPOCHS whole ones with their evaluation."""
-    from hpsearch.components import BUILT_IN
-    from hpsearch.config import resolve
+    from hpsearch.config.components import BUILT_IN
+    from hpsearch.config.train_config import resolve
     from hpsearch.training.trainer import train
 
     settings = {("trainer", "model"): model_name, ("trainer", "epochs"): 10_000, ("trainer", "batch_size"): batch_size}
@@ -111,7 +111,8 @@ def from_loader(batch_size: int, images: int, workers: int) -> Callable[[], Any]
     """Batches as a tutorial makes them, decoded image by image."""
     from torch.utils.data import DataLoader, Subset
 
-    from hpsearch.training import files, vision
+    from hpsearch.training.data import download as vision
+    from hpsearch.training.data import files
 
     transforms = __import__("torchvision.transforms", fromlist=["transforms"])
     steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.2860,), (0.3530,))])
@@ -121,7 +122,7 @@ def from_loader(batch_size: int, images: int, workers: int) -> Callable[[], Any]
 
 
 def our_split(images: int) -> Any:
-    from hpsearch.training.data import load_split
+    from hpsearch.training.data.split import load_split
 
     return load_split(validation_images=VALIDATION_IMAGES, seed=SEED, train_images=images)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 
 import hpsearch
-from hpsearch.training.sources import Images, read_images
+from hpsearch.training.data.datasets import Images, read_images
 
 FOLD = "HELD_BACK_FOLD"
 """The environment variable that says which images are held back."""

@@ -19,15 +19,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.browser import NAMES, QUIET  # noqa: E402
-from tests.stored_study import every_third_pruned, leave_predictions, stored_study  # noqa: E402
+from tests.support.browser import NAMES, QUIET  # noqa: E402
+from tests.support.stored_study import every_third_pruned, leave_predictions, stored_study  # noqa: E402
 
 EPOCHS = 20
 REPEATS = 3
 
 
 def main() -> None:
-    from hpsearch.database import open_store
+    from hpsearch.storage.database import open_store
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}")
     print("| trials | seconds to write, best of 3 | of a core | MB | first paint, s | all figures drawn, s |")

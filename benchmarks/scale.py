@@ -25,11 +25,11 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.nursery import Nursery  # noqa: E402  # the checkout first
-from tests.observed import stored, tracebacks  # noqa: E402  # the checkout first
-from tests.postgres import Postgres  # noqa: E402  # the checkout first
-from tests.small_study import NO_IMAGES, STUDY  # noqa: E402  # the checkout first
-from tests.stored_study import every_third_pruned, stored_study  # noqa: E402  # the checkout first
+from tests.support.db_snapshot import stored, tracebacks  # noqa: E402  # the checkout first
+from tests.support.forkserver import Nursery  # noqa: E402  # the checkout first
+from tests.support.postgres_server import Postgres  # noqa: E402  # the checkout first
+from tests.support.small_study import NO_IMAGES, STUDY  # noqa: E402  # the checkout first
+from tests.support.stored_study import every_third_pruned, stored_study  # noqa: E402  # the checkout first
 
 WORKERS = (1, 8, 64)
 STORED = (100, 1_000, 10_000)
@@ -53,8 +53,8 @@ def busy() -> float:
 
 def fill(folder: Path, server: Postgres, url: str, trials: int) -> None:
     """A study with so many finished trials, as a search leaves them; beyond a thousand each is there several times."""
-    from hpsearch.place import Place
-    from hpsearch.storage import write_split
+    from hpsearch.storage.records import write_split
+    from hpsearch.storage.workspace import Place
 
     store = Place(runs=folder / "runs", storage=url).make()
     distinct = min(trials, DISTINCT)

@@ -44,7 +44,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hpsearch.search.launch import WORKER_ENVIRONMENT
+from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
 
 TARGETS = {
     ("cnn", "dataloader"): 2.5,
@@ -103,7 +103,8 @@ def from_loader(images: int, *, normalise: bool) -> Callable[[], Any]:
     """Batches as a tutorial makes them, decoded image by image."""
     from torch.utils.data import DataLoader, Subset
 
-    from hpsearch.training import files, vision
+    from hpsearch.training.data import download as vision
+    from hpsearch.training.data import files
 
     transforms = __import__("torchvision.transforms", fromlist=["transforms"])
     steps = [transforms.ToTensor()]
@@ -125,15 +126,15 @@ def from_memory(images: int) -> Callable[[], Any]:
 
 
 def our_split(images: int) -> Any:
-    from hpsearch.training.data import load_split
+    from hpsearch.training.data.split import load_split
 
     return load_split(validation_images=1_000, seed=SEED, train_images=images)
 
 
 def trainer(model_name: str, images: int) -> Callable[[], float]:
     """hpsearch's own."""
-    from hpsearch.components import BUILT_IN
-    from hpsearch.config import resolve
+    from hpsearch.config.components import BUILT_IN
+    from hpsearch.config.train_config import resolve
     from hpsearch.training.trainer import train
 
     config = resolve({("trainer", "model"): model_name, ("trainer", "epochs"): 10_000}, catalog=BUILT_IN, seed=SEED)

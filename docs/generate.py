@@ -13,11 +13,11 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from hpsearch.cli.main import app
-from hpsearch.components import BUILT_IN, TRAINER_OPTIONS, Option
-from hpsearch.domains import str_of
-from hpsearch.paths import bundled_studies
-from hpsearch.sections import Section
-from hpsearch.study_file import Contents
+from hpsearch.config.components import BUILT_IN, TRAINER_OPTIONS, Option
+from hpsearch.config.distributions import str_of
+from hpsearch.config.paths import bundled_studies
+from hpsearch.config.sections import Section
+from hpsearch.config.study_file import Contents
 
 DOCS = Path(__file__).resolve().parent
 WRITTEN_BY = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"

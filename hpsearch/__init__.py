@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Epoch": "hpsearch.epoch",
-    "TrainConfig": "hpsearch.config",
-    "configure": "hpsearch.space_table",
-    "dataset": "hpsearch.extensions",
-    "load_model": "hpsearch.training.saved",
-    "load_split": "hpsearch.training.data",
-    "model": "hpsearch.extensions",
-    "optimizer": "hpsearch.extensions",
-    "option": "hpsearch.extensions",
-    "run_study": "hpsearch.run",
-    "schedule": "hpsearch.extensions",
+    "Epoch": "hpsearch.config.epoch",
+    "TrainConfig": "hpsearch.config.train_config",
+    "configure": "hpsearch.config.space_parser",
+    "dataset": "hpsearch.config.registration",
+    "load_model": "hpsearch.training.saved_model",
+    "load_split": "hpsearch.training.data.split",
+    "model": "hpsearch.config.registration",
+    "optimizer": "hpsearch.config.registration",
+    "option": "hpsearch.config.registration",
+    "run_study": "hpsearch.workflows.run",
+    "schedule": "hpsearch.config.registration",
     "train": "hpsearch.training.trainer",
-    "trials": "hpsearch.frames",
+    "trials": "hpsearch.workflows.frames",
 }
-_ROOMS = ("figures",)
-"""Modules that are offered whole."""
+_MODULES = {"figures": "hpsearch.workflows.notebook"}
+"""Modules that are offered whole, by the name that they have here."""
 
 __all__ = [
     "Epoch",
@@ -47,21 +47,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hpsearch import figures
-    from hpsearch.config import TrainConfig
-    from hpsearch.epoch import Epoch
-    from hpsearch.extensions import dataset, model, optimizer, option, schedule
-    from hpsearch.frames import trials
-    from hpsearch.run import run_study
-    from hpsearch.space_table import configure
-    from hpsearch.training.data import load_split
-    from hpsearch.training.saved import load_model
+    from hpsearch.config.epoch import Epoch
+    from hpsearch.config.registration import dataset, model, optimizer, option, schedule
+    from hpsearch.config.space_parser import configure
+    from hpsearch.config.train_config import TrainConfig
+    from hpsearch.training.data.split import load_split
+    from hpsearch.training.saved_model import load_model
     from hpsearch.training.trainer import train
+    from hpsearch.workflows import notebook as figures
+    from hpsearch.workflows.frames import trials
+    from hpsearch.workflows.run import run_study
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"hpsearch.{name}")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'hpsearch' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

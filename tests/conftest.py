@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from hpsearch import extensions
-from hpsearch.place import Place
-from hpsearch.run import prepare_search
-from hpsearch.study_file import StudyFile, parse_study_file
-from hpsearch.supervision import Search
-from tests import stripes_study
-from tests.browser import browser, page  # noqa: F401  # fixtures
-from tests.postgres import any_storage, postgres  # noqa: F401  # fixtures
-from tests.small_study import NO_IMAGES, STUDY, hpsearch
-from tests.workers import make_worker  # noqa: F401  # a fixture
+from hpsearch.config import registration as extensions
+from hpsearch.config.study_file import StudyFile, parse_study_file
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.run import prepare_search
+from hpsearch.workflows.supervisor import Search
+from tests.support import stripes_study
+from tests.support.browser import browser, page  # noqa: F401  # fixtures
+from tests.support.in_process_workers import make_worker  # noqa: F401  # a fixture
+from tests.support.postgres_server import any_storage, postgres  # noqa: F401  # fixtures
+from tests.support.small_study import NO_IMAGES, STUDY, hpsearch
 
 settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)
 settings.register_profile("ci", max_examples=200, derandomize=True, deadline=None)

@@ -1,4 +1,4 @@
-"""The house: who may import whom, what stays unloaded, and what the package offers."""
+"""Which package may import which, what stays unloaded, and what `hpsearch` exports."""
 
 from __future__ import annotations
 
@@ -17,114 +17,25 @@ import pytest
 import hpsearch
 
 PACKAGE = Path(hpsearch.__file__).parent
-LONGEST_MODULE = 400
-"""Lines; a longer one is split along a seam that its reader would name."""
 
-GROUND = (
-    "errors",
-    "epoch",
-    "seeds",
-    "components",
-    "config",
-    "domains",
-    "extensions",
-    "paths",
-    "sections",
-    "space",
-    "space_table",
-    "study_file",
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("formatting",),
+    ("config",),
+    ("storage", "training"),
+    ("analysis",),
+    ("search", "report"),
+    ("workflows",),
+    ("cli",),
+    ("__main__",),
 )
+"""The packages from the bottom up. A package imports from lower layers only, so two of one layer do not know each other."""
 
-STORED = ("database", "patience", "postgres", "sqlite_file", "storage")
+TEST_IMAGES = "training.data.held_out"
+MAY_READ_TEST_IMAGES = {"workflows.final_training", TEST_IMAGES}
 
-ALLOWED: dict[str, set[str]] = {
-    # The ground floor: plain data, top to bottom.
-    "errors": set(),
-    "epoch": set(),
-    "seeds": set(),
-    "sections": set(),
-    "components": {"errors"},
-    "extensions": {"components", "errors"},
-    "paths": {"components", "errors"},
-    "config": {"components", "errors"},
-    "domains": {"components", "errors"},
-    "space": {"components", "config", "domains", "errors"},
-    "space_table": {"components", "config", "domains", "errors", "extensions", "space"},
-    "fairness": {"components", "domains", "space"},
-    "study_file": {"components", "domains", "errors", "extensions", "paths", "sections", "space", "space_table"},
-    "evaluation": {"errors"},
-    "best_config": {"components", "config", "errors", "extensions", "sections"},
-    "final_score": {"evaluation"},
-    "final_folder": {"best_config", "components", "errors", "final_score", "paths"},
-    "model_card": {"best_config", "components", "domains", "final_score"},
-    "paired": {"evaluation"},
-    "finalists": {"paired"},
-    "ablation": {"components", "config", "domains", "errors", "paired", "space"},
-    "patience": set(),
-    "sqlite_file": {"components", "errors", "patience"},
-    "postgres": {"errors", "patience"},
-    "database": {"components", "errors", "patience", "paths", "postgres", "prompt_cache", "sqlite_file", "lean_cache", "trial_reader"},
-    "lean_cache": {"prompt_cache", "storage"},
-    "prompt_cache": {"trial_reader"},
-    "trial_reader": set(),
-    "storage": {"prompt_cache", "trial_reader", "components", "config", "epoch", "errors"},
-    # The wings: each stands on the ground floor, and none on another.
-    "training": {"components", "config", "epoch", "errors", "extensions", "seeds"},
-    "search": {*GROUND, *STORED, "paired"},
-    "results": {*GROUND, *STORED, "ablation", "fairness", "evaluation", "finalists", "paired", "best_config", "final_score"},
-    # The rooms above.
-    "continuation": {*GROUND, *STORED},
-    "linked": {*GROUND, *STORED, "ablation", "finalists", "paired"},
-    "place": {"errors", "paths", *STORED, "search"},
-    "supervision": {*GROUND, *STORED, "place", "search"},
-    "run": {*GROUND, *STORED, "continuation", "linked", "place", "search", "supervision", "training.files"},
-    "node": {"place", "run", "search", "storage", "supervision"},
-    "rerun": {*GROUND, *STORED, "ablation", "continuation", "finalists", "linked", "results", "place", "run", "search", "supervision"},
-    "report": {*GROUND, "ablation", "database", "finalists", "rerun", "results", "place", "run"},
-    "feeding": {*GROUND, *STORED, "linked", "report", "results", "place", "run", "search.lease"},
-    "figures": {*GROUND, "report", "results", "place", "run"},
-    "frames": {*GROUND, "database", "storage", "results", "place", "run"},
-    "estimate": {*GROUND, "search", "training"},
-    "final": {*GROUND, "best_config", "evaluation", "final_folder", "final_score", "model_card", "results", "training"},
-    "doctor": {*GROUND, *STORED, "search", "training", "place", "run"},
-    "compare": {*GROUND, *STORED, "best_config", "evaluation", "results", "training", "place", "run"},
-    "reproduce": {*GROUND, *STORED, "best_config", "linked", "results", "training", "place", "run"},
-    "cli": {
-        *GROUND,
-        "fairness",
-        *STORED,
-        "search",
-        "results",
-        "training",
-        "best_config",
-        "evaluation",
-        "finalists",
-        "ablation",
-        "paired",
-        "continuation",
-        "linked",
-        "node",
-        "place",
-        "run",
-        "supervision",
-        "rerun",
-        "report",
-        "feeding",
-        "estimate",
-        "doctor",
-        "compare",
-        "reproduce",
-        "final",
-        "final_folder",
-        "final_score",
-    },
-    "__init__": {"components", "config", "epoch", "extensions", "figures", "frames", "run", "space_table", "training"},
-    "__main__": {"cli"},
-}
-"""A module or wing, and what it imports of the package besides itself and the version."""
-
-TEST_SPLIT = "training.test_split"
-MAY_READ_TEST_IMAGES = {"final", TEST_SPLIT}
+MOST_ENTRIES = 12
+"""At the top of the package, `__init__` and `__main__` included."""
 
 
 def modules() -> list[str]:
@@ -166,35 +77,35 @@ def imported(module: str) -> set[str]:
     return found - {"__version__"}
 
 
-def wing(module: str) -> str:
+def package_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-def within(module: str, allowed: set[str]) -> bool:
-    return any(module == room or module.startswith(f"{room}.") for room in allowed)
+def layer_of(package: str) -> int:
+    return next(number for number, packages in enumerate(LAYERS) if package in packages)
 
 
-def test_every_module_has_its_place_in_the_house() -> None:
-    assert {wing(module) for module in modules()} <= set(ALLOWED)
+def test_top_level_is_short() -> None:
+    entries = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert entries - {"__init__"} <= {name for layer in LAYERS for name in layer}
+    assert len(entries) <= MOST_ENTRIES
 
 
-@pytest.mark.parametrize("module", modules())
+def test_no_file_name_occurs_twice() -> None:
+    stems = [module.rpartition(".")[2] for module in modules() if not module.endswith("__init__")]
+    assert sorted({stem for stem in stems if stems.count(stem) > 1}) == []
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if module != "__init__"])
 def test_imports_go_down_only(module: str) -> None:
-    allowed = ALLOWED[wing(module)] | {wing(module)}
-    assert sorted(name for name in imported(module) if not within(name, allowed)) == []
-
-
-def test_wings_meet_in_one_room() -> None:
-    meeting = {module for module in modules() if {"search", "training"} <= {wing(name) for name in imported(module)}}
-    # run prepares the data's files and estimate measures an epoch; only the worker binds a trainer to a trial.
-    assert meeting <= {"cli.worker", "run", "estimate"}
-    assert "search.worker" in imported("cli.worker")
-    assert "training.trainer" in imported("cli.worker")
+    own = package_of(module)
+    upward = [name for name in imported(module) if package_of(name) != own and layer_of(package_of(name)) >= layer_of(own)]
+    assert sorted(upward) == []
 
 
 @pytest.mark.parametrize("module", modules())
 def test_only_final_training_reaches_the_test_images(module: str) -> None:
-    assert module in MAY_READ_TEST_IMAGES or TEST_SPLIT not in imported(module)
+    assert module in MAY_READ_TEST_IMAGES or TEST_IMAGES not in imported(module)
 
 
 @pytest.mark.parametrize("module", modules())
@@ -207,11 +118,6 @@ def test_module_says_in_one_sentence_what_it_is_for(module: str) -> None:
     said = ast.get_docstring(ast.parse(file_of(module).read_text(encoding="utf-8"))) or ""
     assert said.splitlines()
     assert said.splitlines()[0].endswith((".", ":"))
-
-
-@pytest.mark.parametrize("module", modules())
-def test_module_is_read_in_one_sitting(module: str) -> None:
-    assert len(file_of(module).read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
 
 
 # What is loaded
@@ -252,15 +158,21 @@ def public(name: str) -> str:
     return "hpsearch" if name == "__init__" else f"hpsearch.{name.removesuffix('.__init__')}"
 
 
+TRAINS = ("workflows.worker_process", "workflows.final_training", "workflows.estimate")
+"""Modules outside of `training` that load torch."""
+
+
 def light(module: str) -> bool:
-    """Whether a module must not load torch: all but the trainers' wing and the rooms that train."""
-    return module == "training.files" or (
-        wing(module) != "training" and module not in ("cli.worker", "cli.train_final", "estimate", "finalists", "final")
-    )
+    """Whether a module must not load torch."""
+    return module == "training.data.files" or (package_of(module) != "training" and module not in (*TRAINS, "cli.train_final"))
 
 
 LIGHT = [module for module in modules() if light(module) and module != "__main__"]
-NO_OPTUNA = ["__init__", "components", "config", "space", "space_table", "domains", "study_file", "fairness", "training.files", "cli.main"]
+NO_OPTUNA = [
+    module
+    for module in modules()
+    if package_of(module) in ("__init__", "errors", "formatting", "config") or module in ("training.data.files", "cli.main")
+]
 
 
 @pytest.fixture(scope="module")
@@ -286,8 +198,8 @@ def test_package_itself_costs_nothing(loaded: dict[str, list[str]]) -> None:
 
 
 def test_training_imports_alone_and_without_optuna() -> None:
-    """One process imports torch, then forks for each of the wing's modules."""
-    names = [public(module) for module in modules() if wing(module) == "training"]
+    """One process imports torch, then forks for each module of the package."""
+    names = [public(module) for module in modules() if package_of(module) == "training"]
     code = f"""
 import torch, importlib, os, sys
 assert not any(name.startswith("hpsearch") for name in sys.modules)
@@ -295,7 +207,7 @@ for name in {names!r}:
     if os.fork() == 0:
         try:
             importlib.import_module(name)
-            strangers = [module for module in sys.modules if module.startswith(("optuna", "sqlalchemy", "hpsearch.search", "hpsearch.storage"))]
+            strangers = [module for module in sys.modules if module.startswith(("optuna", "sqlalchemy", "hpsearch.search", "hpsearch.storage.records"))]
         except BaseException as error:
             strangers = [repr(error)]
         os.write(1, "".join(f"{{name}}: {{stranger}}\\n" for stranger in strangers).encode())
@@ -336,9 +248,9 @@ def test_command_that_reads_loads_no_torch(arguments: list[str], tmp_path: Path)
 
 def make_study(database: Path) -> None:
     """A stored study with one trial, as a search leaves it."""
-    from hpsearch.database import open_store
-    from hpsearch.storage import write_study
-    from hpsearch.study_file import load_study_file
+    from hpsearch.config.study_file import load_study_file
+    from hpsearch.storage.database import open_store
+    from hpsearch.storage.records import write_study
 
     file = load_study_file(PACKAGE.parent / "studies" / "quickstart.toml")
     store = open_store(f"sqlite:///{database}", create=True)
@@ -353,14 +265,14 @@ def make_study(database: Path) -> None:
 
 def test_all_is_exact() -> None:
     assert sorted(hpsearch.__all__) == hpsearch.__all__
-    assert set(hpsearch.__all__) == {*hpsearch._HOMES, *hpsearch._ROOMS, "__version__"}
+    assert set(hpsearch.__all__) == {*hpsearch._HOMES, *hpsearch._MODULES, "__version__"}
 
 
 @pytest.mark.parametrize("name", hpsearch.__all__)
 def test_offered_name_resolves_to_what_its_home_defines(name: str) -> None:
     found = getattr(hpsearch, name)
-    if name in hpsearch._ROOMS:
-        assert found is importlib.import_module(f"hpsearch.{name}")
+    if name in hpsearch._MODULES:
+        assert found is importlib.import_module(hpsearch._MODULES[name])
     elif name != "__version__":
         assert found is getattr(importlib.import_module(hpsearch._HOMES[name]), name)
         assert found.__module__ == hpsearch._HOMES[name]
@@ -375,14 +287,14 @@ def test_unknown_name_is_an_attribute_error() -> None:
 def test_public_names_are_those_offered_for_types() -> None:
     tree = ast.parse(file_of("__init__").read_text(encoding="utf-8"))
     typed = {
-        alias.name
+        alias.asname or alias.name
         for block in ast.walk(tree)
         if isinstance(block, ast.If)
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert typed == {*hpsearch._HOMES, *hpsearch._ROOMS}
+    assert typed == {*hpsearch._HOMES, *hpsearch._MODULES}
 
 
 def test_every_module_is_found_by_its_package() -> None:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.cli.console import note
 
 if TYPE_CHECKING:
-    from hpsearch.database import Store
-    from hpsearch.place import Place
-    from hpsearch.supervision import Search
+    from hpsearch.storage.database import Store
+    from hpsearch.storage.workspace import Place
+    from hpsearch.workflows.supervisor import Search
 
 
 def watch(search: Search, only: int | None = None) -> None:
     """Show the run until its end; on a signal, stop it in good order and exit."""
-    from hpsearch.cli.progress import ProgressView
+    from hpsearch.cli.progress_view import ProgressView
 
     view = ProgressView(total=search.budget.trials)
     received: list[int] = []
@@ -54,7 +54,7 @@ def watch(search: Search, only: int | None = None) -> None:
 
 
 def _say_stopped(search: Search) -> None:
-    from hpsearch.storage import read_trials
+    from hpsearch.storage.records import read_trials
 
     trials = read_trials(search.study)
     done = sum(trial.is_finished for trial in trials)
@@ -75,7 +75,7 @@ def run_again(search: Search, *, pace: float) -> None:
     Raises:
         SystemExit: it was stopped.
     """
-    from hpsearch.sections import show_duration
+    from hpsearch.config.sections import show_duration
 
     if search.earlier:
         note(f"Continues: {search.earlier} runs are done already.")
@@ -91,8 +91,8 @@ def run_again(search: Search, *, pace: float) -> None:
 def leave_pages(name: str, place: Place, store: Store) -> None:
     """Write the report of a study, and feed the dashboard: what was just run is seen in both."""
     from hpsearch.errors import HpsearchError
-    from hpsearch.feeding import feed_dashboard
-    from hpsearch.report import read_studies, write_report
+    from hpsearch.workflows.dashboard_sync import feed_dashboard
+    from hpsearch.workflows.write_report import read_studies, write_report
 
     page = place.paths.study(name).report
     write_report(read_studies([name], place), page)

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from hpsearch import __version__
-from hpsearch.cli import compare, dashboard, look, machine, report, reproduce, rerun, search, study, train
+from hpsearch.cli import compare_command as compare
+from hpsearch.cli import dashboard_command as dashboard
+from hpsearch.cli import repeat_commands as rerun
+from hpsearch.cli import report_command as report
+from hpsearch.cli import reproduce_command as reproduce
+from hpsearch.cli import search_commands as search
+from hpsearch.cli import show_commands as look
+from hpsearch.cli import study_commands as study
+from hpsearch.cli import tool_commands as machine
+from hpsearch.cli import train_commands as train
 from hpsearch.cli.console import note
 from hpsearch.errors import HpsearchError
 
@@ -84,7 +93,7 @@ def main() -> None:
         if debug:
             raise
         if type(error).__name__ == "StorageInternalError" or type(error).__module__.startswith("sqlalchemy."):
-            from hpsearch.database import database_failed
+            from hpsearch.storage.database import database_failed
 
             fail(database_failed(error))
         note(f"error: {type(error).__name__}: {error}", style="red")

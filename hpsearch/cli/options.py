@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from hpsearch.search.ray import RayEngine
+    from hpsearch.search.ray_pool import RayEngine
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a study file.", show_default=False)]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A study file.", show_default=False)]
@@ -49,8 +49,8 @@ def engine_of(engine: str, address: str | None, cpus: float | None, gpus: float 
     from hpsearch.errors import UsageError
 
     if engine == "ray":
-        from hpsearch.node import serve
-        from hpsearch.search.ray import RayEngine
+        from hpsearch.search.ray_pool import RayEngine
+        from hpsearch.workflows.ray_node import serve
 
         return RayEngine(task=serve, address=address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0)
     for name, value in (("--address", address), ("--cpus-per-worker", cpus), ("--gpus-per-worker", gpus)):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from hpsearch.ablation import Explanation
+from hpsearch.analysis.ablation import Explanation
+from hpsearch.analysis.finalists import Finalist, Verdict
 from hpsearch.cli.console import print_json, print_table, say
-from hpsearch.database import Store
-from hpsearch.domains import str_of
-from hpsearch.finalists import Finalist, Verdict
-from hpsearch.linked import read_explanation, read_verdict, stored_file
-from hpsearch.paths import FINALISTS
-from hpsearch.results.reading import explanation_reading, points, step_verdict, verdict_reading
+from hpsearch.config.distributions import str_of
+from hpsearch.config.paths import FINALISTS
+from hpsearch.report.text import explanation_reading, points, step_verdict, verdict_reading
+from hpsearch.storage.database import Store
+from hpsearch.workflows.repeat_study import read_explanation, read_verdict, stored_file
 
 
 def print_linked(name: str, store: Store, *, as_json: bool) -> None:

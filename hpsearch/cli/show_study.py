@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hpsearch.analysis.final_score import times
+from hpsearch.analysis.leaderboard import Leaderboard, Standing, last_train_accuracy, settings
+from hpsearch.analysis.trial_table import records
 from hpsearch.cli.console import print_table, say
-from hpsearch.final_score import times
-from hpsearch.results.cells import harmless
-from hpsearch.results.leaderboard import Leaderboard, Standing, last_train_accuracy, settings
-from hpsearch.results.records import records
-from hpsearch.sections import show_duration
-from hpsearch.storage import TrialRow
+from hpsearch.config.sections import show_duration
+from hpsearch.report.cells import harmless
+from hpsearch.storage.records import TrialRow
 
 LONGEST_TABLE = 20
 """Rows; `--json` and `--csv` have all."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hpsearch.cli.console import print_json, print_table, say
-from hpsearch.domains import str_of
-from hpsearch.sections import show_duration
-from hpsearch.storage import TrialRow
+from hpsearch.config.distributions import str_of
+from hpsearch.config.sections import show_duration
+from hpsearch.storage.records import TrialRow
 
 BAR_WIDTH = 30
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import optuna
 
-from hpsearch.best_config import BestConfig
+from hpsearch.analysis.final_score import Reading
 from hpsearch.cli.console import note
 from hpsearch.cli.train_view import TrainingView
+from hpsearch.config.best_config import BestConfig
 from hpsearch.errors import StorageError, StudyNotFoundError, UsageError
-from hpsearch.final import FinalTraining
-from hpsearch.final_folder import LOCK
-from hpsearch.final_score import Reading
-from hpsearch.place import Place
-from hpsearch.search.lease import FileLocks
-from hpsearch.storage import one_trial, write_reading
+from hpsearch.storage.locks import FileLocks
+from hpsearch.storage.records import one_trial, write_reading
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.final_folder import LOCK
+from hpsearch.workflows.final_training import FinalTraining
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rich.text import Text
 from hpsearch.cli.console import note, stderr
 
 if TYPE_CHECKING:
-    from hpsearch.epoch import Epoch
+    from hpsearch.config.epoch import Epoch
 
 
 class TrainingView:
@@ -67,7 +67,7 @@ class TrainingView:
         return f"seed {number} of {self._seeds}, " if self._seeds > 1 else ""
 
     def _picture(self) -> RenderableType:
-        from hpsearch.sections import show_duration
+        from hpsearch.config.sections import show_duration
 
         total, now = self._epochs * self._seeds, time.monotonic()
         done, parts = 0, []
@@ -88,7 +88,7 @@ class TrainingView:
 
 
 def _line(epoch: Epoch, epochs: int, prefix: str) -> str:
-    from hpsearch.sections import show_duration
+    from hpsearch.config.sections import show_duration
 
     has_validation = epoch.validation_accuracy == epoch.validation_accuracy
     validation = f", validation {epoch.validation_accuracy:.4f} (loss {epoch.validation_loss:.4f})" if has_validation else ""

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hpsearch.cli.console import note
-from hpsearch.cli.progress import ProgressView
-from hpsearch.place import Place
+from hpsearch.cli.progress_view import ProgressView
+from hpsearch.config.sections import Budget
 from hpsearch.search.budget import may_start
 from hpsearch.search.claim import study_gone
-from hpsearch.search.lookout import Lookout, Progress
-from hpsearch.sections import Budget
-from hpsearch.storage import read_study
-from hpsearch.supervision import LOOK_SECONDS, Look
+from hpsearch.search.study_monitor import Lookout, Progress
+from hpsearch.storage.records import read_study
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.supervisor import LOOK_SECONDS, Look
 
 if TYPE_CHECKING:
     import optuna

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import StudyStoppedError
-from hpsearch.storage import TrialKey, counts_towards_budget, read_study, spent_in
+from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study, spent_in
 
 MOST_FAILURES_ALIKE = 3
 """The same failure so many times in a row is a bug, not bad luck: the study stops."""

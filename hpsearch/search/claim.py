@@ -16,15 +16,15 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.config import TrainConfig
-from hpsearch.database import Store
+from hpsearch.config.paths import StudyPaths
+from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError, UsageError
-from hpsearch.paths import StudyPaths
 from hpsearch.search.budget import refuse_repeated_failure
-from hpsearch.search.lease import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, require_held, trial_lock
 from hpsearch.search.recovery import requeue, requeue_interrupted
-from hpsearch.search.source import Source
-from hpsearch.storage import BY_HAND, TrialKey, stored_epochs, write_attempt, write_end
+from hpsearch.search.trial_source import Source
+from hpsearch.storage.database import Store
+from hpsearch.storage.locks import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, require_held, trial_lock
+from hpsearch.storage.records import BY_HAND, TrialKey, stored_epochs, write_attempt, write_end
 
 MOST_DEATHS = 3
 """A trial whose worker died so many times with no epoch in between is the cause of it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import optuna
 from optuna.trial import TrialState
 
-from hpsearch.database import Store
-from hpsearch.search.lease import Locks, trial_lock
-from hpsearch.storage import stored_epochs, write_end
+from hpsearch.storage.database import Store
+from hpsearch.storage.locks import Locks, trial_lock
+from hpsearch.storage.records import stored_epochs, write_end
 
 TRIAL_TIME = "trial_time"
 """The reason of a trial that was pruned because its time was spent."""

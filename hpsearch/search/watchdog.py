@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hpsearch.storage import TrialRow
+from hpsearch.storage.records import TrialRow
 
 GRACE_SECONDS = 5.0
 """Beyond `trial_time`, for the worker to end the trial itself."""

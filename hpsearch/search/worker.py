@@ -22,15 +22,15 @@ from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.config import TrainConfig
-from hpsearch.database import Store, database_failed
-from hpsearch.epoch import Epoch
+from hpsearch.config.epoch import Epoch
+from hpsearch.config.paths import StudyPaths
+from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, DiskError, LeaseLostError
-from hpsearch.paths import StudyPaths
 from hpsearch.search.claim import Claim, Claimer, is_there, study_gone
-from hpsearch.search.lease import require_held
 from hpsearch.search.recovery import TIME_SPENT, TRIAL_TIME, requeue
-from hpsearch.storage import is_copy, stored_epochs, write_departure, write_end, write_epochs, write_run
+from hpsearch.storage.database import Store, database_failed
+from hpsearch.storage.locks import require_held
+from hpsearch.storage.records import is_copy, stored_epochs, write_departure, write_end, write_epochs, write_run
 
 log = logging.getLogger("hpsearch")
 

@@ -1,6 +1,6 @@
 """The built-in models, CNN and LeNet-5, as flat sequences of named layers.
 
-Their options and defaults are declared in `hpsearch.components`; a user's models come from `hpsearch.extensions`.
+Their options and defaults are declared in `hpsearch.config.components`; a user's models come from `hpsearch.config.registration`.
 """
 
 from __future__ import annotations

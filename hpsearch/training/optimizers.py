@@ -1,6 +1,6 @@
 """The built-in optimizers and learning-rate schedules.
 
-Their options and defaults are declared in `hpsearch.components`; the trainer steps both after every batch.
+Their options and defaults are declared in `hpsearch.config.components`; the trainer steps both after every batch.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy
 import torch
 
-from hpsearch.seeds import derive_seed
+from hpsearch.config.seeds import derive_seed
 
 TORCH_SEED_BITS = 63
 

@@ -21,16 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpsearch.config import TrainConfig
-from hpsearch.epoch import Epoch
+from hpsearch.config.epoch import Epoch
+from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import ConfigError, DiskError, TrainingError
-from hpsearch.training import augment
 from hpsearch.training import checkpoint as checkpoints
-from hpsearch.training.data import Split, batches, count_batches
+from hpsearch.training.data import augment
+from hpsearch.training.data.split import Split, batches, count_batches
 from hpsearch.training.device import repeatable, resolve_device
 from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate
+from hpsearch.training.factory import build_model, build_optimizer, build_schedule, check_components
 from hpsearch.training.randomness import generator, seeded
-from hpsearch.training.registry import build_model, build_optimizer, build_schedule, check_components
 
 KEPT_MISTAKES = 24
 """Images that are kept with a run's predictions: enough to see a pattern, and a few kilobytes."""

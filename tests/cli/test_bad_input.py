@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.training import files
-from tests.mistakes import FILE, MISTAKES, VALID, Mistake, study
-from tests.small_study import ROOT
+from hpsearch.training.data import files
+from tests.support.bad_study_files import FILE, MISTAKES, VALID, Mistake, study
+from tests.support.small_study import ROOT
 
 WRONG_USAGE = 2
 PASSWORD = "hunter2"

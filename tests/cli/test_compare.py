@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.best_config import BestConfig
-from hpsearch.place import Place
-from hpsearch.sections import Data
-from hpsearch.space_table import configure
-from tests.small_study import hpsearch
-from tests.stripes_study import command
+from hpsearch.config.best_config import BestConfig
+from hpsearch.config.sections import Data
+from hpsearch.config.space_parser import configure
+from hpsearch.storage.workspace import Place
+from tests.support.small_study import hpsearch
+from tests.support.stripes_study import command
 
 
 def _final(folder: Path, guesses: str, truths: str = "aabbbb", **settings: object) -> Path:

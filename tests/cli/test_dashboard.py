@@ -18,8 +18,8 @@ import optuna
 import psutil
 import pytest
 
-from tests.served import Served, serving, until
-from tests.small_study import ROOT, hpsearch
+from tests.support.dashboard_client import Served, serving, until
+from tests.support.small_study import ROOT, hpsearch
 
 STORAGE = "sqlite:///runs/hpsearch.db"
 TOKEN = "a-token-that-nobody-knows"
@@ -328,7 +328,7 @@ def test_no_formula_survives_in_the_csv(searched_folder: Path) -> None:
 
 def test_a_trial_failed_in_the_dashboard_ends_in_its_worker_which_goes_on(folder: Path) -> None:
     searching = subprocess.Popen(
-        [sys.executable, "-m", "tests.formula", "run", "small.toml", "--workers", "1"],
+        [sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", "1"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "FORMULA_EPOCH_SECONDS": "0.5"},
         stdin=subprocess.DEVNULL,
@@ -370,7 +370,7 @@ def half_way(served: Served) -> dict[str, Any] | None:
 def test_a_study_deleted_in_the_dashboard_ends_its_search_in_a_line(folder: Path) -> None:
     with serving(folder, "--allow-edit") as running, (folder / "said").open("w") as said:
         searching = subprocess.Popen(
-            [sys.executable, "-m", "tests.formula", "run", "small.toml", "--workers", "1"],
+            [sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", "1"],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "FORMULA_EPOCH_SECONDS": "0.5"},
             stdin=subprocess.DEVNULL,

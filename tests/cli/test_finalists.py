@@ -18,10 +18,10 @@ import optuna
 import pytest
 
 from hpsearch.errors import UsageError
-from hpsearch.place import Place
-from hpsearch.rerun import prepare_explanation, prepare_finalists
-from hpsearch.supervision import Search
-from tests.small_study import ROOT, hpsearch
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.repeats import prepare_explanation, prepare_finalists
+from hpsearch.workflows.supervisor import Search
+from tests.support.small_study import ROOT, hpsearch
 
 
 def linked(folder: Path, name: str) -> list[optuna.trial.FrozenTrial]:
@@ -103,7 +103,7 @@ def test_explain_walks_from_the_baseline_to_the_winner(with_finalists: tuple[Pat
 
 
 def test_killed_finalists_go_on_and_no_run_is_lost_or_done_twice(searched_folder: Path) -> None:
-    command = [sys.executable, "-m", "tests.formula", "finalists", "small", "--top", "2", "--seeds", "4", "--workers", "2"]
+    command = [sys.executable, "-m", "tests.support.fake_trainer", "finalists", "small", "--top", "2", "--seeds", "4", "--workers", "2"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "FORMULA_EPOCH_SECONDS": "0.2"}
     for _ in range(3):
         process = subprocess.Popen(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from tests.small_study import hpsearch
-from tests.stored_study import leave_predictions
+from tests.support.small_study import hpsearch
+from tests.support.stored_study import leave_predictions
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

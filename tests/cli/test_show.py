@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_study import hpsearch
+from tests.support.small_study import hpsearch
 
 
 def test_show_prints_leaderboard_trial_json_and_csv(searched_folder: Path) -> None:

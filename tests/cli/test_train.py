@@ -16,14 +16,14 @@ import numpy
 import pytest
 from PIL import Image
 
-from hpsearch.best_config import read_best_config
-from hpsearch.database import open_store
-from hpsearch.place import Place
-from hpsearch.results.export import best_config
-from hpsearch.search.launch import WORKER_ENVIRONMENT
-from hpsearch.storage import TrialKey, one_trial, read_readings, read_study, write_study
-from hpsearch.study_file import parse_study_file
-from tests.stripes import STRIPES, write_stripes
+from hpsearch.config.best_config import read_best_config
+from hpsearch.config.study_file import parse_study_file
+from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
+from hpsearch.storage.database import open_store
+from hpsearch.storage.records import TrialKey, one_trial, read_readings, read_study, write_study
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.export import best_config
+from tests.support.stripes_config import STRIPES, write_stripes
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = {key: value for key, value in os.environ.items() if key not in (*WORKER_ENVIRONMENT, "OPTUNA_STORAGE", "HPSEARCH_DATA")}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import optuna
 
-from hpsearch.database import open_store
-from hpsearch.storage import write_study
-from hpsearch.study_file import load_study_file
-from tests.served import until
-from tests.small_study import ROOT, hpsearch
+from hpsearch.config.study_file import load_study_file
+from hpsearch.storage.database import open_store
+from hpsearch.storage.records import write_study
+from tests.support.dashboard_client import until
+from tests.support.small_study import ROOT, hpsearch
 
 DONE = "Best: trial"
 
@@ -25,7 +25,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     name = arguments[0]
     with (folder / f"{name}.out").open("w") as out, (folder / f"{name}.err").open("w") as err:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.formula", *arguments],
+            [sys.executable, "-m", "tests.support.fake_trainer", *arguments],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdin=subprocess.DEVNULL,
@@ -82,7 +82,7 @@ def test_on_a_terminal_it_is_live(folder: Path) -> None:
     empty_study(folder)
     ours, theirs = pty.openpty()
     watching = subprocess.Popen(
-        [sys.executable, "-m", "tests.formula", "show", "small", "--watch"],
+        [sys.executable, "-m", "tests.support.fake_trainer", "show", "small", "--watch"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"},
         stdin=subprocess.DEVNULL,

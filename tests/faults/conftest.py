@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import REAL_STUDY
-from tests.nursery import Nursery
+from tests.support.forkserver import Nursery
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.nursery import Nursery
-from tests.observed import Stored, run_to_end, stored, wait_until
+from tests.support.db_snapshot import Stored, run_to_end, stored, wait_until
+from tests.support.forkserver import Nursery
 
 Own = Callable[..., None]
 Said = Callable[[], str]

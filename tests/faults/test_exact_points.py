@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.dying import DIE_AT, DIED, POINTS
-from tests.nursery import Nursery
-from tests.observed import run_to_end, stored
-from tests.small_study import NO_IMAGES, STUDY
+from tests.support.crash_points import DIE_AT, DIED, POINTS
+from tests.support.db_snapshot import run_to_end, stored
+from tests.support.forkserver import Nursery
+from tests.support.small_study import NO_IMAGES, STUDY
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.formula import EPOCH_NOTES, EPOCH_SECONDS
-from tests.observed import repeated_epochs, stored, wait_until
-from tests.postgres import PASSWORD, Postgres
-from tests.ray_cluster import RayCluster
-from tests.small_study import ROOT, hpsearch, storage_environment
+from tests.support.db_snapshot import repeated_epochs, stored, wait_until
+from tests.support.fake_trainer import EPOCH_NOTES, EPOCH_SECONDS
+from tests.support.postgres_server import PASSWORD, Postgres
+from tests.support.ray_cluster import RayCluster
+from tests.support.small_study import ROOT, hpsearch, storage_environment
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +43,18 @@ def any_storage(postgres: Postgres) -> str:
 
 
 def start(folder: Path, cluster: RayCluster, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.formula", "run", "small.toml", "--engine", "ray", "--address", cluster.address, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.fake_trainer",
+        "run",
+        "small.toml",
+        "--engine",
+        "ray",
+        "--address",
+        cluster.address,
+        *options,
+    ]
     with (folder / "said").open("ab") as said:
         return subprocess.Popen(
             command,

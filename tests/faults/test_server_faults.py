@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch import postgres as server_module
-from hpsearch.config import TrainConfig
-from hpsearch.epoch import Epoch
+from hpsearch.config.epoch import Epoch
+from hpsearch.config.study_file import StudyFile
+from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import OutageError, StorageError
-from hpsearch.place import Place
-from hpsearch.run import prepare_search
 from hpsearch.search.worker import Worker
-from hpsearch.storage import TrialKey, read_trials
-from hpsearch.study_file import StudyFile
-from hpsearch.supervision import Search
-from tests import formula
-from tests.nursery import Nursery
-from tests.observed import run_to_end, stored
-from tests.postgres import PASSWORD, MissingPostgresError, Postgres
+from hpsearch.storage import postgres as server_module
+from hpsearch.storage.records import TrialKey, read_trials
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.run import prepare_search
+from hpsearch.workflows.supervisor import Search
+from tests.support import fake_trainer as formula
+from tests.support.db_snapshot import run_to_end, stored
+from tests.support.forkserver import Nursery
+from tests.support.postgres_server import PASSWORD, MissingPostgresError, Postgres
 
 from .test_signals import started, states
 

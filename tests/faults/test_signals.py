@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.formula import EPOCH_SECONDS
-from tests.nursery import Forked, Nursery
-from tests.observed import run_to_end, stored, wait_until
-from tests.small_study import ROOT, hpsearch, storage_environment
+from tests.support.db_snapshot import run_to_end, stored, wait_until
+from tests.support.fake_trainer import EPOCH_SECONDS
+from tests.support.forkserver import Forked, Nursery
+from tests.support.small_study import ROOT, hpsearch, storage_environment
 
 SLOW = {EPOCH_SECONDS: "0.5"}
 Said = Callable[[], str]
@@ -75,7 +75,7 @@ def test_twice_stops_at_once_and_is_still_resumable(nursery: Nursery, folder: Pa
 def test_ctrl_c_on_a_terminal_is_said_and_leaves_no_traceback(folder: Path) -> None:
     ours, theirs = pty.openpty()
     run = subprocess.Popen(
-        [sys.executable, "-c", TERMINAL, sys.executable, "-m", "tests.formula", "run", "small.toml", "--workers", "1"],
+        [sys.executable, "-c", TERMINAL, sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", "1"],
         cwd=folder,
         env={**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), "TERM": "xterm", **SLOW},
         stdin=theirs,

@@ -15,11 +15,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.database import open_store
-from tests.formula import EPOCH_SECONDS
-from tests.nursery import Nursery
-from tests.observed import run_to_end, stored, wait_until
-from tests.small_study import storage_environment
+from hpsearch.storage.database import open_store
+from tests.support.db_snapshot import run_to_end, stored, wait_until
+from tests.support.fake_trainer import EPOCH_SECONDS
+from tests.support.forkserver import Nursery
+from tests.support.small_study import storage_environment
 
 from .test_signals import started, states
 

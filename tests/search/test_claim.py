@@ -13,19 +13,19 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
-from hpsearch.cli.worker import work as work_here
-from hpsearch.config import TrainConfig
-from hpsearch.epoch import Epoch
+from hpsearch.config.epoch import Epoch
+from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError
-from hpsearch.place import Place
-from hpsearch.run import add_trial
 from hpsearch.search.claim import noticing_deletion
-from hpsearch.search.lease import Lease
 from hpsearch.search.recovery import is_being_searched
 from hpsearch.search.worker import Worker
-from hpsearch.storage import TrialKey, read_trials
-from hpsearch.supervision import Search
-from tests.formula import formula_trainer
+from hpsearch.storage.locks import Lease
+from hpsearch.storage.records import TrialKey, read_trials
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.run import add_trial
+from hpsearch.workflows.supervisor import Search
+from hpsearch.workflows.worker_process import work as work_here
+from tests.support.fake_trainer import formula_trainer
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def test_a_study_deleted_during_a_trial_is_said_to_be_gone(
 def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
     searched: Callable[..., Search], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpsearch.cli.worker.load_trainer", lambda file, place, *, repeats: formula_trainer())
+    monkeypatch.setattr("hpsearch.workflows.worker_process.load_trainer", lambda file, place, *, repeats: formula_trainer())
     monkeypatch.setattr("signal.signal", lambda number, handler: None)
     asked = fatal = 0
 
@@ -252,7 +252,7 @@ def test_several_launchers_on_an_empty_store_share_one_study_and_one_budget(
     place: Place, study_file: Callable[..., object], tmp_path: Path
 ) -> None:
     study_file(("trials = 8", "trials = 12"))
-    command = [sys.executable, "-m", "tests.formula", "run", str(tmp_path / "small.toml"), "--workers", "1"]
+    command = [sys.executable, "-m", "tests.support.fake_trainer", "run", str(tmp_path / "small.toml"), "--workers", "1"]
     command += ["--runs", str(place.runs), "--storage", str(place.storage)]
     launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     ends = [(launcher.communicate(timeout=120), launcher.returncode) for launcher in launchers]

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.config import TrainConfig
-from hpsearch.epoch import Epoch
+from hpsearch.config.epoch import Epoch
+from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, DiskError
-from hpsearch.place import Place
 from hpsearch.search.worker import Interrupted, StopRequest, Worker
-from hpsearch.storage import TrialRow, read_trials
-from hpsearch.supervision import Search
-from tests.formula import formula_epoch, formula_trainer, train
+from hpsearch.storage.records import TrialRow, read_trials
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.supervisor import Search
+from tests.support.fake_trainer import formula_epoch, formula_trainer, train
 
 Make = Callable[..., Worker]
 Searched = Callable[..., Search]
@@ -192,7 +192,7 @@ def test_an_epoch_stored_but_not_reported_is_reported_once_more(searched: Search
     worker = make_worker(search)
     claim = worker.claimer.claim()
     assert claim is not None
-    from hpsearch.storage import write_epochs
+    from hpsearch.storage.records import write_epochs
 
     write_epochs(claim.trial, [formula_epoch(claim.config, 1)])
     claim.lease.release()

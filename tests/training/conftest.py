@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpsearch import extensions
-from hpsearch.components import Scalar
-from hpsearch.config import TrainConfig, resolve
-from hpsearch.training import files
-from hpsearch.training.data import Split, split_of
-from hpsearch.training.sources import Images, read_images
+from hpsearch.config import registration as extensions
+from hpsearch.config.components import Scalar
+from hpsearch.config.train_config import TrainConfig, resolve
+from hpsearch.training.data import files
+from hpsearch.training.data.datasets import Images, read_images
+from hpsearch.training.data.split import Split, split_of
 
 Configure = Callable[..., TrainConfig]
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hpsearch.errors import CheckpointError, DiskError
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.checkpoint import Identity, load, previous, remove, save
-from hpsearch.training.data import Split
+from hpsearch.training.data.split import Split
 from hpsearch.training.trainer import predictions_path, train
 
 from .conftest import Configure
@@ -96,9 +96,9 @@ KILLED = """
 import sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from hpsearch.components import BUILT_IN
-from hpsearch.config import resolve
-from hpsearch.training.data import load_split
+from hpsearch.config.components import BUILT_IN
+from hpsearch.config.train_config import resolve
+from hpsearch.training.data.split import load_split
 from hpsearch.training.trainer import train
 split = load_split(validation_images=200, seed=5, train_images=500, folder=Path(sys.argv[1]))
 config = resolve({("trainer", "model"): "lenet5", ("trainer", "epochs"): 400}, catalog=BUILT_IN, seed=3)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import hpsearch
-from hpsearch.epoch import Epoch
+from hpsearch.config.epoch import Epoch
 from hpsearch.errors import TrainingError
-from hpsearch.training.data import Split, split_of
-from hpsearch.training.sources import Images
+from hpsearch.training.data.datasets import Images
+from hpsearch.training.data.split import Split, split_of
 from hpsearch.training.trainer import predictions_path, train
 
 from .conftest import Configure

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hpsearch.components import ACTIVATIONS, BUILT_IN
+from hpsearch.config.components import ACTIVATIONS, BUILT_IN
 from hpsearch.errors import ConfigError
 from hpsearch.training import models
-from hpsearch.training.registry import build_model
+from hpsearch.training.factory import build_model
 
 from .conftest import Configure
 

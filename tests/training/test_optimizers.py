@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from hpsearch.training.registry import build_schedule
+from hpsearch.training.factory import build_schedule
 
 from .conftest import Configure
 

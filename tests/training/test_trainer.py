@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import hpsearch
-from hpsearch.components import BUILT_IN
-from hpsearch.epoch import Epoch
+from hpsearch.analysis.metrics import most_confident_mistakes, read_mistakes, read_predictions
+from hpsearch.config.components import BUILT_IN
+from hpsearch.config.epoch import Epoch
 from hpsearch.errors import ConfigError, TrainingError
-from hpsearch.evaluation import most_confident_mistakes, read_mistakes, read_predictions
 from hpsearch.training import trainer
-from hpsearch.training.data import Split, split_of
-from hpsearch.training.sources import Images
+from hpsearch.training.data.datasets import Images
+from hpsearch.training.data.split import Split, split_of
 from hpsearch.training.trainer import predictions_path, train
 
 from .conftest import Configure
@@ -282,7 +282,7 @@ def test_a_device_that_is_not_there_is_refused(small: Split, configure: Configur
 
 @given(seed=st.integers(-(2**70), 2**70))
 def test_every_seed_is_taken(seed: int) -> None:
-    from hpsearch.seeds import derive_seed
+    from hpsearch.config.seeds import derive_seed
 
     assert 0 <= derive_seed(seed, "epoch", 1, bits=63) < 2**63
     assert derive_seed(seed, "epoch", 1) != derive_seed(seed, "epoch", 11) != derive_seed(seed + 1, "epoch", 11)

@@ -1,0 +1,1 @@
+"""Numbers about results: metrics, intervals, rankings. Loads no torch and writes no HTML."""

@@ -1,0 +1,176 @@
+"""Ranks, intervals, and what the search cannot tell apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpsearch.analysis.metrics import Z95, wilson_interval
+from hpsearch.storage.records import BASELINE, TrialRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A complete trial in its place.
+
+    Attributes:
+        interval: 95 % interval of its accuracy, from the number of validation images alone.
+        unresolved: the search cannot tell it from the best.
+    """
+
+    rank: int
+    trial: TrialRow
+    value: float
+    interval: tuple[float, float]
+    unresolved: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What the best has over the best baseline, in accuracy.
+
+    Attributes:
+        margin: a difference within it could be chance, of the validation images alone.
+    """
+
+    baseline: Standing
+    difference: float
+    margin: float
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the gain is more than chance."""
+        return self.difference > self.margin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """A study's complete trials, best first, and what became of the others.
+
+    Attributes:
+        smallest: of those that the search cannot tell from the best, the one with the fewest parameters.
+        margin: a difference from the best below it is unresolved.
+        saved_seconds: what pruned trials would have gone on to take, at their own pace.
+    """
+
+    standings: tuple[Standing, ...]
+    counts: dict[str, int]
+    total: int
+    validation_images: int
+    margin: float
+    seconds: float
+    saved_seconds: float
+    gain: Gain | None
+
+    @property
+    def best(self) -> Standing | None:
+        """The first, if any trial is complete."""
+        return self.standings[0] if self.standings else None
+
+    @property
+    def unresolved(self) -> tuple[Standing, ...]:
+        """The best and those that the search cannot tell from it."""
+        return tuple(standing for standing in self.standings if standing.unresolved)
+
+    @property
+    def smallest(self) -> Standing | None:
+        """Of the unresolved, the one with the fewest parameters."""
+        return min(self.unresolved, key=lambda standing: (standing.trial.parameters or math.inf, standing.rank), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "trials": self.counts,
+            "validation_images": self.validation_images,
+            "unresolved_below": self.margin,
+            "seconds": self.seconds,
+            "seconds_saved_by_pruning": self.saved_seconds,
+            "gain_over_baseline": None if self.gain is None else {"difference": self.gain.difference, "margin": self.gain.margin},
+            "leaderboard": [
+                {
+                    "rank": standing.rank,
+                    "trial": standing.trial.number,
+                    "val_accuracy": standing.value,
+                    "interval": list(standing.interval),
+                    "unresolved": standing.unresolved,
+                    "model": standing.trial.model,
+                    "parameters": standing.trial.parameters,
+                    "train_accuracy": last_train_accuracy(standing.trial),
+                    "epochs": len(standing.trial.epochs),
+                    "seconds": standing.trial.seconds,
+                    "params": dict(standing.trial.params),
+                }
+                for standing in self.standings
+            ],
+        }
+
+
+def difference_margin(share: float, count: int) -> float:
+    """Two configurations measured on `count` images each differ by less than this by chance, 95 times in 100."""
+    return Z95 * math.sqrt(2 * share * (1 - share) / count)
+
+
+def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> Leaderboard:
+    """The leaderboard of all trials of a study."""
+    complete = [(trial.value, trial) for trial in trials if trial.state == "complete" and trial.value is not None]
+    ranked = sorted(complete, key=lambda pair: (-pair[0], pair[1].parameters or 0, pair[1].number))
+    best = ranked[0][0] if ranked else 0.0
+    margin = difference_margin(best, validation_images)
+    standings = tuple(
+        Standing(
+            rank=rank,
+            trial=trial,
+            value=value,
+            interval=wilson_interval(value, validation_images),
+            unresolved=value == best or best - value < margin,
+        )
+        for rank, (value, trial) in enumerate(ranked, start=1)
+    )
+    counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail", "running", "waiting")}
+    return Leaderboard(
+        standings=standings,
+        counts=counts,
+        total=len(trials),
+        validation_images=validation_images,
+        margin=margin,
+        seconds=sum(trial.seconds for trial in trials),
+        saved_seconds=sum(map(_saved, trials)),
+        gain=_gain(standings, margin),
+    )
+
+
+def last_train_accuracy(trial: TrialRow) -> float | None:
+    """Training accuracy after the last epoch."""
+    return trial.epochs[-1].train_accuracy if trial.epochs else None
+
+
+def settings(trial: TrialRow) -> str:
+    """What was sampled but for the model, short: `adam lr=0.0031 batch_size=64`; in a linked study what is repeated."""
+    if trial.repeat is not None:
+        return f"{trial.repeat[0]}, seed {trial.repeat[1]}"
+    shown: list[str] = []
+    for name, value in sorted(trial.params.items(), key=lambda item: ("." in item[0], item[0])):
+        short = name.rpartition(".")[2]
+        if name == "model":
+            continue
+        if name in ("optimizer", "schedule"):
+            shown.insert(0, str(value))
+        else:
+            shown.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
+    return " ".join(shown)
+
+
+def _gain(standings: Iterable[Standing], margin: float) -> Gain | None:
+    ordered = list(standings)
+    baselines = [standing for standing in ordered if standing.trial.origin == BASELINE]
+    if not baselines:
+        return None
+    return Gain(baseline=baselines[0], difference=ordered[0].value - baselines[0].value, margin=margin)
+
+
+def _saved(trial: TrialRow) -> float:
+    if trial.state != "pruned" or trial.config is None or not trial.epochs:
+        return 0.0
+    return (trial.config.epochs - len(trial.epochs)) * trial.seconds / len(trial.epochs)

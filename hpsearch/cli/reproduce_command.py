@@ -1,0 +1,134 @@
+"""The command reproduce: a stored trial again, epoch by epoch."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpsearch.cli.console import note, print_json, print_table, say
+from hpsearch.cli.options import DataOption, JsonOption, RunsOption, StorageOption, StudyArgument
+from hpsearch.config.paths import DEFAULT_RUNS
+
+if TYPE_CHECKING:
+    from hpsearch.workflows.reproduce import EpochPair, Rerun, Verdict
+
+NOT_REPRODUCED = 1
+SHOWN = {
+    "val acc": "validation_accuracy",
+    "train acc": "train_accuracy",
+    "val loss": "validation_loss",
+    "train loss": "train_loss",
+    "lr": "learning_rate",
+}
+
+
+def reproduce(
+    study: StudyArgument,
+    number: Annotated[int, typer.Argument(metavar="N", min=0, help="The trial's number.", show_default=False)],
+    trust: Annotated[bool, typer.Option("--trust", help="Go on with component files that have changed since.")] = False,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    data: DataOption = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N. [default: the trial's own, if it is here]")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train a stored trial again and compare each epoch and its weights: identical on the same machine with the same versions.
+
+    Where something differs (versions, device, split, component files) it is named, and the trial's value is compared within what chance
+    allows. A pruned trial is trained to its last epoch. Exit code 0: identical, or within chance; 1: not reproduced.
+    """
+    from hpsearch.search.environment import train_like_a_worker
+    from hpsearch.storage.workspace import Place
+    from hpsearch.workflows.reproduce import judge, prepare_rerun
+    from hpsearch.workflows.run import study_name
+
+    train_like_a_worker()
+    rerun = prepare_rerun(study_name(study), number, Place(storage=storage, runs=runs, data=data), device=device, trust=trust)
+    _announce(rerun)
+    pairs = []
+    for pair in rerun.train():
+        pairs.append(pair)
+        _say_epoch(pair, len(rerun.trial.epochs))
+    verdict = judge(rerun, pairs)
+    if json:
+        print_json({"study": rerun.study, "trial": number, "state": rerun.trial.state, **verdict.to_dict()})
+    else:
+        _print_verdict(rerun, verdict)
+    if not verdict.is_reproduced:
+        sys.exit(NOT_REPRODUCED)
+
+
+def _announce(rerun: Rerun) -> None:
+    from hpsearch.config.sections import show_duration
+
+    trial = rerun.trial
+    origin = f", a {trial.origin}" if trial.origin.startswith(("copy of", "retry of")) else ""
+    epochs = f"{len(trial.epochs)} epoch{'s' if len(trial.epochs) > 1 else ''}"
+    pruned = " before it was pruned" if trial.state == "pruned" else ""
+    note(f"Trial {trial.number} of '{rerun.study}'{origin}: {trial.model}, {epochs}{pruned}, which took {show_duration(trial.seconds)}.")
+    for each in rerun.differences:
+        note(f"Not the same as then: {each}", style="yellow")
+
+
+def _say_epoch(pair: EpochPair, epochs: int) -> None:
+    said = f", not {pair.then.validation_accuracy:.4f}" if pair.now.validation_accuracy != pair.then.validation_accuracy else ""
+    same = "differs" if pair.differing else "identical"
+    note(
+        f"epoch {pair.now.number}/{epochs}: training {pair.now.train_accuracy:.4f}, validation {pair.now.validation_accuracy:.4f}{said}, "
+        f"{pair.now.images_per_second:,.0f} images/s: {same}"
+    )
+
+
+def _print_verdict(rerun: Rerun, verdict: Verdict) -> None:
+    last = verdict.pairs[-1]
+    called = f"Trial {rerun.trial.number} of '{rerun.study}'"
+    first = verdict.first_difference
+    if first is None and verdict.is_reproduced:
+        say(
+            f"{called} is identical: {len(verdict.pairs)} of {len(verdict.pairs)} epochs in losses, accuracies and learning rate, "
+            f"and the weights (SHA-256 {last.now.weights_hash[:12]}…)."
+        )
+        return
+    _print_epochs(verdict)
+    say()
+    if first is None:
+        say(f"{called} is not reproduced: it ended after epoch {last.now.number} of {len(rerun.trial.epochs)}.")
+    else:
+        apart = 100 * (last.now.validation_accuracy - last.then.validation_accuracy)
+        how = "is reproduced within the spread" if verdict.is_reproduced else "is not reproduced"
+        say(
+            f"{called} {how}: {apart:+.2f} points of validation accuracy after epoch {last.now.number}; "
+            f"{_spread(rerun)} allow ± {100 * verdict.margin:.2f} by chance. "
+            f"Epoch {first.now.number} is the first that differs."
+        )
+    if verdict.differences:
+        say(f"Not the same as then: {'; '.join(map(str, verdict.differences))}.")
+    else:
+        say(f"Versions, device, split and component files are those on record{_doubts(rerun)}.")
+
+
+def _spread(rerun: Rerun) -> str:
+    return f"{rerun.best.data.validation_images:,} images" if rerun.seed_margin is None else "the seeds of the finalists"
+
+
+def _doubts(rerun: Rerun) -> str:
+    """What the record does not say."""
+    doubts = [] if "processor" in rerun.trial.run else ["the processor is not on record"]
+    if len(rerun.trial.attempts) > 1:
+        doubts.append(f"the trial was trained in {len(rerun.trial.attempts)} attempts, of which the last one's are on record")
+    return f"; {', and '.join(doubts)}" if doubts else ""
+
+
+def _print_epochs(verdict: Verdict) -> None:
+    rows = []
+    for pair in verdict.pairs:
+        cells = [str(pair.now.number)]
+        for name in SHOWN.values():
+            then, now = getattr(pair.then, name), getattr(pair.now, name)
+            cells.append(f"{now:.4g}" if name not in pair.differing else f"{then:.6g} → {now:.6g}")
+        rows.append([*cells, "other" if "weights_hash" in pair.differing else "the same"])
+    print_table({**dict.fromkeys(["epoch", *SHOWN], "right"), "weights": "left"}, rows)

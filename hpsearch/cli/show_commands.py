@@ -1,0 +1,147 @@
+"""The commands that only read a study: show, ls and export. No torch."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpsearch.cli.console import print_json, print_table, say
+from hpsearch.cli.options import JsonOption, PerOption, RunsOption, StorageOption, StudyArgument
+from hpsearch.config.paths import DEFAULT_RUNS
+
+
+def show(
+    study: StudyArgument,
+    number: Annotated[int | None, typer.Argument(metavar="[N]", min=0, help="A trial's number.", show_default=False)] = None,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all trials as CSV.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look on while it is searched elsewhere, then show it.")] = False,
+) -> None:
+    """Show a study's leaderboard, or one trial with its curve, config and error."""
+    if watch and (number is not None or json or csv):
+        from hpsearch.errors import UsageError
+
+        raise UsageError("--watch shows a study as a whole, and goes with neither N nor --json or --csv", hint="Leave the others out.")
+    from hpsearch.analysis.leaderboard import make_leaderboard
+    from hpsearch.cli.show_finalists import print_linked, print_verdict
+    from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
+    from hpsearch.cli.show_trial import print_trial
+    from hpsearch.storage.records import one_trial, read_readings, read_study, read_trials
+    from hpsearch.storage.workspace import Place
+    from hpsearch.workflows.repeat_study import is_linked
+    from hpsearch.workflows.repeats import verdict_of
+    from hpsearch.workflows.run import study_name
+
+    name = study_name(study)
+    place = Place(storage=storage, runs=runs)
+    store = place.open()
+    if watch:
+        from hpsearch.cli.watch import watch as look_on
+
+        look_on(name, place)
+    stored = store.load(name)
+    if number is not None:
+        print_trial(one_trial(stored, number), as_json=json)
+        return
+    trials = read_trials(stored)
+    if csv:
+        print_csv(trials)
+        return
+    if is_linked(stored):
+        print_linked(name, store, as_json=json)
+        return
+    verdict = verdict_of(name, store)
+    board = make_leaderboard(trials, validation_images=read_study(stored).comparable["data"]["validation_images"])
+    readings = read_readings(stored)
+    if json:
+        finalists = None if verdict is None else verdict.to_dict()
+        print_json({"study": name, **board.to_dict(), "finalists": finalists, "test_readings": readings})
+        return
+    print_leaderboard(name, board)
+    if verdict is not None:
+        say()
+        print_verdict(name, verdict)
+    print_readings(readings)
+    say(f"In the browser: hpsearch dashboard {name}, or plain optuna-dashboard, which shows the same:")
+    say(f"  optuna-dashboard {shlex.quote(str(store))} --artifact-dir {shlex.quote(str(place.paths.artifacts))}")
+
+
+def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:
+    """List the studies of a storage."""
+    from hpsearch.storage.records import read_trials
+    from hpsearch.storage.workspace import Place
+
+    store = Place(storage=storage, runs=runs).open()
+    found = []
+    for name in store.names():
+        trials = read_trials(store.load(name))
+        best = max((trial.value for trial in trials if trial.state == "complete" and trial.value is not None), default=None)
+        last = max((trial.finished for trial in trials if trial.finished), default=None)
+        states = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail", "running", "waiting")}
+        found.append(
+            {"study": name, "trials": len(trials), **states, "best": best, "last": last.isoformat(" ", "minutes") if last else None}
+        )
+    if json:
+        print_json(found)
+    elif not found:
+        say(f"No studies in {store}.")
+    else:
+        columns = {key: "left" if key in ("study", "last") else "right" for key in found[0]}
+        rows = [
+            ["" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in found
+        ]
+        print_table(columns, rows)
+
+
+def export(
+    study: StudyArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; with several, -1, -2 and so on are added.")
+    ] = Path("best.toml"),
+    trial: Annotated[
+        int | None, typer.Option("--trial", min=0, metavar="N", help="This trial, instead of the finalists' winner, or of the best.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="The best K.")] = 1,
+    per: PerOption = None,
+    storage: StorageOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+) -> None:
+    """Write a trial as a config that stands alone: TOML, or JSON where the name ends in .json."""
+    from hpsearch.analysis.leaderboard import make_leaderboard
+    from hpsearch.errors import UsageError
+    from hpsearch.storage.records import one_trial, read_study, read_trials
+    from hpsearch.storage.workspace import Place
+    from hpsearch.workflows.export import best_config, chosen_standings, write_best_config
+    from hpsearch.workflows.repeats import finished_verdict
+    from hpsearch.workflows.run import study_name
+
+    if trial is not None and (top != 1 or per is not None):
+        raise UsageError("--trial names one trial, but --top and --per choose among the best", hint="Leave one of them out.")
+    name = study_name(study)
+    store = Place(storage=storage, runs=runs).open()
+    stored = store.load(name)
+    row = read_study(stored)
+    verdict = finished_verdict(name, store)
+    winner = None if verdict is None or verdict.winner is None else verdict.winner.candidate.trial
+    if trial is not None:
+        chosen = [one_trial(stored, trial)]
+    elif winner is not None and top == 1 and per is None:
+        chosen = [one_trial(stored, winner)]
+    else:
+        board = make_leaderboard(read_trials(stored), validation_images=row.comparable["data"]["validation_images"])
+        chosen = [standing.trial for standing in chosen_standings(board, top=top, per_model=per is not None)]
+    if not chosen:
+        raise UsageError(f"no trial of '{name}' is complete yet", hint="`hpsearch run` trains some.")
+    paths = [output] if len(chosen) == 1 else [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(chosen) + 1)]
+    for path, each in zip(paths, chosen, strict=True):
+        again = None if verdict is None else verdict.of_trial(each.number)
+        write_best_config(best_config(each, row, again), path)
+        value = "" if each.value is None else f", {100 * each.value:.2f} % on validation"
+        value += f" after epoch {len(each.epochs)}, where it was pruned" if each.state == "pruned" else ""
+        value += "" if again is None else f", {100 * again.mean.value:.2f} % as a finalist"
+        say(f"Wrote {path}: trial {each.number}, {each.model}{value}.")

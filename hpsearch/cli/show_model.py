@@ -1,0 +1,93 @@
+"""A trained model's worth in print: on its validation images, or on the training and test images of a final model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpsearch.analysis.final_score import reads_sentence
+from hpsearch.cli.console import print_table, say
+
+PARTS = {"train": "training images", "test": "test images"}
+
+
+def print_validation(data: Mapping[str, Any]) -> None:
+    """What `hpsearch train` without --final found, as its --json has it."""
+    metrics = data["validation"]
+    low, high = metrics["interval"]
+    say(
+        f"Validation accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} images, 95 % interval {100 * low:.2f} to {100 * high:.2f} %; "
+        f"loss {data['validation_loss']:.4f}, calibration error {metrics['calibration_error']:.4f}."
+    )
+    say(data["overfitting"])
+    say(data["weakest"])
+    if data["trial_val_accuracy"] is not None:
+        say(f"On record for this config: {data['trial_val_accuracy']:.4f}; {data['against_trial']}.")
+    say()
+    rows = [[each["name"], *_shares(each), f"{each['support']:,}"] for each in metrics["classes"]]
+    print_table({"class": "left", "precision": "right", "recall": "right", "F1": "right", "images": "right"}, rows)
+    say()
+    print_confusion(metrics, "validation images")
+
+
+def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
+    """What `metrics.json` of a final model says."""
+    low, high = metrics["test_accuracy_interval"]
+    say(
+        f"Test accuracy {100 * metrics['test_accuracy']:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the "
+        f"{metrics['interval_over']}; {reads_sentence(metrics)}."
+    )
+    seeds = metrics["seeds"]
+    if len(seeds) > 1:
+        accuracies = ", ".join(f"{100 * each['test']['accuracy']:.2f}" for each in seeds)
+        say(f"The {len(seeds)} seeds had {accuracies} %; the first is the model, whichever is the best.")
+    say()
+    rows = []
+    for name, key, scale, digits in (("accuracy, %", "accuracy", 100, 2), ("loss", "loss", 1, 4)):
+        rows.append([name])
+        for part in PARTS:
+            low, high = (scale * bound for bound in metrics[f"{part}_{key}_interval"])
+            rows[-1] += [f"{scale * metrics[f'{part}_{key}']:.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}"]
+    rows.append(["calibration error", *(cell for part in PARTS for cell in (f"{seeds[0][part]['calibration_error']:.4f}", ""))])
+    columns = {"": "left", "training images": "right", "95 % interval": "left", "test images": "right", "95 % interval ": "left"}
+    print_table(columns, rows)
+    say()
+    say(metrics["overfitting"])
+    say(metrics["weakest"])
+    say()
+    rows = []
+    for mine, theirs, difference in zip(seeds[0]["train"]["classes"], seeds[0]["test"]["classes"], metrics["train_less_test"], strict=True):
+        row = [mine["name"], *_shares(mine), f"{mine['support']:,}", *_shares(theirs), f"{theirs['support']:,}"]
+        rows.append([*row, f"{difference['recall']:+.3f}"])
+    # A heading is a key: a blank more makes it another.
+    twice = {f"{heading}{blank}": "right" for blank in ("", " ") for heading in ("precision", "recall", "F1", "images")}
+    print_table(
+        {"class": "left", **twice, "recall, train less test": "right"}, rows, title="On the training images, then on the test images:"
+    )
+    for part, name in PARTS.items():
+        say()
+        print_confusion(seeds[0][part], name)
+    say()
+    say(f"In {folder}: {', '.join(written(folder))}.")
+
+
+def print_confusion(metrics: Mapping[str, Any], name: str) -> None:
+    """What the images of each class are taken for; the columns bear the classes' numbers."""
+    rows = [
+        [str(number), each["name"], *map(str, row)]
+        for number, (each, row) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True))
+    ]
+    columns = {"": "right", "taken for": "left", **{str(number): "right" for number in range(len(rows))}}
+    print_table(columns, rows, title=f"What the {name} of each class are taken for:")
+
+
+def written(folder: Path) -> list[str]:
+    """The names of the files that hpsearch wrote into a final model's folder."""
+    from hpsearch.config.paths import FinalPaths
+
+    return [path.name for path in FinalPaths(folder).written if path.parent == folder and path.is_file()]
+
+
+def _shares(each: Mapping[str, Any]) -> list[str]:
+    return [f"{each[key]:.3f}" for key in ("precision", "recall", "f1")]

@@ -1,0 +1,352 @@
+"""The built-in models, optimizers, schedules and data sets as tables of options.
+
+Plain data, no torch: a study file is checked against these tables, and so are the values of a
+single run. What the names build is in `hpsearch.training`; what a user adds is in
+`hpsearch.config.registration`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, time
+from pathlib import Path
+from typing import Any, Literal
+
+from hpsearch.errors import ComponentError, did_you_mean
+
+Scalar = bool | int | float | str
+Kind = Literal["model", "optimizer", "schedule", "dataset"]
+Owner = Literal["trainer", "model", "optimizer", "schedule"]
+
+SELECTORS: tuple[Literal["model", "optimizer", "schedule"], ...] = ("model", "optimizer", "schedule")
+"""The parameters whose value is the name of a component."""
+
+DEFAULT_COMPONENTS: Mapping[str, str] = {"model": "cnn", "optimizer": "adam", "schedule": "constant"}
+"""What a study file that does not name one gets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One setting of a component: its name, default and what it allows.
+
+    The type of `default` is the type of the option; an int serves where a float is wanted.
+    """
+
+    name: str
+    default: Scalar
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    """An exclusive lower bound."""
+    below: float | None = None
+    """An exclusive upper bound."""
+    choices: tuple[Scalar, ...] | None = None
+
+    @property
+    def type_name(self) -> str:
+        """`true or false`, `a whole number`, `a number` or `a string`: as an error says it."""
+        return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[type(self.default)]
+
+    @property
+    def allowed(self) -> str:
+        """What the option allows, in words: `a number, >= 0 and < 1`."""
+        if self.choices is not None:
+            return "one of " + ", ".join(map(show, self.choices))
+        bounds = [
+            f"{sign} {bound:g}"
+            for sign, bound in ((">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below))
+            if bound is not None
+        ]
+        return ", ".join([self.type_name, " and ".join(bounds)]) if bounds else self.type_name
+
+    def refuses(self, value: object) -> str | None:
+        """Why the option does not take `value`; None when it does."""
+        rule = f"must be {self.allowed}, but got {show(value)}"
+        if self.choices is not None:
+            return None if any(same(value, choice) for choice in self.choices) else rule
+        if isinstance(self.default, bool) or isinstance(value, bool):
+            return None if isinstance(self.default, bool) and isinstance(value, bool) else rule
+        if isinstance(self.default, str):
+            return None if isinstance(value, str) else rule
+        if isinstance(self.default, int) and not isinstance(value, int):
+            return rule
+        if not isinstance(value, int | float) or not is_finite(value):
+            return rule
+        inside = (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+        return None if inside else rule
+
+    def coerce(self, value: Scalar) -> Scalar:
+        """The allowed `value` in the option's own type: 1 becomes 1.0 where a number is wanted."""
+        return float(value) if isinstance(self.default, float) and not isinstance(value, bool | str) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentFile:
+    """A user's Python file that registers components."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A model, optimizer, schedule or data set by name.
+
+    `factory` and `file` are those of a user's component; a built-in one has neither here.
+    """
+
+    kind: Kind
+    name: str
+    help: str = ""
+    options: tuple[Option, ...] = ()
+    factory: Callable[..., Any] | None = field(default=None, compare=False)
+    file: ComponentFile | None = None
+
+    def option(self, name: str) -> Option | None:
+        """The option of that name, if the component has it."""
+        return next((option for option in self.options if option.name == name), None)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The components that a study can name: the built-in ones and those of its component files.
+
+    Raises:
+        ComponentError: two components share a name, whatever their kinds (a table `[space.NAME]`
+            could mean either), or a component takes the name of a trainer option or selector.
+    """
+
+    components: tuple[Component, ...]
+
+    def __post_init__(self) -> None:
+        seen: dict[str, Component] = {}
+        reserved = {*SELECTORS, *(option.name for option in TRAINER_OPTIONS)}
+        for component in self.components:
+            if component.name in seen:
+                raise ComponentError(
+                    f"the {component.kind} '{component.name}'{_origin(component)} is registered already, "
+                    f"as a {seen[component.name].kind}{_origin(seen[component.name])}",
+                    hint="Give one of the two another name.",
+                )
+            if component.name in reserved:
+                raise ComponentError(
+                    f"the {component.kind} '{component.name}'{_origin(component)} has the name of a setting", hint="Give it another name."
+                )
+            seen[component.name] = component
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(self.components)
+
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """The names of one kind, in the order they were registered."""
+        return tuple(component.name for component in self.components if component.kind == kind)
+
+    def find(self, name: str) -> Component | None:
+        """The component of that name, of whatever kind."""
+        return next((component for component in self.components if component.name == name), None)
+
+    def get(self, kind: Kind, name: str) -> Component:
+        """The component of that kind and name.
+
+        Raises:
+            ComponentError: there is none.
+        """
+        component = self.find(name)
+        if component is None or component.kind != kind:
+            raise ComponentError(f"unknown {kind} {show(name)}", hint=did_you_mean(name, self.names(kind)))
+        return component
+
+    def extended(self, components: Iterable[Component]) -> Catalog:
+        """This catalog and some components more."""
+        return Catalog((*self.components, *components))
+
+
+LONGEST_SHOWN, DEEPEST_SHOWN, MOST_SHOWN = 80, 3, 20
+"""Characters, levels and items of a value in an error; a file can hold values of any size."""
+LONGEST_PATH = 500
+
+
+def show(value: object) -> str:
+    """A value as a study file would write it, cut to a length that an error can carry."""
+    text = _written(value, DEEPEST_SHOWN)
+    text = "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    return f"{text[:60]}… ({len(value)} characters)" if isinstance(value, str) else f"{text[:60]}…"
+
+
+def show_path(path: Path) -> str:
+    """A path in quotes, whole but for a hostile length: its end is what tells files apart."""
+    text = str(path)
+    text = text if len(text) <= LONGEST_PATH else f"{text[:60]}…{text[-60:]}"
+    return "'" + "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text) + "'"
+
+
+def _written(value: object, depth: int) -> str:
+    if isinstance(value, str):
+        return f"'{value[: LONGEST_SHOWN + 1]}'"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a number of some {value.bit_length() * 3 // 10:,} digits"
+    if isinstance(value, list | dict) and not depth:
+        return "…"
+    if isinstance(value, list):
+        return f"[{', '.join(_written(item, depth - 1) for item in value[:MOST_SHOWN])}]"
+    if isinstance(value, dict):
+        items = [f"{key[: LONGEST_SHOWN + 1]} = {_written(item, depth - 1)}" for key, item in list(value.items())[:MOST_SHOWN]]
+        return f"{{ {', '.join(items)} }}" if items else "{}"
+    return str(value) if isinstance(value, date | time) else repr(value)
+
+
+def same(one: object, other: object) -> bool:
+    """Equality in which true is not 1, as in TOML."""
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+def is_finite(value: int | float) -> bool:
+    """Whether a number is finite and fits a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _origin(component: Component) -> str:
+    return f" of {component.file.path}" if component.file else ""
+
+
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "silu", "gelu", "tanh", "sigmoid")
+
+_DROPOUT_HELP = "share of the inputs of the first dense layer that is zeroed in training"
+_BATCH_NORM = Option(name="batch_norm", default=False, help="batch normalisation after each convolution's pooling")
+
+
+def _weight_decay(default: float) -> Option:
+    return Option(name="weight_decay", default=default, low=0, help="L2 penalty on all weights")
+
+
+def _learning_rate(default: float) -> Option:
+    return Option(name="lr", default=default, above=0, help="learning rate: the highest of the schedule")
+
+
+_BETAS = (
+    Option(name="beta1", default=0.9, low=0, below=1, help="decay of the running mean of gradients"),
+    Option(name="beta2", default=0.999, low=0, below=1, help="decay of the running mean of squared gradients"),
+)
+
+# The defaults are those of torch but for three of SGD: torch's lr of 0.001 without momentum
+# hardly leaves the start within 10 epochs, and a baseline that cannot learn is none.
+SGD_LR, SGD_MOMENTUM, SGD_WEIGHT_DECAY = 0.05, 0.9, 5e-4
+
+TRAINER_OPTIONS: tuple[Option, ...] = (
+    Option(name="epochs", default=10, low=1, high=10_000, help="passes over the training images"),
+    Option(name="batch_size", default=128, low=1, high=65_536, help="images a step"),
+    Option(name="label_smoothing", default=0.0, low=0, below=1, help="share of the target spread evenly over all classes"),
+    Option(name="flip", default=False, help="mirror each training image left to right with probability 1/2"),
+    Option(name="shift", default=0, low=0, high=8, help="shift each training image by up to so many pixels each way"),
+)
+
+BUILT_IN = Catalog(
+    (
+        Component(
+            kind="model",
+            name="cnn",
+            help="two 3×3 convolutions and a dense layer: 121,930 parameters at its defaults",
+            options=(
+                Option(name="filters1", default=32, low=1, high=1024, help="maps of the first convolution"),
+                Option(name="filters2", default=64, low=1, high=1024, help="maps of the second convolution"),
+                Option(name="dense", default=64, low=1, high=4096, help="width of the dense layer"),
+                Option(name="kernel_size", default=3, low=1, high=7, help="side of both convolutions' kernels, in pixels"),
+                _BATCH_NORM,
+                Option(name="dropout", default=0.5, low=0, below=1, help=_DROPOUT_HELP),
+                Option(name="activation", default="relu", choices=ACTIVATIONS, help="after each pooling and the dense layer"),
+            ),
+        ),
+        Component(
+            kind="model",
+            name="lenet5",
+            help="LeNet-5 (LeCun et al. 1998) with C5 as a convolution: 61,706 parameters",
+            options=(
+                Option(name="activation", default="tanh", choices=ACTIVATIONS, help="after each convolution and F6"),
+                Option(name="pooling", default="average", choices=("average", "max"), help="of S2 and S4"),
+                _BATCH_NORM,
+                Option(name="dropout", default=0.0, low=0, below=1, help=_DROPOUT_HELP),
+            ),
+        ),
+        Component(
+            kind="optimizer",
+            name="sgd",
+            help="stochastic gradient descent with momentum",
+            options=(
+                _learning_rate(SGD_LR),
+                Option(name="momentum", default=SGD_MOMENTUM, low=0, below=1, help="share of the last step that is kept"),
+                _weight_decay(SGD_WEIGHT_DECAY),
+                Option(name="nesterov", default=False, help="look ahead along the momentum; only with momentum above 0"),
+            ),
+        ),
+        Component(kind="optimizer", name="adam", help="Adam", options=(_learning_rate(1e-3), *_BETAS, _weight_decay(0.0))),
+        Component(
+            kind="optimizer",
+            name="adamw",
+            help="Adam with decoupled weight decay",
+            options=(_learning_rate(1e-3), *_BETAS, _weight_decay(1e-2)),
+        ),
+        Component(
+            kind="optimizer",
+            name="rmsprop",
+            help="RMSprop",
+            options=(
+                _learning_rate(1e-2),
+                Option(name="alpha", default=0.99, low=0, below=1, help="decay of the running mean of squared gradients"),
+                Option(name="momentum", default=0.0, low=0, below=1, help="share of the last step that is kept"),
+                _weight_decay(0.0),
+            ),
+        ),
+        Component(
+            kind="optimizer", name="nadam", help="Adam with Nesterov momentum", options=(_learning_rate(2e-3), *_BETAS, _weight_decay(0.0))
+        ),
+        Component(kind="schedule", name="constant", help="the learning rate stays"),
+        Component(
+            kind="schedule",
+            name="step",
+            help="the learning rate falls in steps",
+            options=(
+                Option(name="step_size", default=5, low=1, high=10_000, help="epochs between two falls"),
+                Option(name="gamma", default=0.1, above=0, high=1, help="factor of each fall"),
+            ),
+        ),
+        Component(
+            kind="schedule",
+            name="cosine",
+            help="the learning rate follows half a cosine down",
+            options=(Option(name="eta_min", default=0.0, low=0, help="the learning rate at the end"),),
+        ),
+        Component(
+            kind="schedule",
+            name="onecycle",
+            help="up to the learning rate, then down to almost nothing (Smith 2018)",
+            options=(Option(name="pct_start", default=0.3, above=0, below=1, help="share of the steps that go up"),),
+        ),
+        Component(kind="dataset", name="fashion-mnist", help="Zalando's articles of clothing, 28×28 grey, 10 classes"),
+        Component(kind="dataset", name="mnist", help="handwritten digits, 28×28 grey, 10 classes"),
+        Component(kind="dataset", name="kmnist", help="Kuzushiji characters, 28×28 grey, 10 classes"),
+    )
+)
+
+
+DATASET_IMAGES: Mapping[str, int] = {"fashion-mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}
+"""Training images of the built-in data sets, so that a study file can be checked without them."""
+
+
+def trainer_option(name: str) -> Option | None:
+    """The trainer's option of that name, if it has one."""
+    return next((option for option in TRAINER_OPTIONS if option.name == name), None)

@@ -1,0 +1,245 @@
+"""What a parameter can be: a range of numbers, a set of choices or one fixed value; and how a study file writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol, cast
+
+from hpsearch.config.components import Scalar, is_finite, same, show
+from hpsearch.errors import StudyFileError, did_you_mean
+
+DOMAIN_KEYS = ("float", "int", "choices")
+LARGEST_INT = 2**53
+"""Whole numbers above it are not exact in a float, and Optuna computes in floats."""
+
+MOST_CHOICES = 1_000
+"""Every trial stores all of them."""
+MOST_STEPS = 1_000_000_000
+"""Of a range; more are none that anybody can tell apart."""
+
+BOUND_TOLERANCE = 1e-9
+"""Relative slack when a float is compared with its bounds and steps: TOML writes 0.1, not its binary neighbour."""
+
+UNQUOTE = "A number stands without quotes."
+
+
+class Trial(Protocol):
+    """What a parameter is drawn from: `optuna.Trial`, `optuna.trial.FixedTrial` or a sampler's draft."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatRange:
+    """Numbers from `low` to `high`, both included; in steps, or evenly in the logarithm."""
+
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Nothing: only choices can be listed."""
+        return ()
+
+    def draw(self, trial: Trial, name: str) -> float:
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def contains(self, value: Scalar) -> bool:
+        if isinstance(value, bool | str) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return abs(steps - round(steps)) <= BOUND_TOLERANCE * max(1.0, abs(steps))
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}" + (f" in steps of {self.step:g}" if self.step else "") + (", log" if self.log else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntRange:
+    """Whole numbers from `low` to `high`, both included; in steps, or evenly in the logarithm."""
+
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Nothing: only choices can be listed."""
+        return ()
+
+    def draw(self, trial: Trial, name: str) -> int:
+        return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
+
+    def contains(self, value: Scalar) -> bool:
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and self.low <= value <= self.high
+            and (value - self.low) % self.step == 0
+        )
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}" + (f" in steps of {self.step}" if self.step != 1 else "") + (", log" if self.log else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """A set of values of one type; their order means nothing."""
+
+    values: tuple[Scalar, ...]
+
+    @property
+    def ordered(self) -> tuple[Scalar, ...]:
+        """The values in an order that does not depend on how they were written down."""
+        return tuple(sorted(self.values, key=lambda value: (str(type(value)), value)))
+
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Every value that it can be."""
+        return self.ordered
+
+    def draw(self, trial: Trial, name: str) -> Scalar:
+        drawn: Scalar = trial.suggest_categorical(name, list(self.ordered))
+        return drawn
+
+    def contains(self, value: Scalar) -> bool:
+        return any(same(value, choice) for choice in self.values)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str_of, self.values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    """One value that is not searched."""
+
+    value: Scalar
+
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Every value that it can be."""
+        return (self.value,)
+
+    def draw(self, trial: Trial, name: str) -> Scalar:
+        return self.value
+
+    def contains(self, value: Scalar) -> bool:
+        return same(value, self.value)
+
+    def __str__(self) -> str:
+        return str_of(self.value)
+
+
+Domain = FloatRange | IntRange | Choices | Fixed
+
+
+def str_of(value: Scalar) -> str:
+    """A value for a person's eye: no quotes, `true` as TOML writes it."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def key_error(key: str, rule: str, hint: str = "") -> StudyFileError:
+    """The error of one key of a study file."""
+    return StudyFileError(f"{show(key)[1:-1] if len(key) < 80 else show(key)}: {rule}", hint=hint)
+
+
+def read_domain(key: str, entry: Any) -> Domain:
+    """The domain that a study file writes as `entry`.
+
+    Raises:
+        StudyFileError: with `key`, the rule, the value and the likely mend.
+    """
+    if isinstance(entry, bool | str):
+        return Fixed(value=entry)
+    if isinstance(entry, int | float):
+        return Fixed(value=_number(key, entry))
+    if isinstance(entry, list):
+        raise key_error(
+            key,
+            f"a list is no value; got {show(entry)}",
+            f"For a choice write {{ choices = {show(entry)} }}, for a range {{ float = [low, high] }}.",
+        )
+    if not isinstance(entry, dict):
+        raise key_error(key, f"must be a string, a number, true or false, or a table, but got {show(entry)}")
+    kinds = [word for word in DOMAIN_KEYS if word in entry]
+    if len(kinds) > 1:
+        raise key_error(key, f"must have one of float, int and choices, but has {' and '.join(kinds)}")
+    known = {"float": ("float", "step", "log"), "int": ("int", "step", "log"), "choices": ("choices",)}[kinds[0]]
+    for word in entry:
+        if word not in known:
+            table = "A condition stands in a table: [space.LABEL] with `when` and the parameters."
+            raise key_error(key, f"unknown key {show(word)} beside `{kinds[0]}`", table if word == "when" else did_you_mean(word, known))
+    return _read_choices(key, entry["choices"]) if kinds == ["choices"] else _read_range(key, kinds[0], entry)
+
+
+def _read_choices(key: str, listed: Any) -> Choices:
+    if not isinstance(listed, list) or not listed:
+        hint = f"Write choices = [{show(listed)}]." if isinstance(listed, bool | int | float | str) else ""
+        raise key_error(key, f"choices must be a list of at least one value, but got {show(listed)}", hint)
+    if len(listed) > MOST_CHOICES:
+        raise key_error(key, f"choices must be at most {MOST_CHOICES:,}, but are {len(listed):,}", "Write a range.")
+    values: list[Scalar] = []
+    for value in listed:
+        if not isinstance(value, bool | int | float | str):
+            raise key_error(key, f"choices must be strings, numbers, or true and false, but one is {show(value)}")
+        values.append(value if isinstance(value, bool | str) else _number(key, value))
+    for number, value in enumerate(values):
+        if any(same(value, other) for other in values[:number]):
+            raise key_error(key, f"choices must differ, but {show(value)} is there twice")
+    types = {"true or false" if isinstance(value, bool) else "a string" if isinstance(value, str) else "a number" for value in values}
+    if len(types) > 1:
+        raise key_error(key, f"choices must be of one type, but {show(listed)} holds {' and '.join(sorted(types))}")
+    return Choices(values=tuple(values))
+
+
+def _read_range(key: str, kind: str, entry: Mapping[str, Any]) -> FloatRange | IntRange:
+    bounds = entry[kind]
+    if not isinstance(bounds, list) or len(bounds) != 2:
+        raise key_error(key, f"`{kind}` must be [low, high], but got {show(bounds)}")
+    low, high = (_number(key, bound, whole=kind == "int") for bound in bounds)
+    if low > high:
+        raise key_error(key, f"low <= high must hold, but got [{low}, {high}]", f"Write {kind} = [{high}, {low}].")
+    if not is_finite(high - low):
+        raise key_error(key, f"high - low must be finite, but got [{low}, {high}]")
+    log = entry.get("log", False)
+    if not isinstance(log, bool):
+        raise key_error(key, f"log must be true or false, but got {show(log)}")
+    if log and low <= 0:
+        raise key_error(key, f"log needs low > 0, but got [{low}, {high}]")
+    step = None if "step" not in entry else _number(key, entry["step"], whole=kind == "int", what="step")
+    if step is not None:
+        _check_step(key, low, high, step, log)
+    if kind == "int":
+        return IntRange(low=int(low), high=int(high), step=int(step or 1), log=log)
+    return FloatRange(low=float(low), high=float(high), step=None if step is None else float(step), log=log)
+
+
+def _check_step(key: str, low: float, high: float, step: float, log: bool) -> None:
+    if step <= 0:
+        raise key_error(key, f"step must be above 0, but got {step}")
+    if log:
+        raise key_error(key, "step and log exclude each other", "Leave one of the two out.")
+    # In decimals, as the file and Optuna have them: in binary, 0.1 does not divide 0.3.
+    first, width, stride = Decimal(str(low)), Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
+    if width / stride > MOST_STEPS:
+        raise key_error(key, f"step is too small: {step} makes more than {MOST_STEPS:,} steps of [{low}, {high}]", "Leave it out.")
+    if width % stride:
+        below = width // stride
+        fitting = [f"{first + steps * stride:f}" for steps in (below, below + 1) if steps]
+        raise key_error(key, f"step must divide high - low, but {step} does not divide {width:f}", f"Write high = {' or '.join(fitting)}.")
+
+
+def _number(key: str, value: Any, *, whole: bool = False, what: str = "a bound") -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        rule = f"{what} must be {'a whole number' if whole else 'a number'}, but got {show(value)}"
+        raise key_error(key, rule, UNQUOTE if isinstance(value, str) else "")
+    if not is_finite(value) or (isinstance(value, int) and abs(value) > LARGEST_INT):
+        raise key_error(key, f"numbers must be finite and of a size that a float holds exactly, but got {show(value)}")
+    return cast("float | int", value + 0)  # which makes 0.0 of -0.0

@@ -1,0 +1,196 @@
+"""The one class that owns every path: what lies where below the folder of runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpsearch.config.components import show
+from hpsearch.errors import StudyFileError
+
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+DEFAULT_RUNS = Path("runs")
+FINALISTS, EXPLAIN = "finalists", "explain"
+"""Kinds of studies that belong to another, `<study>.finalists`: no study file can give such a name."""
+
+
+def check_study_name(name: str) -> str:
+    """The name, if a study can have it: it becomes a folder's name, so nothing in it may lead elsewhere.
+
+    Raises:
+        StudyFileError: it is empty, too long or holds other characters than letters, digits, '-' and '_'.
+    """
+    if not STUDY_NAME.fullmatch(name):
+        raise StudyFileError(
+            f"name: must be 1 to 80 letters, digits, '-' or '_', beginning with a letter or digit, but got {show(name)}",
+            hint="It names a folder as well as a study.",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The folder of runs; `runs/` by default. Nothing is created here."""
+
+    root: Path = DEFAULT_RUNS
+
+    @property
+    def database(self) -> Path:
+        """The default SQLite database."""
+        return self.root / "hpsearch.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """The artifact store of all studies, as optuna-dashboard takes it; no study can have the name of this folder."""
+        return self.root / "hpsearch.artifacts"
+
+    def study(self, name: str) -> StudyPaths:
+        """The paths of one study.
+
+        A linked study's lie in the folder of the study that it belongs to.
+
+        Raises:
+            StudyFileError: a name that would leave the folder.
+        """
+        base, _, kind = name.partition(".")
+        if kind in (FINALISTS, EXPLAIN):
+            return StudyPaths(self.root / check_study_name(base) / kind)
+        return StudyPaths(self.root / check_study_name(name))
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """The folder of one study."""
+
+    folder: Path
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the workers' logs."""
+        return self.folder / "logs"
+
+    def log(self, worker: str) -> Path:
+        """The log of one worker."""
+        return self.logs / f"{worker}.log"
+
+    @property
+    def report(self) -> Path:
+        """The report of the study."""
+        return self.folder / "report.html"
+
+    @property
+    def samples(self) -> Path:
+        """A picture of some of its training images."""
+        return self.folder / "samples.png"
+
+    def trial(self, number: int) -> TrialPaths:
+        """The paths of one trial."""
+        return TrialPaths(self.folder / "trials" / f"{number:05d}")
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """The folder of one trial."""
+
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training goes on from."""
+        return self.folder / "checkpoint"
+
+    @property
+    def predictions(self) -> Path:
+        """The predicted class and confidence of every validation image, after the last epoch."""
+        return self.folder / "predictions.npz"
+
+
+@dataclass(frozen=True)
+class FinalPaths:
+    """The folder of a final model."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The best config that it was trained from."""
+        return self.folder / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """What it is worth, and each reading of the test split; written when training begins, and finished last."""
+        return self.folder / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The class and confidence of every training and test image."""
+        return self.folder / "predictions.csv"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.folder / "README.md"
+
+    @property
+    def report(self) -> Path:
+        """The page with figures."""
+        return self.folder / "report.html"
+
+    @property
+    def onnx(self) -> Path:
+        """The model for other runtimes."""
+        return self.folder / "model.onnx"
+
+    def mistakes(self, part: str) -> Path:
+        """The most confident mistakes among the images of a part, `train` or `test`."""
+        return self.folder / f"mistakes-{part}.png"
+
+    def model(self, number: int = 1) -> Path:
+        """The weights of a seed, by its number from 1; the first seed's are the model."""
+        return (self.folder if number == 1 else self._seed(number)) / "model.safetensors"
+
+    def checkpoint(self, number: int) -> Path:
+        """Where the training of a seed goes on from."""
+        return self._seed(number) / "checkpoint"
+
+    @property
+    def written(self) -> list[Path]:
+        """Every file that hpsearch writes here, whether it is there or not."""
+        top = [
+            self.config,
+            self.metrics,
+            self.predictions,
+            self.card,
+            self.report,
+            self.onnx,
+            self.mistakes("train"),
+            self.mistakes("test"),
+        ]
+        seeds = [self._seed(int(folder.name)) for folder in self.seeds.glob("[0-9]*") if folder.name.isdecimal()]
+        of_seeds = [folder / name for folder in seeds for name in SEED_FILES]
+        return [self.model(), *top, *of_seeds]
+
+    @property
+    def seeds(self) -> Path:
+        """The folder of what belongs to one seed alone."""
+        return self.folder / "seeds"
+
+    def _seed(self, number: int) -> Path:
+        return self.seeds / str(number)
+
+
+SEED_FILES = ("model.safetensors", "checkpoint", "checkpoint.previous", "checkpoint.new", "predictions.npz")
+"""What may lie in the folder of a seed."""
+
+
+def lock_folder(database: Path) -> Path:
+    """The folder of a SQLite database's locks: beside the file, since two folders of runs may share it."""
+    return database.with_name(f"{database.name}.locks")
+
+
+def bundled_studies() -> Path:
+    """The folder of the study files that come with hpsearch: in the wheel, or in the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "studies"
+    return inside if inside.is_dir() else package.parent / "studies"

@@ -1,0 +1,179 @@
+"""What a user's component file calls: decorators that register a model, optimizer, schedule or data set.
+
+A study file names such files in `use = ["my_net.py"]`; `load_component_file` runs one and returns
+what it registered. In a notebook the decorators work by themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from hpsearch.config.components import BUILT_IN, SELECTORS, Catalog, Component, ComponentFile, Kind, Option, Scalar, show, show_path
+from hpsearch.errors import ComponentError
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+COMPONENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+RESERVED_OPTIONS = ("help", "when", *SELECTORS)
+"""What a component's decorator or its table in a study file holds beside its options."""
+
+_registered: dict[str, Component] = {}
+_loading: list[Component] | None = None
+
+
+def option(
+    default: Scalar,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[Scalar, ...] | None = None,
+    help: str = "",
+) -> Option:
+    """An option of a component; the decorator gives it its name.
+
+    Args:
+        default: its type is the option's type.
+        low, high: inclusive bounds.
+        above, below: exclusive bounds.
+        choices: the only values allowed.
+
+    Raises:
+        ComponentError: the default is not among what the option allows.
+    """
+    if not isinstance(default, bool | int | float | str):
+        raise ComponentError(f"the default of an option must be a string, a number, or true or false, but got {show(default)}")
+    made = Option(name="", default=default, low=low, high=high, above=above, below=below, choices=choices, help=help)
+    if rule := made.refuses(default):
+        raise ComponentError(f"the default of an option {rule}")
+    return made
+
+
+def model(name: str, *, help: str = "", **options: Option) -> Callable[[Factory], Factory]:
+    """Register a model: `factory(*, input_shape: (C, H, W), classes: int, **options) -> nn.Module`.
+
+    The module maps float32 [N, C, H, W], normalised, to logits [N, classes].
+    """
+    return _register("model", name, help, options)
+
+
+def optimizer(name: str, *, help: str = "", **options: Option) -> Callable[[Factory], Factory]:
+    """Register an optimizer: `factory(parameters, **options) -> torch.optim.Optimizer`."""
+    return _register("optimizer", name, help, options)
+
+
+def schedule(name: str, *, help: str = "", **options: Option) -> Callable[[Factory], Factory]:
+    """Register a schedule: `factory(optimizer, *, steps: int, steps_per_epoch: int, **options) -> LRScheduler`.
+
+    It is stepped after every batch; `steps` is the number of steps of the whole run.
+    """
+    return _register("schedule", name, help, options)
+
+
+def dataset(name: str, *, help: str = "") -> Callable[[Factory], Factory]:
+    """Register a data set: `factory(root: Path, *, train: bool) -> (images, labels, class names)`.
+
+    images: uint8 [N, C, H, W] or [N, H, W], a tensor or array; labels: whole numbers [N] from 0.
+    With `train=False` it returns the test images, which only final training asks for.
+    """
+    return _register("dataset", name, help, {})
+
+
+def registered(name: str) -> Component | None:
+    """The component that a user registered last under that name in this process."""
+    return _registered.get(name)
+
+
+def current_catalog() -> Catalog:
+    """The built-in components and all that were registered in this process."""
+    return BUILT_IN.extended(_registered.values())
+
+
+def load_component_file(path: Path) -> tuple[Component, ...]:
+    """Run a component file and return what it registered.
+
+    Raises:
+        ComponentError: the file is missing, does not run, or registers nothing.
+    """
+    global _loading
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ComponentError(
+            f"component file {show_path(path)} cannot be read: {error.strerror}", hint="`use` holds paths relative to the study file."
+        ) from error
+    file = ComponentFile(path=path, sha256=hashlib.sha256(source).hexdigest())
+    module = ModuleType(f"hpsearch_component_{path.stem}_{file.sha256[:12]}")
+    module.__file__ = str(path)
+    # Dataclasses and pickling look a class's module up by name.
+    sys.modules[module.__name__] = module
+    _loading = []
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+        found = tuple(replace(component, file=file) for component in _loading)
+    except ComponentError as error:
+        hint = " ".join(filter(None, (error.hint, _line_of(error, path))))
+        raise ComponentError(f"component file {show_path(path)}: {error.message}", hint=hint) from error
+    except (Exception, SystemExit) as error:
+        raise ComponentError(
+            f"component file {show_path(path)} does not import: {type(error).__name__}: {error}", hint=_line_of(error, path)
+        ) from error
+    finally:
+        _loading = None
+    if not found:
+        raise ComponentError(
+            f"component file {show_path(path)} registers nothing",
+            hint='Decorate a function or class with @hpsearch.model("name"), .optimizer, .schedule or .dataset.',
+        )
+    BUILT_IN.extended(found)  # refuses a name twice within the file, or a built-in one
+    _registered.update({component.name: component for component in found})
+    return found
+
+
+def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> Callable[[Factory], Factory]:
+    if not COMPONENT_NAME.fullmatch(name):
+        raise ComponentError(f"a {kind}'s name must be letters, digits, '_' or '-', but got {show(name)}")
+    # An option of that name arrives as the component's own line of help.
+    declared = options if isinstance(help, str) else {"help": help, **options}
+    for key, value in declared.items():
+        if key in RESERVED_OPTIONS:
+            raise ComponentError(
+                f"the {kind} '{name}' has an option `{key}`, which means something else in a study file", hint="Give it another name."
+            )
+        if not isinstance(value, Option):
+            raise ComponentError(f"the {kind} '{name}' declares {key} as {show(value)}", hint=f"Write {key}=hpsearch.option({value!r}).")
+
+    def decorate(factory: Factory) -> Factory:
+        named = tuple(replace(value, name=key) for key, value in options.items())
+        text = help or next(iter((factory.__doc__ or "").strip().splitlines()), "")
+        component = Component(kind=kind, name=name, help=text, options=named, factory=factory)
+        if _loading is not None:
+            _loading.append(component)
+        else:
+            BUILT_IN.extended([component])
+            _registered[name] = component
+        return factory
+
+    return decorate
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """Where in the component file the error came up."""
+    if isinstance(error, SyntaxError):
+        return f"Look at line {error.lineno} of the file." if error.lineno else ""
+    line = 0
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"Look at line {line} of the file." if line else ""

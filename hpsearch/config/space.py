@@ -1,0 +1,184 @@
+"""The search space as data: parameters, their conditions, sampling, completion and fingerprint.
+
+`hpsearch.config.space_parser` makes one from a study file's `[space]`; a trial, live or fixed, samples it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, show, trainer_option
+from hpsearch.config.distributions import Choices, Domain, Fixed, FloatRange, Trial, str_of
+from hpsearch.config.train_config import TrainConfig, resolve
+from hpsearch.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter of the space.
+
+    Attributes:
+        name: as in the study file and in Optuna, `sgd.lr`.
+        owner: who gets its value.
+        option: the name that the owner knows it by, `lr`.
+        when: other parameters' values under which it exists; all must hold.
+    """
+
+    name: str
+    owner: Owner
+    option: str
+    domain: Domain
+    when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+
+    def exists(self, values: Mapping[str, Scalar]) -> bool:
+        """Whether its conditions hold for the values drawn so far."""
+        return all(parent in values and any(same(values[parent], value) for value in allowed) for parent, allowed in self.when.items())
+
+    @property
+    def condition(self) -> str:
+        """Its conditions in words: `optimizer is adam or adamw`."""
+        return " and ".join(f"{parent} is {' or '.join(map(str_of, allowed))}" for parent, allowed in self.when.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Parameters in an order in which none comes before one that it depends on."""
+
+    parameters: tuple[Parameter, ...]
+    catalog: Catalog = field(repr=False, compare=False)
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self.parameters)
+
+    def get(self, name: str) -> Parameter | None:
+        """The parameter of that name."""
+        return next((parameter for parameter in self.parameters if parameter.name == name), None)
+
+    @property
+    def searched(self) -> tuple[Parameter, ...]:
+        """The parameters that are not fixed."""
+        return tuple(parameter for parameter in self.parameters if not isinstance(parameter.domain, Fixed))
+
+    @property
+    def conditional(self) -> tuple[Parameter, ...]:
+        """The searched parameters that do not exist in every trial."""
+        always: set[str] = set()
+        for parameter in self.parameters:
+            if all(parent in always and set(self[parent].domain.listed) <= set(allowed) for parent, allowed in parameter.when.items()):
+                always.add(parameter.name)
+        return tuple(parameter for parameter in self.searched if parameter.name not in always)
+
+    def __getitem__(self, name: str) -> Parameter:
+        parameter = self.get(name)
+        if parameter is None:
+            raise KeyError(name)
+        return parameter
+
+    def names_of(self, selector: str) -> tuple[str, ...]:
+        """The components that a selector (`model`, `optimizer`, `schedule`) can take."""
+        domain = self[selector].domain
+        return tuple(map(str, domain.values)) if isinstance(domain, Choices) else (str(domain),)
+
+    def sample(self, trial: Trial) -> dict[str, Scalar]:
+        """A value for every parameter that exists, drawn from `trial`; fixed values stand among them."""
+        values: dict[str, Scalar] = {}
+        for parameter in self.parameters:
+            if parameter.exists(values):
+                values[parameter.name] = parameter.domain.draw(trial, parameter.name)
+        return values
+
+    def config(self, values: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
+        """The training run that sampled `values` stand for."""
+        settings = {(self[name].owner, self[name].option): value for name, value in values.items()}
+        return resolve(settings, catalog=self.catalog, seed=seed)
+
+    def complete(self, given: Mapping[str, Scalar], *, start: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
+        """The point of the space in which what `given` leaves out is as in `start`, or has its default.
+
+        Args:
+            given: by a parameter's name (`sgd.lr`) or its option's (`lr`).
+            start: by parameters' names; those that do not exist at this point are left out.
+
+        Raises:
+            ConfigError: an unknown key, one that does not exist at this point, or a value outside its range.
+        """
+        values: dict[str, Scalar] = {}
+        used: dict[str, str] = {}
+        for parameter in self.parameters:
+            if not parameter.exists(values):
+                continue
+            key = next((key for key in (parameter.name, parameter.option) if key in given), None)
+            if key is not None and used.setdefault(key, parameter.name) != parameter.name:
+                raise ConfigError(f"'{key}' could be {used[key]} or {parameter.name}", hint="Write the whole name.")
+            value = given[key] if key is not None else (start or {}).get(parameter.name)
+            values[parameter.name] = self._value(parameter, value, values)
+        for key in given:
+            if key not in used:
+                self._explain_unused(key, used)
+        return values
+
+    def _value(self, parameter: Parameter, given: Scalar | None, values: Mapping[str, Scalar]) -> Scalar:
+        value, source = given, ""
+        if value is None:
+            value, source = self.default(parameter, values), "'s default"
+        if isinstance(parameter.domain, FloatRange) and isinstance(value, int) and not isinstance(value, bool) and is_finite(value):
+            value = float(value)
+        if not parameter.domain.contains(value):
+            raise ConfigError(
+                f"{parameter.name}{source} must lie in its range ({parameter.domain}), but is {show(value)}",
+                hint=f"Give {parameter.name} a value in its range." if source else "",
+            )
+        return value
+
+    def default(self, parameter: Parameter, values: Mapping[str, Scalar]) -> Scalar:
+        """What a parameter is when nobody says: its fixed value, or the default of its owner among `values`."""
+        if isinstance(parameter.domain, Fixed):
+            return parameter.domain.value
+        if parameter.name in SELECTORS:
+            return DEFAULT_COMPONENTS[parameter.name]
+        return self.option(parameter, values).default
+
+    def option(self, parameter: Parameter, values: Mapping[str, Scalar]) -> Option:
+        """The option that a parameter sets, of the component chosen in `values`."""
+        if parameter.owner == "trainer":
+            option = trainer_option(parameter.option)
+        else:
+            option = self.catalog.get(parameter.owner, str(values[parameter.owner])).option(parameter.option)
+        assert option is not None, "space_table lets no parameter through that its owner does not take"
+        return option
+
+    def _explain_unused(self, key: str, used: Mapping[str, str]) -> None:
+        known = [parameter for parameter in self.parameters if key in (parameter.name, parameter.option)]
+        if twice := [parameter.name for parameter in known if parameter.name in used.values()]:
+            raise ConfigError(f"'{key}' and '{twice[0]}' are the same parameter", hint="Give one of the two.")
+        if known:
+            raise ConfigError(f"{key} exists only when {' or when '.join(parameter.condition for parameter in known)}")
+        names = [parameter.name for parameter in self.parameters]
+        raise ConfigError(f"{show(key)} is no parameter of the space", hint=did_you_mean(key, names))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Name to domain and conditions, for a person to read and for the fingerprint; equal for equal spaces."""
+        plain: dict[str, Any] = {}
+        for parameter in sorted(self.parameters, key=lambda parameter: parameter.name):
+            domain = parameter.domain
+            shown: dict[str, Any]
+            if isinstance(domain, Choices):
+                shown = {"choices": list(domain.ordered)}
+            elif isinstance(domain, Fixed):
+                shown = {"fixed": domain.value}
+            else:
+                kind = "float" if isinstance(domain, FloatRange) else "int"
+                shown = {kind: [domain.low, domain.high], "step": domain.step, "log": domain.log}
+            if parameter.when:
+                shown["when"] = {parent: list(Choices(values=allowed).ordered) for parent, allowed in sorted(parameter.when.items())}
+            plain[parameter.name] = shown
+        return plain
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the space, hexadecimal: the same whatever the order of keys and choices."""
+        return hashlib.sha256(json.dumps(self.to_plain(), sort_keys=True).encode()).hexdigest()

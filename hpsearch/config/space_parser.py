@@ -1,0 +1,395 @@
+"""Reads a `[space]` table into a Space, and says what is wrong with one that makes no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from hpsearch.config.components import (
+    DEFAULT_COMPONENTS,
+    SELECTORS,
+    TRAINER_OPTIONS,
+    Catalog,
+    Component,
+    Kind,
+    Option,
+    Owner,
+    Scalar,
+    same,
+    show,
+    trainer_option,
+)
+from hpsearch.config.distributions import (
+    DOMAIN_KEYS,
+    MOST_CHOICES,
+    UNQUOTE,
+    Choices,
+    Domain,
+    Fixed,
+    FloatRange,
+    IntRange,
+    key_error,
+    read_domain,
+)
+from hpsearch.config.registration import current_catalog
+from hpsearch.config.space import Parameter, Space
+from hpsearch.config.train_config import TrainConfig
+from hpsearch.errors import StudyFileError, did_you_mean
+
+OTHER_NAMES = {
+    "learningrate": "lr",
+    "wd": "weight_decay",
+    "l2": "weight_decay",
+    "bs": "batch_size",
+    "opt": "optimizer",
+    "scheduler": "schedule",
+}
+"""What other tools call our options, for a hint: as written, without underscores."""
+
+Conditions = dict[str, tuple[Scalar, ...]]
+
+
+def read_space(table: Mapping[str, Any], *, catalog: Catalog, where: str = "space") -> Space:
+    """The space that a study file's table describes.
+
+    Args:
+        where: the table's key, which error messages start with.
+
+    Raises:
+        StudyFileError: with the key, the rule, the value and the likely mend.
+    """
+    return _Reader(catalog, where).read(table)
+
+
+def configure(*, seed: int = 0, **values: Scalar) -> TrainConfig:
+    """One training run from plain values: `configure(model="lenet5", optimizer="sgd", lr=0.05)`.
+
+    What is not given has its default.
+
+    Raises:
+        StudyFileError: a name that nobody takes, or a value outside what its owner allows.
+    """
+    space = read_space(values, catalog=current_catalog(), where="")
+    return space.config(space.complete({}), seed=seed)
+
+
+class _Reader:
+    def __init__(self, catalog: Catalog, where: str) -> None:
+        self.catalog = catalog
+        self.prefix = f"{where}." if where else ""
+        self.domains: dict[str, Domain] = {}
+        self.conditions: dict[str, Conditions] = {}
+        self.options: dict[str, str] = {}
+        self.effective: dict[str, Conditions] = {}
+
+    def read(self, table: Mapping[str, Any]) -> Space:
+        for key, entry in table.items():
+            if isinstance(entry, dict) and not self._is_parameter(key, entry):
+                self._read_group(key, entry)
+            else:
+                self._add(key, key, entry, {})
+        for selector in SELECTORS:
+            self._complete_selector(selector)
+        order = self._parents_first()
+        for name in order:
+            self._check_condition(name)
+        owners = {name: self._owner(name) for name in order}
+        self._refuse_two_values_for_one(owners)
+        parameters = tuple(
+            Parameter(name=name, owner=owners[name], option=self.options[name], domain=self.domains[name], when=self._condition(name))
+            for name in order
+        )
+        return Space(parameters=parameters, catalog=self.catalog)
+
+    def error(self, key: str, rule: str, hint: str = "") -> StudyFileError:
+        return key_error(self.prefix + key, rule, hint)
+
+    # Reading the table
+
+    def _is_parameter(self, key: str, entry: Mapping[str, Any]) -> bool:
+        if any(domain in entry for domain in DOMAIN_KEYS):
+            # A group may hold a parameter of such a name, but then as a table or beside others.
+            return not (self._is_group(key, entry) and any(isinstance(entry.get(domain), dict) for domain in DOMAIN_KEYS))
+        if self._is_group(key, entry):
+            return False
+        component = self.catalog.find(key)
+        if component is not None:
+            raise self.error(key, f"'{key}' is a data set, which has no parameters", f'Write dataset = "{key}" under [data].')
+        raise self.error(
+            key,
+            f"must be a value, a parameter (a table with float, int or choices), the table of a component, or a table with `when`; "
+            f"found {_keys(entry)}",
+            _domain_hint(entry) or did_you_mean(key, [component.name for component in self.catalog if component.kind != "dataset"]),
+        )
+
+    def _is_group(self, key: str, entry: Mapping[str, Any]) -> bool:
+        component = self.catalog.find(key)
+        return "when" in entry or (component is not None and component.kind != "dataset")
+
+    def _read_group(self, label: str, table: Mapping[str, Any]) -> None:
+        component = self.catalog.find(label)
+        if component is not None:
+            if "when" in table:
+                raise self.error(
+                    label,
+                    f"is the table of the {component.kind} '{label}', which is its condition: it takes no `when`",
+                    "Use a label of your own for another condition.",
+                )
+            conditions: Conditions = {component.kind: (label,)}
+        else:
+            conditions = self._read_when(label, table["when"])
+            if len(table) == 1:
+                raise self.error(label, "has a condition, but no parameter", "Add the parameters that it is for, or drop the table.")
+        for key, entry in table.items():
+            if key == "when":
+                continue
+            name = f"{label}.{key}"
+            if key in SELECTORS:
+                raise self.error(
+                    name, f"the choice of a {key} cannot depend on another", f"Write `{key}` directly under [{self.prefix.rstrip('.')}]."
+                )
+            if isinstance(entry, dict) and not any(domain in entry for domain in DOMAIN_KEYS):
+                raise self.error(
+                    name,
+                    f"must be a value or a parameter (a table with float, int or choices); found {_keys(entry)}",
+                    _domain_hint(entry) or "Tables do not nest deeper.",
+                )
+            self._add(name, key, entry, conditions)
+
+    def _read_when(self, label: str, when: Any) -> Conditions:
+        if not isinstance(when, dict) or not when:
+            raise self.error(
+                f"{label}.when",
+                f"must name parameters and their values, but got {show(when)}",
+                'For example: when = { optimizer = ["adam", "adamw"] }',
+            )
+        conditions: Conditions = {}
+        for parent, value in _flat(when):
+            if parent in conditions:
+                raise self.error(f"{label}.when", f"names {parent} twice", "Give all its values in one list.")
+            conditions[parent] = self._allowed(label, parent, value)
+        return conditions
+
+    def _allowed(self, label: str, parent: str, value: Any) -> tuple[Scalar, ...]:
+        values = value if isinstance(value, list) else [value]
+        if not 0 < len(values) <= MOST_CHOICES or not all(isinstance(item, bool | int | float | str) for item in values):
+            raise self.error(f"{label}.when", f"{parent} must be a value or a list of values, but got {show(value)}")
+        return tuple(values)
+
+    def _add(self, name: str, option: str, entry: Any, conditions: Conditions) -> None:
+        self.domains[name] = read_domain(self.prefix + name, entry)
+        self.conditions[name] = conditions
+        self.options[name] = option
+
+    # Making sense of it as a whole
+
+    def _complete_selector(self, selector: Kind) -> None:
+        domain = self.domains.get(selector)
+        if domain is None:
+            self._add(selector, selector, DEFAULT_COMPONENTS[selector], {})
+            return
+        if not isinstance(domain, Choices | Fixed):
+            raise self.error(
+                selector, f"a {selector} is chosen by name, not from a range", f"Known: {', '.join(self.catalog.names(selector))}."
+            )
+        for value in domain.listed:
+            if not isinstance(value, str) or value not in self.catalog.names(selector):
+                raise self.error(
+                    selector, f"unknown {selector} {show(value)}", did_you_mean(str(value)[:200], self.catalog.names(selector))
+                )
+
+    def _parents_first(self) -> list[str]:
+        """Names by depth, selectors first, then alphabetically: an order that the file's own does not touch."""
+        for name, conditions in self.conditions.items():
+            for parent in conditions:
+                if parent not in self.domains:
+                    raise self.error(
+                        f"{name.rpartition('.')[0]}.when",
+                        f"names {show(parent)}, which is no parameter",
+                        did_you_mean(parent, self.domains),
+                    )
+        depths: dict[str, int] = {}
+        waiting = dict(self.conditions)
+        while waiting:
+            ready = [name for name, conditions in waiting.items() if all(parent in depths for parent in conditions)]
+            if not ready:
+                raise self.error(
+                    f"{min(waiting).rpartition('.')[0]}.when",
+                    f"conditions run in a circle: {', '.join(sorted(waiting)[:6])} wait for each other",
+                    "Drop one of the conditions.",
+                )
+            for name in ready:
+                depths[name] = 1 + max((depths[parent] for parent in waiting.pop(name)), default=0)
+        return sorted(depths, key=lambda name: (depths[name], name not in SELECTORS, name))
+
+    def _check_condition(self, name: str) -> None:
+        """Merge a parameter's conditions with those of its parents; refuse what can never hold."""
+        merged: Conditions = {}
+        where = f"{name.rpartition('.')[0]}.when"
+        for parent, allowed in self.conditions[name].items():
+            domain = self.domains[parent]
+            if not isinstance(domain, Choices | Fixed):
+                raise self.error(where, f"names {parent}, which is a range", "A condition needs a parameter with choices.")
+            for value in allowed:
+                if not domain.contains(value):
+                    if parent in SELECTORS and name.startswith(f"{value}."):
+                        raise self.error(
+                            name.rpartition(".")[0],
+                            f"can never apply: {parent} is never {show(value)}",
+                            f"Add it to {self.prefix}{parent}, or drop the table.",
+                        )
+                    raise self.error(where, f"{parent} is never {show(value)}", f"It can be: {domain}.")
+            for key, values in [*self.effective[parent].items(), (parent, allowed)]:
+                common = tuple(value for value in merged.get(key, values) if any(same(value, other) for other in values))
+                if not common:
+                    raise self.error(where, f"can never hold: it asks two different things of {key}")
+                merged[key] = common
+        self.effective[name] = merged
+
+    def _condition(self, name: str) -> Conditions:
+        """A parameter's conditions in the values of its parents: `[2, 1, 1]` on the choices 1.0 and 2.0 is `(1.0, 2.0)`."""
+        return {
+            parent: tuple(value for value in self.domains[parent].listed if any(same(value, other) for other in allowed))
+            for parent, allowed in self.conditions[name].items()
+        }
+
+    def _owner(self, name: str) -> Owner:
+        """Who takes the parameter's value, in every case in which the parameter exists."""
+        option = self.options[name]
+        if name in SELECTORS:
+            return "trainer"
+        takers: dict[Owner, list[Component]] = {
+            kind: [component for component in self._possible(kind, name) if component.option(option)] for kind in SELECTORS
+        }
+        owners: list[Owner] = [kind for kind in SELECTORS if takers[kind]]
+        own = self.catalog.find(name.rpartition(".")[0])
+        if own is not None and own.option(option) is not None:
+            owners = [cast("Owner", own.kind)]  # a table named after a component means that component first
+        elif trainer_option(option) is not None:
+            owners.insert(0, "trainer")
+        if not owners:
+            raise self._nobody_takes(name, own)
+        if len(owners) > 1:
+            raise self.error(
+                name,
+                f"both the {owners[0]} and the {owners[1]} take `{option}`",
+                f"Put it into the table of the one that is meant, [{self.prefix}NAME].",
+            )
+        owner = owners[0]
+        if owner != "trainer":
+            for component in self._possible(owner, name):
+                if component.option(option) is None:
+                    taker = takers[owner][0].name
+                    raise self.error(
+                        name,
+                        f"the {owner} '{component.name}' takes no `{option}`, but can be sampled with it",
+                        f"Put it into a table of its own, [{self.prefix}{taker}] for example.",
+                    )
+        for taken in self._options(owner, name):
+            self._check_against(name, taken)
+        self.domains[name] = _typed(self.domains[name], self._options(owner, name))
+        return owner
+
+    def _nobody_takes(self, name: str, own: Component | None) -> StudyFileError:
+        option = self.options[name]
+        if own is not None:
+            names = [known.name for known in own.options]
+            return self.error(
+                name, f"the {own.kind} '{own.name}' takes no `{option}`", _nearest(option, names) or f"'{own.name}' has no options."
+            )
+        reachable = [known.name for kind in SELECTORS for component in self._possible(kind, name) for known in component.options]
+        known = [*SELECTORS, *(known.name for known in TRAINER_OPTIONS), *reachable]
+        elsewhere = [f"the {component.kind} '{component.name}'" for component in self.catalog if component.option(option)]
+        if elsewhere:
+            return self.error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses", "Drop it.")
+        return self.error(name, "neither the trainer nor a model, optimizer or schedule of this study takes it", _nearest(option, known))
+
+    def _possible(self, kind: Kind, name: str) -> list[Component]:
+        """The components of a kind that can be chosen while the parameter exists."""
+        values = self.domains[kind].listed
+        allowed = self.effective[name].get(kind, values)
+        return [self.catalog.get(kind, str(value)) for value in values if value in allowed]
+
+    def _options(self, owner: Owner, name: str) -> list[Option]:
+        if owner == "trainer":
+            found = [trainer_option(self.options[name])]
+        else:
+            found = [component.option(self.options[name]) for component in self._possible(owner, name)]
+        return [option for option in found if option is not None]
+
+    def _check_against(self, name: str, option: Option) -> None:
+        domain = self.domains[name]
+        if isinstance(domain, FloatRange) and not isinstance(option.default, float):
+            raise self.error(
+                name,
+                f"`{option.name}` is {option.type_name}",
+                f"Write {{ int = [{domain.low:g}, {domain.high:g}] }}." if type(option.default) is int else _choices_hint(option),
+            )
+        if isinstance(domain, IntRange) and isinstance(option.default, bool | str):
+            raise self.error(name, f"`{option.name}` is {option.type_name}", _choices_hint(option))
+        points = (domain.low, domain.high) if isinstance(domain, FloatRange | IntRange) else domain.listed
+        for value in points:
+            if rule := option.refuses(value):
+                quoted = isinstance(value, str) and not isinstance(option.default, bool | str)
+                close = did_you_mean(value, map(str, option.choices)) if option.choices and isinstance(value, str) else ""
+                raise self.error(name, rule, UNQUOTE if quoted else close if close.startswith("Did") else "")
+
+    def _refuse_two_values_for_one(self, owners: Mapping[str, Owner]) -> None:
+        by_target: dict[tuple[Owner, str], list[str]] = {}
+        for name, owner in owners.items():
+            for other in by_target.setdefault((owner, self.options[name]), []):
+                if self._can_both_exist(name, other):
+                    raise self.error(
+                        name,
+                        f"{other} sets `{self.options[name]}` of the {owner} as well, and both can exist in one trial",
+                        "Drop one, or give them conditions that exclude each other.",
+                    )
+            by_target[owner, self.options[name]].append(name)
+
+    def _can_both_exist(self, one: str, other: str) -> bool:
+        mine, theirs = self.effective[one], self.effective[other]
+        return all(any(same(a, b) for a in mine[key] for b in theirs[key]) for key in mine.keys() & theirs.keys())
+
+
+def _typed(domain: Domain, options: list[Option]) -> Domain:
+    """The domain with whole numbers as floats where the option is a float: `lr = 1` is 1.0."""
+    if any(not isinstance(option.default, float) for option in options):
+        return domain
+    if isinstance(domain, Fixed):
+        return Fixed(value=float(domain.value))
+    if isinstance(domain, Choices):
+        return Choices(values=tuple(map(float, domain.values)))
+    return domain
+
+
+def _nearest(option: str, known: Iterable[str]) -> str:
+    """The option that was meant, by its letters or by what others call it."""
+    names = list(known)
+    other = OTHER_NAMES.get(option.lower().replace("_", ""), "")
+    return did_you_mean(other if other in names else option, names)
+
+
+def _choices_hint(option: Option) -> str:
+    values = (True, False) if isinstance(option.default, bool) else option.choices or (option.default,)
+    return f"Write {{ choices = {show(list(values[:2]))} }}."
+
+
+def _keys(table: Mapping[str, Any]) -> str:
+    return f"a table with {', '.join(list(map(show, table))[:5])}" if table else "an empty table"
+
+
+def _domain_hint(table: Mapping[str, Any]) -> str:
+    """What a table that is meant as a parameter should say."""
+    if {"low", "high", "min", "max"} & table.keys():
+        return "Write { float = [low, high] } or { int = [low, high] }."
+    close = did_you_mean(next(iter(table), ""), DOMAIN_KEYS)
+    return close if close.startswith("Did") else ""
+
+
+def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted names and their values, as TOML nests them: `{ cnn.dense = 1 }` is `{ cnn = { dense = 1 } }`."""
+    for key, value in table.items():
+        if isinstance(value, dict) and value and not any(isinstance(inner, dict) for inner in value.values()):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value

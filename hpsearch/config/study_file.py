@@ -1,0 +1,373 @@
+"""What a study file says: read it, validate it as a whole, and explain what is wrong with one.
+
+The sections' keys stand in `hpsearch.config.sections`, the space in `hpsearch.config.space_parser`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import Field, ValidationError
+
+from hpsearch.config.components import BUILT_IN, DATASET_IMAGES, SELECTORS, Catalog, ComponentFile, Scalar, show, show_path, trainer_option
+from hpsearch.config.paths import bundled_studies, check_study_name
+from hpsearch.config.registration import load_component_file
+from hpsearch.config.sections import LARGEST_SEED, Budget, Data, Finalists, Limits, Pruner, Sampler, Section, WarmStart
+from hpsearch.config.space import Space
+from hpsearch.config.space_parser import read_space
+from hpsearch.errors import ComponentError, ConfigError, StudyFileError, UsageError, did_you_mean
+
+LARGEST_FILE = 100_000
+"""Bytes: a study file is written by a person; anything larger is another file by mistake."""
+
+DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""")
+"""Twenty names with dots between them; tomllib takes minutes for thousands."""
+
+
+class Contents(Section):
+    """The whole file, with the space and the baselines as they were written."""
+
+    name: str = Field(description="letters, digits, '-' and '_', at most 80: the study's name in the storage and its folder's")
+    description: str = Field(default="", description="the question that the study asks")
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = Field(default=0, description="of the split, the sampler and every trial")
+    use: list[str] = Field(default_factory=list, description="component files, relative to the study file")
+    keep: Annotated[int, Field(ge=0, le=1_000_000)] = Field(default=3, description="so many of the best trials keep their last checkpoint")
+    data: Data = Field(default_factory=Data)
+    budget: Budget
+    limits: Limits = Field(default_factory=Limits)
+    sampler: Sampler = Field(default_factory=Sampler)
+    pruner: Pruner = Field(default_factory=Pruner)
+    finalists: Finalists | None = Field(default=None)
+    warm_start: WarmStart | None = Field(default=None)
+    space: dict[str, Any] = Field(description="the parameters, see the search space")
+    baseline: list[dict[str, Any]] = Field(
+        default_factory=list, description="configurations that are tried first; what they omit takes its default"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """A study file that makes sense as a whole.
+
+    Attributes:
+        finalists: whether and how the best are run again at the end of the search.
+        baselines: complete points of the space, tried first.
+        warm_start: studies whose trials it begins with.
+        component_files: what `use` named, with hashes.
+        text, path: the file as it was read; the path is absolute.
+    """
+
+    name: str
+    description: str
+    seed: int
+    keep: int
+    data: Data
+    budget: Budget
+    limits: Limits
+    sampler: Sampler
+    pruner: Pruner
+    finalists: Finalists | None
+    space: Space
+    baselines: tuple[Mapping[str, Scalar], ...]
+    warm_start: tuple[str, ...]
+    component_files: tuple[ComponentFile, ...]
+    text: str
+    path: Path
+
+    @property
+    def comparable(self) -> dict[str, Any]:
+        """All that trials of one study must share, as plain data: space, data, seed and component files."""
+        return {
+            "space": self.space.to_plain(),
+            "data": self.data.model_dump(),
+            "seed": self.seed,
+            "component files": {file.path.name: file.sha256 for file in self.component_files},
+        }
+
+
+def load_study_file(path: Path) -> StudyFile:
+    """Read and validate a study file.
+
+    Raises:
+        StudyFileError: it cannot be read, or a key of it makes no sense; the message names file, key, rule and value.
+        ComponentError: a component file that is missing or does not import.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        _refuse_large(content, path)
+        # Some editors begin a UTF-8 file with a mark that TOML does not allow.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StudyFileError(f"{path}: is not UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StudyFileError(f"cannot read the study file {show_path(path)}: {reason}", hint=_nearby(path)) from error
+    return parse_study_file(text, path=path.absolute())
+
+
+def parse_study_file(text: str, *, path: Path) -> StudyFile:
+    """Validate the text of a study file; `path` is where component files are looked for and what errors name.
+
+    Raises:
+        StudyFileError, ComponentError: as for `load_study_file`.
+    """
+    _refuse_large(text, path)
+    if deep := DEEP_KEY.search(text):
+        raise StudyFileError(f"{path.name}: tables do not nest as deep as {show(deep[0])}")
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise StudyFileError(f"{path.name}: is not valid TOML: {error}") from error
+    if is_best_config(table):
+        raise StudyFileError(
+            f"{path.name}: is a best config, one training run, and no study file",
+            hint=f"`hpsearch train {os.path.relpath(path)}` trains it and scores it on validation; --final is the last step.",
+        )
+    try:
+        contents = Contents.model_validate(table)
+    except ValidationError as error:
+        raise _explain(error, path) from error
+    try:
+        return _make_sense(contents, text, path)
+    except (StudyFileError, ConfigError) as error:
+        raise StudyFileError(f"{path.name}: {error.message}", hint=error.hint) from error
+    except ComponentError as error:
+        raise ComponentError(f"{path.name}: use: {error.message}", hint=error.hint) from error
+
+
+def is_best_config(table: Mapping[str, Any]) -> bool:
+    """Whether a TOML file's content is one training run, as `hpsearch export` writes it, and no study."""
+    return "format" in table and "trainer" in table and "space" not in table
+
+
+def shipped_study_files() -> list[Path]:
+    """The study files that come with hpsearch, by name; best configs lie beside them."""
+    files = sorted(bundled_studies().glob("*.toml"))
+    return [path for path in files if not is_best_config(tomllib.loads(path.read_text(encoding="utf-8")))]
+
+
+def _refuse_large(content: bytes | str, path: Path) -> None:
+    if len(content) > LARGEST_FILE:
+        raise StudyFileError(f"{path.name}: more than {LARGEST_FILE:,} bytes are too many for a study file", hint="Is it the right file?")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a study file, for editors."""
+    schema = Contents.model_json_schema(by_alias=True)
+    plain: dict[str, Any] = {"type": ["string", "number", "boolean"]}
+    number_range = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    parameter: dict[str, Any] = {
+        "anyOf": [
+            plain,
+            _table({"choices": {"type": "array", "minItems": 1, "items": plain}}, "choices"),
+            _table({"float": number_range, "step": {"type": "number"}, "log": {"type": "boolean"}}, "float"),
+            _table({"int": number_range, "step": {"type": "integer"}, "log": {"type": "boolean"}}, "int"),
+        ]
+    }
+    schema["$defs"]["parameter"] = parameter
+    reference = {"$ref": "#/$defs/parameter"}
+    group = {"type": "object", "properties": {"when": {"type": "object"}}, "additionalProperties": reference}
+    schema["properties"]["space"] = {"type": "object", "additionalProperties": {"anyOf": [reference, group]}}
+    schema["title"] = "hpsearch study file"
+    return schema
+
+
+def _table(properties: dict[str, Any], required: str) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
+
+
+def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
+    check_study_name(contents.name)
+    catalog, files = _load_components(contents.use, path)
+    space = read_space(contents.space, catalog=catalog)
+    _check_data(contents.data, catalog)
+    _check_search(contents, space)
+    baselines = tuple(_baseline(space, given, number) for number, given in enumerate(contents.baseline, start=1))
+    if len(baselines) > contents.budget.trials:
+        raise StudyFileError(
+            f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials", hint="A baseline is a trial, too."
+        )
+    return StudyFile(
+        **{
+            key: getattr(contents, key)
+            for key in ("name", "description", "seed", "keep", "data", "budget", "limits", "sampler", "pruner", "finalists")
+        },
+        space=space,
+        baselines=baselines,
+        warm_start=_sources(contents),
+        component_files=files,
+        text=text,
+        path=path,
+    )
+
+
+def _load_components(use: list[str], path: Path) -> tuple[Catalog, tuple[ComponentFile, ...]]:
+    catalog = BUILT_IN
+    files: dict[Path, ComponentFile] = {}
+    for name in use:
+        if "\0" in name:
+            raise StudyFileError(f"use: {show(name)} is no file name")
+        found = load_component_file((path.parent / name).resolve())
+        catalog = catalog.extended(found)
+        files.update({component.file.path: component.file for component in found if component.file})
+    return catalog, tuple(files.values())
+
+
+def _check_data(data: Data, catalog: Catalog) -> None:
+    if data.dataset not in catalog.names("dataset"):
+        raise StudyFileError(
+            f"data.dataset: unknown data set {show(data.dataset)}", hint=did_you_mean(data.dataset, catalog.names("dataset"))
+        )
+    images = DATASET_IMAGES.get(data.dataset)
+    if images is None:
+        return
+    if data.validation_images >= images:
+        raise StudyFileError(
+            f"data.validation_images: must be fewer than the {images:,} training images, but got {data.validation_images:,}",
+            hint=f"{Data().validation_images:,} are usual.",
+        )
+    if data.train_images is not None and data.train_images + data.validation_images > images:
+        raise StudyFileError(
+            f"data.train_images: {data.train_images:,} and {data.validation_images:,} validation images are more than the {images:,} there are",
+            hint=f"Leave it out, or write at most {images - data.validation_images:,}.",
+        )
+
+
+def _check_search(contents: Contents, space: Space) -> None:
+    if contents.sampler.kind in ("gp", "qmc") and space.conditional:
+        names = ", ".join(parameter.name for parameter in space.conditional[:3])
+        raise StudyFileError(
+            f"sampler.kind: {contents.sampler.kind} would draw conditional parameters ({names}) at random",
+            hint='Use kind = "tpe", or make every parameter unconditional.',
+        )
+    if contents.budget.balance is not None and len(space.names_of(contents.budget.balance)) < 2:
+        raise StudyFileError("budget.balance: the space has one model only", hint="Drop `balance`.")
+
+
+def _sources(contents: Contents) -> tuple[str, ...]:
+    if contents.warm_start is None:
+        return ()
+    for name in contents.warm_start.sources:
+        try:
+            check_study_name(name)
+        except StudyFileError as error:
+            raise StudyFileError(
+                f"warm_start.from: {error.message.removeprefix('name: ')}", hint="It holds names of studies in the same storage."
+            ) from error
+        if name == contents.name:
+            raise StudyFileError(
+                f"warm_start.from: {show(name)} is this study itself", hint="It holds names of other studies in the same storage."
+            )
+    return tuple(dict.fromkeys(contents.warm_start.sources))
+
+
+def _baseline(space: Space, given: Mapping[str, Any], number: int) -> Mapping[str, Scalar]:
+    flat: dict[str, Scalar] = {}
+    for key, value in given.items():
+        for name, item in ({f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}).items():
+            if not isinstance(item, bool | int | float | str):
+                raise StudyFileError(f"baseline {number}: {name} must be one value, but got {show(item)}")
+            flat[name] = item
+    try:
+        values = space.complete(flat)
+        space.config(values, seed=0)
+    except UsageError as error:
+        raise StudyFileError(f"baseline {number}: {error.message}", hint=error.hint) from error
+    return values
+
+
+# pydantic's error types to our words; the rest of its messages already state the rule.
+_RULES = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be a string in quotes",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "int_from_float": "must be a whole number",
+    "greater_than_equal": "must be at least {ge:,}",
+    "less_than_equal": "must be at most {le:,}",
+}
+
+
+def _explain(error: ValidationError, path: Path) -> StudyFileError:
+    # A misspelled key is the cause of the missing one that is reported beside it.
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if len(key) > 100:
+        key = show(key)
+    kind, value = first["type"], first["input"]
+    if kind == "extra_forbidden":
+        return StudyFileError(f"{path.name}: unknown key {show(key)[1:-1]}", hint=_belongs(location))
+    if kind == "missing":
+        inner = location[-1]
+        what = f"a table [{inner}]" if _is_table(location) else f"`{inner}` to {f'[{location[0]}]' if len(location) > 1 else 'the file'}"
+        return StudyFileError(f"{path.name}: {key} is missing", hint=f"Add {what}.")
+    if kind == "value_error":
+        rule = str(first["ctx"]["error"])
+        rule = f"{rule}, but got {show(value)}" if not isinstance(value, dict) else rule
+    elif kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        rule = f"must be one of {', '.join(map(show, choices))}, but got {show(value)}"
+        return StudyFileError(f"{path.name}: {key}: {rule}", hint=did_you_mean(value, choices) if isinstance(value, str) else "")
+    else:
+        said = _RULES[kind].format(**first.get("ctx", {})) if kind in _RULES else re.sub("^(Input|Value|List) should", "must", first["msg"])
+        rule = f"{said}, but got {show(value)}"
+    hint = f"Begin it with [{key}]." if _is_table(location) else ""
+    if kind == "list_type":
+        hint = (
+            f"Write {key} = [{show(value)}]."
+            if isinstance(value, str)
+            else f"Begin each with [[{key}]]."
+            if isinstance(value, dict)
+            else ""
+        )
+    return StudyFileError(f"{path.name}: {key}: {rule}", hint=hint)
+
+
+def _sections() -> dict[str, type[Section]]:
+    """The file's tables but for the space, by key."""
+    found: dict[str, type[Section]] = {}
+    for name, field in Contents.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found[name] = kind
+    return found
+
+
+def _is_table(location: list[str]) -> bool:
+    return len(location) == 1 and location[0] in {*_sections(), "space"}
+
+
+def _belongs(location: list[str]) -> str:
+    """Where an unknown key belongs, or what it may have been meant for."""
+    name, sections = location[-1], _sections()
+    here: type[Section] = sections[location[0]] if len(location) > 1 else Contents
+    known = [field.alias or name for name, field in here.model_fields.items()]
+    close = did_you_mean(name, known)
+    if not close.startswith("Did"):
+        homes = [key for key, section in sections.items() if name in section.model_fields]
+        if name in SELECTORS or trainer_option(name) or name in BUILT_IN.names("model") + BUILT_IN.names("optimizer"):
+            homes = ["space"]
+        if homes:
+            return f"It belongs to [{homes[0]}]."
+    return close
+
+
+def _nearby(path: Path) -> str:
+    """A study file beside the missing one that the user may have meant."""
+    try:
+        files = sorted(file.name for file in path.parent.glob("*.toml") if file.name != "pyproject.toml")[:20]
+    except (OSError, ValueError):
+        return ""
+    return did_you_mean(path.name, files) if files else "`hpsearch init` writes one."

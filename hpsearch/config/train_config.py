@@ -1,0 +1,137 @@
+"""TrainConfig: one training run with nothing left open, resolved from values and the options' defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from hpsearch.config.components import (
+    DEFAULT_COMPONENTS,
+    SELECTORS,
+    TRAINER_OPTIONS,
+    Catalog,
+    Component,
+    ComponentFile,
+    Option,
+    Owner,
+    Scalar,
+)
+from hpsearch.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A component by name, and a value for every option that it has."""
+
+    name: str
+    options: Mapping[str, Scalar]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _chosen, (self.name, dict(self.options))
+
+
+def _chosen(name: str, options: dict[str, Scalar]) -> Chosen:
+    return Chosen(name=name, options=options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run: all that decides its result but the images themselves.
+
+    Attributes:
+        seed: every source of randomness of the run derives from it and the epoch's number.
+        component_files: the users' files that the three components come from.
+    """
+
+    model: Chosen
+    optimizer: Chosen
+    schedule: Chosen
+    epochs: int
+    batch_size: int
+    label_smoothing: float
+    flip: bool
+    shift: int
+    seed: int
+    component_files: tuple[ComponentFile, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts of plain values, for JSON or TOML."""
+        return {
+            **{kind: {"name": getattr(self, kind).name, **getattr(self, kind).options} for kind in SELECTORS},
+            **{option.name: getattr(self, option.name) for option in TRAINER_OPTIONS},
+            "seed": self.seed,
+            "component_files": [{"path": str(file.path), "sha256": file.sha256} for file in self.component_files],
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> TrainConfig:
+        """The config that `to_dict` wrote."""
+        chosen: dict[str, Chosen] = {
+            kind: Chosen(name=stored[kind]["name"], options={k: v for k, v in stored[kind].items() if k != "name"}) for kind in SELECTORS
+        }
+        files = tuple(ComponentFile(path=Path(file["path"]), sha256=file["sha256"]) for file in stored["component_files"])
+        fields: dict[str, Any] = {**chosen, **{option.name: option.coerce(stored[option.name]) for option in TRAINER_OPTIONS}}
+        return cls(**fields, seed=stored["seed"], component_files=files)
+
+    @property
+    def settings(self) -> dict[tuple[Owner, str], Scalar]:
+        """What `resolve` takes: all choices and options, so that it makes the same config of them."""
+        return {
+            **{("trainer", kind): getattr(self, kind).name for kind in SELECTORS},
+            **{(kind, name): value for kind in SELECTORS for name, value in getattr(self, kind).options.items()},
+            **{("trainer", option.name): getattr(self, option.name) for option in TRAINER_OPTIONS},
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the config, hexadecimal; where a component file lies does not count, what it says does."""
+        plain = self.to_dict()
+        plain["component_files"] = [file.sha256 for file in self.component_files]
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, seed: int) -> TrainConfig:
+    """The config in which every option that `settings` does not give has its default.
+
+    Args:
+        settings: `(owner, option) -> value`; the choice of a component stands under
+            `("trainer", "model")` and so on.
+
+    Raises:
+        ComponentError: an unknown component.
+        ConfigError: an option that its owner does not have, or a value that it does not take.
+    """
+    given: dict[str, dict[str, Scalar]] = {"trainer": {}, **{kind: {} for kind in SELECTORS}}
+    for (owner, name), value in settings.items():
+        given[owner][name] = value
+    names = {kind: str(given["trainer"].pop(kind, DEFAULT_COMPONENTS[kind])) for kind in SELECTORS}
+    components: dict[str, Component] = {kind: catalog.get(kind, names[kind]) for kind in SELECTORS}
+    chosen: dict[str, Chosen] = {
+        kind: Chosen(name=names[kind], options=complete(names[kind], components[kind].options, given[kind])) for kind in SELECTORS
+    }
+    files = {component.file.path: component.file for component in components.values() if component.file is not None}
+    fields: dict[str, Any] = {**chosen, **complete("the trainer", TRAINER_OPTIONS, given["trainer"])}
+    return TrainConfig(**fields, seed=seed, component_files=tuple(files.values()))
+
+
+def complete(owner: str, options: tuple[Option, ...], given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """A value for each of the options: the given one, or the default.
+
+    Raises:
+        ConfigError: an unknown option, or a value that the option does not take.
+    """
+    unknown = [name for name in given if all(option.name != name for option in options)]
+    if unknown:
+        raise ConfigError(f"{owner} takes no '{unknown[0]}'", hint=did_you_mean(unknown[0], [option.name for option in options]))
+    for option in options:
+        if option.name in given and (rule := option.refuses(given[option.name])):
+            raise ConfigError(f"{owner}: {option.name} {rule}")
+    return {option.name: option.coerce(given.get(option.name, option.default)) for option in options}

@@ -1,0 +1,1 @@
+"""What a person reads: HTML reports, the terminal's tables, the dashboard. Loads no torch."""

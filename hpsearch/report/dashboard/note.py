@@ -1,0 +1,70 @@
+"""The study's note in optuna-dashboard: what hpsearch writes stands between two marks, and a person's own words around them are theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from hpsearch.report.html import Block, Bullets, Paragraph, Table
+
+BEGIN = "[//]: # (hpsearch: what stands from here to the end mark is written anew; words of your own go above or below)"
+END = "[//]: # (hpsearch: end)"
+"""Link definitions that nothing links to: Markdown shows nothing of them."""
+SPECIAL = re.compile(r"([\\*_{}\[\]<>#|~!&])")
+PLAIN = re.compile(r"[\w .,:;%()+±/-]*", re.ASCII)
+"""Cells that Markdown cannot take for anything."""
+LONGEST_CELL = 200
+NARROW = 16
+"""Characters of a cell that is not broken into lines."""
+
+
+def with_block(body: str, block: str) -> str:
+    """A note with its marked block replaced; where there is none, it goes to the end."""
+    marked = f"{BEGIN}\n\n{block.strip()}\n\n{END}"
+    end = body.find(END)
+    begin = body.rfind(BEGIN, 0, end) if end >= 0 else -1
+    if begin >= 0:
+        return body[:begin] + marked + body[end + len(END) :]
+    return f"{body.rstrip()}\n\n{marked}" if body.strip() else marked
+
+
+def markdown(title: str, blocks: Iterable[Block], links: Mapping[str, str]) -> str:
+    """Sentences, lists and tables as Markdown; whatever a study holds appears as text.
+
+    Args:
+        links: text to address, in a line below the title.
+    """
+    parts = [f"## {escaped(title)}"]
+    if links:
+        parts.append(" · ".join(f"[{escaped(text)}]({address})" for text, address in links.items()))
+    for block in blocks:
+        if isinstance(block, Paragraph):
+            parts.append(f"**{escaped(block.text)}**" if block.kind == "lead" else escaped(block.text))
+        elif isinstance(block, Bullets):
+            parts.append("\n".join(f"* {escaped(item)}" for item in block.items))
+        elif isinstance(block, Table):
+            parts.append(_table(block))
+    return "\n\n".join(parts)
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, but for what stands between backquotes."""
+    pieces = " ".join(text.split()).split("`")
+    # An odd backquote begins nothing.
+    paired = len(pieces) - (len(pieces) % 2 == 0)
+    shown = [SPECIAL.sub(r"\\\1", piece) if index % 2 == 0 or index >= paired else piece for index, piece in enumerate(pieces)]
+    return "`".join(shown[:paired]) + "".join(f"\\`{piece}" for piece in shown[paired:])
+
+
+def _table(table: Table) -> str:
+    sides = ["---:" if side == "right" else ":---" for side in table.columns.values()]
+    rows = [[escaped(heading) for heading in table.columns], sides, *([_cell(text) for text in row] for row in table.rows)]
+    return f"{escaped(table.caption)}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(text: str) -> str:
+    short = " ".join(text[:LONGEST_CELL].split())
+    if PLAIN.fullmatch(short):
+        # An interval stays in one piece.
+        return short.replace(" ", "\u00a0") if len(short) <= NARROW else short
+    return "`" + short.replace("`", "'").replace("|", "\\|") + "`"

@@ -1,0 +1,153 @@
+"""The six small plots of a study's page in optuna-dashboard: figures of the report, made small, and that of pruning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hpsearch.analysis.importance import FEWEST_TRIALS, importances
+from hpsearch.config.sections import show_duration
+from hpsearch.report.figures import prediction_figures as figures_of_predictions
+from hpsearch.report.figures import search_figures as figures
+from hpsearch.report.figures import space_figures as figures_of_space
+from hpsearch.report.figures.style import INK, PAPER, figure, marks, safe
+from hpsearch.report.study_results import Studied
+
+HEIGHT = 450
+"""Pixels: what the dashboard keeps free for a plot; a row of the page holds two."""
+GRID = "#dddddd"
+MOST_HOVERS = 400
+"""Points of a plot that say more than their value when hovered over: the text is most of a plot's size, and all of it is read at every look."""
+DIGITS = 6
+"""Of a number; more cannot be seen."""
+
+
+def plots(study: Studied) -> dict[str, go.Figure]:
+    """The plots by their ids, which stay the same for a study: a plot is replaced, never added."""
+    drawn: dict[str, Callable[[Studied], go.Figure]] = {
+        "hpsearch-models": _models,
+        "hpsearch-cost": _cost,
+        "hpsearch-importance": _importance,
+        "hpsearch-confusion": _confusion,
+        "hpsearch-pruning": _pruning,
+        "hpsearch-workers": _workers,
+    }
+    return {name: _small(draw(study)) for name, draw in drawn.items()}
+
+
+def _models(study: Studied) -> go.Figure:
+    if study.best is None:
+        return _nothing("Models", "No trial is complete yet.")
+    return _titled(figures.models(study.trials), f"Models, all {len(study.board.standings)} complete trials")
+
+
+def _cost(study: Studied) -> go.Figure:
+    if study.best is None:
+        return _nothing("What accuracy costs", "No trial is complete yet.")
+    return _titled(figures.accuracy_by_cost(study.trials), "Accuracy against parameters")
+
+
+def _importance(study: Studied) -> go.Figure:
+    found = [one for model in study.models if (one := importances(study.trials, model)) is not None]
+    if not found:
+        return _nothing("Importance of parameters", f"No model has {FEWEST_TRIALS} complete trials yet.")
+    doubt = " (few trials: the order may be chance)" if any(one.doubt for one in found) else ""
+    return _titled(figures_of_space.importances(found), f"Importance of parameters{doubt}")
+
+
+def _confusion(study: Studied) -> go.Figure:
+    judged = study.judged.get(study.best.model) if study.best is not None else None
+    if judged is None:
+        return _nothing("Confusion matrix of the best", "Its predictions are not at hand.")
+    drawn = figures_of_predictions.confusion(judged.predictions.classes, judged.metrics.confusion)
+    drawn.update_traces(textfont={"size": 9})
+    return _titled(drawn, f"Confusion of trial {judged.trial.number} ({safe(judged.trial.model, 20)}), % of each class")
+
+
+def _pruning(study: Studied) -> go.Figure:
+    pruned = [trial for trial in study.trials if trial.state == "pruned"]
+    if not pruned:
+        return _nothing("Pruning", "No trial was pruned.")
+    traces = []
+    for model, look in marks(study.models).items():
+        ends = Counter(len(trial.epochs) for trial in pruned if trial.model == model)
+        epochs = sorted(ends)
+        traces.append(
+            go.Bar(
+                x=epochs,
+                y=[ends[epoch] for epoch in epochs],
+                name=safe(model),
+                marker={"color": look.colour},
+                hovertemplate=f"{safe(model)}: %{{y}} pruned after epoch %{{x}}<extra></extra>",
+            )
+        )
+    saved = f", which saved about {show_duration(study.board.saved_seconds)}" if study.board.saved_seconds else ""
+    longest = max(len(trial.epochs) for trial in study.trials)
+    x = {"title": "pruned after epoch", "range": [0.4, longest + 0.6], "dtick": 1 if longest <= 15 else None}
+    y = {"title": "trials", "rangemode": "tozero", "dtick": 1 if len(pruned) <= 10 else None}
+    drawn = figure(traces, x=x, y=y, barmode="stack", bargap=0.5)
+    return _titled(drawn, f"Pruning: {len(pruned)} of {len(study.trials)} trials{saved}")
+
+
+def _workers(study: Studied) -> go.Figure:
+    if not any(trial.attempts for trial in study.trials):
+        return _nothing("Workers", "No trial has begun yet.")
+    return _titled(figures.timeline(study.trials), "Workers")
+
+
+def _titled(drawn: go.Figure, title: str) -> go.Figure:
+    return drawn.update_layout(title={"text": title, "font": {"size": 15}, "x": 0.02, "y": 0.97, "yanchor": "top"})
+
+
+def _nothing(title: str, says: str) -> go.Figure:
+    """In the place of a plot that there is nothing to draw for yet."""
+    drawn = figure([], x={"visible": False}, y={"visible": False})
+    drawn.add_annotation(text=says, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+    return _titled(drawn, title)
+
+
+def _small(drawn: go.Figure) -> go.Figure:
+    """The figure as the dashboard can take it: its plotly.js is 2.35 and knows no theme of ours."""
+    plain = drawn.to_plotly_json()
+    plain["layout"].pop("template", None)
+    wordy = sum(_length(trace.get("text")) for trace in plain["data"] if trace["type"] != "heatmap") > MOST_HOVERS
+    for trace in plain["data"]:
+        trace.pop("customdata", None)
+        if trace["type"] == "heatmap":
+            continue
+        if wordy:
+            trace.pop("text", None)
+            trace.pop("hovertemplate", None)
+            # Of so many bars nothing but their outlines would be seen.
+            trace.get("marker", {}).pop("line", None)
+        elif "text" in trace:
+            trace["text"] = [text.partition("<br>")[0] for text in trace["text"]]
+    plain["layout"] |= {
+        "height": HEIGHT,
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
+        "font": {"color": INK, "size": 11},
+        "margin": {"l": 60, "r": 20, "t": 75, "b": 50},
+        "legend": {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"},
+    }
+    for name in ("xaxis", "yaxis"):
+        plain["layout"][name] |= {"gridcolor": GRID, "linecolor": INK}
+    return go.Figure(_rounded(plain))
+
+
+def _length(text: Any) -> int:
+    return 0 if text is None or isinstance(text, str) else len(text)
+
+
+def _rounded(value: Any) -> Any:
+    """The same with shorter numbers, and lists instead of arrays, which older plotly.js would have to decode."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,0 +1,162 @@
+"""Serves optuna-dashboard: its WSGI app behind the guard, under a server that is made for it."""
+
+from __future__ import annotations
+
+import errno
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from hpsearch.config.components import show
+from hpsearch.errors import UsageError
+from hpsearch.report.cells import harmless_csv
+from hpsearch.report.dashboard.access import App, Doors, Guard, is_loopback
+from hpsearch.report.dashboard.shown import ShownStorage
+from hpsearch.storage.database import Store
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
+TOKEN_VARIABLE = "HPSEARCH_DASHBOARD_TOKEN"
+TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
+"""Long enough that nobody guesses it, and the same in an address, in a cookie and on a command line."""
+TOKEN_BYTES = 24
+THREADS = 8
+"""A page of the dashboard asks for several things at once, and a browser for six at a time."""
+LARGEST_REQUEST = 1_000_000
+"""Bytes: a note; nothing larger is written through the dashboard."""
+CSV_PATH = re.compile(r"/+csv/.*")
+ARTIFACT_PATH = re.compile(r"/+artifacts/\d+(?:/\d+)?/(?P<number>[0-9a-fA-F-]+)/*")
+
+
+def choose_token(given: str | None, host: str) -> str | None:
+    """The token that requests must know: the given one, or a new one where others can reach the address.
+
+    Raises:
+        UsageError: a token that is too short or holds other characters.
+    """
+    if given is None:
+        return None if is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
+    if not TOKEN.fullmatch(given):
+        raise UsageError(
+            f"a token must be 16 to 200 letters, digits, '-' or '_', but the one given has {len(given)} characters or others",
+            hint="Leave it out: on any address but this machine's own one is made.",
+        )
+    return given
+
+
+def make_app(store: Store, artifacts: Path, doors: Doors) -> App:
+    """optuna-dashboard on a storage, behind the guard.
+
+    Args:
+        artifacts: the folder of the artifact store.
+    """
+    import optuna_dashboard
+
+    # The path is given whole: what is served must not depend on where the process goes to.
+    inner = optuna_dashboard.wsgi(ShownStorage(store.rdb), artifact_store=_Artifacts(artifacts.absolute()))
+    return Guard(_without_missing_files(_without_formulas(inner), artifacts), doors)
+
+
+class _Artifacts(FileSystemArtifactStore):
+    """The artifact store; a file that is gone already is no reason not to delete its study."""
+
+    def remove(self, artifact_id: str) -> None:
+        with suppress(ArtifactNotFound):
+            super().remove(artifact_id)
+
+
+class Server:
+    """A server that listens already; `run` answers until it is interrupted.
+
+    waitress, since it is one process of a few threads in pure Python without dependencies, made to be
+    exposed: the standard library's and bottle's own are for development, and gunicorn forks, which open
+    databases do not survive.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
+
+    def __init__(self, app: App, host: str, port: int) -> None:
+        from waitress.server import create_server
+
+        try:
+            self._server = create_server(
+                app,
+                host="127.0.0.1" if host == "localhost" else host,
+                port=port,
+                threads=THREADS,
+                max_request_body_size=LARGEST_REQUEST,
+                ident=None,
+            )
+        except (OSError, ValueError) as error:
+            raise _cannot_listen(host, port, error) from error
+        listening = getattr(self._server, "effective_listen", None) or [(host, self._server.effective_port)]
+        self.host = host
+        self.port = int(listening[0][1])
+
+    def address(self, path: str = "/dashboard", *, token: str | None = None) -> str:
+        """An address that a person can open; with the token if there is one."""
+        name = self.host
+        if name in ("0.0.0.0", "::"):
+            name = socket.gethostname()
+        elif ":" in name:
+            name = f"[{name}]"
+        return f"http://{name}:{self.port}{path}" + (f"?token={token}" if token else "")
+
+    def run(self) -> None:
+        """Answer until KeyboardInterrupt or SystemExit, then finish what is being answered."""
+        self._server.run()
+        self._server.close()
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> UsageError:
+    code = error.errno if isinstance(error, OSError) else None
+    other = "Choose another with --port; --port 0 takes one that is free."
+    if code == errno.EADDRINUSE:
+        return UsageError(f"port {port} of {host} is taken", hint=other)
+    if code == errno.EACCES:
+        return UsageError(f"this user may not listen on port {port}", hint=other)
+    return UsageError(
+        f"cannot listen on {show(host)}, which must be an address of this machine", hint="127.0.0.1 is reached from here alone."
+    )
+
+
+def _without_formulas(app: App) -> App:
+    """The same app, but that no cell of its CSV files is a formula."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not CSV_PATH.fullmatch(str(environ.get("PATH_INFO", ""))):
+            return app(environ, start_response)
+        begun: list[Any] = []
+        body = app(environ, lambda *head: begun.append(head))
+        content = b"".join(body)
+        status, headers, *more = begun[-1]
+        kinds = [value for name, value in headers if name.lower() == "content-type"]
+        if kinds and kinds[0].startswith("text/csv"):
+            content = harmless_csv(content.decode("utf-8")).encode("utf-8")
+            own = {"content-type": "text/csv; charset=utf-8", "content-length": str(len(content))}
+            headers = [(name, own.get(name.lower(), value)) for name, value in headers]
+        start_response(status, headers, *more)
+        return [content]
+
+    return answer
+
+
+def _without_missing_files(app: App, artifacts: Path) -> App:
+    """The same app, but that an artifact whose file is not there is said to be missing, and is no fault of the server."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        asked = ARTIFACT_PATH.fullmatch(str(environ.get("PATH_INFO", "")))
+        if asked is None or (artifacts / asked["number"]).exists():
+            return app(environ, start_response)
+        content = f"This file is not in {artifacts}. Was it made with another folder of runs? --runs says which.\n".encode()
+        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(content)))])
+        return [content]
+
+    return answer

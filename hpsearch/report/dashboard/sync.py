@@ -1,0 +1,129 @@
+"""What optuna-dashboard shows of a study besides its trials: a note, six small plots and some files.
+
+All of it is kept as optuna-dashboard keeps its own, so that it shows the same however it is started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import ArtifactMeta
+
+from hpsearch import __version__
+from hpsearch.config.paths import StudyPaths
+from hpsearch.report.dashboard.note import markdown, with_block
+from hpsearch.report.dashboard.plots import plots
+from hpsearch.report.pictures import sheet
+from hpsearch.report.sections.summary import answer
+from hpsearch.report.study_results import Studied
+from hpsearch.storage.database import Store
+from hpsearch.storage.records import StudyKey, StudyRow, read_trials
+
+ARTIFACT_KEY = "artifacts:"
+"""Where Optuna's artifact store keeps what an artifact is; `null` once it was deleted in the dashboard."""
+REPORT, SAMPLES, MISTAKES = "report.html", "samples.png", "mistakes.png"
+KINDS = {REPORT: "text/html", SAMPLES: "image/png", MISTAKES: "image/png"}
+NOTE_TRIES = 3
+"""A person may save the note while it is composed; then it is composed anew."""
+
+
+def state_of(study: optuna.Study, paths: StudyPaths) -> str:
+    """What a feed depends on, in short: it is worth another one when this has changed."""
+    ended = [(trial.number, trial.state) for trial in read_trials(study) if trial.is_finished]
+    files = [path.stat().st_mtime_ns if path.exists() else 0 for path in (paths.report, paths.samples)]
+    return _digest(repr((__version__, ended, files)).encode())
+
+
+def last_fed(study: optuna.Study, store: Store) -> str:
+    """The state that the dashboard was last fed with; empty if never."""
+    return str(_system(study, store).get(StudyKey.FED, {}).get("state", ""))
+
+
+def feed(study: optuna.Study, store: Store, studied: Studied, paths: StudyPaths, artifacts: Path) -> None:
+    """Write note, plots and artifacts of a study anew where they changed; the caller holds the lock of feeding.
+
+    Args:
+        artifacts: the folder of the artifact store.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    import optuna_dashboard
+
+    state = state_of(study, paths)
+    fed: dict[str, str] = dict(_system(study, store).get(StudyKey.FED, {}))
+    files = {name: content for name, content in _files(studied, paths).items() if content is not None}
+    addresses = {name: _keep(study, store, artifacts, name, content) for name, content in files.items()}
+    for name, figure in plots(studied).items():
+        digest = _digest(figure.to_json().encode())
+        if fed.get(name) != digest:
+            optuna_dashboard.save_plotly_graph_object(study, figure, graph_object_id=name)
+            fed[name] = digest
+    _write_note(study, studied.row, studied, addresses)
+    store.storage.set_study_system_attr(study._study_id, StudyKey.FED, {**fed, "state": state})
+
+
+def forget(study: optuna.Study, store: Store, artifacts: Path) -> None:
+    """Remove the files of a study from the artifact store, when it is deleted."""
+    for meta in _metas(study, store):
+        (artifacts / meta.artifact_id).unlink(missing_ok=True)
+
+
+def _files(studied: Studied, paths: StudyPaths) -> Mapping[str, bytes | None]:
+    return {
+        REPORT: paths.report.read_bytes() if paths.report.exists() else None,
+        SAMPLES: studied.samples,
+        MISTAKES: sheet(studied.mistakes) if studied.mistakes is not None and studied.mistakes.pictures else None,
+    }
+
+
+def _write_note(study: optuna.Study, row: StudyRow, studied: Studied, addresses: Mapping[str, str]) -> None:
+    from optuna_dashboard import get_note, save_note
+
+    words = {REPORT: "The whole report", SAMPLES: "What the network sees", MISTAKES: "The worst mistakes of the best"}
+    block = markdown(row.name, answer(studied), {words[name]: address for name, address in addresses.items()})
+    for _ in range(NOTE_TRIES):
+        before = get_note(study)
+        after = with_block(before, block)
+        if after == before:
+            return
+        if get_note(study) == before:
+            save_note(study, after)
+            return
+
+
+def _keep(study: optuna.Study, store: Store, artifacts: Path, name: str, content: bytes) -> str:
+    """Put a file into the artifact store, in the place of the one of that name; returns its address in the dashboard."""
+    known = next((meta for meta in _metas(study, store) if meta.filename == name), None)
+    meta = known or ArtifactMeta(artifact_id=str(uuid.uuid4()), filename=name, mimetype=KINDS[name], encoding=None)
+    path = artifacts / meta.artifact_id
+    if not path.exists() or path.read_bytes() != content:
+        artifacts.mkdir(parents=True, exist_ok=True)
+        # Whoever is just reading it never sees half of it.
+        temporary = artifacts / f".{meta.artifact_id}-{os.getpid()}"
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    if known is None:
+        store.storage.set_study_system_attr(study._study_id, f"{ARTIFACT_KEY}{meta.artifact_id}", json.dumps(asdict(meta)))
+    return f"/artifacts/{study._study_id}/{meta.artifact_id}"
+
+
+def _metas(study: optuna.Study, store: Store) -> list[ArtifactMeta]:
+    values = [json.loads(value) for key, value in _system(study, store).items() if key.startswith(ARTIFACT_KEY)]
+    return [ArtifactMeta(**value) for value in values if value is not None]
+
+
+def _system(study: optuna.Study, store: Store) -> dict[str, Any]:
+    return store.storage.get_study_system_attrs(study._study_id)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,159 @@
+"""Figures of what models make of images: confusion, recall of each class, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy
+import plotly.graph_objects as go
+
+from hpsearch.analysis.metrics import CALIBRATION_BINS, Metrics, Predictions
+from hpsearch.report.figures.style import DIVERGING, INK, SEQUENTIAL, figure, marks, safe
+
+CELL = 34
+"""Height of a row of a confusion matrix, in pixels."""
+HEADROOM = 1.8
+"""Of a scale from one colour to another: its ends are too strong for a number in the ink of either theme to be read on them."""
+
+
+def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Figure:
+    """A confusion matrix, each row in percent of its class; the diagonal is what was recognised.
+
+    Args:
+        counts: counts[truth][guess].
+    """
+    table = numpy.asarray(counts, dtype=float)
+    shares = 100 * table / numpy.maximum(table.sum(axis=1, keepdims=True), 1)
+    names = [safe(name, 20) for name in classes]
+    return _matrix(
+        names,
+        shares,
+        # The few percent of confusion are what a reader looks for; on a straight scale they all look like nothing.
+        colours=numpy.sqrt(shares),
+        labels=[[f"{value:.1f}" if value >= 0.05 else "" for value in row] for row in shares],
+        says=[
+            [f"{names[i]} taken for {names[j]}:<br>{shares[i, j]:.1f} % ({int(table[i, j])} images)" for j in range(len(names))]
+            for i in range(len(names))
+        ],
+        colorscale=SEQUENTIAL,
+    )
+
+
+def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) -> go.Figure:
+    """Two confusion matrices, the first less the second, in images; both of the same images."""
+    difference = numpy.asarray(first, dtype=float) - numpy.asarray(second, dtype=float)
+    names = [safe(name, 20) for name in classes]
+    extent = float(numpy.abs(difference).max()) or 1.0
+    return _matrix(
+        names,
+        difference,
+        colours=difference,
+        labels=[[f"{value:+.0f}" if value else "" for value in row] for row in difference],
+        says=[
+            [f"{names[i]} taken for {names[j]}:<br>{difference[i, j]:+.0f} images" for j in range(len(names))] for i in range(len(names))
+        ],
+        colorscale=DIVERGING,
+        zmin=-HEADROOM * extent,
+        zmax=HEADROOM * extent,
+        # On the ground's own colour plotly would choose its text by the ground that it does not know.
+        textfont={"size": 11, "color": INK},
+    )
+
+
+def recall(sides: Mapping[str, Metrics]) -> go.Figure:
+    """The recall of each class, side by side; in percent."""
+    names = [safe(each.name, 20) for each in next(iter(sides.values())).classes]
+    looks = marks(sides)
+    traces = [
+        go.Scatter(
+            x=[100 * each.recall for each in metrics.classes],
+            y=names,
+            mode="markers",
+            name=safe(side),
+            marker={"size": 11, "color": looks[side].colour, "symbol": looks[side].symbol},
+            hovertemplate=f"{safe(side)}: %{{x:.1f}} % of %{{y}}<extra></extra>",
+        )
+        for side, metrics in sides.items()
+    ]
+    return figure(
+        traces,
+        x={"title": "recall, %"},
+        y={"type": "category", "autorange": "reversed"},
+        height=110 + 30 * len(names),
+    )
+
+
+def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
+    """The recall of each class, the first less the second; in points."""
+    names = [safe(each.name, 20) for each in first.classes]
+    points = [100 * (mine.recall - theirs.recall) for mine, theirs in zip(first.classes, second.classes, strict=True)]
+    bars = go.Bar(
+        x=points,
+        y=names,
+        orientation="h",
+        marker={"color": ["#0072B2" if value >= 0 else "#D55E00" for value in points]},
+        hovertemplate="%{y}: %{x:+.1f} points<extra></extra>",
+    )
+    return figure(
+        [bars],
+        x={"title": "difference of recall, points", "zeroline": True},
+        y={"type": "category", "autorange": "reversed"},
+        height=110 + 30 * len(names),
+        showlegend=False,
+    )
+
+
+def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
+    """How often a model is right when it is so and so sure; on the diagonal it is as good as it believes."""
+    looks = marks(sides)
+    diagonal = go.Scatter(
+        x=[0, 100],
+        y=[0, 100],
+        mode="lines",
+        line={"color": "rgba(128,128,128,0.7)", "dash": "dot"},
+        name="as sure as right",
+        hoverinfo="skip",
+    )
+    traces = [diagonal]
+    for side, predictions in sides.items():
+        right = predictions.label == predictions.predicted
+        bins = numpy.minimum((predictions.confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+        filled = [number for number in range(CALIBRATION_BINS) if (bins == number).any()]
+        traces.append(
+            go.Scatter(
+                x=[100 * float(predictions.confidence[bins == number].mean()) for number in filled],
+                y=[100 * float(right[bins == number].mean()) for number in filled],
+                text=[f"{int((bins == number).sum()):,} images" for number in filled],
+                mode="lines+markers",
+                name=safe(side),
+                line={"color": looks[side].colour},
+                marker={"size": 8, "symbol": looks[side].symbol},
+                hovertemplate="%{x:.1f} % sure, %{y:.1f} % right<br>%{text}<extra></extra>",
+            )
+        )
+    return figure(traces, x={"title": "confidence, %", "range": [0, 102]}, y={"title": "right, %", "range": [0, 102]}, height=400)
+
+
+def _matrix(names: Sequence[str], values: object, *, colours: object, labels: object, says: object, **look: object) -> go.Figure:
+    heat = go.Heatmap(
+        z=colours,
+        x=list(names),
+        y=list(names),
+        customdata=values,
+        text=labels,
+        hovertext=says,
+        texttemplate="%{text}",
+        textfont=look.pop("textfont", {"size": 11}),
+        hovertemplate="%{hovertext}<extra></extra>",
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        **look,
+    )
+    return figure(
+        [heat],
+        x={"title": "taken for", "type": "category", "tickangle": -45, "showgrid": False},
+        y={"title": "is", "type": "category", "autorange": "reversed", "showgrid": False},
+        height=150 + CELL * len(names),
+        margin={"l": 80, "r": 10, "t": 10, "b": 90},
+    )

@@ -1,0 +1,85 @@
+"""Figures of what was run again: the finalists with their intervals, and the way from the baseline to the winner."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from hpsearch.analysis.ablation import Explanation
+from hpsearch.analysis.finalists import Verdict
+from hpsearch.report.figures.style import FAINT, figure, marks, safe
+from hpsearch.report.text import step_verdict
+
+VERDICT_COLOURS = {"helped": "#0072B2", "hurt": "#D55E00"}
+
+
+def finalists(verdict: Verdict) -> go.Figure:
+    """The mean of each finalist with its 95 % interval, and each of its seeds as a small point."""
+    looks = marks(each.candidate.model for each in verdict.finalists)
+    traces = [
+        go.Scatter(
+            x=[100 * score for each in verdict.finalists for score in each.scores.values()],
+            y=[safe(each.candidate.name) for each in verdict.finalists for _ in each.scores],
+            text=[f"seed {repeat}" for each in verdict.finalists for repeat in each.scores],
+            mode="markers",
+            marker={"color": FAINT, "size": 6},
+            name="one seed",
+            hovertemplate="%{y}, %{text}: %{x:.2f} %<extra></extra>",
+        )
+    ]
+    for model, look in looks.items():
+        own = [each for each in verdict.finalists if each.candidate.model == model]
+        traces.append(
+            go.Scatter(
+                x=[100 * each.mean.value for each in own],
+                y=[safe(each.candidate.name) for each in own],
+                mode="markers",
+                marker={"color": look.colour, "symbol": look.symbol, "size": 12},
+                name=safe(model),
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [100 * (each.mean.interval[1] - each.mean.value) for each in own],
+                    "arrayminus": [100 * (each.mean.value - each.mean.interval[0]) for each in own],
+                    "width": 5,
+                },
+                hovertemplate="%{y}: %{x:.2f} %<extra></extra>",
+            )
+        )
+    order = [safe(each.candidate.name) for each in verdict.finalists]
+    return figure(
+        traces,
+        x={"title": "accuracy on fresh splits, %"},
+        y={"type": "category", "autorange": "reversed", "categoryorder": "array", "categoryarray": order},
+        height=130 + 44 * len(order),
+    )
+
+
+def way(explanation: Explanation) -> go.Figure:
+    """What each change on the way to the winner did, in points with its 95 % interval."""
+    steps = [(number, step) for number, step in enumerate(explanation.steps) if step.gain is not None]
+    labels = [safe(f"{number}. {step.parameter}: {step.change}", 44) for number, step in steps]
+    gains = [step.gain for _, step in steps if step.gain is not None]
+    bars = go.Bar(
+        x=[100 * gain.value for gain in gains],
+        y=labels,
+        orientation="h",
+        marker={"color": [VERDICT_COLOURS.get(step_verdict(step), "#8a8f98") for _, step in steps]},
+        text=[step_verdict(step) for _, step in steps],
+        textposition="none",
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * (gain.interval[1] - gain.value) for gain in gains],
+            "arrayminus": [100 * (gain.value - gain.interval[0]) for gain in gains],
+            "width": 4,
+            "color": "#808080",
+        },
+        hovertemplate="%{y}<br>%{x:+.2f} points, %{text}<extra></extra>",
+    )
+    return figure(
+        [bars],
+        x={"title": "gain over the step before, points", "zeroline": True},
+        y={"type": "category", "autorange": "reversed"},
+        height=120 + 34 * len(labels),
+        showlegend=False,
+    )

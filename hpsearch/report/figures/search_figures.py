@@ -1,0 +1,321 @@
+"""Figures of a search: its history, what accuracy costs, the models, the learning curves, the workers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+import plotly.graph_objects as go
+
+from hpsearch.report.figures.style import FAINT, INK, Mark, figure, hover, marks, pale, safe
+from hpsearch.storage.records import TrialRow
+
+Cost = Literal["parameters", "flops", "seconds"]
+COSTS: dict[Cost, str] = {"parameters": "trainable parameters", "flops": "FLOPs an image", "seconds": "seconds of training"}
+ACCURACY = "validation accuracy, %"
+MOST_FAINT_CURVES = 150
+"""Of each model: more would be a grey area, and a page of megabytes."""
+MOST_TICKS = 7
+"""Of an axis: a phone has room for no more."""
+TICK_STEPS = ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
+"""Round numbers in a power of ten, from close to far."""
+NARROWEST_BAR = 0.002
+"""Of the whole time, but a second at most: a trial that took no time at all is still seen, and hides no other."""
+POINT = "%{text}<extra></extra>"
+
+
+def models_of(trials: Iterable[TrialRow]) -> list[str]:
+    """The models' names, in the order that all figures draw them in."""
+    return sorted({trial.model for trial in trials if trial.model})
+
+
+def ranked(trials: Iterable[TrialRow], model: str | None = None) -> list[TrialRow]:
+    """The complete trials, best first, as the leaderboard ranks them; of one model or of all."""
+    complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None and model in (None, trial.model)]
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.parameters or 0, trial.number))
+
+
+def percent(trial: TrialRow) -> float:
+    """A trial's accuracy as it is drawn."""
+    return round(100 * (trial.value or 0.0), 3)
+
+
+def view(values: Sequence[float]) -> list[float] | None:
+    """The range of an axis of accuracies in which what matters can be told apart; None to show all.
+
+    A few trials that learned nothing would press all others against the upper edge: a study's worst are left out of sight
+    where they lie more than four times as far from the best as the median does.
+    """
+    if len(values) < 2:
+        return None
+    ordered = sorted(values)
+    best, worst, median = ordered[-1], ordered[0], ordered[len(ordered) // 2]
+    low = max(worst, best - max(4 * (best - median), 1.0))
+    pad = max(0.04 * (best - low), 0.05)
+    return [low - pad, best + pad]
+
+
+def out_of_sight(values: Sequence[float]) -> int:
+    """How many of the values lie below the view."""
+    shown = view(values)
+    return 0 if shown is None else sum(value < shown[0] for value in values)
+
+
+def history(trials: Sequence[TrialRow]) -> go.Figure:
+    """Accuracy by the trial's number and model, and the best so far of each model."""
+    looks = marks(models_of(trials))
+    traces: list[go.Scatter] = []
+    for model, look in looks.items():
+        complete = sorted(ranked(trials, model), key=lambda trial: trial.number)
+        pruned = [trial for trial in trials if trial.model == model and trial.state == "pruned" and trial.value is not None]
+        traces.append(_points(pruned, look, name=f"{safe(model)}, pruned", open_=True, opacity=0.55))
+        traces.append(_points(complete, look, name=safe(model)))
+        best, steps = 0.0, []
+        for trial in complete:
+            best = max(best, percent(trial))
+            steps.append((trial.number, best))
+        line = {"color": look.colour, "width": 2, "shape": "hv"}
+        traces.append(
+            go.Scatter(x=[x for x, _ in steps], y=[y for _, y in steps], mode="lines", line=line, hoverinfo="skip", showlegend=False)
+        )
+    return figure(traces, x={"title": "trial"}, y={"title": ACCURACY, "range": view(_drawn(trials))})
+
+
+def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.Figure:
+    """Accuracy against what a trial costs, by model; the line is Pareto's: nothing is both cheaper and better than it."""
+    complete = [trial for trial in ranked(trials) if cost_of(trial, by)]
+    looks = marks(models_of(trials))
+    traces = [
+        _points(
+            [trial for trial in complete if trial.model == model],
+            look,
+            name=safe(model),
+            x=[cost_of(t, by) for t in complete if t.model == model],
+        )
+        for model, look in looks.items()
+    ]
+    front = pareto(complete, by)
+    line = go.Scatter(
+        x=[cost_of(trial, by) for trial in front],
+        y=[percent(trial) for trial in front],
+        mode="lines",
+        line={"color": INK, "width": 1.5, "dash": "dot", "shape": "hv"},
+        name="Pareto line",
+        hoverinfo="skip",
+    )
+    return figure(
+        [line, *traces],
+        x={"title": COSTS[by], "type": "log", **log_ticks([cost_of(trial, by) for trial in complete])},
+        y={"title": ACCURACY, "range": view([percent(trial) for trial in complete])},
+        height=380,
+    )
+
+
+def cost_of(trial: TrialRow, by: Cost) -> float:
+    """What a trial costs; 0 where it is not known."""
+    return float(trial.parameters or 0) if by == "parameters" else float(trial.flops or 0) if by == "flops" else round(trial.seconds, 1)
+
+
+def pareto(trials: Iterable[TrialRow], by: Cost) -> list[TrialRow]:
+    """The trials that no other beats at the same cost or less, the cheapest first."""
+    front: list[TrialRow] = []
+    for trial in sorted(trials, key=lambda trial: (cost_of(trial, by), -(trial.value or 0.0), trial.number)):
+        if cost_of(trial, by) and (not front or (trial.value or 0.0) > (front[-1].value or 0.0)):
+            front.append(trial)
+    return front
+
+
+def models(trials: Sequence[TrialRow]) -> go.Figure:
+    """All complete trials of each model: best, median, spread."""
+    traces = []
+    for model, look in marks(models_of(trials)).items():
+        own = ranked(trials, model)
+        traces.append(
+            go.Box(
+                y=[percent(trial) for trial in own],
+                x=[safe(model)] * len(own),
+                text=[hover(trial) for trial in own],
+                name=safe(model),
+                boxpoints="all",
+                jitter=0.6,
+                pointpos=0,
+                marker={"color": look.colour, "symbol": look.symbol, "size": 6, "opacity": 0.75},
+                line={"width": 1.5},
+                fillcolor="rgba(128,128,128,0.12)",
+                hoveron="points",
+                hovertemplate=POINT,
+            )
+        )
+    return figure(
+        traces,
+        x={"type": "category"},
+        y={"title": ACCURACY, "range": view([percent(trial) for trial in ranked(trials)])},
+        height=380,
+        showlegend=False,
+    )
+
+
+def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
+    """Learning curves of the best of each model; the others are faint and end where they were pruned."""
+    faint: list[go.Scatter] = []
+    strong: list[go.Scatter] = []
+    for model, look in marks(models_of(trials)).items():
+        best = ranked(trials, model)[:top]
+        rest = [trial for trial in trials if trial.model == model and trial.epochs and trial not in best]
+        faint.append(_faint_curves(rest))
+        for rank, trial in enumerate(best):
+            strong.append(
+                go.Scatter(
+                    x=[epoch.number for epoch in trial.epochs],
+                    y=[round(100 * epoch.validation_accuracy, 3) for epoch in trial.epochs],
+                    text=[hover(trial)] * len(trial.epochs),
+                    mode="lines+markers",
+                    name=safe(model),
+                    legendgroup=safe(model),
+                    showlegend=rank == 0,
+                    line={"color": look.colour, "width": 2.5 if rank == 0 else 1.3},
+                    marker={"symbol": look.symbol, "size": 7 if rank == 0 else 4},
+                    hovertemplate="epoch %{x}: %{y:.2f} %<br>%{text}<extra></extra>",
+                )
+            )
+    lasts = [percent(trial) for trial in ranked(trials)]
+    # The best may begin far below the view: their last two thirds are what tells them apart.
+    lows = [
+        100 * trial.epochs[len(trial.epochs) // 3].validation_accuracy
+        for model in models_of(trials)
+        for trial in ranked(trials, model)[:top]
+        if trial.epochs
+    ]
+    shown = view(lasts)
+    if shown is not None and lows:
+        shown[0] = min(shown[0], min(lows) - 1)
+    return figure(
+        [*faint, *strong], x={"title": "epoch", "dtick": 1 if _longest(trials) <= 15 else None}, y={"title": ACCURACY, "range": shown}
+    )
+
+
+def timeline(trials: Sequence[TrialRow]) -> go.Figure:
+    """Who trained what when: a bar for each attempt at a trial; pale ones were pruned, failed or interrupted."""
+    looks = marks(models_of(trials))
+    spans = [span for trial in trials for span in _spans(trial)]
+    begin, end = (min(span[2] for span in spans), max(span[3] for span in spans)) if spans else (datetime.min, datetime.min)
+    narrowest = min(NARROWEST_BAR * (end - begin), timedelta(seconds=1))
+    rows = sorted({worker for _, worker, _, _, _ in spans}, key=lambda worker: min(start for _, who, start, _, _ in spans if who == worker))
+    label = {worker: _worker_label(worker, rows) for worker in rows}
+    traces = []
+    for model, look in looks.items():
+        for whole in (True, False):
+            own = [span for span in spans if span[0].model == model and span[4] is whole]
+            traces.append(
+                go.Bar(
+                    orientation="h",
+                    base=[start.isoformat(timespec="milliseconds") for _, _, start, _, _ in own],
+                    x=[max(narrowest, end - start) // timedelta(milliseconds=1) for _, _, start, end, _ in own],
+                    y=[label[worker] for _, worker, _, _, _ in own],
+                    text=[hover(trial) for trial, _, _, _, _ in own],
+                    textposition="none",
+                    name=safe(model) if whole else f"{safe(model)}, not finished",
+                    marker={"color": look.colour if whole else pale(look.colour), "line": {"color": INK, "width": 0.4}},
+                    hovertemplate=POINT,
+                )
+            )
+    return figure(
+        [trace for trace in traces if len(trace.y or ())],
+        x={"type": "date", "title": "time"},
+        y={"type": "category", "autorange": "reversed", "categoryorder": "array", "categoryarray": [label[worker] for worker in rows]},
+        height=min(900, 150 + 34 * len(rows)),
+        barmode="overlay",
+        bargap=0.3,
+    )
+
+
+def _points(
+    trials: Sequence[TrialRow], look: Mark, *, name: str, x: Sequence[float] | None = None, open_: bool = False, opacity: float = 0.85
+) -> go.Scatter:
+    return go.Scatter(
+        x=[trial.number for trial in trials] if x is None else list(x),
+        y=[percent(trial) for trial in trials],
+        text=[hover(trial) for trial in trials],
+        customdata=[trial.number for trial in trials],
+        mode="markers",
+        name=name,
+        marker={"color": look.colour, "symbol": f"{look.symbol}-open" if open_ else look.symbol, "size": 8, "opacity": opacity},
+        hovertemplate=POINT,
+    )
+
+
+def _drawn(trials: Iterable[TrialRow]) -> list[float]:
+    return [percent(trial) for trial in trials if trial.state in ("complete", "pruned") and trial.value is not None]
+
+
+def log_ticks(values: Sequence[float]) -> dict[str, object]:
+    """Round numbers on a logarithmic axis, also where it spans less than a power of ten: plotly alone writes one."""
+    if not values or min(values) <= 0:
+        return {}
+    low, high = min(values) / 1.15, max(values) * 1.15
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    kept: list[float] = []
+    for steps in TICK_STEPS:
+        kept = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(kept) <= MOST_TICKS:
+            break
+    return {"tickvals": kept, "ticktext": [short_number(value) for value in kept], "range": [math.log10(low), math.log10(high)]}
+
+
+def short_number(value: float) -> str:
+    """`61.7k`, `1.2M`, `35`."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def _longest(trials: Iterable[TrialRow]) -> int:
+    return max((len(trial.epochs) for trial in trials), default=0)
+
+
+def _faint_curves(trials: Sequence[TrialRow]) -> go.Scatter:
+    """Many curves as one line with gaps."""
+    step = -(-len(trials) // MOST_FAINT_CURVES) or 1
+    x: list[int | None] = []
+    y: list[float | None] = []
+    for trial in trials[::step]:
+        x += [*(epoch.number for epoch in trial.epochs), None]
+        y += [*(round(100 * epoch.validation_accuracy, 2) for epoch in trial.epochs), None]
+    # A trial pruned after its first epoch is a point.
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines+markers",
+        line={"color": FAINT, "width": 1},
+        marker={"color": FAINT, "size": 3},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, bool]]:
+    """Each attempt at a trial: worker, begin, end, and whether it brought the trial to its end.
+
+    An attempt that was cut off ends with the last epoch that it put on record.
+    """
+    found = []
+    for index, attempt in enumerate(trial.attempts):
+        start = datetime.fromtimestamp(attempt["at"])
+        last = index == len(trial.attempts) - 1
+        until = len(trial.epochs) if last else trial.attempts[index + 1]["epochs"]
+        trained = sum(epoch.seconds for epoch in trial.epochs[attempt["epochs"] : until])
+        end = trial.finished if last and trial.finished is not None else start + timedelta(seconds=trained)
+        found.append((trial, str(attempt["worker"]), start, max(start, end), last and trial.state == "complete"))
+    return found
+
+
+def _worker_label(worker: str, workers: Sequence[str]) -> str:
+    """`worker 2`, and its run where there were several: the names themselves are those of log files."""
+    parts = worker.rsplit("-", 2)
+    if len(parts) != 3 or parts[0] != "worker":
+        return safe(worker, 24)
+    several = len({each.rsplit("-", 2)[1] for each in workers if each.count("-") >= 2}) > 1
+    return f"worker {safe(parts[2], 6)}" + (f" of {safe(parts[1], 8)}" if several else "")

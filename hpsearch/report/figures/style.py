@@ -1,0 +1,86 @@
+"""How every figure looks: colours that colour-blind readers tell apart, axes, and texts that stay texts."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hpsearch.analysis.leaderboard import settings
+from hpsearch.storage.records import TrialRow
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+"""Okabe & Ito, Color Universal Design (2008), but for black and yellow, which one of the two themes would swallow."""
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+FAINT = "rgba(128,128,128,0.5)"
+PAPER, INK = "#fffffe", "#222223"
+"""The ground and the text. A page replaces these very two by its own; anywhere else they are what they say."""
+SEQUENTIAL = "Cividis"
+DIVERGING = [[0.0, "#D55E00"], [0.5, PAPER], [1.0, "#0072B2"]]
+LONGEST_LABEL = 60
+HOVER_WIDTH = 46
+"""Characters of a line in the box that hovers over a point: it fits a phone."""
+HOVER_LINES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """How one model is drawn: by colour and by shape."""
+
+    colour: str
+    symbol: str
+
+
+def marks(names: Iterable[str]) -> dict[str, Mark]:
+    """A mark for each name, the same for the same names in any order."""
+    return {
+        name: Mark(colour=PALETTE[index % len(PALETTE)], symbol=SYMBOLS[index % len(SYMBOLS)])
+        for index, name in enumerate(sorted(set(names)))
+    }
+
+
+def pale(colour: str) -> str:
+    """A colour of which the ground shines through."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.4)"
+
+
+def safe(text: object, longest: int = LONGEST_LABEL) -> str:
+    """A text that plotly draws as it is: plotly reads a few HTML tags."""
+    short = str(text)
+    short = short if len(short) <= longest else f"{short[: longest - 1]}…"
+    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def hover(trial: TrialRow) -> str:
+    """What the box over a trial's point says: its number, model, value, size and whole configuration."""
+    value = "" if trial.value is None else f", {100 * trial.value:.2f} %"
+    state = "" if trial.state == "complete" else f" ({trial.state}{f' after epoch {len(trial.epochs)}' if trial.epochs else ''})"
+    size = "" if trial.parameters is None else f"{trial.parameters:,} parameters"
+    lines = textwrap.wrap(settings(trial)[: HOVER_WIDTH * HOVER_LINES], HOVER_WIDTH)
+    head = [f"<b>trial {trial.number}, {safe(trial.model)}{value}</b>{state}", *([size] if size else [])]
+    return "<br>".join([*head, *(safe(line) for line in lines)])
+
+
+def figure(
+    traces: Sequence[Any], *, x: dict[str, Any] | None = None, y: dict[str, Any] | None = None, height: int = 420, **layout: Any
+) -> go.Figure:
+    """A figure with one pair of axes and the legend above it."""
+    base: dict[str, Any] = {
+        "height": height,
+        "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0},
+        "hovermode": "closest",
+        "xaxis": axis(**(x or {})),
+        "yaxis": axis(**(y or {})),
+        "template": "none",
+    }
+    return go.Figure(data=list(traces), layout={**base, **layout})
+
+
+def axis(title: str = "", **more: Any) -> dict[str, Any]:
+    """An axis that makes room for its labels."""
+    return {"title": {"text": title, "standoff": 8}, "automargin": True, "zeroline": False, **more}

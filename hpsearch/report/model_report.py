@@ -1,0 +1,169 @@
+"""The report of a final model as a page: its test score, where it errs, and whether it overfits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpsearch import __version__
+from hpsearch.analysis.final_score import READS, reads_sentence, repeat_command
+from hpsearch.analysis.metrics import Metrics, Predictions
+from hpsearch.config.best_config import BestConfig
+from hpsearch.report.figures.prediction_figures import calibration, confusion, recall
+from hpsearch.report.html import Bullets, Chart, Code, Gallery, Page, Paragraph, Section, Table, render, section
+
+
+def final_report(
+    best: BestConfig,
+    metrics: Mapping[str, Any],
+    *,
+    train: Metrics,
+    test: Metrics,
+    predictions: Mapping[str, Predictions],
+    mistakes: Gallery,
+) -> str:
+    """The page as HTML.
+
+    Args:
+        metrics: as `metrics.json` holds them.
+        train, test: of the model itself, the first seed's.
+        predictions: of the model itself, by `train` and `test`.
+    """
+    model, dataset = best.config.model.name, best.data.dataset
+    source = best.provenance
+    origin = f"trial {source['trial']} of the study {source['study']}" if "trial" in source else "a config of its own"
+    return render(
+        Page(
+            title=f"Final model: {model} on {dataset}",
+            subtitle=f"{origin}, trained on all training images for {best.config.epochs} epochs",
+            sections=(
+                _score(metrics, train, test),
+                _classes(train, test),
+                _confusion(train, test),
+                _calibration(predictions, train, test),
+                section(
+                    "mistakes",
+                    "The most confident mistakes",
+                    Paragraph(
+                        text="Test images that it is surest of and gets wrong: what it is, what it was taken for, and how sure the model was."
+                    ),
+                    mistakes if mistakes.pictures else Paragraph(text="It made no mistake."),
+                ),
+                _repeat(best, metrics),
+            ),
+            footer=f"Written by hpsearch {__version__}. This page stands alone: it loads nothing from the network.",
+        )
+    )
+
+
+def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section:
+    low, high = metrics["test_accuracy_interval"]
+    reads = max(metrics[READS], metrics.get("study_test_split_reads") or 0)
+    said = reads_sentence(metrics).capitalize()
+    seeds = metrics["seeds"]
+    rows = tuple(
+        (
+            str(each["seed"]),
+            f"{100 * each['train']['accuracy']:.2f} %",
+            f"{100 * each['test']['accuracy']:.2f} %",
+            f"{each['train_loss']:.4f}",
+            f"{each['test_loss']:.4f}",
+        )
+        for each in seeds
+    )
+    columns = {"seed": "left", "training accuracy": "right", "test accuracy": "right", "training loss": "right", "test loss": "right"}
+    many = f"the mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    return section(
+        "score",
+        "The score",
+        Paragraph(
+            text=f"{100 * metrics['test_accuracy']:.2f} % of {test.images:,} test images are recognised ({many}; 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the {metrics['interval_over']}).",
+            kind="lead",
+        ),
+        Paragraph(text=metrics["overfitting"]),
+        Paragraph(
+            text=f"{said}: each reading after the first makes the score a little less honest." if reads > 1 else f"{said}.",
+            kind="warning" if reads > 1 else "plain",
+        ),
+        Table(caption="Each seed's model; the first is the one that was saved.", columns=columns, rows=rows),
+        Bullets(items=tuple(f"{sentence}." for sentence in test.weakest)) if test.weakest else None,
+    )
+
+
+def _classes(train: Metrics, test: Metrics) -> Section:
+    sides = {"training": train, "test": test}
+    gap = max(zip(train.classes, test.classes, strict=True), key=lambda pair: pair[0].recall - pair[1].recall)
+    return section(
+        "classes",
+        "Class by class",
+        Chart(
+            title="Recall of each class",
+            figure=recall(sides),
+            says=f"The widest gap between training and test is that of {gap[0].name}: {100 * gap[0].recall:.1f} % and {100 * gap[1].recall:.1f} %.",
+        ),
+        _class_table("On the test images", test, train),
+        _class_table("On the training images", train, None),
+    )
+
+
+def _class_table(caption: str, metrics: Metrics, train: Metrics | None) -> Table:
+    headings = (
+        ["precision", "recall", "F1", "images"] if train is None else ["precision", "recall", "F1", "recall, training less test", "images"]
+    )
+    rows = []
+    for index, each in enumerate(metrics.classes):
+        gap = [] if train is None else [f"{train.classes[index].recall - each.recall:+.3f}"]
+        rows.append((each.name, f"{each.precision:.3f}", f"{each.recall:.3f}", f"{each.f1:.3f}", *gap, f"{each.support:,}"))
+    return Table(caption=caption, columns={"class": "left", **dict.fromkeys(headings, "right")}, rows=tuple(rows))
+
+
+def _confusion(train: Metrics, test: Metrics) -> Section:
+    names = [each.name for each in test.classes]
+    charts = [
+        Chart(
+            title=f"{word.capitalize()} images",
+            figure=confusion(names, metrics.confusion),
+            says=f"Rows are what the {word} images show, columns what they were taken for, in percent of the row. {'; '.join(metrics.weakest)}.",
+            table=confusion_table(metrics),
+            narrow=True,
+        )
+        for word, metrics in (("test", test), ("training", train))
+    ]
+    return section("confusion", "What is taken for what", *charts)
+
+
+def confusion_table(metrics: Metrics) -> Table:
+    """A confusion matrix in counts."""
+    names = [each.name for each in metrics.classes]
+    return Table(
+        caption="Images: rows are what they show, columns what they were taken for",
+        columns={"": "left", **dict.fromkeys(names, "right")},
+        rows=tuple((name, *map(str, row)) for name, row in zip(names, metrics.confusion, strict=True)),
+        folded=True,
+    )
+
+
+def _calibration(predictions: Mapping[str, Predictions], train: Metrics, test: Metrics) -> Section:
+    return section(
+        "calibration",
+        "Is it as good as it believes?",
+        Chart(
+            title="Confidence and accuracy",
+            figure=calibration({"test": predictions["test"], "training": predictions["train"]}),
+            says=(
+                f"Below the dotted line the model is surer than it is right. The mean distance from it (calibration error) is "
+                f"{100 * test.calibration_error:.2f} points on the test images and {100 * train.calibration_error:.2f} on the training images."
+            ),
+        ),
+    )
+
+
+def _repeat(best: BestConfig, metrics: Mapping[str, Any]) -> Section:
+    versions = ", ".join(f"{name} {number}" for name, number in (best.provenance.get("versions") or {}).items())
+    return section(
+        "repeat",
+        "How to repeat it",
+        Code(text=repeat_command(metrics), label="The command"),
+        Paragraph(text=f"The trial ran with {versions}.", kind="aside") if versions else None,
+        Code(text=best.to_toml(), label="config.toml"),
+    )

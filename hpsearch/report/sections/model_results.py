@@ -1,0 +1,232 @@
+"""The evidence of a report on the models: what they cost, how they compare, how they learn, how the search went."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from hpsearch.analysis.metrics import compare
+from hpsearch.config.sections import show_duration
+from hpsearch.report.figures import search_figures as figures
+from hpsearch.report.figures.prediction_figures import confusion, confusion_difference, recall, recall_difference
+from hpsearch.report.figures.search_figures import COSTS, Cost, cost_of, out_of_sight, pareto, percent, ranked
+from hpsearch.report.html import Block, Chart, Paragraph, Table
+from hpsearch.report.study_results import Judged, Studied
+from hpsearch.storage.records import TrialRow
+
+NONE_COMPLETE = "No trial is complete yet."
+SURE = 0.05
+"""A p-value below it is called a difference."""
+
+
+def costs(study: Studied) -> Iterator[Block]:
+    """Accuracy against parameters, FLOPs and seconds, with the Pareto line."""
+    complete = ranked(study.trials)
+    if not complete:
+        yield Paragraph(text=NONE_COMPLETE)
+        return
+    titles: dict[Cost, str] = {"parameters": "Parameters", "flops": "FLOPs", "seconds": "Training time"}
+    for index, (by, title) in enumerate(titles.items()):
+        front = pareto(complete, by)
+        if not front:
+            continue
+        rows = tuple((str(trial.number), trial.model, f"{cost_of(trial, by):,.0f}", f"{percent(trial):.2f} %") for trial in front)
+        yield Chart(
+            title=title,
+            figure=figures.accuracy_by_cost(study.trials, by),
+            says=_pareto_words(front, by) + _hidden(complete),
+            table=Table(
+                caption="The Pareto line", columns={"trial": "right", "model": "left", COSTS[by]: "right", "accuracy": "right"}, rows=rows
+            ),
+            narrow=index > 0,
+        )
+
+
+def _pareto_words(front: list[TrialRow], by: Cost) -> str:
+    cheapest, best = front[0], front[-1]
+    if cheapest is best:
+        return f"Trial {best.number} ({best.model}) is both the cheapest and the best."
+    factor = cost_of(best, by) / cost_of(cheapest, by)
+    return (
+        f"From the cheapest (trial {cheapest.number}, {cheapest.model}, {percent(cheapest):.2f} %) to the best (trial {best.number}, {best.model}, {percent(best):.2f} %): "
+        f"{'about' if f'{factor:.1f}' == '1.0' else f'{factor:.1f} times'} as many {COSTS[by]} for {percent(best) - percent(cheapest):+.2f} points; {len(front)} trials lie on the line."
+    )
+
+
+def _hidden(trials: list[TrialRow]) -> str:
+    count = out_of_sight([percent(trial) for trial in trials])
+    return f" {count} of the weakest {'lies' if count == 1 else 'lie'} below the figure; a double click shows all." if count else ""
+
+
+def comparison(study: Studied) -> Iterator[Block]:
+    """Best, median and spread of each model; the best of each on the same images."""
+    complete = ranked(study.trials)
+    if not complete:
+        yield Paragraph(text=NONE_COMPLETE)
+        return
+    rows = tuple(_model_row(study, model) for model in study.models)
+    headings = (
+        "model",
+        "trials",
+        "complete",
+        "best",
+        "median",
+        "spread (best to worst quarter)",
+        "parameters of the best",
+        "time of the best",
+    )
+    yield Table(
+        caption="Each model in the search; the spread is that of its settings, not of seeds",
+        columns={headings[0]: "left", **dict.fromkeys(headings[1:], "right")},
+        rows=rows,
+    )
+    yield Chart(
+        title="All complete trials of each model",
+        figure=figures.models(study.trials),
+        says="A box holds the middle half of a model's trials, its line is the median." + _hidden(complete),
+        narrow=len(study.judged) > 0,
+    )
+    if len(study.models) == 1:
+        yield Paragraph(text=f"Only one model was searched, {study.models[0]}: there is nothing to compare it with.")
+    for sentence in study.missing:
+        yield Paragraph(text=sentence, kind="aside")
+    judged = [study.judged[trial.model] for trial in ranked(each.trial for each in study.judged.values())]
+    if judged:
+        yield _recall_chart(judged)
+    if len(judged) < 2:
+        yield from (_confusion_chart(each) for each in judged)
+        return
+    for rival in judged[1:]:
+        yield Paragraph(text=_mcnemar(judged[0], rival))
+    first, second = judged[:2]
+    names = [each.name for each in first.metrics.classes]
+    widest = max(zip(first.metrics.classes, second.metrics.classes, strict=True), key=lambda pair: abs(pair[0].recall - pair[1].recall))
+    yield Chart(
+        title=f"Difference of recall: {first.trial.model} less {second.trial.model}",
+        figure=recall_difference(first.metrics, second.metrics),
+        says=f"The widest difference is that of {widest[0].name}: {100 * (widest[0].recall - widest[1].recall):+.1f} points.",
+        narrow=True,
+    )
+    yield Chart(
+        title=f"Difference of confusion: {first.trial.model} less {second.trial.model}",
+        figure=confusion_difference(names, first.metrics.confusion, second.metrics.confusion),
+        says="In images; rows are what they show, columns what they were taken for. On the diagonal blue is good for the first, elsewhere it is bad.",
+        narrow=True,
+    )
+    yield from (_confusion_chart(each) for each in judged)
+
+
+def _model_row(study: Studied, model: str) -> tuple[str, ...]:
+    own = ranked(study.trials, model)
+    tried = sum(trial.model == model for trial in study.trials)
+    if not own:
+        return (model, str(tried), "0", "", "", "", "", "")
+    values = [percent(trial) for trial in own]
+    quarters = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    size = own[0].parameters
+    return (
+        model,
+        str(tried),
+        str(len(own)),
+        f"{values[0]:.2f} %",
+        f"{statistics.median(values):.2f} %",
+        f"{values[0] - quarters[0]:.2f} points",
+        "" if size is None else f"{size:,}",
+        show_duration(own[0].seconds),
+    )
+
+
+def _recall_chart(judged: list[Judged]) -> Chart:
+    names = [each.name for each in judged[0].metrics.classes]
+    rows = tuple((name, *(f"{100 * each.metrics.classes[index].recall:.1f} %" for each in judged)) for index, name in enumerate(names))
+    sides = {f"{each.trial.model} (trial {each.trial.number})": each for each in judged}
+    return Chart(
+        title="Recall of each class" + (", the best of each model" if len(judged) > 1 else ", the best trial"),
+        figure=recall({each.trial.model: each.metrics for each in judged}),
+        says=" ".join(f"{side}: {'; '.join(each.metrics.weakest)}." for side, each in sides.items() if each.metrics.weakest),
+        table=Table(caption="Recall", columns={"class": "left", **dict.fromkeys(sides, "right")}, rows=rows),
+        narrow=len(judged) > 1,
+    )
+
+
+def _confusion_chart(each: Judged) -> Chart:
+    names = [name.name for name in each.metrics.classes]
+    return Chart(
+        title=f"What {each.trial.model} takes for what (trial {each.trial.number})",
+        figure=confusion(names, each.metrics.confusion),
+        says="Rows are what the validation images show, columns what they were taken for, in percent of the row.",
+        table=Table(
+            caption="Images",
+            columns={"": "left", **dict.fromkeys(names, "right")},
+            rows=tuple((name, *map(str, row)) for name, row in zip(names, each.metrics.confusion, strict=True)),
+        ),
+        narrow=True,
+    )
+
+
+def _mcnemar(first: Judged, second: Judged) -> str:
+    found = compare(first.predictions, second.predictions)
+    low, high = found.interval
+    verdict = "these images tell them apart; another seed may not" if found.p_value < SURE else "these images do not tell them apart"
+    return (
+        f"On the same {first.metrics.images:,} images the best {first.trial.model} (trial {first.trial.number}) and the best {second.trial.model} (trial {second.trial.number}) "
+        f"differ by {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}: {found.only_first} images only the first gets right, "
+        f"{found.only_second} only the second (McNemar's exact test: p = {found.p_value:.2g}): {verdict}."
+    )
+
+
+def learning(study: Studied) -> Iterator[Block]:
+    """Learning curves of the best of each model."""
+    trained = [trial for trial in study.trials if trial.epochs]
+    if not trained:
+        yield Paragraph(text="No trial has trained an epoch yet.")
+        return
+    pruned = [trial for trial in trained if trial.state == "pruned"]
+    said = "The best five of each model in its colour, the best of all thickest; all others are grey."
+    if pruned:
+        after = statistics.median(len(trial.epochs) for trial in pruned)
+        said += f" {len(pruned)} of {len(trained)} were pruned, half of them after epoch {after:g} at the latest."
+    best = ranked(study.trials)[:1]
+    yield Chart(
+        title="Validation accuracy by epoch",
+        figure=figures.curves(study.trials),
+        says=said,
+        table=Table(
+            caption=f"Trial {best[0].number}, epoch by epoch",
+            columns=dict.fromkeys(("epoch", "training accuracy", "validation accuracy", "training loss", "validation loss"), "right"),
+            rows=tuple(
+                (
+                    str(e.number),
+                    f"{100 * e.train_accuracy:.2f} %",
+                    f"{100 * e.validation_accuracy:.2f} %",
+                    f"{e.train_loss:.4f}",
+                    f"{e.validation_loss:.4f}",
+                )
+                for e in best[0].epochs
+            ),
+        )
+        if best
+        else None,
+    )
+    if best and best[0].epochs:
+        last = best[0].epochs[-1]
+        yield Paragraph(
+            text=f"Trial {best[0].number} ends at {100 * last.train_accuracy:.2f} % on training images and {100 * last.validation_accuracy:.2f} % on validation images: "
+            f"{100 * (last.train_accuracy - last.validation_accuracy):.2f} points between."
+        )
+
+
+def progress(study: Studied) -> Iterator[Block]:
+    """The optimisation history by model."""
+    valued = [trial for trial in study.trials if trial.value is not None]
+    if not valued:
+        yield Paragraph(text="No trial has a value yet.")
+        return
+    complete = ranked(study.trials)
+    said = f"Trial {complete[0].number} of {len(study.trials)} is the best so far." if complete else "No trial is complete yet."
+    yield Chart(
+        title="Accuracy by trial",
+        figure=figures.history(study.trials),
+        says=f"{said} The lines are the best of each model so far; hollow points were pruned and stand at their last epoch."
+        + _hidden([trial for trial in valued if trial.state in ("complete", "pruned")]),
+    )

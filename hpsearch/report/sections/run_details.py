@@ -1,0 +1,107 @@
+"""The end of a report: the workers, the images, what failed, and how to repeat it all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from hpsearch.config.sections import show_duration
+from hpsearch.report.figures import search_figures as figures
+from hpsearch.report.html import Block, Chart, Code, Paragraph, Picture, Table
+from hpsearch.report.study_results import Studied
+
+MOST_FAILURES = 50
+"""Rows; more of them say nothing new."""
+
+
+def workers(study: Studied) -> Iterator[Block]:
+    """The timeline of the workers."""
+    attempts = [(str(attempt["worker"]), trial) for trial in study.trials for attempt in trial.attempts]
+    if not attempts:
+        yield Paragraph(text="No worker has taken up a trial yet.")
+        return
+    names = {worker for worker, _ in attempts}
+    again = sum(len(trial.attempts) - 1 for trial in study.trials if trial.attempts)
+    said = f"{len(names)} worker{'' if len(names) == 1 else 's'}, {show_duration(study.board.seconds)} of training"
+    said += f"; {again} times a trial was interrupted and went on." if again else "; no trial was interrupted."
+    counted = Counter(worker for worker, _ in attempts)
+    yield Chart(
+        title="Workers over time",
+        figure=figures.timeline(study.trials),
+        says=f"{said} Pale bars are attempts that did not end a trial completely: pruned, failed or interrupted.",
+        table=Table(
+            caption="Attempts of each worker",
+            columns={"worker": "left", "attempts": "right"},
+            rows=tuple((worker, str(count)) for worker, count in counted.items()),
+        ),
+    )
+
+
+def images(study: Studied) -> Iterator[Block]:
+    """Some training images, and the best model's worst mistakes."""
+    if study.samples is not None:
+        yield Picture(
+            png=study.samples,
+            alternative=f"Training images of {study.data['dataset']} with the names of their classes",
+            caption="Training images, drawn at random",
+        )
+    else:
+        yield Paragraph(
+            text="There is no picture of the training images: workers leave one in the study's folder when they begin.", kind="aside"
+        )
+    if study.best is None:
+        yield Paragraph(text="No trial is complete yet, so there are no mistakes to show.")
+    elif study.mistakes is None:
+        yield Paragraph(text=f"The predictions of trial {study.best.number} are not at hand: its mistakes cannot be shown.", kind="aside")
+    elif not study.mistakes.pictures:
+        yield Paragraph(text=f"Trial {study.best.number} makes no mistake on the validation images.")
+    else:
+        yield Paragraph(
+            text=f"The most confident mistakes of trial {study.best.number} ({study.best.model}) on the validation images: what it is, what it was taken for, how sure it was."
+        )
+        yield study.mistakes
+
+
+def failures(study: Studied) -> Iterator[Block]:
+    """Failed trials and why, diverged ones, and those that were begun more than once."""
+    failed = [trial for trial in study.trials if trial.state == "fail"]
+    diverged = [trial.number for trial in study.trials if trial.end.get("diverged")]
+    if not failed and not diverged:
+        yield Paragraph(text="No trial failed, and none diverged.")
+        return
+    if failed:
+        rows = tuple(
+            (str(trial.number), trial.model, str(len(trial.epochs)), str(trial.end.get("reason", "ended from outside")))
+            for trial in failed[:MOST_FAILURES]
+        )
+        more = f"; the first {MOST_FAILURES} of {len(failed)}" if len(failed) > MOST_FAILURES else ""
+        yield Table(
+            caption=f"Failed trials{more}. `hpsearch run {study.name} --retry-failed` tries them again",
+            columns={"trial": "right", "model": "left", "epochs": "right", "reason": "left"},
+            rows=rows,
+        )
+    if diverged:
+        yield Paragraph(
+            text=f"{len(diverged)} trial{' whose' if len(diverged) == 1 else 's whose'} loss was no finite number any more: {', '.join(map(str, diverged[:MOST_FAILURES]))}."
+        )
+
+
+def repeating(study: Studied) -> Iterator[Block]:
+    """The commands, the versions, the study file."""
+    name = study.row.path.name
+    best = study.best
+    commands = [f"hpsearch run {name}"]
+    if best is not None:
+        commands += [f"hpsearch finalists {study.name}"] if study.verdict is not None else []
+        commands += [f"hpsearch explain {study.name}"] if study.explanation is not None else []
+        commands += [f"hpsearch export {study.name} -o best.toml", "hpsearch train best.toml", "hpsearch train best.toml --final"]
+    yield Code(text="\n".join(commands), label="The commands")
+    made: Counter[tuple[str, str]] = Counter()
+    for trial in study.trials:
+        if trial.run:
+            versions = ", ".join(f"{package} {number}" for package, number in trial.run.get("versions", {}).items())
+            made[versions, str(trial.run.get("device", ""))] += 1
+    for (versions, device), count in made.most_common():
+        yield Paragraph(text=f"{count} trial{'' if count == 1 else 's'} on {device} with {versions or 'unknown versions'}.", kind="aside")
+    yield Paragraph(text=f"Split {study.row.split_hash or 'not drawn yet'}, seed {study.row.comparable['seed']}.", kind="aside")
+    yield Code(text=study.row.text, label=f"The study file, {name}", folded=False)

@@ -1,0 +1,155 @@
+"""The evidence of a report on the search space: which parameters matter, which values are good, what goes with what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from hpsearch.analysis.importance import FEWEST_TRIALS, design_of
+from hpsearch.config.components import Scalar
+from hpsearch.config.distributions import str_of
+from hpsearch.report.figures import space_figures as figures_of_space
+from hpsearch.report.figures.search_figures import models_of, ranked
+from hpsearch.report.figures.space_figures import range_of
+from hpsearch.report.html import Block, Bullets, Chart, Paragraph, Table
+from hpsearch.report.study_results import Studied
+from hpsearch.storage.records import TrialRow
+
+SLICES = 4
+"""Of the most important parameters."""
+NEAR_A_BOUND = 0.03
+"""Share of a range, on its own scale: a best value so close to an end says that better ones may lie beyond."""
+
+
+def importance(study: Studied) -> Iterator[Block]:
+    """Which parameters matter, for each model."""
+    found = study.importances
+    if not study.trials:
+        yield Paragraph(text="No trial is complete yet.")
+    for model in models_of(study.trials):
+        count = len(ranked(study.trials, model))
+        if count < FEWEST_TRIALS:
+            yield Paragraph(text=f"{model} has {count} complete trials; importances are computed from {FEWEST_TRIALS} on.", kind="aside")
+    if not found:
+        return
+    for one in found:
+        if one.doubt:
+            yield Paragraph(text=one.doubt, kind="warning")
+    leaders = "; ".join(f"{one.model}: {', '.join(each.name for each in one.parameters[:3])}" for one in found)
+    rows = tuple(
+        (one.model, each.name, f"{each.share:.3f}", f"{each.interval[0]:.3f} to {each.interval[1]:.3f}")
+        for one in found
+        for each in one.parameters
+    )
+    yield Chart(
+        title="Importance of each parameter, by model",
+        figure=figures_of_space.importances(found),
+        says=f"Most important first: {leaders}. The whiskers hold 90 % of the resamples.",
+        table=Table(
+            caption="Importances", columns={"model": "left", "parameter": "left", "share": "right", "90 % interval": "left"}, rows=rows
+        ),
+    )
+    explained = ", ".join(f"{100 * max(0.0, one.explained):.0f} % for {one.model} ({one.trials} trials)" for one in found)
+    yield Paragraph(
+        text="Permutation importance of a random forest over the complete trials: how much less it knows of the order of trials that it "
+        f"has not seen when one parameter is shuffled. It explains {explained} of that order.",
+        kind="aside",
+    )
+
+
+def where(study: Studied) -> Iterator[Block]:
+    """Slices and contours of the important parameters, and the values that lie on a bound."""
+    if not ranked(study.trials):
+        yield Paragraph(text="No trial is complete yet.")
+        return
+    flags = [
+        flag for model in models_of(study.trials) for trial in ranked(study.trials, model)[:1] for flag in on_a_bound(trial, study.space)
+    ]
+    if flags:
+        yield Paragraph(text="Some best values lie at an end of their range: better ones may lie beyond it.", kind="warning")
+        yield Bullets(items=tuple(flags))
+    shown = _important(study)
+    if not shown:
+        yield Paragraph(text="No parameter has more than one value among the complete trials: there is nothing to choose between.")
+    for name in shown:
+        yield Chart(
+            title=name,
+            figure=figures_of_space.slice_of(study.trials, name, study.space),
+            says=_best_values(study, name),
+            narrow=True,
+        )
+    for one in study.importances:
+        design = design_of(study.trials, one.model)
+        best = ranked(study.trials, one.model)[0]
+        pair = [each.name for each in one.parameters if each.name in best.params and each.name in design.names][:2]
+        if len(pair) == 2:
+            yield Chart(
+                title=f"{one.model}: {pair[0]} and {pair[1]}",
+                figure=figures_of_space.contour(study.trials, one.model, pair[0], pair[1], study.space),
+                says=f"What a random forest over {one.trials} trials expects, all other parameters as in trial {best.number}; the star is that trial.",
+                narrow=True,
+            )
+
+
+def _important(study: Studied) -> list[str]:
+    """The parameters that matter most; where that is not known, ranges before choices: they have more to show."""
+    found = study.importances
+    if found:
+        shares: dict[str, float] = {}
+        for each in (each for one in found for each in one.parameters):
+            shares[each.name] = max(shares.get(each.name, 0.0), each.share)
+        return sorted(shares, key=lambda name: -shares[name])[:SLICES]
+    known = [name for name in searched(study) if name != "model"]
+    return sorted(known, key=lambda name: range_of(study.space[name]) is None)[:SLICES]
+
+
+def searched(study: Studied) -> list[str]:
+    """The parameters of which complete trials have more than one value, those of every trial first."""
+    complete = ranked(study.trials)
+    names = dict.fromkeys(name for trial in complete for name in trial.params if name in study.space and "fixed" not in study.space[name])
+    return sorted((name for name in names if len({trial.params.get(name) for trial in complete}) > 1), key=lambda name: "." in name)
+
+
+def _best_values(study: Studied, name: str) -> str:
+    parts = []
+    for model in models_of(study.trials):
+        best = next((trial for trial in ranked(study.trials, model) if name in trial.params), None)
+        if best is not None:
+            parts.append(f"{_short(best.params[name])} in the best {model}")
+    return f"{name} is {' and '.join(parts)}."
+
+
+def on_a_bound(trial: TrialRow, space: figures_of_space.PlainSpace) -> list[str]:
+    """Sentences on the parameters of a trial that lie at an end of their range."""
+    found = []
+    for name, value in trial.params.items():
+        domain = space.get(name, {})
+        bounds = range_of(domain)
+        if bounds is None or isinstance(value, str | bool) or bounds[0] == bounds[1]:
+            continue
+        low, high = bounds
+        place = (math.log(value / low) / math.log(high / low)) if domain.get("log") else (value - low) / (high - low)
+        end = "lower" if place <= NEAR_A_BOUND else "upper" if place >= 1 - NEAR_A_BOUND else ""
+        if end:
+            found.append(
+                f"{name} = {_short(value)} of the best {trial.model} (trial {trial.number}) lies at the {end} end of {low:g} to {high:g}."
+            )
+    return found
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str_of(value)
+
+
+def crossing(study: Studied) -> Iterator[Block]:
+    """Parallel coordinates."""
+    complete = ranked(study.trials)
+    names = searched(study)
+    if not names:
+        yield Paragraph(text="Fewer than two different trials are complete: there is nothing to lay side by side.")
+        return
+    yield Chart(
+        title="Each trial as a line across its parameters",
+        figure=figures_of_space.parallel(study.trials, study.space, names),
+        says=f"The best ten of each model in colour, the rest of {len(complete)} complete trials grey; a line has a gap where a parameter does not exist.",
+    )

@@ -1,0 +1,249 @@
+"""The head of a report: the answer in a few sentences, and whether several studies may be compared."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hpsearch.analysis.leaderboard import Standing, settings
+from hpsearch.analysis.metrics import compare
+from hpsearch.config.sections import show_duration
+from hpsearch.report.figures.search_figures import ranked
+from hpsearch.report.html import Block, Bullets, Paragraph, Table
+from hpsearch.report.study_results import Studied
+from hpsearch.report.text import verdict_reading
+
+LEADERS = 10
+"""Rows of the leaderboard on the first screen."""
+
+
+def answer(study: Studied) -> Iterator[Block]:
+    """Who won, by how much, how sure; what is as good and cheaper; what the search cost."""
+    board = study.board
+    if board.best is None:
+        yield Paragraph(text=no_answer(study), kind="warning")
+        yield Paragraph(text=_cost(study))
+        return
+    verdict = study.verdict if study.verdict is not None and study.verdict.is_over and study.verdict.winner is not None else None
+    if verdict is not None:
+        lead, *evidence = verdict_reading(verdict)
+        yield Paragraph(text=lead, kind="lead")
+        chosen = next(
+            (trial for trial in study.trials if verdict.winner and trial.number == verdict.winner.candidate.trial), board.best.trial
+        )
+        yield Paragraph(text=f"Its settings: {settings(chosen)}.")
+        yield from (Paragraph(text=line) for line in evidence)
+        yield Paragraph(text=f"In the search alone: {winner(study, board.best)}", kind="aside")
+        yield Paragraph(text=_cost(study))
+    else:
+        yield Paragraph(text=winner(study, board.best), kind="lead")
+        yield Paragraph(text=f"Its settings: {settings(board.best.trial)}.")
+        yield Paragraph(text=rivals(study, board.best))
+        yield Paragraph(text=_cost(study))
+        yield Paragraph(text=_gain(study))
+    if all(standing.trial.end.get("diverged") for standing in board.standings):
+        yield Paragraph(
+            text="Every complete trial diverged: its loss was no finite number any more. Lower learning rates may help.", kind="warning"
+        )
+    if verdict is None and len(board.standings) > 1:
+        yield Paragraph(
+            text=f"The best of {len(board.standings)} single runs is partly luck: trained again, it will most likely score a little lower. "
+            f"`hpsearch finalists {study.name}` measures how much.",
+            kind="aside",
+        )
+    shown = _leaders(study)
+    yield _leaderboard(study, shown)
+    yield Table(
+        caption="Their settings",
+        columns={"rank": "right", "trial": "right", "model": "left", "settings": "left"},
+        rows=tuple((str(each.rank), str(each.trial.number), each.trial.model, settings(each.trial)) for each in shown),
+        folded=True,
+    )
+
+
+def no_answer(study: Studied) -> str:
+    """Why there is no winner."""
+    counts, total = study.board.counts, study.board.total
+    if total == 0:
+        return f"{study.name} has no trials yet: `hpsearch run` trains some."
+    if counts["fail"] == total:
+        return f"All {total} trials of {study.name} failed: there is no answer. Their reasons stand below."
+    if counts["pruned"] == total:
+        return f"All {total} trials of {study.name} were pruned: none was trained to its end, so there is no answer. A milder pruner lets some through."
+    unfinished = counts["running"] + counts["waiting"]
+    return f"No trial of {study.name} is complete yet: {counts['pruned']} pruned, {counts['fail']} failed, {unfinished} not finished."
+
+
+def winner(study: Studied, best: Standing) -> str:
+    """Who won, by how much, how sure."""
+    low, high = best.interval
+    head = (
+        f"{best.trial.model} is the best: trial {best.trial.number} recognises {100 * best.value:.2f} % of "
+        f"{study.board.validation_images:,} validation images (95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
+    )
+    others = [ranked(study.trials, model)[0] for model in study.models if model != best.trial.model and ranked(study.trials, model)]
+    if others:
+        rival = ranked(others)[0]
+        ahead = best.value - (rival.value or 0.0)
+        sure = "more than chance" if ahead > study.board.margin else "which may be chance"
+        return f"{head}, {100 * ahead:.2f} points ahead of the best {rival.model}: {sure}."
+    if len(study.board.standings) > 1:
+        second = study.board.standings[1]
+        return f"{head}, {100 * (best.value - second.value):.2f} points ahead of the next, trial {second.trial.number}."
+    return f"{head}. It is the only trial that was trained to its end."
+
+
+def rivals(study: Studied, best: Standing) -> str:
+    """What cannot be told from the winner, and what of it is cheaper."""
+    board = study.board
+    count = len(board.unresolved) - 1
+    if not count:
+        return (
+            "No other trial comes near enough to be confused with it."
+            if len(board.standings) > 1
+            else "There is nothing to compare it with."
+        )
+    said = f"{many(count, 'other trial')} within {100 * board.margin:.2f} points cannot be told from it by this search"
+    smallest = board.smallest
+    if smallest is None or (smallest.trial.parameters or 0) >= (best.trial.parameters or 0):
+        return f"{said}; none of them is smaller."
+    fewer = (best.trial.parameters or 0) - (smallest.trial.parameters or 0)
+    share = f"{100 * fewer / (best.trial.parameters or 1):.0f}"
+    return (
+        f"{said}; the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.value:.2f} %) "
+        f"with {smallest.trial.parameters or 0:,} parameters, {f'{fewer:,}' if share == '0' else f'{share} %'} fewer."
+    )
+
+
+def _cost(study: Studied) -> str:
+    board = study.board
+    said = f"The search took {many(board.total, 'trial')} and {show_duration(board.seconds)} of training"
+    if study.row.seconds_spent:
+        said += f", {show_duration(study.row.seconds_spent)} by the clock"
+    if board.saved_seconds:
+        share = board.saved_seconds / (board.saved_seconds + board.seconds)
+        said += f"; pruning saved about {show_duration(board.saved_seconds)}, {100 * share:.0f} % of what all epochs would have taken"
+    return f"{said}."
+
+
+def _gain(study: Studied) -> str:
+    gain = study.board.gain
+    if gain is None:
+        return "There is no complete baseline: what the search gained is not known."
+    number = gain.baseline.trial.number
+    if gain.baseline == study.board.best:
+        return f"No gain over the baseline: the baseline, trial {number}, is the best itself."
+    verdict = "" if gain.is_shown else ": no gain shown"
+    return (
+        f"Gain over the baseline, trial {number} ({gain.baseline.trial.model}, {100 * gain.baseline.value:.2f} %): "
+        f"{100 * gain.difference:+.2f} ± {100 * gain.margin:.2f} points{verdict}."
+    )
+
+
+def _leaders(study: Studied) -> tuple[Standing, ...]:
+    """The first few, and each model's best wherever it stands."""
+    shown = study.board.standings[:LEADERS]
+    firsts = {standing.trial.model: standing for standing in reversed(study.board.standings)}
+    return shown + tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
+
+
+def _leaderboard(study: Studied, shown: Sequence[Standing]) -> Table:
+    rows = tuple(
+        (
+            str(standing.rank),
+            str(standing.trial.number),
+            standing.trial.model,
+            f"{100 * standing.value:.2f} %",
+            f"{100 * standing.interval[0]:.2f} to {100 * standing.interval[1]:.2f}",
+            f"{standing.trial.parameters:,}" if standing.trial.parameters is not None else "",
+            str(len(standing.trial.epochs)),
+            show_duration(standing.trial.seconds),
+            _notes(standing),
+        )
+        for standing in shown
+    )
+    sides = ("right", "right", "left", "right", "left", "right", "right", "right", "left")
+    headings = ("rank", "trial", "model", "accuracy", "95 % interval", "parameters", "epochs", "time", "")
+    left = len(study.board.standings) - len(shown)
+    more = f"; {left} more: `hpsearch show {study.name} --csv` has all" if left else ""
+    return Table(caption=f"The leaderboard, on the validation images{more}", columns=dict(zip(headings, sides, strict=True)), rows=rows)
+
+
+def _notes(standing: Standing) -> str:
+    notes = (
+        "unresolved" if standing.unresolved and standing.rank > 1 else "",
+        standing.trial.origin,
+        "diverged" if standing.trial.end.get("diverged") else "",
+    )
+    return ", ".join(note for note in notes if note)
+
+
+def many(count: int, noun: str) -> str:
+    """`1 trial`, `1,600 trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def comparability(studies: Sequence[Studied]) -> Iterator[Block]:
+    """The studies in a table, and why they may not be compared."""
+    rows = []
+    for study in studies:
+        best = study.board.best
+        gain = study.board.gain
+        rows.append(
+            (
+                study.name,
+                f"trial {best.trial.number}, {best.trial.model}" if best else "none",
+                f"{100 * best.value:.2f} %" if best else "",
+                f"{100 * best.interval[0]:.2f} to {100 * best.interval[1]:.2f}" if best else "",
+                f"{best.trial.parameters:,}" if best and best.trial.parameters is not None else "",
+                f"{100 * gain.difference:+.2f} points" if gain else "",
+                f"{study.board.total:,}",
+                show_duration(study.board.seconds),
+            )
+        )
+    headings = ("study", "winner", "accuracy", "95 % interval", "parameters", "gain over its baseline", "trials", "training")
+    sides = ("left", "left", "right", "left", "right", "right", "right", "right")
+    yield Table(caption="The winner of each study", columns=dict(zip(headings, sides, strict=True)), rows=tuple(rows))
+    notes = differences(studies)
+    if notes:
+        yield Paragraph(text="These studies differ in more than their question, so read their differences with care:", kind="warning")
+        yield Bullets(items=tuple(notes))
+    else:
+        yield Paragraph(text="Same images, same split, same seed, same budget: these studies may be compared.")
+    yield from _paired(studies)
+
+
+def differences(studies: Sequence[Studied]) -> list[str]:
+    """Sentences on all that makes studies incomparable."""
+    facts: dict[str, Callable[[Studied], Any]] = {
+        "data set": lambda study: study.data["dataset"],
+        "number of validation images": lambda study: f"{study.data['validation_images']:,}",
+        "number of training images": lambda study: f"{study.data['train_images']:,}" if study.data.get("train_images") else "all the rest",
+        "split": lambda study: (study.row.split_hash or "none yet")[:12],
+        "seed": lambda study: study.row.comparable["seed"],
+        "number of trials": lambda study: study.board.total,
+        "longest training": lambda study: f"{max((trial.config.epochs for trial in study.trials if trial.config), default=0)} epochs",
+        "device": lambda study: ", ".join(sorted({str(trial.run["device"]) for trial in study.trials if "device" in trial.run})) or "none",
+        "component files": lambda study: ", ".join(sorted(study.row.comparable["component files"])) or "none",
+    }
+    found = []
+    for what, read in facts.items():
+        values = [str(read(study)) for study in studies]
+        if len(set(values)) > 1:
+            found.append(f"Other {what}: {'; '.join(f'{study.name} has {value}' for study, value in zip(studies, values, strict=True))}.")
+    return found
+
+
+def _paired(studies: Sequence[Studied]) -> Iterator[Block]:
+    """The winners of two studies on the same images."""
+    if len({study.row.split_hash for study in studies}) != 1:
+        return
+    judged = [(study, study.judged[study.best.model]) for study in studies if study.best is not None and study.best.model in study.judged]
+    for (one, mine), (two, theirs) in itertools.pairwise(judged):
+        found = compare(mine.predictions, theirs.predictions)
+        low, high = found.interval
+        yield Paragraph(
+            text=f"On the same images the winner of {one.name} is {100 * found.difference:+.2f} points from that of {two.name}, 95 % interval "
+            f"{100 * low:+.2f} to {100 * high:+.2f} (McNemar's exact test: p = {found.p_value:.2g})."
+        )

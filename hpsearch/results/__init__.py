@@ -1,1 +1,0 @@
-"""The reading wing: stored trials become tables, figures and files. Knows nothing of torch."""

@@ -1,0 +1,104 @@
+"""What a supervisor sees of a study: all trials as numbers, and as rows only those that run or have just ended.
+
+It reads only what changed since its last look, so that a look costs the same at the thousandth trial as at the first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hpsearch.storage.database import Store
+from hpsearch.storage.records import TrialKey, TrialRow, repeat_of, trial_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        ended: the trials that ended since the look before, by number.
+        running: the trials that run, by number.
+        counts: trials by state.
+        best: the best complete trial; of repeats, which only several of them together can rank, there is none.
+    """
+
+    ended: tuple[TrialRow, ...]
+    running: tuple[TrialRow, ...]
+    counts: Mapping[str, int]
+    best: TrialRow | None
+
+    @property
+    def total(self) -> int:
+        """How many trials there are."""
+        return sum(self.counts.values())
+
+    @property
+    def finished(self) -> int:
+        """How many trials are over."""
+        return sum(self.counts.get(state, 0) for state in ("complete", "pruned", "fail"))
+
+
+class Lookout:
+    """Looks at one study again and again; what ended before the first look is no news."""
+
+    def __init__(self, store: Store, study: optuna.Study) -> None:
+        self._store = store
+        self._study_id = study._study_id
+        self._unfinished: dict[int, FrozenTrial] = {}
+        self._last_finished = -1
+        self._finished: Counter[str] = Counter()
+        self._best: FrozenTrial | None = None
+        self._workers: set[str] = set()
+        self._news: list[FrozenTrial] = []
+        self._read()
+        self._news.clear()
+
+    def look(self) -> Progress:
+        """The study as it is now.
+
+        Raises:
+            KeyError: it is no more.
+        """
+        self._read()
+        news, self._news = self._news, []
+        unfinished = self._unfinished.values()
+        return Progress(
+            ended=tuple(trial_row(trial) for trial in news),
+            running=tuple(trial_row(trial) for trial in unfinished if trial.state == TrialState.RUNNING),
+            counts=self._finished + Counter(_state(trial) for trial in unfinished),
+            best=None if self._best is None else trial_row(self._best),
+        )
+
+    def took_up(self, worker: str) -> bool:
+        """Whether the worker of that name ever took up a trial."""
+        self._read()
+        return worker in self._workers
+
+    def _read(self) -> None:
+        """Read what is new, and again what was not over; what is over never changes."""
+        trials = self._store.changed_trials(self._study_id, unfinished=self._unfinished, last_finished=self._last_finished)
+        self._unfinished = {trial._trial_id: trial for trial in trials if not trial.state.is_finished()}
+        for trial in trials:
+            self._workers.update(attempt["worker"] for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
+            if trial.state.is_finished():
+                self._last_finished = max(self._last_finished, trial._trial_id)
+                self._finished[_state(trial)] += 1
+                self._news.append(trial)
+                if _rank(trial) > _rank(self._best):
+                    self._best = trial
+
+
+def _state(trial: FrozenTrial) -> str:
+    return trial.state.name.lower()
+
+
+def _rank(trial: FrozenTrial | None) -> float:
+    """Of two alike the one that was there first stays the best."""
+    if trial is None or trial.state != TrialState.COMPLETE or trial.value is None or repeat_of(trial) is not None:
+        return -1.0
+    return trial.value

@@ -1,0 +1,208 @@
+"""Open a storage from a URL: an Optuna database in a SQLite file or on a PostgreSQL server, and nothing else in its place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from hpsearch.config.components import show
+from hpsearch.config.paths import RunPaths
+from hpsearch.errors import DiskError, HpsearchError, OutageError, StorageError, StudyNotFoundError, did_you_mean
+from hpsearch.storage.lean_cache import LeanCache
+from hpsearch.storage.postgres import CONTINUES, DRIVER, PostgresServer, cause_of, is_passing, origin
+from hpsearch.storage.retry import Patience
+from hpsearch.storage.sqlite import SqliteFile
+from hpsearch.storage.trial_cache import PromptCache
+from hpsearch.storage.trial_reader import running_in, trials_in
+
+STORAGE_VARIABLE = "OPTUNA_STORAGE"
+METRIC = "val_accuracy"
+KINDS = f"sqlite:///FILE or {DRIVER}://HOST/DATABASE"
+DISK_FULL = "53100"
+"""PostgreSQL's SQLSTATE."""
+
+log = logging.getLogger("hpsearch")
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Store:
+    """An Optuna storage that hpsearch supports, and its studies.
+
+    Attributes:
+        url: as given, with its password: never print it, print `str(store)`.
+        place: the file or server.
+        patience: for a database that is locked or away.
+    """
+
+    def __init__(self, url: str, place: SqliteFile | PostgresServer, storage: PromptCache, rdb: RDBStorage, patience: Patience) -> None:
+        self.url = url
+        self.place = place
+        self.storage = storage
+        self.rdb = rdb
+        self.patience = patience
+
+    def __str__(self) -> str:
+        return self.place.shown
+
+    def names(self) -> list[str]:
+        """The names of all studies."""
+        return [study.study_name for study in self.storage.get_all_studies()]
+
+    def load(self, name: str) -> optuna.Study:
+        """The study of that name.
+
+        Raises:
+            StudyNotFoundError: there is none.
+        """
+        try:
+            return optuna.load_study(study_name=name, storage=self.storage)
+        except KeyError as error:
+            known = self.names()
+            hint = did_you_mean(name, known) if known else "`hpsearch run` with a study file makes one."
+            raise StudyNotFoundError(f"no study {show(name)} in {self}", hint=hint) from error
+
+    def create(self, name: str) -> optuna.Study:
+        """A new, empty study that maximises validation accuracy; the caller holds the lock of creation."""
+        study = optuna.create_study(study_name=name, storage=self.storage, direction="maximize")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([METRIC])
+        return study
+
+    def delete(self, name: str) -> None:
+        """Delete a study and all its trials."""
+        optuna.delete_study(study_name=name, storage=self.storage)
+
+    def changed_trials(self, study_id: int, *, unfinished: Collection[int], last_finished: int) -> list[FrozenTrial]:
+        """The trials of a study that may have changed, read past Optuna's cache; without their intermediate values.
+
+        Args:
+            unfinished: ids of those that were not over when they were last read.
+            last_finished: the highest id of those that were; -1 for none. All trials beyond it are read too.
+
+        Raises:
+            KeyError: the study is no more.
+        """
+        return self.place.wait_out(
+            self.patience, lambda: trials_in(self.rdb, study_id, reports=False, unfinished=unfinished, beyond=last_finished)
+        )
+
+    def running_trials(self, study_id: int) -> list[tuple[int, int]]:
+        """The trials of a study that are running, each as id and number; read past Optuna's cache, which would read all others too.
+
+        Raises:
+            KeyError: the study is no more.
+        """
+        return self.place.wait_out(self.patience, lambda: running_in(self.rdb, study_id))
+
+    @contextmanager
+    def unless_away(self, *, say: str = "") -> Iterator[None]:
+        """Do without what the block writes where the database is locked or away and this process was asked to stop.
+
+        Args:
+            say: a warning for when it comes to that.
+        """
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError, OutageError) as error:
+            if not (isinstance(error, OutageError) or (self.patience.hurried() and self.place.is_away(origin(error)))):
+                raise
+            if say:
+                log.warning(say)
+
+    def require_database(self) -> None:
+        """Refuse to go on without the database.
+
+        Raises:
+            DiskError: its file is gone.
+        """
+        self.place.require()
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        self.storage.remove_session()
+        self.rdb.engine.dispose()
+
+
+def storage_url(option: str | None, paths: RunPaths) -> str:
+    """The URL of the storage: the option, `$OPTUNA_STORAGE`, or the SQLite file in the folder of runs."""
+    return option or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{paths.database}"
+
+
+def database_at(url: str) -> SqliteFile | PostgresServer:
+    """The database that a URL names, whether it is there or not.
+
+    Raises:
+        StorageError: a URL of another kind.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StorageError(f"a storage URL must be {KINDS}, but got {show(url.split('@')[-1])}") from error
+    shown = parsed.set(query={}).render_as_string(hide_password=True)
+    if parsed.drivername in ("postgresql", DRIVER):
+        if not parsed.database:
+            raise StorageError(
+                f"a PostgreSQL storage must name a database, but got {show(shown)}", hint=f"For example {DRIVER}://HOST/hpsearch"
+            )
+        return PostgresServer(parsed)
+    if parsed.drivername != "sqlite":
+        raise StorageError(
+            f"a storage URL must be {KINDS}, but got {show(shown)}",
+            hint="Both have locks that die with their holder, which is how a dead worker is told from a slow one.",
+        )
+    if parsed.database in (None, "", ":memory:"):
+        raise StorageError(f"a SQLite storage must be a file, but got {show(shown)}", hint="For example sqlite:///runs/hpsearch.db")
+    return SqliteFile(parsed)
+
+
+def open_store(url: str, *, create: bool, lean: bool = False, patience: Patience | None = None) -> Store:
+    """Open a storage.
+
+    Args:
+        create: whether a database that does not exist is made, or its tables.
+        lean: whether finished trials are kept in memory without what a search does not look at.
+        patience: this process's; one of its own by default.
+
+    Raises:
+        StorageError: a URL of another kind, a folder that cannot be written, a database that cannot be used.
+        StudyNotFoundError: the database does not exist and is not to be made.
+    """
+    place = database_at(url)
+    patience = patience or Patience(longest=place.longest_wait)
+
+    place.check(create=create)
+    try:
+        rdb = place.open(patience)
+    except RuntimeError as error:
+        raise StorageError(
+            f"{place.shown} holds the tables of another Optuna: {error}",
+            hint="Copy the database first; then `optuna storage upgrade --storage URL` brings it up to date.",
+        ) from error
+    except SQLAlchemyError as error:
+        raise place.unusable(error) from error
+    cache = LeanCache if lean else PromptCache
+    return Store(url, place, cache(rdb, lambda call: place.wait_out(patience, call)), rdb, patience)
+
+
+def database_failed(error: BaseException) -> HpsearchError:
+    """What to say when the database could not be read or written in the middle of things."""
+    cause = cause_of(error)
+    error = getattr(origin(error), "orig", None) or error
+    if type(error).__module__.startswith("psycopg") and getattr(error, "sqlstate", None) != DISK_FULL:
+        if is_passing(error):
+            return OutageError(f"the database cannot be reached: {cause}", hint=CONTINUES)
+        return StorageError(f"the database refuses: {cause}", hint="What a role must be allowed to do stands in docs/postgres.md.")
+    hint = "Another program holds its lock." if "locked" in cause else "Make room where it lies."
+    return DiskError(f"the database failed: {cause}", hint=f"{hint} Then the same command continues.")

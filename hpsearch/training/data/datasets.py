@@ -1,0 +1,103 @@
+"""Reads the images of a data set, a built-in one or a user's, and checks that they are images.
+
+Dividing the training images is `data.py`'s business; only `test_split.py` asks for the test images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hpsearch.config.components import BUILT_IN, show
+from hpsearch.config.registration import current_catalog, registered
+from hpsearch.errors import DataError, did_you_mean
+from hpsearch.training.data import files
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Images:
+    """Some images of a data set with their labels.
+
+    Attributes:
+        images: uint8 [N, C, H, W].
+        labels: int64 [N], each the index of a class.
+        classes: the classes' names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over shape, pixels, labels and class names, hexadecimal."""
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
+        digest.update(self.images.contiguous().numpy().data)
+        digest.update(self.labels.numpy().data)
+        return digest.hexdigest()
+
+
+def read_images(dataset: str, *, train: bool, folder: Path | None) -> Images:
+    """The training or the test images of a data set.
+
+    Raises:
+        DataError: the data set is unknown, missing or damaged, or a user's factory returned
+            something else than `extensions.dataset` asks for.
+    """
+    component = registered(dataset)
+    if component is not None and component.kind == "dataset" and component.factory is not None:
+        root = folder if folder is not None else files.own_root()
+        return _checked(dataset, component.factory(root, train=train))
+    if dataset not in BUILT_IN.names("dataset"):
+        raise DataError(f"unknown data set {show(dataset)}", hint=did_you_mean(dataset, current_catalog().names("dataset")))
+    part = "train" if train else "t10k"
+    names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+    # Not by torchvision, whose import alone takes longer than all of this.
+    images, labels = (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(files.SHAPES[name])
+        for name, content in zip(names, files.read(dataset, names, folder), strict=True)
+    )
+    return _checked(dataset, (images, labels, files.CLASS_NAMES[dataset]))
+
+
+def _checked(dataset: str, made: object) -> Images:
+    """What a data set's factory returned, as `Images`.
+
+    Raises:
+        DataError: it is not (images, labels, class names) as `extensions.dataset` asks for.
+    """
+    if not isinstance(made, tuple) or len(made) != 3:
+        raise DataError(f"the data set '{dataset}' must return (images, labels, class names), but returned {show(made)}")
+    images, labels = (_tensor(dataset, what, value) for what, value in zip(("images", "labels"), made, strict=False))
+    classes = tuple(str(name) for name in made[2])
+    if images.dtype != torch.uint8:
+        raise DataError(f"the images of '{dataset}' must be uint8 from 0 to 255, but are {images.dtype}")
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    if images.ndim != 4 or 0 in images.shape:
+        raise DataError(f"the images of '{dataset}' must be [N, C, H, W] or [N, H, W] and not empty, but are {list(images.shape)}")
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool or labels.ndim != 1:
+        raise DataError(f"the labels of '{dataset}' must be whole numbers [N], but are {labels.dtype} {list(labels.shape)}")
+    if len(labels) != len(images):
+        raise DataError(f"'{dataset}' has {len(images):,} images, but {len(labels):,} labels")
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise DataError(f"'{dataset}' must name at least 2 classes, each once, but names {show(list(classes))}")
+    labels = labels.to(torch.int64)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(classes):
+        raise DataError(
+            f"the labels of '{dataset}' must lie from 0 to {len(classes) - 1} for {len(classes)} classes, but range from {low} to {high}"
+        )
+    return Images(images=images.contiguous(), labels=labels.contiguous(), classes=classes)
+
+
+def _tensor(dataset: str, what: str, value: object) -> Tensor:
+    try:
+        return torch.as_tensor(value).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"the {what} of '{dataset}' must be a tensor or an array, but {show(value)} is none: {error}") from error

@@ -1,0 +1,298 @@
+"""Finds the files of a data set, verifies and reads them, and lays them out as torchvision does; no torch here.
+
+What the images are used for is `data.py`'s and `test_split.py`'s business.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import logging
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpsearch.errors import DataError, did_you_mean
+
+DATA_VARIABLE = "HPSEARCH_DATA"
+"""The environment variable that names a folder to look in first."""
+
+DEFAULT_FOLDER = Path("data")
+"""Where files are unpacked or downloaded to when nothing else is said."""
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package `dataset-fashion-mnist` puts its four `*.gz` files."""
+
+FOLDERS: Mapping[str, str] = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
+"""torchvision reads a data set from `<root>/<this>/raw/`."""
+
+CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
+    "fashion-mnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    ),
+    "mnist": tuple("0123456789"),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}  # fmt: skip
+
+SHAPES: Mapping[str, tuple[int, ...]] = {
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+"""The four files of each data set and what they hold, one byte a number, after an IDX header."""
+
+FASHION_SHA256: Mapping[str, str] = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+"""SHA-256 of Fashion-MNIST's files, unpacked."""
+
+_IDX_BYTES = 0x08  # the IDX type code of unsigned bytes
+
+_log = logging.getLogger("hpsearch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The files of a data set.
+
+    Attributes:
+        paths: of all four, by their unpacked names; each file may be packed (`.gz`).
+        contents: of those that were asked for, verified and unpacked.
+        root: what torchvision takes as root, or None while the files have to be laid out first.
+    """
+
+    dataset: str
+    paths: Mapping[str, Path]
+    contents: Mapping[str, bytes]
+    root: Path | None
+
+
+def find(
+    dataset: str, folder: Path | None = None, *, names: Collection[str] = tuple(SHAPES), environ: Mapping[str, str] = os.environ
+) -> Found | None:
+    """The files of a data set, from the first place that has them; None when no place has.
+
+    Args:
+        folder: the only place to look in, when given.
+        names: of the files to read and verify; of the others only that they are there is looked at.
+
+    Raises:
+        DataError: an unknown data set; a given folder without the files; or files that are
+            damaged or incomplete and no other place that has good ones.
+    """
+    if dataset not in FOLDERS:
+        raise DataError(f"no files are known for the data set '{dataset}'", hint=did_you_mean(dataset, FOLDERS))
+    if folder is not None:
+        found = _look_in(folder, dataset, names)
+        if found is None:
+            raise DataError(
+                f"{_state_of(folder)}, but the four files of {dataset} were expected there: {_expected_names()}",
+                hint=f"{_way_out(dataset)}; or set {DATA_VARIABLE}={folder} to have it downloaded there.",
+            )
+        return found
+    faults: list[DataError] = []
+    for place in _places(dataset, environ):
+        try:
+            found = _look_in(place, dataset, names)
+        except DataError as fault:
+            faults.append(fault)
+            continue
+        if found is not None:
+            for passed in faults:
+                _log.warning("passed over: %s; taking %s instead", passed.message, place)
+            return found
+    if faults:
+        raise faults[0]
+    return None
+
+
+def prepare(dataset: str, folder: Path | None = None, *, allow_download: bool = False, environ: Mapping[str, str] = os.environ) -> Path:
+    """The root from which torchvision reads the data set; unpacks the files into it where needed.
+
+    Several processes may do this at once: every file appears whole or not at all.
+
+    Args:
+        folder: the only place to look in, when given; otherwise `$HPSEARCH_DATA`, `data/` and
+            Debian's folder are tried in that order.
+        allow_download: download with torchvision when no place has the files and none was given.
+
+    Raises:
+        DataError: the files are missing or damaged, or cannot be written or downloaded.
+    """
+    found = find(dataset, folder, environ=environ)
+    if found is None:
+        root = own_root(environ)
+        if not allow_download:
+            raise _not_found(dataset, environ)
+        _download(dataset, root)
+        found = find(dataset, root, environ=environ)
+        assert found is not None
+    return found.root if found.root is not None else _lay_out(found, _root_to_write(folder, environ))
+
+
+def read(dataset: str, names: Collection[str], folder: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> list[memoryview]:
+    """What some files of a data set hold after their IDX headers, verified; the other files are not opened.
+
+    Raises:
+        DataError: the files are missing or damaged.
+    """
+    found = find(dataset, folder, names=names, environ=environ)
+    if found is None:
+        raise _not_found(dataset, environ)
+    return [memoryview(found.contents[name])[len(_header(name)) :] for name in names]
+
+
+def own_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder for files of ours: `$HPSEARCH_DATA`, else `data/`."""
+    named = environ.get(DATA_VARIABLE)
+    return Path(named) if named else DEFAULT_FOLDER
+
+
+def raw_file(root: Path, dataset: str, name: str) -> Path:
+    """Where torchvision reads one of the files from."""
+    return root / FOLDERS[dataset] / "raw" / name
+
+
+def _places(dataset: str, environ: Mapping[str, str]) -> Iterator[Path]:
+    if environ.get(DATA_VARIABLE):
+        yield Path(environ[DATA_VARIABLE])
+    yield DEFAULT_FOLDER
+    if dataset == "fashion-mnist":
+        yield DEBIAN_FOLDER
+
+
+def _root_to_write(folder: Path | None, environ: Mapping[str, str]) -> Path:
+    # A package's folder is not ours to write to, even for root.
+    if folder is not None and os.access(folder, os.W_OK) and folder.resolve() != DEBIAN_FOLDER:
+        return folder
+    return own_root(environ)
+
+
+def _look_in(folder: Path, dataset: str, names: Collection[str]) -> Found | None:
+    """The files under a folder, those of the names verified; None when it has none of them.
+
+    Raises:
+        DataError: some are missing or damaged.
+    """
+    for place in (folder / FOLDERS[dataset] / "raw", folder):
+        try:
+            paths = {name: path for name in SHAPES for path in (place / f"{name}.gz", place / name) if path.is_file()}
+        except OSError as error:
+            raise DataError(f"{place} cannot be read: {error.strerror}", hint=_way_out(dataset)) from error
+        if not paths:
+            continue
+        missing = [name for name in SHAPES if name not in paths]
+        if missing:
+            raise DataError(
+                f"{place} holds {len(paths)} of the 4 files of {dataset}; missing: {', '.join(missing)}", hint=_way_out(dataset)
+            )
+        contents = {name: _verified(dataset, name, paths[name]) for name in names}
+        ready = place != folder and all(path.suffix != ".gz" for path in paths.values())
+        return Found(dataset=dataset, paths=paths, contents=contents, root=folder if ready else None)
+    return None
+
+
+def _verified(dataset: str, name: str, path: Path) -> bytes:
+    """The unpacked content of a file that is what it should be."""
+    shape, header = SHAPES[name], _header(name)
+    size = len(header) + math.prod(shape)
+    hint = f"Delete {path} and get it again: {_way_out(dataset)}"
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(size + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} should be a gzip file of {size:,} bytes, but does not unpack: {error}", hint=hint) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
+    if len(content) != size:
+        found = f"{len(content):,} bytes" if len(content) < size else "more than that"
+        raise DataError(f"{path} should hold {size:,} bytes of {dataset}, but holds {found}", hint=hint)
+    if content[: len(header)] != header:
+        raise DataError(
+            f"{path} should begin with the IDX header {header.hex()} ({'×'.join(map(str, shape))} bytes), "
+            f"but begins with {content[: len(header)].hex()}",
+            hint=hint,
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    if dataset == "fashion-mnist" and digest != FASHION_SHA256[name]:
+        raise DataError(f"{path} should have SHA-256 {FASHION_SHA256[name]}, but has {digest}", hint=hint)
+    if dataset != "fashion-mnist" and digest == FASHION_SHA256[name]:
+        raise DataError(f"{path} should be {dataset}, but is Fashion-MNIST", hint=hint)
+    return content
+
+
+def _header(name: str) -> bytes:
+    shape = SHAPES[name]
+    return bytes((0, 0, _IDX_BYTES, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
+
+
+def _lay_out(found: Found, root: Path) -> Path:
+    for name, content in found.contents.items():
+        target = raw_file(root, found.dataset, name)
+        try:
+            if not (target.is_file() and target.read_bytes() == content):
+                _write_whole(target, content)
+        except OSError as error:
+            raise DataError(
+                f"{target} cannot be written: {error.strerror}",
+                hint=f"Set {DATA_VARIABLE} to a folder with 60 MB of space that you may write to.",
+            ) from error
+    return root
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp's files are their owner's alone; a data set is for every user of the machine.
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _download(dataset: str, root: Path) -> None:
+    from hpsearch.training.data import download as vision
+
+    try:
+        vision.download(FOLDERS[dataset], root)
+    # torchvision reports a mirror that fails and a wrong checksum as RuntimeError.
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise DataError(f"{dataset} could not be downloaded to {root}: {error}", hint=_way_out(dataset)) from error
+
+
+def _not_found(dataset: str, environ: Mapping[str, str]) -> DataError:
+    places = ", ".join(str(place) for place in _places(dataset, environ))
+    return DataError(f"{dataset} was not found; looked in {places}", hint=f"{_way_out(dataset)}; or download it with `hpsearch data`.")
+
+
+def _state_of(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist"
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} holds other files"
+
+
+def _expected_names() -> str:
+    return ", ".join(f"{name}[.gz]" for name in SHAPES)
+
+
+def _way_out(dataset: str) -> str:
+    if dataset == "fashion-mnist":
+        return (
+            f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN_FOLDER}; or name a folder that has the four files with `--data`"
+        )
+    return "name a folder that has the four files with `--data`"

@@ -1,0 +1,120 @@
+"""From a component's name to what it builds: built-in models, optimizers and schedules, and those of users.
+
+What a name may be given as options is declared in `hpsearch.config.components` and `hpsearch.config.registration`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from torch import nn, optim
+from torch.optim.lr_scheduler import LRScheduler
+
+from hpsearch.config.components import SELECTORS, show
+from hpsearch.config.registration import current_catalog, registered
+from hpsearch.config.train_config import Chosen, TrainConfig
+from hpsearch.errors import ComponentError, ConfigError, did_you_mean
+from hpsearch.training import models, optimizers
+
+Selector = Literal["model", "optimizer", "schedule"]
+
+FACTORIES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "model": {"cnn": models.cnn, "lenet5": models.lenet5},
+    "optimizer": {
+        "sgd": optimizers.sgd,
+        "adam": optimizers.adam,
+        "adamw": optimizers.adamw,
+        "rmsprop": optimizers.rmsprop,
+        "nadam": optimizers.nadam,
+    },
+    "schedule": {
+        "constant": optimizers.constant,
+        "step": optimizers.step,
+        "cosine": optimizers.cosine,
+        "onecycle": optimizers.onecycle,
+    },
+}
+
+
+def factory(kind: Selector, name: str) -> Callable[..., Any]:
+    """What builds the component of that kind and name.
+
+    Raises:
+        ComponentError: there is none.
+    """
+    built_in = FACTORIES[kind].get(name)
+    if built_in is not None:
+        return built_in
+    component = registered(name)
+    if component is None or component.kind != kind or component.factory is None:
+        raise ComponentError(f"unknown {kind} {show(name)}", hint=did_you_mean(name, current_catalog().names(kind)))
+    return component.factory
+
+
+def check_components(config: TrainConfig) -> None:
+    """Refuse a config whose components are not the ones that it was made with.
+
+    Raises:
+        ComponentError: a component is unknown, or comes from a file with another content.
+    """
+    recorded = {file.sha256 for file in config.component_files}
+    for kind in SELECTORS:
+        chosen: Chosen = getattr(config, kind)
+        factory(kind, chosen.name)
+        component = registered(chosen.name)
+        file = component.file if component is not None else None
+        if file is not None and file.sha256 not in recorded:
+            raise ComponentError(
+                f"the {kind} '{chosen.name}' was loaded from {file.path} with SHA-256 {file.sha256[:12]}…, "
+                f"but the config was made with {', '.join(f'{known.path} {known.sha256[:12]}…' for known in config.component_files) or 'no file'}",
+                hint="Load the component file as it was, or make the config anew.",
+            )
+
+
+def build_model(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The config's model, with weights drawn from torch's global generator.
+
+    Raises:
+        ComponentError: the model is unknown.
+        ConfigError: it refuses its options or the images' shape.
+    """
+    made = _build("model", config.model, input_shape=input_shape, classes=classes)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"the model '{config.model.name}' must be a torch.nn.Module, but its factory returned {show(made)}")
+    return made
+
+
+def build_optimizer(config: TrainConfig, model: nn.Module) -> optim.Optimizer:
+    """The config's optimizer over the parameters of a model.
+
+    Raises:
+        ComponentError: the optimizer is unknown.
+        ConfigError: it refuses its options.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise ConfigError(f"the model '{config.model.name}' has no parameters to train")
+    made: optim.Optimizer = _build("optimizer", config.optimizer, trainable)
+    return made
+
+
+def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, *, steps_per_epoch: int) -> LRScheduler:
+    """The config's learning-rate schedule over the whole run.
+
+    Raises:
+        ComponentError: the schedule is unknown.
+        ConfigError: it refuses its options.
+    """
+    steps = config.epochs * steps_per_epoch
+    made: LRScheduler = _build("schedule", config.schedule, optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
+    return made
+
+
+def _build(kind: Selector, chosen: Chosen, *arguments: object, **named: object) -> Any:
+    try:
+        return factory(kind, chosen.name)(*arguments, **named, **chosen.options)
+    # torch says so when two options do not go together, as nesterov without momentum.
+    except ValueError as error:
+        options = ", ".join(f"{name} = {show(value)}" for name, value in chosen.options.items())
+        raise ConfigError(f"the {kind} '{chosen.name}' does not take {options}: {error}") from error

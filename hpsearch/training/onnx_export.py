@@ -1,0 +1,120 @@
+"""A trained model as an ONNX file, checked before it is said to be written. Needs the extra `onnx`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hpsearch.errors import TrainingError, UsageError
+from hpsearch.training.saved_model import SavedModel
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4
+"""Between the probabilities of onnxruntime and of torch: float32 sums in another order stay far below it."""
+CHECKED_BATCHES = (1, 2, 7)
+"""Numbers of images at once; that they differ shows that the batch is dynamic."""
+
+
+def require_onnx() -> None:
+    """See that the packages are there.
+
+    Raises:
+        UsageError: one is not.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"--onnx needs {' and '.join(missing)}", hint='Install the extra: pip install "hpsearch[onnx]"')
+
+
+def write_onnx(path: Path, model: SavedModel, images: Tensor) -> float:
+    """Write a model that maps `images`, uint8 [N, C, H, W], to `probabilities`, float32 [N, classes].
+
+    The file appears only after onnx.checker took it, and onnxruntime agreed with torch about the given images.
+
+    Args:
+        images: uint8 [N, C, H, W], at least as many as the largest of CHECKED_BATCHES.
+
+    Returns:
+        The greatest difference between the two.
+
+    Raises:
+        UsageError: a package is missing.
+        TrainingError: the model cannot be exported, or onnxruntime disagrees.
+    """
+    require_onnx()
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        _export(temporary, model, images[:2])
+        difference = _difference(temporary, model, images)
+        if difference > TOLERANCE:
+            raise TrainingError(
+                f"onnxruntime and torch differ by {difference:.2g}, where at most {TOLERANCE:.0e} is allowed: {path} is not written"
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+class _FromPixels(nn.Module):
+    """The model with all that stands before and behind it."""
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self, model: SavedModel) -> None:
+        super().__init__()
+        self.model = model.module
+        self.register_buffer("factor", model.normalise.factor)
+        self.register_buffer("offset", model.normalise.offset)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float32 [N, classes] of uint8 [N, C, H, W]."""
+        return torch.softmax(self.model(images.to(torch.float32) * self.factor + self.offset), dim=1)
+
+
+def _export(path: Path, model: SavedModel, example: Tensor) -> None:
+    import onnx
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # The exporter warns of its own inner workings.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _FromPixels(model).eval(),
+                (example,),
+                path,
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise TrainingError(f"the model '{model.config.model.name}' cannot be written as ONNX: {type(error).__name__}: {reason}") from error
+    made = onnx.load(path)
+    made.metadata_props.add(key="classes", value=json.dumps(model.classes))
+    onnx.checker.check_model(made, full_check=True)
+    onnx.save(made, path)
+
+
+def _difference(path: Path, model: SavedModel, images: Tensor) -> float:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for count in CHECKED_BATCHES:
+        (theirs,) = session.run(["probabilities"], {"images": images[:count].numpy()})
+        worst = max(worst, float((torch.from_numpy(theirs) - model.probabilities(images[:count])).abs().max()))
+    return worst

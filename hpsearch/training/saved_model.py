@@ -1,0 +1,142 @@
+"""A trained model as one file that anybody can read: weights as safetensors, the rest as JSON in its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from hpsearch.config.components import ComponentFile, show_path
+from hpsearch.config.registration import load_component_file
+from hpsearch.config.train_config import TrainConfig
+from hpsearch.errors import ComponentError, DataError
+from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate
+from hpsearch.training.factory import build_model, check_components
+
+METADATA_KEY = "hpsearch"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedModel:
+    """A trained model, ready to use on the CPU.
+
+    Attributes:
+        module: maps float32 [N, C, H, W], normalised, to logits [N, classes].
+        mean, std: of each channel of the images that it was trained on, as shares of 255.
+    """
+
+    module: nn.Module
+    config: TrainConfig
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def normalise(self) -> Normalisation:
+        """Turns pixels into what the module sees."""
+        return Normalisation.of(self.mean, self.std, torch.device("cpu"))
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """float32 [N, classes] of images uint8 [N, C, H, W]."""
+        self.module.eval()
+        return torch.softmax(self.module(self.normalise(images)), dim=1)
+
+    def evaluate(self, images: Tensor, labels: Tensor) -> Evaluation:
+        """What the model makes of images uint8 [N, C, H, W] with labels int64 [N]."""
+        return evaluate(self.module, images, labels, self.normalise)
+
+
+def save_model(path: Path, model: SavedModel) -> None:
+    """Write a model: its weights under their names in the state dict, the rest in the metadata."""
+    about = {
+        "config": model.config.to_dict(),
+        "classes": model.classes,
+        "input_shape": model.input_shape,
+        "mean": model.mean,
+        "std": model.std,
+    }
+    # The layout of a convolution's weights in memory is no business of a file's.
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.part")
+    # Not by save_file, whose file only its owner may read.
+    temporary.write_bytes(safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about)}))
+    temporary.replace(path)
+
+
+def load_model(path: Path | str) -> SavedModel:
+    """A model that `hpsearch train` wrote: its folder, or the file itself.
+
+    Raises:
+        DataError: there is none, or it is damaged or of another maker.
+        ComponentError: its architecture comes from a component file that is missing or changed.
+    """
+    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    weights, about = _read(file)
+    try:
+        config = TrainConfig.from_dict(about["config"])
+        channels, height, width = (int(size) for size in about["input_shape"])
+        classes = tuple(str(name) for name in about["classes"])
+        mean, std = (tuple(float(value) for value in about[key]) for key in ("mean", "std"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(file, f"what it says of itself is incomplete ({type(error).__name__}: {error})") from error
+    for component in config.component_files:
+        _load_component(component, file)
+    check_components(config)
+    module = build_model(config, (channels, height, width), len(classes))
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _strange(file, f"its weights are not those of the {config.model.name} that it names") from error
+    return SavedModel(module=module.eval(), config=config, classes=classes, input_shape=(channels, height, width), mean=mean, std=std)
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a file, and what its metadata says."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata: Mapping[str, str] = opened.metadata() or {}
+            if METADATA_KEY not in metadata:
+                raise _strange(file, "another program wrote it")
+            about = json.loads(metadata[METADATA_KEY])
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping, it only has keys()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise DataError(
+            f"cannot read the model {show_path(file)}: {reason}", hint="`hpsearch train FILE --final -o DIR` writes one."
+        ) from error
+    except SafetensorError as error:
+        raise _strange(file, f"it is damaged or cut short ({error})") from error
+    except ValueError as error:
+        raise _strange(file, f"what it says of itself is damaged ({error})") from error
+    return weights, about
+
+
+def _strange(file: Path, reason: str) -> DataError:
+    return DataError(f"{show_path(file)} is no model of hpsearch: {reason}", hint="`hpsearch train FILE --final -o DIR` writes one.")
+
+
+def _load_component(component: ComponentFile, file: Path) -> None:
+    """Run the component file of a model: the one beside it, or the one that it was trained with."""
+    places = (file.parent / component.path.name, component.path)
+    found = {place: hashlib.sha256(place.read_bytes()).hexdigest() for place in places if place.is_file()}
+    if not found:
+        raise ComponentError(
+            f"the model {show_path(file)} needs the component file {component.path.name}, which is missing", hint="Put it beside the model."
+        )
+    same = [place for place, sha256 in found.items() if sha256 == component.sha256]
+    if not same:
+        raise ComponentError(
+            f"{show_path(next(iter(found)))} is not the component file that the model {show_path(file)} was trained with",
+            hint=f"It must have the SHA-256 {component.sha256[:16]}….",
+        )
+    load_component_file(same[0].resolve())

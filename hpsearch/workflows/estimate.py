@@ -1,0 +1,112 @@
+"""How long a search will take, from one measured epoch of its cheapest and of its dearest corner."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.samplers import RandomSampler
+from optuna.study import create_study
+
+from hpsearch.config.study_file import StudyFile
+from hpsearch.config.train_config import TrainConfig
+from hpsearch.search.worker_pool import default_workers
+from hpsearch.training.data.split import Split, load_training_images, split_of
+from hpsearch.training.model_summary import summarize
+from hpsearch.training.trainer import train
+
+DRAWS = 200
+"""Random points among which the corners are looked for."""
+MEASURED_IMAGES = 10_000
+"""Training images of the measured epoch at most; the rest is in proportion."""
+WARM_UP_IMAGES = 1_000
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corner:
+    """One end of a space, measured.
+
+    Attributes:
+        epoch_seconds, seconds: of an epoch, and of the whole trial.
+    """
+
+    label: str
+    model: str
+    epochs: int
+    batch_size: int
+    epoch_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Seconds that a search takes if all its trials were like the cheapest, like the dearest, or half-way between."""
+
+    cheapest: Corner
+    dearest: Corner
+    workers: int
+    low: float
+    middle: float
+    high: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def estimate_search(study: StudyFile, data: Path | None) -> Estimate:
+    """Measure and estimate.
+
+    Raises:
+        DataError: the images are missing or damaged.
+    """
+    images = load_training_images(study.data.dataset, folder=data)
+
+    def of_size(train_images: int | None) -> Split:
+        return split_of(images, validation_images=study.data.validation_images, seed=study.seed, train_images=train_images)
+
+    full = of_size(study.data.train_images)
+    count = len(full.train_labels)
+    split, warm_up = of_size(min(MEASURED_IMAGES, count)), of_size(min(WARM_UP_IMAGES, count))
+    scale = count / len(split.train_labels)
+    torch.set_num_threads(1)  # as a worker has
+
+    def cost(config: TrainConfig) -> float:
+        # Small batches cost more an image: a step has a price of its own, about that of 16 images.
+        return summarize(config, split.input_shape, len(split.classes)).flops * config.epochs * (1 + 16 / config.batch_size)
+
+    points = create_study(sampler=RandomSampler(seed=study.seed))
+    configs = [study.space.config(study.space.sample(points.ask()), seed=0) for _ in range(DRAWS)]
+    ordered = sorted(configs, key=cost)
+
+    def measure(label: str, config: TrainConfig) -> Corner:
+        once = replace(config, epochs=1)
+        next(train(once, warm_up, device="cpu"))
+        epoch = next(train(once, split, device="cpu"))
+        steps = len(split.train_labels) / epoch.images_per_second
+        seconds = steps * scale + (epoch.seconds - steps)
+        return Corner(
+            label=label,
+            model=config.model.name,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            epoch_seconds=seconds,
+            seconds=seconds * config.epochs,
+        )
+
+    cheapest, dearest = measure("cheapest", ordered[0]), measure("dearest", ordered[-1])
+    workers = default_workers(study.budget.trials).count
+    share = study.budget.trials / workers
+    return Estimate(
+        cheapest=cheapest,
+        dearest=dearest,
+        workers=workers,
+        low=share * cheapest.seconds,
+        middle=share * (cheapest.seconds + dearest.seconds) / 2,
+        high=share * dearest.seconds,
+    )

@@ -1,0 +1,256 @@
+"""Final training and the test score: the only reader of the test split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from hpsearch import __version__
+from hpsearch.analysis.final_score import FinalScore, Ledger, PartScore, Reading, SeedScore
+from hpsearch.analysis.metrics import Predictions, mean_over_images, measure, most_confident_mistakes
+from hpsearch.config.best_config import BestConfig
+from hpsearch.config.epoch import Epoch
+from hpsearch.config.paths import FinalPaths
+from hpsearch.config.seeds import derive_seed
+from hpsearch.config.train_config import TrainConfig
+from hpsearch.errors import TrainingError
+from hpsearch.report.mistakes import mistakes_gallery
+from hpsearch.report.model_card import model_card
+from hpsearch.report.model_report import final_report
+from hpsearch.training import checkpoint as checkpoints
+from hpsearch.training.data.datasets import Images
+from hpsearch.training.data.held_out import load_test_images
+from hpsearch.training.data.image_grid import captioned_grid
+from hpsearch.training.data.split import Split, images_to_train_on, load_training_images, undivided
+from hpsearch.training.device import resolve_device
+from hpsearch.training.evaluate import Evaluation
+from hpsearch.training.factory import build_model
+from hpsearch.training.plain_torch import torch_source
+from hpsearch.training.saved_model import SavedModel, load_model, save_model
+from hpsearch.training.trainer import train
+from hpsearch.workflows.final_folder import FinalFolder, write
+
+MISTAKES_SHOWN = 24
+"""Of each part: three rows of eight."""
+PARTS = ("train", "test")
+
+
+class FinalTraining:
+    """Trains a best config on all training images, once a seed, and then reads the test split.
+
+    Args:
+        folder: where everything is written; training that was interrupted there is gone on with.
+        seeds: how many models.
+        force: begin anew, whatever hpsearch wrote there before.
+
+    Raises:
+        UsageError: the folder is somebody else's; nothing was touched.
+    """
+
+    def __init__(self, best: BestConfig, folder: Path, *, seeds: int, data: Path | None, device: str, force: bool = False) -> None:
+        self.best = best
+        self.paths = FinalPaths(folder)
+        self.device = str(resolve_device(device))
+        self._data = data
+        self._folder = FinalFolder(self.paths, best, force=force)
+        self._seeds = [best.config.seed, *(derive_seed(best.config.seed, "final", number) for number in range(2, seeds + 1))]
+
+    @property
+    def finished(self) -> Mapping[str, Any] | None:
+        """What `metrics.json` holds where all of this was done before: the test split is then not read again."""
+        record = self._folder.finished
+        if record is None or len(record["seeds"]) < len(self._seeds) or not self.paths.predictions.is_file():
+            return None
+        return record if all(self.paths.model(number).is_file() for number in range(1, len(record["seeds"]) + 1)) else None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether some of this is done already."""
+        return self._folder.goes_on
+
+    def train(self) -> Iterator[tuple[int, Epoch]]:
+        """Train what is not trained yet; yields the model's number, from 1, and each of its epochs.
+
+        Raises:
+            DataError: the config's split does not fit the data set.
+            TrainingError: the loss diverged.
+            UsageError: what is there was trained on other images.
+        """
+        data = self.best.data
+        images = load_training_images(data.dataset, folder=self._data)
+        # Nothing is held out here; but no search can have chosen a config whose split cannot be made.
+        images_to_train_on(images, validation_images=data.validation_images, train_images=data.train_images)
+        split = undivided(images)
+        self._folder.begin(split.hash)
+        for number, seed in enumerate(self._seeds, start=1):
+            if self.paths.model(number).exists():
+                continue
+            config = replace(self.best.config, seed=seed)
+            checkpoint = self.paths.checkpoint(number)
+            for epoch in train(config, split, checkpoint=checkpoint, device=self.device, owner="final"):
+                yield number, epoch
+                if epoch.diverged:
+                    raise TrainingError(
+                        f"the loss of seed {number} diverged in epoch {epoch.number}", hint="Take another trial, or a lower lr."
+                    )
+            self._save(number, config, split, checkpoint)
+
+    def score(self, ledger: Ledger | None = None) -> Mapping[str, Any]:
+        """Read the test split, once, and write down all that it says; returns what `metrics.json` then holds.
+
+        Args:
+            ledger: of the study that the config comes from.
+        """
+        parts = {"train": load_training_images(self.best.data.dataset, folder=self._data)}
+        reading = Reading(
+            id=uuid.uuid4().hex[:12],
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=self.best.config.digest,
+            seeds=len(self._seeds),
+            accuracy=None,
+            folder=self.paths.folder.resolve().name,
+        )
+        # Noted before the score is known: a reading counts also when something breaks afterwards.
+        self._folder.note(reading)
+        if ledger is not None:
+            ledger.note(reading)
+        parts["test"] = load_test_images(self.best.data.dataset, folder=self._data)
+        scores = []
+        written: dict[str, Predictions] = {}
+        for number, seed in enumerate(self._seeds, start=1):
+            model = load_model(self.paths.model(number))
+            evaluations = {part: model.evaluate(images.images, images.labels) for part, images in parts.items()}
+            predictions = {part: _predictions(evaluations[part], images) for part, images in parts.items()}
+            scored = {part: _part_score(evaluations[part], predictions[part]) for part in PARTS}
+            scores.append(SeedScore(seed=seed, train=scored["train"], test=scored["test"]))
+            written = written or predictions
+        score = FinalScore(
+            scores=tuple(scores),
+            mistakes={part: _mistakes(written[part]) for part in PARTS},
+            readings=(reading,),
+            study=None,
+            study_reads=None,
+            facts=self._facts(),
+        )
+        reading = replace(reading, accuracy=score.accuracy("test").value)
+        score = replace(score, readings=self._folder.note(reading))
+        if ledger is not None:
+            score = replace(score, study=ledger.study, study_reads=ledger.note(reading))
+        return self._write(score, written, parts)
+
+    def write_onnx(self) -> bool:
+        """Write the model, once it is trained, as `model.onnx`; returns whether it was not there yet.
+
+        Raises:
+            UsageError: the extra is not installed.
+            TrainingError: it cannot be exported, or onnxruntime disagrees with torch.
+        """
+        from hpsearch.training.onnx_export import CHECKED_BATCHES, write_onnx
+
+        if self.paths.onnx.is_file():
+            return False
+        images = load_training_images(self.best.data.dataset, folder=self._data).images
+        write_onnx(self.paths.onnx, load_model(self.paths.model()), images[: max(CHECKED_BATCHES)])
+        if (record := self.finished) is not None:
+            self._write_card(record)
+        return True
+
+    def _save(self, number: int, config: TrainConfig, split: Split, checkpoint: Path) -> None:
+        identity = checkpoints.Identity(owner="final", config=config.digest, split=split.hash)
+        stored = checkpoints.load(checkpoint, identity)
+        if stored is None:
+            raise TrainingError(f"the checkpoint {checkpoint} is damaged", hint="The same command trains this seed again.")
+        module = build_model(config, split.input_shape, len(split.classes))
+        module.load_state_dict(stored["model"])
+        model = SavedModel(
+            module=module, config=config, classes=split.classes, input_shape=split.input_shape, mean=split.mean, std=split.std
+        )
+        save_model(self.paths.model(number), model)
+        checkpoints.remove(checkpoint)
+
+    def _facts(self) -> dict[str, Any]:
+        packages = ("torch", "torchvision", "numpy", "scikit-learn")
+        versions = {"hpsearch": __version__, "python": platform.python_version(), **{package: version(package) for package in packages}}
+        return {"device": self.device, "versions": versions}
+
+    def _write(self, score: FinalScore, predictions: Mapping[str, Predictions], parts: Mapping[str, Images]) -> Mapping[str, Any]:
+        """All files; `metrics.json`, which says that they are there, last."""
+        write(self.paths.config, self.best.to_toml())
+        write(self.paths.predictions, _csv(predictions))
+        can_be_shown = parts["test"].images.shape[1] in (1, 3)
+        if can_be_shown:
+            for part, images in parts.items():
+                write(self.paths.mistakes(part), _mistakes_sheet(images, score.mistakes[part]))
+        data = {**score.to_dict(), "pictures": [self.paths.mistakes(part).name for part in PARTS] if can_be_shown else []}
+        indices = [each["index"] for each in score.mistakes["test"]] if can_be_shown else []
+        first = score.scores[0]
+        page = final_report(
+            self.best,
+            data,
+            train=first.train.metrics,
+            test=first.test.metrics,
+            predictions=predictions,
+            mistakes=mistakes_gallery(predictions["test"], indices, parts["test"].images[indices].numpy()),
+        )
+        write(self.paths.report, page)
+        self._write_card(data)
+        return self._folder.finish(data)
+
+    def _write_card(self, metrics: Mapping[str, Any]) -> None:
+        model = load_model(self.paths.model())
+        card = model_card(self.best, metrics, model, source=torch_source(model.module), has_onnx=self.paths.onnx.is_file())
+        write(self.paths.card, card)
+
+
+def _part_score(evaluation: Evaluation, predictions: Predictions) -> PartScore:
+    return PartScore(loss=mean_over_images(evaluation.losses.double().numpy()), metrics=measure(predictions))
+
+
+def _predictions(evaluation: Evaluation, images: Images) -> Predictions:
+    return Predictions(
+        label=images.labels.numpy(),
+        predicted=evaluation.predicted.numpy(),
+        confidence=evaluation.confidence.numpy().astype(numpy.float64),
+        classes=images.classes,
+    )
+
+
+def _mistakes(predictions: Predictions) -> list[dict[str, Any]]:
+    classes = predictions.classes
+    return [
+        {
+            "index": index,
+            "truth": classes[predictions.label[index]],
+            "guess": classes[predictions.predicted[index]],
+            "confidence": float(predictions.confidence[index]),
+        }
+        for index in most_confident_mistakes(predictions, MISTAKES_SHOWN)
+    ]
+
+
+def _mistakes_sheet(images: Images, mistakes: Any) -> bytes:
+    indices = [each["index"] for each in mistakes]
+    captions = [(each["truth"], f"as {each['guess']}", f"{100 * each['confidence']:.1f} %") for each in mistakes]
+    return captioned_grid(images.images[indices], captions)
+
+
+def _csv(predictions: Mapping[str, Predictions]) -> str:
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(["split", "index", "truth", "guess", "confidence"])
+    for part in PARTS:
+        each = predictions[part]
+        for index, (truth, guess, confidence) in enumerate(zip(each.label, each.predicted, each.confidence, strict=True)):
+            # Nine digits give the very float32 back.
+            writer.writerow([part, index, each.classes[truth], each.classes[guess], f"{confidence:.9g}"])
+    return content.getvalue()

@@ -1,0 +1,277 @@
+"""A stored trial run again from what the storage holds, and compared with it epoch by epoch.
+
+It trains as a worker does, on one thread, and stops after the last epoch on record. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hpsearch.analysis.leaderboard import difference_margin
+from hpsearch.config.best_config import BestConfig
+from hpsearch.config.components import BUILT_IN, Catalog, show_path
+from hpsearch.config.epoch import Epoch
+from hpsearch.config.paths import FINALISTS
+from hpsearch.config.registration import load_component_file
+from hpsearch.config.train_config import resolve
+from hpsearch.errors import ComponentError, ConfigError, StudyNotFoundError, UsageError
+from hpsearch.storage.records import StudyRow, TrialRow, one_trial, read_study
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.export import best_config
+from hpsearch.workflows.repeat_study import is_linked, read_verdict
+
+if TYPE_CHECKING:
+    from hpsearch.training.data.split import Split
+
+TIMES = ("seconds", "images_per_second")
+"""Of an epoch; they differ from run to run."""
+
+Kind = Literal["identical", "within the spread", "different"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A condition that is not what it was when the trial was trained: a version, the device, the split, a component file."""
+
+    name: str
+    then: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.then} → {self.now}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochPair:
+    """One epoch of the trial, as it is on record and as it came out now."""
+
+    then: Epoch
+    now: Epoch
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """The measures that are not the same to the last bit."""
+        # As stored: there a number that is not finite is None, and equal to itself.
+        then, now = self.then.to_dict(), self.now.to_dict()
+        return tuple(name for name in then if name not in TIMES and then[name] != now[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun:
+    """A trial that is ready to be run again.
+
+    Attributes:
+        best: its training run, with the components as they are now.
+        differences: what is otherwise than it was then.
+        seed_margin: two runs of a config differ by less from seed to seed, 95 times in 100, as the study's finalists show; None without.
+    """
+
+    study: str
+    trial: TrialRow
+    best: BestConfig
+    split: Split
+    device: str
+    differences: tuple[Difference, ...]
+    seed_margin: float | None
+
+    def train(self) -> Iterator[EpochPair]:
+        """Train to the last epoch on record; sets torch to one thread.
+
+        Raises:
+            HpsearchError: as `training.trainer.train`.
+        """
+        import torch
+
+        from hpsearch.training.trainer import train
+
+        torch.set_num_threads(1)  # as a worker has: sums are then made in the same order
+        with closing(train(self.best.config, self.split, device=self.device)) as training:
+            for then, now in zip(self.trial.epochs, training, strict=False):
+                yield EpochPair(then=then, now=now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a rerun shows.
+
+    Attributes:
+        kind: `within the spread` only where something differs that explains a difference.
+        margin: of validation accuracy; two runs of a config differ by less by chance, 95 times in 100.
+    """
+
+    kind: Kind
+    pairs: tuple[EpochPair, ...]
+    differences: tuple[Difference, ...]
+    margin: float
+
+    @property
+    def is_reproduced(self) -> bool:
+        """Whether the trial came out again: identical, or as near as other conditions allow."""
+        return self.kind != "different"
+
+    @property
+    def first_difference(self) -> EpochPair | None:
+        """The first epoch that is not identical."""
+        return next((pair for pair in self.pairs if pair.differing), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "verdict": self.kind,
+            "reproduced": self.is_reproduced,
+            "margin": self.margin,
+            "differences": {each.name: [each.then, each.now] for each in self.differences},
+            "epochs": [
+                {"epoch": pair.then.number, "identical": not pair.differing, "then": pair.then.to_dict(), "now": pair.now.to_dict()}
+                for pair in self.pairs
+            ],
+        }
+
+
+def prepare_rerun(name: str, number: int, place: Place, *, device: str | None = None, trust: bool = False) -> Rerun:
+    """Find a trial, and load what it was trained with.
+
+    Args:
+        name: of the study.
+        device: by default the trial's own, or `auto` where this machine has no such device.
+        trust: go on with component files that are not those that the trial was trained with.
+
+    Raises:
+        StudyNotFoundError: there is no such study or trial.
+        UsageError: the trial has not ended, or has nothing to compare with.
+        ComponentError: a component file is missing, or changed and not trusted.
+        DataError: the images are missing or damaged.
+        ConfigError: there is no such device here, or the components have other options now.
+    """
+    study = place.open().load(name)
+    row, trial = read_study(study), one_trial(study, number)
+    _require_record(trial, name)
+    best = best_config(trial, row)
+    catalog, changed = _load_components(row, trust=trust)
+    config = resolve(best.config.settings, catalog=catalog, seed=best.config.seed)
+
+    from hpsearch.training.run_info import conditions
+
+    found = _device(str(trial.run.get("device")), device)
+    split = _split(best, place, linked=is_linked(study))
+    now = conditions(split, found)
+    return Rerun(
+        study=name,
+        trial=trial,
+        best=replace(best, config=config),
+        split=split,
+        device=str(found),
+        differences=(*_differences(trial.run, now), *changed),
+        seed_margin=_seed_margin(name, place),
+    )
+
+
+def judge(rerun: Rerun, pairs: Sequence[EpochPair]) -> Verdict:
+    """Compare a rerun with its trial.
+
+    Where conditions differ, the last epoch decides: its validation accuracy is the trial's value. The spread is that of the
+    finalists' seeds, or, where no finalists ran, what the number of images alone allows.
+    """
+    last = pairs[-1]
+    margin = rerun.seed_margin
+    if margin is None:
+        margin = difference_margin(last.then.validation_accuracy, rerun.best.data.validation_images)
+    whole = len(pairs) == len(rerun.trial.epochs)
+    apart = abs(last.then.validation_accuracy - last.now.validation_accuracy)
+    kind: Kind = "different"
+    if whole and not any(pair.differing for pair in pairs):
+        kind = "identical"
+    elif whole and rerun.differences and apart <= margin:
+        kind = "within the spread"
+    return Verdict(kind=kind, pairs=tuple(pairs), differences=rerun.differences, margin=margin)
+
+
+def _require_record(trial: TrialRow, study: str) -> None:
+    """Refuse a trial with nothing to compare with, in one line."""
+    called = f"trial {trial.number} of '{study}'"
+    if not trial.is_finished:
+        raise UsageError(f"{called} is still {trial.state}", hint="A trial is reproduced once it has ended.")
+    if trial.state == "fail":
+        reason = trial.end.get("reason", "no reason is on record")
+        raise UsageError(f"{called} failed: {reason}", hint=f"`hpsearch run {study} --retry-failed` tries it again.")
+    if trial.config is None or not trial.epochs:
+        raise StudyNotFoundError(f"{called} has no epochs on record", hint="Only what hpsearch trained can be reproduced.")
+
+
+def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[Difference]]:
+    """The components that the study may use, and which of their files say something else now."""
+    recorded: Mapping[str, str] = row.comparable["component files"]
+    catalog, changed = BUILT_IN, []
+    for name in tomllib.loads(row.text).get("use", []):
+        path = (row.path.parent / name).resolve()
+        found = _sha256(path)
+        if found is not None and found != recorded.get(path.name):
+            # Known before a line of it runs.
+            if not trust:
+                raise ComponentError(
+                    f"the component file {show_path(path)} is not the one that the trial was trained with",
+                    hint=f"It had the SHA-256 {recorded.get(path.name, '')[:16]}…; put that one back, or go on with --trust.",
+                )
+            changed.append(Difference(name=path.name, then=f"{recorded.get(path.name, 'nothing')[:12]}…", now=f"{found[:12]}…"))
+        catalog = catalog.extended(load_component_file(path))
+    return catalog, changed
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file; None where there is none, which whoever loads it says better."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _split(best: BestConfig, place: Place, *, linked: bool) -> Split:
+    """The images as the trial's worker divided them: a run of a linked study by its own seed, and validated on none of the search's."""
+    from hpsearch.training.data.split import load_training_images, split_of, validation_indices
+
+    data, count = load_training_images(best.data.dataset, folder=place.data), best.data.validation_images
+    searched_on = validation_indices(data, validation_images=count, seed=best.split_seed) if linked else None
+    seed = best.config.seed if linked else best.split_seed
+    return split_of(data, validation_images=count, seed=seed, train_images=best.data.train_images, not_validated=searched_on)
+
+
+def _seed_margin(name: str, place: Place) -> float | None:
+    """What two runs of a config differ by from seed to seed, 95 times in 100, by the pooled variance of the study's finalists."""
+    from scipy.stats import t as student_t
+
+    store, linked = place.open(), f"{name.partition('.')[0]}.{FINALISTS}"
+    if linked not in store.names():
+        return None
+    found = [(len(each.scores) - 1, each.deviation) for each in read_verdict(store.load(linked)).finalists if each.deviation is not None]
+    freedom = sum(degrees for degrees, _ in found)
+    if not freedom:
+        return None
+    variance = sum(degrees * deviation**2 for degrees, deviation in found) / freedom
+    return float(student_t.ppf(0.975, df=freedom)) * math.sqrt(2 * variance)
+
+
+def _device(then: str, wanted: str | None) -> Any:
+    from hpsearch.training.device import resolve_device
+
+    if wanted is not None:
+        return resolve_device(wanted)
+    try:
+        return resolve_device(then)
+    except ConfigError:
+        return resolve_device("auto")
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """The conditions on record that are others now."""
+    old = {"split": f"{str(then.get('split_hash'))[:12]}…", "device": str(then.get("device")), **then.get("versions", {})}
+    new = {"split": f"{now['split_hash'][:12]}…", "device": now["device"], **now["versions"]}
+    if "processor" in then:
+        old["processor"], new["processor"] = then["processor"], now["processor"]
+    return [Difference(name=name, then=value, now=str(new.get(name))) for name, value in old.items() if value != new.get(name)]

@@ -1,0 +1,226 @@
+"""A study that is ready to be searched, and the watch over its workers until they are done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpsearch.config.sections import Budget
+from hpsearch.config.study_file import StudyFile
+from hpsearch.errors import LeaseLostError
+from hpsearch.search.budget import may_start
+from hpsearch.search.claim import noticing_deletion
+from hpsearch.search.ray_pool import RayCrew, RayEngine
+from hpsearch.search.recovery import end_hung, requeue_interrupted
+from hpsearch.search.study_monitor import Lookout, Progress
+from hpsearch.search.watchdog import Watchdog
+from hpsearch.search.worker_pool import Crew, WorkerCount
+from hpsearch.storage.database import STORAGE_VARIABLE, Store
+from hpsearch.storage.locks import claim_lock
+from hpsearch.storage.records import stop_requests, write_spent
+from hpsearch.storage.workspace import Place
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the stored trials; a look costs ten milliseconds of a core."""
+WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
+SAVE_SECONDS = 10.0
+"""Between two notes of the time spent: so much of it is forgotten when everything is killed at once."""
+LEFT_RUNNING = (
+    "the database is away, or another program has locked it: trials that are interrupted now go back into the queue at the next run"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """The study at one moment.
+
+    Attributes:
+        progress: its trials.
+        elapsed: seconds of this run so far.
+        deaths: workers that died and were replaced.
+        stopped: the run was asked to stop, by `hpsearch stop`.
+    """
+
+    progress: Progress
+    elapsed: float
+    deaths: int
+    stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a run elsewhere, which keeps the time, leaves to this machine.
+
+    Attributes:
+        run: id of the run.
+        elapsed: seconds that it had lasted when it began here.
+        worker: the beginning of the names of workers here; nobody else's.
+        command: of a worker.
+    """
+
+    run: str
+    elapsed: float
+    worker: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A study that is ready to be searched: everything was checked, and it stands in the storage.
+
+    Attributes:
+        engine: the cluster that the workers run on; this machine by default.
+        earlier: trials that it had before; none for a new one.
+        changed: what the study file says otherwise than at the last run, where that may change.
+        requeued: numbers of interrupted trials that go on.
+        retried: numbers of failed trials that are tried again.
+    """
+
+    file: StudyFile
+    place: Place
+    store: Store
+    study: optuna.Study
+    budget: Budget
+    workers: WorkerCount
+    earlier: int
+    changed: tuple[str, ...]
+    requeued: tuple[int, ...]
+    retried: tuple[int, ...]
+    engine: RayEngine | None = None
+
+    def run(
+        self, *, only: int | None = None, stopping: Callable[[], bool] = lambda: False, part: Part | None = None
+    ) -> Generator[Look, None, None]:
+        """Start the workers and yield a look at the study every second until they are done.
+
+        Closing the generator stops the workers in good order: running trials go back to the queue.
+
+        Args:
+            only: the one trial to train.
+            stopping: whether the caller is about to close the generator; then the next look comes at once.
+            part: the run elsewhere that this is a part of.
+
+        Raises:
+            HpsearchError: a worker gave up.
+            StudyNotFoundError: the study was deleted meanwhile.
+        """
+        with noticing_deletion(self.study, self.store, self.place.paths.study(self.file.name)):
+            yield from self._run(only, stopping, part)
+
+    def _run(self, only: int | None, stopping: Callable[[], bool], part: Part | None) -> Generator[Look, None, None]:
+        run = part.run if part else uuid.uuid4().hex[:8]
+        started = time.monotonic() - (part.elapsed if part else 0.0)
+        self.place.patience.hurried = stopping
+        lookout = Lookout(self.store, self.study)
+        crew = self._crew(run, started, only, lookout, part)
+        stops = stop_requests(self.study)
+        hung = Watchdog(self.budget.trial_time)
+        saved = looked = time.monotonic()
+        deaths = 0
+        stopped = False
+        try:
+            crew.start()
+            for _ in crew.watch():
+                now = time.monotonic()
+                if crew.deaths > deaths:
+                    deaths = crew.deaths
+                    self._requeue()
+                if now - saved >= SAVE_SECONDS and part is None:
+                    saved = now
+                    with self.store.unless_away():
+                        write_spent(self.study, run, now - started)
+                if now - looked >= LOOK_SECONDS or stopping():
+                    looked = now
+                    self.store.require_database()
+                    progress = lookout.look()
+                    for number, worker in hung.look(progress.running, now):
+                        self._end_hung(crew, number, worker)
+                    yield Look(progress=progress, elapsed=now - started, deaths=crew.deaths, stopped=False)
+                    if stop_requests(self.study) > stops:
+                        stopped = True
+                        break
+        finally:
+            try:
+                crew.stop()
+            finally:  # also when a second Ctrl-C ends the workers at once
+                with contextlib.suppress(KeyError), self.store.unless_away(say=LEFT_RUNNING):
+                    if part is None:
+                        write_spent(self.study, run, time.monotonic() - started)
+                    self._requeue()
+        # The workers may all have left before this process looked.
+        stopped = stopped or (stop_requests(self.study) > stops and not self.is_spent)
+        yield Look(progress=lookout.look(), elapsed=time.monotonic() - started, deaths=crew.deaths, stopped=stopped)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there is nothing left to do: no trial waits or runs, and the budget allows no more."""
+        trials = self.study.get_trials(deepcopy=False)
+        return all(trial.state.is_finished() for trial in trials) and not may_start(trials, trials=self.budget.trials)
+
+    def _requeue(self) -> None:
+        """Put the trials of dead workers back into the queue at once, for whoever is free."""
+        with contextlib.suppress(LeaseLostError), self.place.locks.hold(self._claim_lock()):  # else the next claim does it
+            requeue_interrupted(self.store, self.study, self.place.locks)
+
+    def _end_hung(self, crew: Crew | RayCrew, number: int, worker: str) -> None:
+        if crew.kill_one(worker):
+            with contextlib.suppress(LeaseLostError), self.place.locks.hold(self._claim_lock()):
+                end_hung(self.store, self.study, self.place.locks, number)
+
+    def _claim_lock(self) -> str:
+        return claim_lock(self.store.storage.get_study_id_from_name(self.file.name))
+
+    def _crew(self, run: str, started: float, only: int | None, lookout: Lookout, part: Part | None) -> Crew | RayCrew:
+        count = 1 if only is not None else self.workers.count
+        if self.engine is not None and part is None:
+            return RayCrew(engine=self.engine, order=self._order(run, only), count=count)
+        options: dict[str, Any] = {
+            "runs": self.place.runs,
+            "data": self.place.data,
+            "device": self.place.device,
+            "trials": self.budget.trials,
+            "time": None if self.budget.time is None else f"{self.budget.time}s",
+            "only": only,
+            "run": run,
+            "run-started": started,
+            "beside": self.place.beside,
+        }
+        command = [*(part.command if part else WORKER_COMMAND), self.file.name, "--supervised"]
+        command += [part for key, value in options.items() if value is not None for part in (f"--{key}", str(value))]
+        return Crew(
+            command=[*command, "--name"],
+            # A URL may hold a password, and a process list is read by everybody.
+            environment={STORAGE_VARIABLE: self.store.url},
+            logs=self.place.paths.study(self.file.name).logs,
+            count=count,
+            prefix=part.worker if part else f"worker-{run}",
+            took_up=lookout.took_up,
+        )
+
+    def _order(self, run: str, only: int | None) -> dict[str, Any]:
+        """What a node needs to know, as plain data."""
+        here = self.file.path.parent
+        return {
+            "study": self.file.name,
+            "storage": self.store.url,
+            "runs": str(self.place.runs.absolute()),
+            "data": None if self.place.data is None else str(self.place.data.absolute()),
+            # A worker that was given no part of a GPU takes none: nobody would count it.
+            "device": "cpu" if self.engine and not self.engine.gpus and self.place.device == "auto" else self.place.device,
+            "folder": str(Path.cwd()),
+            "files": {os.path.relpath(file.path, here): file.path.read_bytes() for file in self.file.component_files},
+            "trials": self.budget.trials,
+            "time": self.budget.time,
+            "only": only,
+            "run": run,
+            "command": list(WORKER_COMMAND[1:]),
+        }

@@ -1,0 +1,105 @@
+"""Writes the report of stored studies: as HTML, and by a browser as PDF."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from hpsearch.analysis.ablation import Explanation
+from hpsearch.errors import ComponentError, HpsearchError, StudyFileError, UsageError
+from hpsearch.report.study_report import study_report
+from hpsearch.report.study_results import Studied, read_studied
+from hpsearch.storage.database import Store
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.repeats import explanation_of, verdict_of
+from hpsearch.workflows.run import find_study_file
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+"""Names under which a Chromium is found."""
+PRINTING_SECONDS = 180
+"""A large report takes a slow machine half a minute to draw."""
+
+
+def read_studies(names: Sequence[str], place: Place) -> list[Studied]:
+    """Everything that a report shows of some studies.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+    """
+    store = place.open()
+    try:
+        return [
+            read_studied(
+                store.load(name), place.paths.study(name), verdict=verdict_of(name, store), explanation=_explanation(name, place, store)
+            )
+            for name in names
+        ]
+    finally:
+        store.dispose()
+
+
+def _explanation(name: str, place: Place, store: Store) -> tuple[Explanation, int] | None:
+    try:
+        return explanation_of(find_study_file(name, place), store)
+    except (ComponentError, StudyFileError):
+        # A component file that is gone keeps nobody from looking at the rest.
+        return None
+
+
+def write_report(studies: Sequence[Studied], output: Path) -> None:
+    """Write the report of some studies as one file of HTML.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    page = study_report(studies, at=datetime.now())
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever has the page open, or an artifact of it, never sees half of it.
+        temporary = output.with_name(f".{output.name}-{os.getpid()}")
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(output)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}", hint="Choose another file with -o.") from error
+
+
+def print_to_pdf(page: Path, output: Path) -> None:
+    """Have a browser print a page.
+
+    Raises:
+        UsageError: there is no browser, or it does not print.
+    """
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        raise UsageError(
+            "--pdf needs Chromium or Chrome, but none is on the PATH",
+            hint="`apt-get install chromium`, or print the HTML from any browser.",
+        )
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            browser,
+            "--headless",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+        ]
+        command += [f"--user-data-dir={profile}", "--no-first-run", "--no-pdf-header-footer", f"--print-to-pdf={output.resolve()}"]
+        # Chromium refuses its sandbox to root; the page is our own and has no network.
+        command += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        try:
+            done = subprocess.run(
+                [*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=PRINTING_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise HpsearchError(
+                f"{browser} did not print {page} within {PRINTING_SECONDS} seconds", hint="Print it from the browser."
+            ) from error
+    if done.returncode or not output.exists():
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UsageError(f"{browser} did not print {page}: {last}", hint="Print it from the browser.")

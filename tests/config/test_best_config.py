@@ -1,0 +1,112 @@
+"""Rules of the file that stands alone."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpsearch.config.best_config import BestConfig, read_best_config
+from hpsearch.config.registration import load_component_file
+from hpsearch.config.sections import Data
+from hpsearch.config.space_parser import configure
+from hpsearch.errors import ComponentError, ConfigError, UsageError
+
+OWN = """
+import hpsearch
+
+@hpsearch.model("own", width=hpsearch.option(8, low=1))
+def own(*, input_shape, classes, width):
+    raise AssertionError("not built here")
+"""
+
+
+@pytest.fixture
+def best() -> BestConfig:
+    config = configure(model="lenet5", optimizer="sgd", lr=0.1, epochs=3, seed=7)
+    return BestConfig(
+        config=config,
+        data=Data(train_images=20_000),
+        split_seed=17,
+        provenance={"study": "small", "trial": 4, "val_accuracy": 0.9, "device": None},
+    )
+
+
+@pytest.mark.parametrize("name", ["best.toml", "best.json"])
+def test_the_file_reloads_to_the_identical_config(best: BestConfig, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(best.to_toml() if name.endswith("toml") else best.to_json())
+    again = read_best_config(path)
+    assert again.config == best.config
+    assert again.config.digest == best.config.digest
+    assert (again.data, again.split_seed) == (best.data, best.split_seed)
+
+
+def test_nothing_is_left_open(best: BestConfig) -> None:
+    table = tomllib.loads(best.to_toml())
+    assert set(table["model"]) == {"name", *best.config.model.options}
+    assert set(table["trainer"]) == {"epochs", "batch_size", "label_smoothing", "flip", "shift", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("format = 1", "format = 2", "format must be 1"),
+        ('name = "lenet5"', 'name = "lenet6"', "unknown model 'lenet6'"),
+        ("dropout = 0.0", "dropout = 1.5", "lenet5: dropout must be a number"),
+        ("dropout = 0.0", "drop = 0.1", "lenet5 takes no 'drop'"),
+        ("seed = 7", "seed = true", "trainer.seed must be a whole number from 0 to 4294967295, but got true"),
+        ("validation_images = 10000", "validation_images = 0", "data.validation_images"),
+        ("[provenance]", "[provenence]", "unknown key 'provenence'"),
+        ("format = 1", "format = ", "is not valid TOML"),
+        ("format = 1", "format = true", "format must be 1"),
+        ('name = "lenet5"', 'name = ["lenet5"]', "unknown model"),
+        ("dropout = 0.0", 'dropout = "half"', "dropout must be a number"),
+        ("lr = 0.1", "lr = -1", "lr must be"),
+        ("lr = 0.1", "lr = inf", "lr must be"),
+        ("epochs = 3", "epochs = 2.5", "epochs must be a whole number"),
+        ("epochs = 3", "epochs = 1979-05-27", "epochs must be a whole number"),
+        ("epochs = 3", "epochs = [3]", "epochs must be a whole number"),
+        ("seed = 7", "seed = -7", "trainer.seed must be a whole number from 0"),
+        ("[schedule]", "[shedule]", "unknown key 'shedule'"),
+        ('dataset = "fashion-mnist"', 'dataset = "fashion"', "unknown data set 'fashion'"),
+        ("[provenance]", "[[component_files]]\npath = 3\n[provenance]", "component_files must be tables"),
+        ("[provenance]", '[component_files]\npath = "x"\n[provenance]', "component_files must be a list"),
+        ("[provenance]", '[[component_files]]\npath = "own.py"\nsha256 = "0"\n[provenance]', "the component file 'own.py' is missing"),
+    ],
+)
+def test_a_changed_file_is_refused_with_the_culprit(best: BestConfig, tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = tmp_path / "best.toml"
+    assert old in best.to_toml()
+    path.write_text(best.to_toml().replace(old, new))
+    with pytest.raises(UsageError) as caught:
+        read_best_config(path)
+    assert caught.value.message.startswith("best.toml: ")
+    assert words in caught.value.message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the best config '.*gone\.toml': No such file"):
+        read_best_config(tmp_path / "gone.toml")
+
+
+def test_the_component_file_must_be_the_one_it_was_made_with(best: BestConfig, tmp_path: Path) -> None:
+    source = tmp_path / "own.py"
+    source.write_text(OWN)
+    (component,) = load_component_file(source)
+    config = configure(model="own", seed=1)
+    made = replace(best, config=config)
+    assert config.component_files == (component.file,)
+    path = tmp_path / "best.toml"
+    path.write_text(made.to_toml())
+    assert read_best_config(path).config == config
+    source.write_text(OWN + "# changed\n")
+    with pytest.raises(ComponentError, match=r"best\.toml: the component file .* is not the one"):
+        read_best_config(path)
+
+
+def test_json_and_toml_say_the_same(best: BestConfig) -> None:
+    assert json.loads(best.to_json()) == tomllib.loads(best.to_toml())

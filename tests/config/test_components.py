@@ -1,0 +1,165 @@
+"""Options, components and the catalog; and how an error shows a value."""
+
+from __future__ import annotations
+
+from datetime import date, time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpsearch.config.components import (
+    BUILT_IN,
+    DATASET_IMAGES,
+    DEFAULT_COMPONENTS,
+    TRAINER_OPTIONS,
+    Catalog,
+    Component,
+    Option,
+    Scalar,
+    same,
+    show,
+    show_path,
+)
+from hpsearch.errors import ComponentError, did_you_mean
+
+ALL_OPTIONS = [*TRAINER_OPTIONS, *(option for component in BUILT_IN for option in component.options)]
+
+
+@pytest.mark.parametrize("option", ALL_OPTIONS, ids=lambda option: option.name)
+def test_default_is_allowed_and_explained(option: Option) -> None:
+    assert option.refuses(option.default) is None
+    assert option.help
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        (Option(name="x", default=0.5, low=0, below=1), 1),
+        (Option(name="x", default=0.5, low=0, below=1), -1e-9),
+        (Option(name="x", default=0.5, above=0), 0.0),
+        (Option(name="x", default=0.5), float("nan")),
+        (Option(name="x", default=0.5), float("inf")),
+        (Option(name="x", default=0.5), 10**400),
+        (Option(name="x", default=0.5), True),
+        (Option(name="x", default=0.5), "0.5"),
+        (Option(name="x", default=5), 5.0),
+        (Option(name="x", default=5), False),
+        (Option(name="x", default=True), 1),
+        (Option(name="x", default="a"), 1),
+        (Option(name="x", default="a", choices=("a", "b")), "c"),
+        (Option(name="x", default=1, choices=(1, 2)), True),
+        (Option(name="x", default=1), None),
+        (Option(name="x", default=1), [1]),
+    ],
+)
+def test_value_that_is_not_allowed_is_refused_with_rule_and_value(option: Option, value: object) -> None:
+    rule = option.refuses(value)
+    assert rule is not None
+    assert option.allowed in rule
+    assert show(value) in rule
+
+
+def test_whole_number_serves_where_a_float_is_wanted() -> None:
+    option = Option(name="lr", default=0.1, above=0)
+    assert option.refuses(1) is None
+    assert repr(option.coerce(1)) == "1.0"
+
+
+def test_catalog_refuses_a_name_twice_whatever_the_kinds() -> None:
+    with pytest.raises(ComponentError, match="'sgd' is registered already, as a optimizer"):
+        BUILT_IN.extended([Component(kind="model", name="sgd")])
+
+
+@pytest.mark.parametrize("name", ["epochs", "model", "flip"])
+def test_catalog_refuses_the_name_of_a_setting(name: str) -> None:
+    with pytest.raises(ComponentError, match="name of a setting"):
+        Catalog((Component(kind="model", name=name),))
+
+
+def test_unknown_component_is_named_with_the_nearest() -> None:
+    with pytest.raises(ComponentError, match="unknown model 'lenet'") as caught:
+        BUILT_IN.get("model", "lenet")
+    assert caught.value.hint == "Did you mean 'lenet5'?"
+
+
+def test_component_of_another_kind_is_unknown() -> None:
+    with pytest.raises(ComponentError, match="unknown optimizer 'cnn'"):
+        BUILT_IN.get("optimizer", "cnn")
+
+
+def test_defaults_exist() -> None:
+    for kind, name in DEFAULT_COMPONENTS.items():
+        assert BUILT_IN.get(kind, name)  # type: ignore[arg-type]  # a selector is a kind
+    assert set(DATASET_IMAGES) == set(BUILT_IN.names("dataset"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        ("adam", "'adam'"),
+        (0.1, "0.1"),
+        (["a", True, 1], "['a', true, 1]"),
+        ({"low": 0, "when": {"model": "cnn"}}, "{ low = 0, when = { model = 'cnn' } }"),
+        ({}, "{}"),
+        ([], "[]"),
+        (date(2020, 2, 29), "2020-02-29"),
+        (time(7, 30), "07:30:00"),
+        (None, "None"),
+        ("a\0b\n", r"'a\x00b\x0a'"),
+        ([[[[1]]]], "[[[…]]]"),
+    ],
+)
+def test_value_is_shown_as_a_study_file_writes_it(value: object, text: str) -> None:
+    assert show(value) == text
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_any_value_is_shown_in_one_short_printable_line(value: object) -> None:
+    text = show(value)
+    assert text.isprintable()
+    assert len(text) <= 100
+
+
+def test_number_that_python_does_not_print_is_shown_by_its_size() -> None:
+    assert show(16**5000) == "a number of some 6,000 digits"
+
+
+def test_long_text_is_shown_with_its_length() -> None:
+    assert show("x" * 100_000).endswith("… (100000 characters)")
+
+
+def test_deep_value_is_shown_without_end() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(50_000):
+        deep = {"a": deep}
+    assert show(deep) == "{ a = { a = { a = … } } }"
+
+
+def test_path_is_shown_to_its_end() -> None:
+    path = Path("/a" * 100 + "/study.toml")
+    assert show_path(path) == f"'{path}'"
+    assert show_path(Path("x" * 100_000 + "/study.toml")).endswith("/study.toml'")
+    assert show_path(Path("a\nb")) == r"'a\x0ab'"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"), [(1, 1.0, True), (True, 1, False), (False, 0, False), (True, True, True), ("1", 1, False)]
+)
+def test_true_is_not_one(one: Scalar, other: Scalar, equal: bool) -> None:
+    assert same(one, other) is equal
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("epoch", "Did you mean 'epochs'?"), ("zzz", "Known: epochs, lr."), ("e" * 100_000, "Known: epochs, lr.")]
+)
+def test_nearest_name_or_all_of_them(name: str, hint: str) -> None:
+    assert did_you_mean(name, ["epochs", "lr", "epochs"]) == hint
+    assert did_you_mean(name, []) == ""

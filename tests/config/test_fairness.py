@@ -1,0 +1,62 @@
+"""What a study leaves at its defaults, and what that makes unfair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpsearch.config.components import BUILT_IN
+from hpsearch.config.fairness import unfair_comparisons, unsearched_defaults
+from hpsearch.config.space_parser import read_space
+
+TWO = {"optimizer": {"choices": ["sgd", "adam"]}}
+LR = {"float": [0.001, 0.1], "log": True}
+
+
+def warnings(table: dict[str, Any]) -> tuple[str, ...]:
+    return unfair_comparisons(read_space(table, catalog=BUILT_IN))
+
+
+def test_option_searched_for_one_and_default_for_its_rival_is_unfair() -> None:
+    (warning,) = warnings({**TWO, "sgd": {"lr": LR}})
+    assert "`lr` is searched for sgd, but fixed for adam" in warning
+
+
+def test_option_fixed_for_the_rival_is_unfair_too() -> None:
+    assert len(warnings({**TWO, "sgd": {"lr": LR}, "adam": {"lr": 0.001}})) == 1
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {**TWO, "sgd": {"lr": LR}, "adam": {"lr": LR}},
+        {**TWO, "lr": LR},
+        {**TWO, "both": {"when": {"optimizer": ["sgd", "adam"]}, "lr": LR}},
+        {**TWO, "sgd": {"momentum": {"float": [0.0, 0.9]}}},
+        {**TWO, "sgd": {"lr": 0.1}},
+        {"optimizer": "sgd", "lr": LR},
+        {"optimizer": {"choices": ["sgd"]}, "sgd": {"lr": LR}},
+    ],
+    ids=["own tables", "top level", "one label", "an option of one alone", "both fixed", "one optimizer", "one choice"],
+)
+def test_fair_comparison_has_no_warning(table: dict[str, Any]) -> None:
+    assert warnings(table) == ()
+
+
+def test_condition_at_one_remove_counts_for_the_component_it_hangs_on() -> None:
+    table = {**TWO, "sgd": {"nesterov": {"choices": [True, False]}}, "x": {"when": {"sgd.nesterov": True}, "lr": LR}}
+    assert any("`lr` is searched for sgd, but fixed for adam" in warning for warning in warnings(table))
+
+
+def test_unsearched_options_are_listed_with_their_defaults_by_owner() -> None:
+    found = unsearched_defaults(read_space({**TWO, "epochs": 5, "sgd": {"lr": LR}}, catalog=BUILT_IN))
+    assert "epochs" not in found["the trainer"]
+    assert found["the trainer"]["batch_size"] == 128
+    assert "lr" not in found["sgd"]
+    assert found["adam"]["lr"] == 0.001
+    assert found["cnn"]["dropout"] == 0.5
+
+
+def test_owner_without_open_options_is_not_listed() -> None:
+    assert "constant" not in unsearched_defaults(read_space({}, catalog=BUILT_IN))

@@ -1,0 +1,126 @@
+"""What a component file registers."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+
+import hpsearch
+from hpsearch.config.registration import current_catalog, load_component_file, registered
+from hpsearch.errors import ComponentError
+
+SOURCE = """
+from dataclasses import dataclass
+import hpsearch
+
+@dataclass
+class Width:
+    value: int
+
+@hpsearch.model("net", width=hpsearch.option(8, low=1, help="maps"))
+def net(*, input_shape, classes, width):
+    '''A network of its own.
+
+    More.'''
+
+@hpsearch.optimizer("slow", help="slowly", lr=hpsearch.option(0.1, above=0))
+def slow(parameters, *, lr): ...
+
+@hpsearch.dataset("pictures")
+def pictures(root, *, train): ...
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "my net.py"
+    path.write_text(SOURCE)
+    return path
+
+
+def test_file_gives_its_components_with_their_options(file: Path) -> None:
+    net, slow, pictures = load_component_file(file)
+    assert [(found.kind, found.name) for found in (net, slow, pictures)] == [
+        ("model", "net"),
+        ("optimizer", "slow"),
+        ("dataset", "pictures"),
+    ]
+    assert [(option.name, option.default, option.help) for option in net.options] == [("width", 8, "maps")]
+    assert (net.help, slow.help) == ("A network of its own.", "slowly")
+
+
+def test_component_knows_its_file_and_the_hash(file: Path) -> None:
+    found = load_component_file(file)[0]
+    assert found.file is not None
+    assert (found.file.path, found.file.sha256) == (file, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def test_classes_of_a_file_can_be_pickled(file: Path) -> None:
+    factory = load_component_file(file)[0].factory
+    assert factory is not None
+    width = factory.__globals__["Width"](3)
+    assert pickle.loads(pickle.dumps(width)) == width
+
+
+def test_file_may_be_loaded_again(file: Path) -> None:
+    assert load_component_file(file) == load_component_file(file)
+    assert current_catalog().get("model", "net")
+
+
+def test_broken_file_registers_nothing(file: Path) -> None:
+    file.write_text(SOURCE + "\n1 / 0\n")
+    with pytest.raises(ComponentError, match="ZeroDivisionError"):
+        load_component_file(file)
+    assert registered("net") is None
+
+
+def test_error_far_from_the_file_names_the_files_own_line(file: Path) -> None:
+    file.write_text("import json\n\njson.loads('{')\n")
+    with pytest.raises(ComponentError, match="JSONDecodeError") as caught:
+        load_component_file(file)
+    assert caught.value.hint == "Look at line 3 of the file."
+
+
+def test_interrupt_is_no_fault_of_the_file(file: Path) -> None:
+    file.write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_component_file(file)
+
+
+def test_notebook_registers_by_the_decorator_alone() -> None:
+    @hpsearch.model("tiny", width=hpsearch.option(4))
+    def tiny(**_: object) -> None: ...
+
+    assert hpsearch.configure(model="tiny", width=5).model.options == {"width": 5}
+
+
+def test_notebook_may_run_a_cell_again() -> None:
+    for width in (4, 5):
+        hpsearch.model("tiny", width=hpsearch.option(width))(lambda **_: None)
+    assert hpsearch.configure(model="tiny").model.options == {"width": 5}
+
+
+def test_notebook_cannot_replace_a_built_in() -> None:
+    with pytest.raises(ComponentError, match="'cnn' is registered already"):
+        hpsearch.model("cnn")(lambda **_: None)
+
+
+@pytest.mark.parametrize("name", ["", "1net", "a b", "a.b", "../x", "x" * 65, "net\n", "ñ"])
+def test_name_of_other_letters_is_refused(name: str) -> None:
+    with pytest.raises(ComponentError, match="letters, digits"):
+        hpsearch.model(name)
+
+
+@pytest.mark.parametrize("default", [None, [1], {"a": 1}, (1, 2), b"x"])
+def test_default_that_no_file_can_hold_is_refused(default: object) -> None:
+    with pytest.raises(ComponentError, match="the default of an option must be"):
+        hpsearch.option(default)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["help", "when", "model", "optimizer", "schedule"])
+def test_option_named_like_something_else_is_refused(name: str) -> None:
+    with pytest.raises(ComponentError, match="means something else"):
+        hpsearch.model("net", **{name: hpsearch.option(1)})  # type: ignore[arg-type]

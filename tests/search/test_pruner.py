@@ -1,0 +1,106 @@
+"""Rules of pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.config.sections import Pruner
+from hpsearch.config.study_file import StudyFile
+from hpsearch.search.pruner import make_pruner, most_epochs
+
+
+def _study(file: StudyFile, section: Pruner) -> optuna.Study:
+    return optuna.create_study(direction="maximize", pruner=make_pruner(section, file.space))
+
+
+def _add(study: optuna.Study, model: str, curve: Sequence[float]) -> None:
+    choices = optuna.distributions.CategoricalDistribution(["cnn", "lenet5"])
+    values = dict(enumerate(curve, start=1))
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.COMPLETE,
+            value=curve[-1],
+            params={"model": model},
+            distributions={"model": choices},
+            intermediate_values=values,
+        )
+    )
+
+
+def _pruned_at(study: optuna.Study, model: str, curve: Sequence[float]) -> int | None:
+    study.enqueue_trial({"model": model})
+    trial = study.ask()
+    trial.suggest_categorical("model", ["cnn", "lenet5"])
+    for epoch, value in enumerate(curve, start=1):
+        trial.report(value, epoch)
+        if trial.should_prune():
+            return epoch
+    return None
+
+
+MEDIAN = Pruner(kind="median", startup_trials=2, warmup_epochs=0)
+
+
+def test_a_weak_trial_is_pruned_among_its_own_model(study_file: Callable[..., StudyFile]) -> None:
+    study = _study(study_file(), MEDIAN)
+    for _ in range(3):
+        _add(study, "cnn", [0.8, 0.85, 0.9])
+    assert _pruned_at(study, "cnn", [0.5, 0.6, 0.7]) == 1
+
+
+def test_a_model_is_not_pruned_by_the_curves_of_another(study_file: Callable[..., StudyFile]) -> None:
+    study = _study(study_file(), MEDIAN)
+    for _ in range(3):
+        _add(study, "cnn", [0.8, 0.85, 0.9])
+    assert _pruned_at(study, "lenet5", [0.5, 0.6, 0.7]) is None
+
+
+@pytest.mark.parametrize("kind", ["halving", "hyperband"])
+def test_nor_by_those_that_climbed_its_rungs(study_file: Callable[..., StudyFile], kind: str) -> None:
+    section = Pruner(kind=kind, min_epochs=1, reduction_factor=2)
+    study, alone = _study(study_file(), section), _study(study_file(), section)
+    for _ in range(20):
+        _pruned_at(study, "cnn", [0.8, 0.85, 0.9, 0.9])
+    for place in range(8):
+        weak = [0.5 + 0.01 * place, 0.6, 0.7, 0.7]
+        # Brackets go by number.
+        while len(alone.trials) < len(study.trials):
+            _pruned_at(alone, "cnn", [])
+        assert _pruned_at(study, "lenet5", weak) == _pruned_at(alone, "lenet5", weak)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2])
+def test_no_trial_is_pruned_in_its_warmup_epochs(study_file: Callable[..., StudyFile], warmup: int) -> None:
+    study = _study(study_file(), Pruner(kind="median", startup_trials=2, warmup_epochs=warmup))
+    for _ in range(3):
+        _add(study, "cnn", [0.8, 0.85, 0.9, 0.9])
+    assert _pruned_at(study, "cnn", [0.5, 0.5, 0.5, 0.5]) == warmup + 1
+
+
+def test_enough_trials_must_have_reached_the_epoch(study_file: Callable[..., StudyFile]) -> None:
+    study = _study(study_file(), Pruner(kind="median", startup_trials=2, warmup_epochs=0, min_trials=3))
+    _add(study, "cnn", [0.1, 0.85, 0.9])
+    _add(study, "cnn", [0.1, 0.85])
+    _add(study, "cnn", [0.1])
+    assert _pruned_at(study, "cnn", [0.2, 0.3, 0.3]) is None
+    _add(study, "cnn", [0.1, 0.85])
+    assert _pruned_at(study, "cnn", [0.2, 0.3, 0.3]) == 2
+
+
+@pytest.mark.parametrize("kind", ["none", "median", "percentile", "halving", "hyperband"])
+def test_every_pruner_judges_a_curve(study_file: Callable[..., StudyFile], kind: str) -> None:
+    study = _study(study_file(), Pruner(kind=kind))  # type: ignore[arg-type]
+    for value in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.9, 0.9):
+        _add(study, "cnn", [value] * 4)
+    judged = _pruned_at(study, "cnn", [0.1] * 4)
+    assert judged is None if kind == "none" else judged is None or 1 <= judged <= 4
+
+
+def test_the_longest_training_is_read_from_the_space(study_file: Callable[..., StudyFile]) -> None:
+    assert most_epochs(study_file().space) == 4
+    assert most_epochs(study_file(("epochs = { int = [2, 4] }", ""), ("epochs = 3\n", "")).space) == 10
+    assert most_epochs(study_file(("epochs = { int = [2, 4] }", "epochs = { choices = [7, 3] }")).space) == 7

@@ -1,0 +1,173 @@
+"""Rules of the locks that say who is alive, for each kind of storage."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpsearch.errors import LeaseLostError
+from hpsearch.storage.advisory_locks import AdvisoryLocks
+from hpsearch.storage.locks import FileLocks, Locks
+from hpsearch.storage.workspace import Place
+from tests.support.postgres_server import Postgres
+
+HOLDER = """
+import sys, time
+from hpsearch.storage.workspace import Place
+lease = Place(storage=sys.argv[1]).locks.acquire("trial")
+print("held" if lease else "refused", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def new_locks(storage: str) -> Callable[[], Locks]:
+    """The locks of one database as another process has them."""
+    return lambda: Place(storage=storage).locks
+
+
+def test_a_held_lock_is_refused_to_others(new_locks: Callable[[], Locks]) -> None:
+    locks = new_locks()
+    lease = locks.acquire("trial")
+    assert lease is not None
+    assert lease.is_held
+    assert locks.acquire("trial") is None
+    assert new_locks().acquire("trial") is None
+    assert locks.acquire("another") is not None
+    lease.release()
+    assert new_locks().acquire("trial") is not None
+
+
+def test_a_lock_dies_with_its_process(storage: str, new_locks: Callable[[], Locks]) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, storage], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert new_locks().acquire("trial") is None
+    finally:
+        holder.kill()
+        holder.communicate()
+    deadline = time.monotonic() + 1
+    while (lease := new_locks().acquire("trial")) is None:  # a server takes a moment to notice
+        assert time.monotonic() < deadline
+    assert lease.is_held
+
+
+def test_hold_waits_until_the_lock_is_free(new_locks: Callable[[], Locks]) -> None:
+    lease = new_locks().acquire("claim")
+    assert lease is not None
+    order: list[str] = []
+
+    def wait() -> None:
+        with new_locks().hold("claim"):
+            order.append("held")
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)
+    order.append("released")
+    lease.release()
+    thread.join(5)
+    assert order == ["released", "held"]
+
+
+def test_one_holder_at_a_time(new_locks: Callable[[], Locks]) -> None:
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        locks = new_locks()
+        for _ in range(20):
+            with locks.hold("claim"):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.001)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == 1
+
+
+# Of files
+
+
+def test_a_released_lock_leaves_no_file(tmp_path: Path) -> None:
+    locks = FileLocks(tmp_path / "with space & 'quote'")
+    lease = locks.acquire("trial")
+    assert lease is not None
+    assert locks.are_used
+    lease.release()
+    assert list(locks.folder.iterdir()) == []
+    assert locks.acquire("trial") is not None
+
+
+def test_the_folder_is_removed_with_the_last_lock(tmp_path: Path) -> None:
+    locks = FileLocks(tmp_path / "locks")
+    lease = locks.acquire("trial")
+    assert lease is not None
+    locks.tidy()
+    assert locks.folder.exists()
+    lease.release()
+    locks.tidy()
+    assert not locks.folder.exists()
+
+
+# Of a server
+
+
+@pytest.fixture
+def server_locks(postgres: Postgres) -> tuple[str, Callable[[], Locks]]:
+    """The name of a new database, and its locks as another process has them."""
+    url = postgres.database()
+    return url.rsplit("/", 1)[1], lambda: Place(storage=url).locks
+
+
+def test_a_lock_is_lost_with_its_connection_and_known_to_be(postgres: Postgres, server_locks: tuple[str, Callable[[], Locks]]) -> None:
+    database, new_locks = server_locks
+    locks = new_locks()
+    lease = locks.acquire("trial")
+    assert lease is not None
+    locks.require()
+    postgres.end_connections(database)
+    assert not lease.is_held
+    with pytest.raises(LeaseLostError):
+        locks.require()
+    assert new_locks().acquire("trial") is not None
+    lease.release()
+    assert locks.acquire("trial") is not None  # on a new connection: the other's ended with it
+
+
+def test_a_claim_whose_lock_was_lost_ends_before_it_takes_another_lock(
+    postgres: Postgres, server_locks: tuple[str, Callable[[], Locks]]
+) -> None:
+    database, new_locks = server_locks
+    locks = new_locks()
+
+    def claim() -> None:
+        with locks.hold("claim"):
+            postgres.end_connections(database)
+            locks.acquire("trial")
+
+    with pytest.raises(LeaseLostError):
+        claim()
+    with locks.hold("claim"):
+        assert locks.acquire("trial") is not None
+
+
+def test_two_schemas_of_a_database_have_locks_of_their_own(postgres: Postgres) -> None:
+    url = postgres.database()
+    postgres.execute(url.rsplit("/", 1)[1], "CREATE SCHEMA other")
+    theirs = Place(storage=f"{url}?options=-csearch_path%3Dother").locks
+    assert isinstance(theirs, AdvisoryLocks)
+    assert Place(storage=url).locks.acquire("trial-1.lease") is not None
+    assert theirs.acquire("trial-1.lease") is not None

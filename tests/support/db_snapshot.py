@@ -1,0 +1,173 @@
+"""What is left of a study after a fault, read past all of hpsearch's and Optuna's own code; and how one is run to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.forkserver import Nursery
+from tests.support.small_study import ROOT, storage_environment
+
+PATIENCE = 300.0
+"""Seconds after which a run that does not end is a failure."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A trial as it stands in the database."""
+
+    number: int
+    state: str
+    ended: str | None
+    values: tuple[float, ...]
+    reports: tuple[tuple[int, float], ...]
+    params: tuple[tuple[str, float], ...]
+    attributes: dict[str, Any] = field(hash=False)
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("COMPLETE", "PRUNED", "FAIL")
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.attributes.get("hpsearch:epochs", "[]")))
+
+    def measured(self) -> tuple[Any, ...]:
+        """All of it but times."""
+        timed = ("seconds", "images_per_second")
+        epochs = [{key: value for key, value in epoch.items() if key not in timed} for epoch in self.epochs]
+        kept = {key: self.attributes.get(key) for key in ("parameters", "flops", "train_accuracy", "gap", "epochs_done", "hpsearch:end")}
+        digest = json.loads(self.attributes.get("hpsearch:run", "{}")).get("digest")
+        return (self.number, self.state, self.values, self.reports, self.params, epochs, kept, digest)
+
+
+def stored(folder: Path) -> list[Stored]:
+    """All trials of the only study in a folder's database."""
+    with _snapshot(folder) as connection:
+        if connection is None:
+            return []
+        rows = connection.execute("SELECT trial_id, number, state, datetime_complete FROM trials ORDER BY number").fetchall()
+        values = _grouped(connection, "trial_values", "value")
+        reports = _grouped(connection, "trial_intermediate_values", "step, intermediate_value")
+        params = _grouped(connection, "trial_params", "param_name, param_value")
+        attributes = _grouped(connection, "trial_user_attributes", "key, value_json")
+    return [
+        Stored(
+            number,
+            state,
+            ended,
+            tuple(value for (value,) in values.get(key, [])),
+            tuple(sorted(reports.get(key, []))),
+            tuple(sorted(params.get(key, []))),
+            {name: json.loads(content) for name, content in attributes.get(key, [])},
+        )
+        for key, number, state, ended in rows
+    ]
+
+
+def count_studies(folder: Path) -> int:
+    """How many studies stand in a folder's database."""
+    with _snapshot(folder) as connection:
+        return 0 if connection is None else int(connection.execute("SELECT count(*) FROM studies").fetchone()[0])
+
+
+@contextmanager
+def _snapshot(folder: Path) -> Iterator[Any]:
+    """A connection to the folder's database that sees one moment; None where there are no tables yet."""
+    url = storage_environment(folder).get("OPTUNA_STORAGE")
+    if url is not None:
+        import psycopg
+
+        with psycopg.connect(url.replace("+psycopg", "")) as server:
+            server.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            # The table that is made last.
+            (there,) = server.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone() or (False,)
+            yield server if there else None
+        return
+    database = folder / "runs" / "hpsearch.db"
+    if not database.exists():
+        yield None
+        return
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
+        there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchall()
+        connection.execute("BEGIN")
+        yield connection if there else None
+
+
+def _grouped(connection: Any, table: str, columns: str) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for key, *rest in connection.execute(f"SELECT trial_id, {columns} FROM {table}"):
+        found.setdefault(key, []).append(tuple(rest))
+    return found
+
+
+@dataclass
+class Ledger:
+    """Whether what was finished once stays as it was."""
+
+    seen: dict[int, Stored] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)
+
+    def look(self, folder: Path) -> list[Stored]:
+        """Compare with all that was seen before."""
+        trials = stored(folder)
+        now = {trial.number: trial for trial in trials}
+        self.lost |= {number for number, before in self.seen.items() if now.get(number) != before}
+        self.seen |= {number: trial for number, trial in now.items() if trial.finished and number not in self.seen}
+        return trials
+
+
+def repeated_epochs(notes: Path) -> tuple[int, int, int]:
+    """Epochs begun, how many of them more than once, and the most that any trial went back at once."""
+    last: dict[str, int] = {}
+    begun = again = furthest = 0
+    for line in notes.read_text().splitlines() if notes.exists() else []:
+        digest, number = line.split()[0], int(line.split()[1])
+        begun += 1
+        back = last.get(digest, 0) + 1 - number
+        again += back > 0
+        furthest = max(furthest, back)
+        last[digest] = number
+    return begun, again, furthest
+
+
+def run_to_end(nursery: Nursery, folder: Path, *options: str, **environment: str) -> int:
+    """`hpsearch run` to its end; its exit code."""
+    return nursery.start(folder, "run", "small.toml", *options, said=folder / "said", **environment).wait(PATIENCE)
+
+
+def fresh(folder: Path, *arguments: str, trainer: str, **environment: str) -> subprocess.Popen[bytes]:
+    """The command in an interpreter of its own."""
+    with (folder / "said").open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fake_trainer", *arguments],
+            cwd=folder,
+            env={**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), "FORMULA_TRAINER": trainer, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
+    """Look a hundred times a second."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def tracebacks(folder: Path) -> int:
+    """How often the command printed one."""
+    return (folder / "said").read_text(errors="replace").count("Traceback") if (folder / "said").exists() else 0

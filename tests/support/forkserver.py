@@ -1,0 +1,320 @@
+"""Real hpsearch processes in milliseconds: forked from one that has everything loaded and has opened nothing.
+
+They are killed by the hundred, and a fresh interpreter would take a second and a half for each. All
+else is as on the command line: a supervisor starts its workers, with a pipe and a log, in sessions
+of their own. Whoever ends a process asks the nursery for it, which touches none but its children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from tests.support.small_study import storage_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+SOCKET = "NURSERY_SOCKET"
+START_SECONDS = 120.0
+
+
+class Forked:
+    """A process of the nursery; to the supervisor it is what `subprocess.Popen` gives."""
+
+    def __init__(self, path: str, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], files: tuple[int, int, int]) -> None:
+        self._connection = _connect(path)
+        request = json.dumps({"arguments": list(arguments), "cwd": cwd, "env": dict(env)}).encode()
+        socket.send_fds(self._connection, [len(request).to_bytes(4, "big")], list(files))
+        self._connection.sendall(request)
+        self.pid = int.from_bytes(_receive(self._connection, 4), "big")
+        self.returncode: int | None = None
+        self.stdin: IO[bytes] | None = None
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it lives."""
+        return self._look(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+        code = self._look(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still lives."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
+            status = self._connection.recv(4)
+            self._connection.close()
+            # Without a word: the nursery itself is gone.
+            self.returncode = int.from_bytes(status, "big", signed=True) if len(status) == 4 else -signal.SIGKILL
+        return self.returncode
+
+
+class Nursery:
+    """Starts and ends processes of hpsearch that train a formula, or for real.
+
+    Args:
+        trainer: `formula` or `real`.
+    """
+
+    def __init__(self, trainer: str = "formula") -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="nursery")
+        self._forked: list[Forked] = []
+        self.path = str(Path(self._folder.name) / "socket")
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.forkserver", self.path, trainer],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not Path(self.path).exists():
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the nursery did not start")
+            time.sleep(0.02)
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, folder: Path, *arguments: str, said: Path, **environment: str) -> Forked:
+        """Start the command in a folder; what it says is appended to a file."""
+        with said.open("ab") as log, open(os.devnull, "rb") as nothing:
+            files = (nothing.fileno(), log.fileno(), log.fileno())
+            self._forked.append(
+                Forked(self.path, arguments, cwd=str(folder), env={**os.environ, **storage_environment(folder), **environment}, files=files)
+            )
+        return self._forked[-1]
+
+    def alive(self) -> dict[int, list[str]]:
+        """The processes that live, and their arguments."""
+        return {int(pid): arguments for pid, arguments in self._ask({"list": True}).items()}
+
+    def kill(self, *pids: int, number: int = signal.SIGKILL) -> int:
+        """Send a signal to processes, as nearly at once as can be; returns how many of them were alive."""
+        return int(self._ask({"kill": list(pids), "signal": int(number)}))
+
+    def end_all(self) -> None:
+        """End all its processes."""
+        while alive := self.alive():
+            self.kill(*alive)
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """End all its processes and itself."""
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait(30)
+        for forked in self._forked:
+            forked.poll()
+        self._folder.cleanup()
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        with _connect(self.path) as connection:
+            content = json.dumps(request).encode()
+            connection.sendall(len(content).to_bytes(4, "big") + content)
+            return json.loads(_receive(connection, int.from_bytes(_receive(connection, 4), "big")))
+
+
+def _connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    return connection
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = connection.recv(size - len(received))
+        if not part:
+            raise ConnectionError("the nursery is gone")
+        received += part
+    return received
+
+
+class _Popen(Forked):
+    """What the supervisor calls for `subprocess.Popen`."""
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], stdin: int, stdout: IO[bytes], **_: Any) -> None:
+        there, here = os.pipe()
+        arguments = command[command.index("worker") :]
+        super().__init__(env[SOCKET], arguments, cwd=os.getcwd(), env=env, files=(there, stdout.fileno(), stdout.fileno()))
+        os.close(there)
+        self.stdin = open(here, "wb")  # noqa: SIM115  # the supervisor closes it
+
+
+class _Subprocess:
+    """What the supervisor takes for the module."""
+
+    PIPE, STDOUT, TimeoutExpired, Popen = subprocess.PIPE, subprocess.STDOUT, subprocess.TimeoutExpired, _Popen
+
+
+def _load(trainer: str) -> None:
+    """Import all that a process may need, and put the trainer and the way to start a worker in their places."""
+    import hpsearch.analysis.leaderboard
+    import hpsearch.cli.main
+    import hpsearch.cli.progress_view
+    import hpsearch.cli.show_study
+    import hpsearch.cli.show_trial
+    import hpsearch.search.worker_pool as launch
+    import hpsearch.workflows.run  # noqa: F401
+    import hpsearch.workflows.worker_process as room
+    from tests.support import crash_points as dying  # noqa: F401
+    from tests.support import fake_trainer as formula
+
+    if trainer == "formula":
+        room.load_trainer = lambda file, place, *, repeats: formula.formula_trainer()
+    else:
+        from hpsearch.training.data import split as data
+
+        formula.note_real_epochs()
+        data.read_images = functools.cache(data.read_images)  # type: ignore[attr-defined]
+        data.read_images("fashion-mnist", train=True, folder=None)  # type: ignore[attr-defined]
+    launch.subprocess = _Subprocess  # type: ignore[assignment]
+    _warm_up()
+
+
+def _warm_up() -> None:
+    """What Optuna and SQLAlchemy load at first use; in memory, so that no file is open when a process is forked."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=2)
+    study = optuna.create_study(storage="sqlite:///:memory:", sampler=sampler)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class _Server:
+    """The process that all others are forked from."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"{path}.new")
+        self._listener.listen(64)
+        self._children: dict[int, tuple[list[str], socket.socket]] = {}
+        self._bell, bell = os.pipe()
+        for end in (self._bell, bell):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+        os.rename(f"{path}.new", path)
+
+    def serve(self) -> None:
+        """Fork and bury until standard input ends."""
+        while True:
+            ready, _, _ = select.select([self._listener, self._bell, 0], [], [])
+            if self._bell in ready:
+                os.read(self._bell, 4096)
+                self._bury()
+            if self._listener in ready:
+                connection, _ = self._listener.accept()
+                try:
+                    self._answer(connection)
+                except (ConnectionError, ValueError):  # whoever asked was killed meanwhile
+                    connection.close()
+            if 0 in ready:
+                break
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+
+    def _bury(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            _, connection = self._children.pop(pid)
+            with contextlib.suppress(OSError):  # whoever started it is gone
+                connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
+            connection.close()
+
+    def _answer(self, connection: socket.socket) -> None:
+        size, files, _, _ = socket.recv_fds(connection, 4, 3)
+        try:
+            request = json.loads(_receive(connection, int.from_bytes(size, "big")))
+            if "arguments" in request:
+                self._fork(connection, request, files)
+                return
+        finally:
+            for file in files:
+                os.close(file)
+        if "list" in request:
+            answer: Any = {pid: arguments for pid, (arguments, _) in self._children.items()}
+        else:
+            pids = [pid for pid in request["kill"] if pid in self._children]
+            for pid in pids:
+                os.kill(pid, request["signal"])
+            answer = len(pids)
+        content = json.dumps(answer).encode()
+        connection.sendall(len(content).to_bytes(4, "big") + content)
+        connection.close()
+
+    def _fork(self, connection: socket.socket, request: dict[str, Any], files: list[int]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become(request, files)
+        self._children[pid] = (request["arguments"], connection)
+        connection.sendall(pid.to_bytes(4, "big"))
+
+    def _become(self, request: dict[str, Any], files: list[int]) -> None:
+        """Be the command from here on."""
+        from hpsearch.cli.main import main
+        from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
+        from tests.support.crash_points import arm
+
+        code = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            for number, file in enumerate(files):
+                os.dup2(file, number)
+            os.closerange(3, 256)
+            os.environ.clear()
+            # A worker by hand would start itself anew for it, as the program that it was forked from.
+            os.environ.update({**request["env"], **WORKER_ENVIRONMENT, SOCKET: self._path})
+            os.chdir(request["cwd"])
+            arm()
+            sys.argv = ["hpsearch", *request["arguments"]]
+            main()
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            code = 1
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+if __name__ == "__main__":
+    _load(sys.argv[2])
+    # Threads do not survive a fork: none may have been started.
+    _Server(sys.argv[1]).serve()

@@ -1,0 +1,70 @@
+"""A small study that a formula can train, and the command line with the formula in the trainer's place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STUDY = """
+name = "small"
+seed = 3
+use = ["no_images.py"]
+
+[data]
+dataset = "no_images"
+validation_images = 100
+
+[budget]
+trials = 8
+balance = "model"
+
+[sampler]
+startup_trials = 4
+
+[pruner]
+kind = "none"
+
+[space]
+model = { choices = ["cnn", "lenet5"] }
+optimizer = { choices = ["sgd", "adam"] }
+epochs = { int = [2, 4] }
+
+[space.cnn]
+filters1 = { int = [8, 64], step = 8 }
+
+[space.sgd]
+lr = { float = [1e-3, 1.0], log = true }
+
+[space.adam]
+lr = { float = [1e-4, 1e-1], log = true }
+
+[[baseline]]
+model = "lenet5"
+optimizer = "sgd"
+epochs = 3
+"""
+
+NO_IMAGES = """
+import hpsearch
+
+@hpsearch.dataset("no_images")
+def no_images(root, *, train):
+    raise AssertionError("a formula needs no images")
+"""
+
+
+def storage_environment(folder: Path) -> dict[str, str]:
+    """The environment in which the command finds a folder's database: that which its file `storage` names, or its own by default."""
+    file = folder / "storage"
+    return {"OPTUNA_STORAGE": file.read_text()} if file.exists() else {}
+
+
+def hpsearch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder; it trains the formula."""
+    command = [sys.executable, "-m", "tests.support.fake_trainer", *arguments]
+    env = {**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)

@@ -1,0 +1,165 @@
+"""Rules of what is compared with what, and of the sentence that reads the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from hpsearch import configure
+from hpsearch.analysis.metrics import Predictions
+from hpsearch.config.registration import load_component_file
+from hpsearch.errors import UsageError
+from hpsearch.storage.records import TrialKey, one_trial, read_study, read_trials
+from hpsearch.storage.workspace import Place
+from hpsearch.workflows.compare import Compared, Seen, Side, Untrained, compare_sides, find_side, require_same_images
+from hpsearch.workflows.export import best_config
+from hpsearch.workflows.run import find_study_file, prepare_search
+from tests.support.stripes_study import change_trial
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def exported(place: Place, number: int, *changes: tuple[str, str], name: str = "best.toml") -> str:
+    """Write a trial's config with some of its text replaced; returns the file."""
+    load_component_file(Path("stripes.py"))
+    study = place.open().load("stripes")
+    text = best_config(one_trial(study, number), read_study(study)).to_toml()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    Path(name).write_text(text)
+    return name
+
+
+def trained(side: Side | Untrained, folder: Path) -> Side:
+    """The side of a config, trained to its end."""
+    assert isinstance(side, Untrained)
+    for _ in side.train(folder, device="cpu"):
+        pass
+    return side.trained(folder)
+
+
+def pruned(place: Place) -> int:
+    return next(trial.number for trial in read_trials(place.open().load("stripes")) if trial.state == "pruned")
+
+
+def test_a_config_has_the_predictions_of_the_trial_that_it_is(stripes: Place) -> None:
+    side, trial = find_side(exported(stripes, 0), stripes), find_side("stripes/0", stripes)
+    assert isinstance(side, Side)
+    assert isinstance(trial, Side)
+    assert (side.label, side.source, side.images) == ("best.toml", "stripes/0", trial.images)
+    assert numpy.array_equal(side.predictions.predicted, trial.predictions.predicted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("epochs = 3", "epochs = 2"),
+        ("split_seed = 3", "split_seed = 4"),
+        ('study = "stripes"', 'study = "gone"'),
+        ("trial = 0", "trial = 99"),
+    ],
+)
+def test_a_config_that_is_no_stored_trial_is_to_be_trained(stripes: Place, change: tuple[str, str]) -> None:
+    assert isinstance(find_side(exported(stripes, 0, change), stripes), Untrained)
+
+
+def test_a_config_is_trained_to_what_its_trial_was(stripes: Place, tmp_path: Path) -> None:
+    side = trained(find_side(exported(stripes, 0, ('study = "stripes"', 'study = "gone"')), stripes), tmp_path)
+    trial = find_side("stripes/0", stripes)
+    assert isinstance(trial, Side)
+    assert compare_sides(side, trial).found.only_first == compare_sides(side, trial).found.only_second == 0
+    assert numpy.array_equal(side.predictions.confidence, trial.predictions.confidence)
+    assert compare_sides(trial, side).metrics[0].classes[0].name == "across"
+
+
+def test_the_config_of_a_pruned_trial_is_trained_to_its_end(stripes: Place, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no predictions: it was pruned after epoch \d") as caught:
+        find_side(f"stripes/{pruned(stripes)}", stripes)
+    assert "hpsearch export stripes" in caught.value.hint
+    side = trained(find_side(exported(stripes, pruned(stripes)), stripes), tmp_path)
+    assert len(side.predictions.label) == 100
+
+
+def test_another_split_is_refused_before_anything_is_trained(stripes: Place) -> None:
+    other = find_side(exported(stripes, 0, ("split_seed = 3", "split_seed = 4")), stripes)
+    with pytest.raises(UsageError, match="are measured on other validation images of stripes: split "):
+        require_same_images(find_side("stripes/0", stripes), other)
+
+
+def test_a_copy_has_the_predictions_of_where_it_was_trained(stripes: Place) -> None:
+    for name, source in (("second", "stripes"), ("third", "second")):
+        text = Path("stripes.toml").read_text().replace('name = "stripes"', f'name = "{name}"')
+        Path(f"{name}.toml").write_text(f'{text}\n[warm_start]\nfrom = ["{source}"]\n')
+        study = prepare_search(find_study_file(f"./{name}.toml", stripes), stripes).study
+    copy = next(trial for trial in read_trials(study) if trial.value == 1.0 and trial.copy_of)
+    first = next(trial for trial in read_trials(stripes.open().load("stripes")) if trial.run == copy.run)
+    side, original = find_side(f"third/{copy.number}", stripes), find_side(f"stripes/{first.number}", stripes)
+    assert isinstance(side, Side)
+    assert isinstance(original, Side)
+    assert numpy.array_equal(side.predictions.confidence, original.predictions.confidence)
+
+
+def test_a_trial_whose_predictions_are_lost_is_told_how_to_go_on(stripes: Place) -> None:
+    stripes.paths.study("stripes").trial(0).predictions.unlink()
+    with pytest.raises(UsageError, match=r"it is complete, but '.*predictions\.npz' is missing"):
+        find_side("stripes/0", stripes)
+    assert isinstance(find_side(exported(stripes, 0), stripes), Untrained)
+
+
+def test_a_trial_of_another_split_is_another_lot_of_images(stripes: Place) -> None:
+    change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, "split_hash": "0" * 64})
+    with pytest.raises(UsageError, match="split 000000000000… and "):
+        require_same_images(find_side("stripes/0", stripes), find_side("stripes/5", stripes))
+
+
+def _side(label: str, right: list[bool]) -> Side:
+    labels = numpy.zeros(len(right), dtype=numpy.int64)
+    guesses = numpy.where(right, 0, 1)
+    predictions = Predictions(label=labels, predicted=guesses, confidence=numpy.full(len(right), 0.9), classes=("a", "b"))
+    return Side(label=label, config=configure(), images=Seen(dataset="d", split="s"), predictions=predictions)
+
+
+def _compared(both: int, first: int, second: int) -> Compared:
+    return compare_sides(
+        _side("A", [True] * both + [True] * first + [False] * second), _side("B", [True] * both + [False] * first + [True] * second)
+    )
+
+
+@pytest.mark.parametrize(
+    ("both", "first", "second", "sentence"),
+    [
+        (900, 80, 20, "A is better by 6.00 ± 1.93 points (p < 0.0001)."),
+        (900, 20, 40, "B is better by 2.08 ± 1.59 points (p = 0.013)."),
+        (900, 12, 10, "No difference shown: A is ahead of B by 0.22 ± 1.02 points, which may well be chance (p = 0.83)."),
+        (900, 10, 10, "No difference shown: both get as many images right (p = 1)."),
+        (900, 0, 0, "No difference shown: both get the same images right."),
+    ],
+)
+def test_a_sentence_reads_the_result(both: int, first: int, second: int, sentence: str) -> None:
+    compared = _compared(both, first, second)
+    assert compared.sentence == sentence
+    assert compared.is_shown == ("better" in sentence)
+
+
+def test_where_a_component_file_lies_is_no_setting_but_what_it_says_is() -> None:
+    from hpsearch.config.components import ComponentFile
+
+    def with_file(path: str, sha256: str) -> Side:
+        side = _side("A", [True])
+        return replace(side, config=replace(side.config, component_files=(ComponentFile(path=Path(path), sha256=sha256),)))
+
+    assert compare_sides(with_file("here/own.py", "1" * 64), with_file("there/own.py", "1" * 64)).settings == {}
+    assert compare_sides(with_file("own.py", "1" * 64), with_file("own.py", "2" * 64)).settings == {
+        "component_files.own.py": ("1" * 12, "2" * 12)
+    }

@@ -1,0 +1,43 @@
+"""Rules of a study that begins with the trials of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from hpsearch.errors import NotComparableError, StudyNotFoundError
+from hpsearch.search.worker import Worker
+from hpsearch.storage.records import read_trials
+from hpsearch.workflows.supervisor import Search
+
+Searched = Callable[..., Search]
+FROM_SMALL = ('name = "small"', 'name = "second"')
+WARM = '\n[warm_start]\nfrom = ["small"]\n'
+
+
+def test_trials_that_fit_the_space_are_copied_and_count_for_nothing(searched: Searched, make_worker: Callable[..., Worker]) -> None:
+    first = searched()
+    make_worker(first).work()
+    fits = [trial for trial in read_trials(first.study) if trial.config is not None and trial.config.epochs >= 3]
+    second = searched(FROM_SMALL, ("epochs = { int = [2, 4] }", "epochs = { int = [3, 5] }"), more=WARM)
+    copies = [trial for trial in read_trials(second.study) if trial.origin.startswith("copy of small/")]
+    assert [trial.params for trial in copies] == [trial.params for trial in fits]
+    assert [trial.value for trial in copies] == [trial.value for trial in fits]
+    assert [trial.epochs for trial in copies] == [trial.epochs for trial in fits]
+    assert f"{len(fits)} of the 8 finished trials of 'small' fit the space and were copied" in second.changed
+    assert make_worker(second).work() == 8
+    again = searched(FROM_SMALL, ("epochs = { int = [2, 4] }", "epochs = { int = [3, 5] }"), more=WARM)
+    assert len(read_trials(again.study)) == 8 + len(fits)
+
+
+def test_trials_measured_otherwise_are_refused(searched: Searched, make_worker: Callable[..., Worker]) -> None:
+    make_worker(searched()).work()
+    with pytest.raises(NotComparableError, match=r"the trials of 'small' were measured otherwise:\n  seed: 3 → 4"):
+        searched(FROM_SMALL, ("seed = 3", "seed = 4"), more=WARM)
+
+
+def test_a_study_that_does_not_exist_is_no_beginning(searched: Searched) -> None:
+    searched()
+    with pytest.raises(StudyNotFoundError, match="no study 'smal'"):
+        searched(FROM_SMALL, more=WARM.replace("small", "smal"))
