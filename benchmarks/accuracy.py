@@ -35,13 +35,13 @@ def main() -> int:
         config = resolve({("trainer", "model"): model, ("trainer", "epochs"): 10}, catalog=BUILT_IN, seed=SEED)
         for epoch in train(config, split, device="cpu"):
             print(
-                f"| {epoch.number} | {epoch.train_loss:.4f} | {epoch.train_accuracy:.4f} | {epoch.validation_loss:.4f} "
-                f"| {epoch.validation_accuracy:.4f} | {epoch.seconds:.1f} |",
+                f"| {epoch.number} | {epoch.train_loss:.4f} | {epoch.train_accuracy:.4f} | {epoch.val_loss:.4f} "
+                f"| {epoch.val_accuracy:.4f} | {epoch.seconds:.1f} |",
                 flush=True,
             )
-        good = epoch.validation_accuracy >= TARGETS[model]
+        good = epoch.val_accuracy >= TARGETS[model]
         reached &= good
-        print(f"\n{model}: {epoch.validation_accuracy:.4f}, wanted {TARGETS[model]} or more: {'reached' if good else 'MISSED'}")
+        print(f"\n{model}: {epoch.val_accuracy:.4f}, wanted {TARGETS[model]} or more: {'reached' if good else 'MISSED'}")
     return 0 if reached else 1
 
 

@@ -592,8 +592,8 @@ def damaged(setting: Setting) -> Iterator[Row]:
     flips, taken = setting.of(5000, 300), 0
     for _ in range(flips):
         bad = bytearray(good)
-        for place in draw.sample(range(len(good)), draw.choice((1, 1, 1, 2, 8))):
-            bad[place] ^= draw.randint(1, 255)
+        for workspace in draw.sample(range(len(good)), draw.choice((1, 1, 1, 2, 8))):
+            bad[workspace] ^= draw.randint(1, 255)
         taken += is_taken(bytes(bad))
     yield Row(fault="bytes of a checkpoint flipped", count=f"{flips}", wanted="0 loaded", found=f"{taken} loaded", ok=not taken)
 

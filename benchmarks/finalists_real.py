@@ -73,7 +73,7 @@ batch_size = 64
 def one_fold(fold: int, *, top: int, seeds: int, workers: int) -> Row:
     """A search, its finalists, and the truth about the winner."""
     from hpsearch.storage.records import one_trial, read_trials
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeats import prepare_finalists, verdict_of
     from hpsearch.workflows.run import find_study_file, prepare_search
 
@@ -82,12 +82,12 @@ def one_fold(fold: int, *, top: int, seeds: int, workers: int) -> Row:
         path = Path(folder) / "study.toml"
         path.write_text(STUDY.format(fold=fold))
         (Path(folder) / "held_back.py").write_text((HERE / "held_back.py").read_text())
-        place = Place(runs=Path(folder) / "runs", storage=f"sqlite:///{folder}/study.db", device="cpu")
-        file = find_study_file(str(path), place)
-        search = prepare_search(file, place, workers=workers)
+        workspace = Workspace(runs=Path(folder) / "runs", storage=f"sqlite:///{folder}/study.db", device="cpu")
+        file = find_study_file(str(path), workspace)
+        search = prepare_search(file, workspace, workers=workers)
         for _ in search.run():
             pass
-        again = prepare_finalists(file, place, top=top, seeds=seeds, workers=workers)
+        again = prepare_finalists(file, workspace, top=top, seeds=seeds, workers=workers)
         for _ in again.run():
             pass
         verdict = verdict_of(file.name, search.store)
@@ -125,7 +125,7 @@ def truth(trial, fold: int, seed: int) -> float:  # type: ignore[no-untyped-def]
     config = replace(trial.config, seed=1_000_000 * fold + seed)
     split = split_of(kept, validation_images=5_000, train_images=6_000, seed=config.seed)
     split = replace(split, validation_images=unseen.images, validation_labels=unseen.labels)
-    return [epoch.validation_accuracy for epoch in train(config, split, device="cpu")][-1]
+    return [epoch.val_accuracy for epoch in train(config, split, device="cpu")][-1]
 
 
 def run_folds(folds: Sequence[int], *, jobs: int, top: int, seeds: int) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from hpsearch.analysis.finalists import Candidate, judge, stand
+from hpsearch.analysis.finalists import Candidate, judge, next_round
 
 CONFIGS = 100
 BLOCKS, IN_SPLIT = 60, 10
@@ -58,13 +58,13 @@ def search(world: World, *, top: int, seeds: int) -> dict[str, float]:
     baseline = CONFIGS // 2 if CONFIGS // 2 not in best else next(config for config in range(CONFIGS) if config not in best)
     chosen = {f"trial {config}": config for config in (*best, baseline)}
     candidates = [
-        Candidate(name=name, trial=config, value=values[config], model="cnn", parameters=None, is_baseline=config == baseline)
+        Candidate(name=name, trial=config, value=values[config], model="cnn", n_parameters=None, is_baseline=config == baseline)
         for name, config in chosen.items()
     ]
     scores: dict[str, dict[int, float]] = {name: {} for name in chosen}
-    facts = {"seeds": seeds, "images": IMAGES, "pool": 1000 * (BLOCKS - IN_SPLIT)}
+    facts = {"seeds": seeds, "n_images": IMAGES, "pool": 1000 * (BLOCKS - IN_SPLIT)}
     runs = 0
-    while wanted := stand(candidates, scores, **facts).wanted:
+    while wanted := next_round(candidates, scores, **facts).wanted:
         for name, repeat in wanted:
             scores[name][repeat] = world.run(chosen[name], repeat)
             runs += 1

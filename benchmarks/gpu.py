@@ -207,7 +207,7 @@ def share(model: str, batch_size: int, images: int, rounds: int, device: str) ->
     measured: dict[int, list[float]] = {count: [] for count in SHARED_BY}
     for number in range(rounds):
         for count in SHARED_BY if number % 2 == 0 else reversed(SHARED_BY):
-            measured[count].append(together(contenders[:count], images))
+            measured[count].append(transaction(contenders[:count], images))
     for contender in contenders:
         contender.end()
     for count, speeds in measured.items():
@@ -219,7 +219,7 @@ def share(model: str, batch_size: int, images: int, rounds: int, device: str) ->
         )
 
 
-def together(running: Sequence[Contender], images: int) -> float:
+def transaction(running: Sequence[Contender], images: int) -> float:
     """Images per second of some processes at once."""
     start = time.perf_counter()
     for contender in running:

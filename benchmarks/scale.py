@@ -54,9 +54,9 @@ def busy() -> float:
 def fill(folder: Path, server: Postgres, url: str, trials: int) -> None:
     """A study with so many finished trials, as a search leaves them; beyond a thousand each is there several times."""
     from hpsearch.storage.records import write_split
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
 
-    store = Place(runs=folder / "runs", storage=url).make()
+    store = Workspace(runs=folder / "runs", storage=url).make()
     distinct = min(trials, DISTINCT)
     study = stored_study(folder, trials=distinct, epochs=3, state=every_third_pruned, storage=store.storage, text=TEXT)
     write_split(study, "formula")

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from hpsearch.config import registration as extensions
 from hpsearch.config.study_file import StudyFile, parse_study_file
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import prepare_search
 from hpsearch.workflows.supervisor import Search
 from tests.support import stripes_study
@@ -41,8 +41,8 @@ def storage(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path, storage: str) -> Place:
-    return Place(runs=tmp_path / "runs", storage=storage)
+def workspace(tmp_path: Path, storage: str) -> Workspace:
+    return Workspace(runs=tmp_path / "runs", storage=storage)
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def study_file(tmp_path: Path) -> Callable[..., StudyFile]:
 
 
 @pytest.fixture
-def searched(place: Place, study_file: Callable[..., StudyFile]) -> Callable[..., Search]:
+def searched(workspace: Workspace, study_file: Callable[..., StudyFile]) -> Callable[..., Search]:
     """Makes a prepared search of a study file with some of its text replaced."""
 
     def make(*changes: tuple[str, str], more: str = "", **options: Any) -> Search:
-        return prepare_search(study_file(*changes, more=more), place, **options)
+        return prepare_search(study_file(*changes, more=more), workspace, **options)
 
     return make
 
@@ -110,7 +110,7 @@ def stripes_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stripes(stripes_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def stripes(stripes_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A copy of it, and the current folder."""
     inside = tmp_path / "stripes"
     shutil.copytree(stripes_search, inside)
@@ -118,4 +118,4 @@ def stripes(stripes_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         inside, "study_user_attributes", "hpsearch:study_file", lambda file: {**file, "path": str(inside / "stripes.toml")}
     )
     monkeypatch.chdir(inside)
-    return Place(runs=inside / "runs")
+    return Workspace(runs=inside / "runs")

@@ -207,7 +207,7 @@ for name in {names!r}:
     if os.fork() == 0:
         try:
             importlib.import_module(name)
-            strangers = [module for module in sys.modules if module.startswith(("optuna", "sqlalchemy", "hpsearch.search", "hpsearch.storage.records"))]
+            strangers = [module for module in sys.modules if module.startswith(("optuna", "sqlalchemy", "hpsearch.search", "hpsearch.storage"))]
         except BaseException as error:
             strangers = [repr(error)]
         os.write(1, "".join(f"{{name}}: {{stranger}}\\n" for stranger in strangers).encode())

@@ -36,7 +36,7 @@ class Point:
     values: Mapping[str, Scalar]
 
 
-class Ends:
+class AblationPath:
     """Two points of a space, and what lies between them.
 
     Args:
@@ -82,7 +82,7 @@ class Ends:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class AblationRound:
     """The path as far as it is known.
 
     Attributes:
@@ -97,7 +97,7 @@ class Way:
     arrived: bool
 
 
-def go(ends: Ends, scores: Scores, *, seeds: int, failed: frozenset[str] = frozenset()) -> Way:
+def next_round(ends: AblationPath, scores: Scores, *, seeds: int, failed: frozenset[str] = frozenset()) -> AblationRound:
     """The path that the scores so far decide, and which runs come next.
 
     Args:
@@ -111,9 +111,9 @@ def go(ends: Ends, scores: Scores, *, seeds: int, failed: frozenset[str] = froze
         # A single way needs no choice.
         if missing and len(able) > 1:
             wanted = tuple((point.name, CHOOSING) for point in missing)
-            return Way(path=tuple(path), wanted=wanted, spare=_measuring(path, scores, seeds, failed), arrived=False)
+            return AblationRound(path=tuple(path), wanted=wanted, spare=_measuring(path, scores, seeds, failed), arrived=False)
         path.append(max(able, key=lambda point: scores[point.name][CHOOSING]) if len(able) > 1 else able[0])
-    return Way(path=tuple(path), wanted=_measuring(path, scores, seeds, failed), spare=(), arrived=True)
+    return AblationRound(path=tuple(path), wanted=_measuring(path, scores, seeds, failed), spare=(), arrived=True)
 
 
 def _measuring(path: Sequence[Point], scores: Scores, seeds: int, failed: frozenset[str]) -> tuple[tuple[str, int], ...]:
@@ -183,26 +183,28 @@ class Explanation:
         }
 
 
-def explain(ends: Ends, scores: Scores, *, seeds: int, images: int, pool: int, failed: frozenset[str] = frozenset()) -> Explanation:
+def explain(
+    ends: AblationPath, scores: Scores, *, seeds: int, n_images: int, pool: int, failed: frozenset[str] = frozenset()
+) -> Explanation:
     """What the scores so far say of each change.
 
     Args:
         images, pool: as for `hpsearch.analysis.paired.TwoWayFit`.
     """
-    way = go(ends, scores, seeds=seeds, failed=failed)
+    ablation = next_round(ends, scores, seeds=seeds, failed=failed)
     measured = {
         point.name: fresh
-        for point in way.path
+        for point in ablation.path
         if (fresh := {repeat: value for repeat, value in scores.get(point.name, {}).items() if repeat > CHOOSING})
     }
-    fit = TwoWayFit(measured, images=images, pool=pool) if measured else None
+    fit = TwoWayFit(measured, n_images=n_images, pool=pool) if measured else None
 
     def over(after: Point, before: Point) -> Estimate | None:
         return fit.difference(after.name, before.name) if fit is not None and {after.name, before.name} <= set(measured) else None
 
     steps = []
-    for before, point in zip((None, *way.path), way.path, strict=False):
-        mean = mean_estimate(list(measured[point.name].values()), images=images, pool=pool) if point.name in measured else None
+    for before, point in zip((None, *ablation.path), ablation.path, strict=False):
+        mean = mean_estimate(list(measured[point.name].values()), n_images=n_images, pool=pool) if point.name in measured else None
         parameter = point.changed[-1] if point.changed else ""
         old = before.values if before is not None else {}
         steps.append(
@@ -214,5 +216,5 @@ def explain(ends: Ends, scores: Scores, *, seeds: int, images: int, pool: int, f
                 gain=None if before is None else over(point, before),
             )
         )
-    total = over(way.path[-1], way.path[0]) if way.arrived and len(way.path) > 1 else None
-    return Explanation(steps=tuple(steps), total=total, seeds=seeds, is_over=way.arrived and not way.wanted)
+    total = over(ablation.path[-1], ablation.path[0]) if ablation.arrived and len(ablation.path) > 1 else None
+    return Explanation(steps=tuple(steps), total=total, seeds=seeds, is_over=ablation.arrived and not ablation.wanted)

@@ -15,7 +15,7 @@ READS = "test_split_reads"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class HeldOutReading:
     """One reading of the test split.
 
     Attributes:
@@ -38,14 +38,14 @@ class Reading:
         return asdict(self)
 
 
-class Ledger(Protocol):
+class HeldOutLog(Protocol):
     """Where the study that a config comes from notes the readings of the test split."""
 
     @property
     def study(self) -> str:
         """The study's name."""
 
-    def note(self, reading: Reading) -> int:
+    def note(self, reading: HeldOutReading) -> int:
         """Put a reading on record, or what is known of it since; returns how many the study has."""
 
 
@@ -79,7 +79,7 @@ class FinalScore:
 
     scores: tuple[SeedScore, ...]
     mistakes: Mapping[str, Sequence[Mapping[str, Any]]]
-    readings: tuple[Reading, ...]
+    readings: tuple[HeldOutReading, ...]
     study: str | None
     study_reads: int | None
     facts: Mapping[str, Any]
@@ -118,7 +118,7 @@ class FinalScore:
         """One sentence, the gap read against its spread."""
         train, test = ([getattr(score, part).metrics for score in self.scores] for part in ("train", "test"))
         return overfitting(
-            [each.accuracy for each in train], [each.accuracy for each in test], images=(train[0].images, test[0].images), name="test"
+            [each.accuracy for each in train], [each.accuracy for each in test], n_images=(train[0].n_images, test[0].n_images), name="test"
         )
 
     @property

@@ -33,7 +33,7 @@ class Candidate:
     trial: int | None
     value: float | None
     model: str
-    parameters: int | None
+    n_parameters: int | None
     is_baseline: bool = False
 
 
@@ -63,12 +63,12 @@ def choosing_repeats(seeds: int) -> int:
     return max(1, seeds // 2)
 
 
-def stand(
+def next_round(
     candidates: Sequence[Candidate],
     scores: Scores,
     *,
     seeds: int,
-    images: int,
+    n_images: int,
     pool: int,
     failed: frozenset[str] = frozenset(),
 ) -> Round:
@@ -97,7 +97,7 @@ def stand(
             wanted = tuple((name, repeat) for name in ranked if name in missing)
             return Round(winner=None, contenders=tuple(contenders), dropped=dropped, wanted=wanted, spare=spare, chosen_by=repeat)
         if FIRST_DROP <= repeat < choosing and len(contenders) > 1:
-            behind = _clearly_behind(contenders, scores, repeat, images=images, pool=pool)
+            behind = _clearly_behind(contenders, scores, repeat, n_images=n_images, pool=pool)
             dropped.update(dict.fromkeys(behind, repeat))
             contenders = [name for name in contenders if name not in behind]
         if len(contenders) == 1:
@@ -116,9 +116,9 @@ def _ranked(names: Sequence[str], scores: Scores, repeats: int) -> list[str]:
     return sorted(names, key=lambda name: (-statistics.mean(scores[name][repeat] for repeat in range(1, repeats + 1)), names.index(name)))
 
 
-def _clearly_behind(names: Sequence[str], scores: Scores, repeats: int, *, images: int, pool: int) -> list[str]:
+def _clearly_behind(names: Sequence[str], scores: Scores, repeats: int, *, n_images: int, pool: int) -> list[str]:
     first = {name: {repeat: scores[name][repeat] for repeat in range(1, repeats + 1)} for name in names}
-    fit = TwoWayFit(first, images=images, pool=pool)
+    fit = TwoWayFit(first, n_images=n_images, pool=pool)
     leader = _ranked(names, scores, repeats)[0]
     return [name for name in names if name != leader and fit.difference(name, leader).interval[1] < 0]
 
@@ -195,9 +195,9 @@ class Verdict:
         """The smallest of those tied with the winner, where it is smaller than the winner."""
         if self.winner is None:
             return None
-        known = [each for each in self.tied if each.candidate.parameters is not None]
-        smallest = min(known, key=lambda each: each.candidate.parameters or 0, default=None)
-        if smallest is None or (smallest.candidate.parameters or 0) >= (self.winner.candidate.parameters or 0):
+        known = [each for each in self.tied if each.candidate.n_parameters is not None]
+        smallest = min(known, key=lambda each: each.candidate.n_parameters or 0, default=None)
+        if smallest is None or (smallest.candidate.n_parameters or 0) >= (self.winner.candidate.n_parameters or 0):
             return None
         return smallest
 
@@ -219,7 +219,7 @@ class Verdict:
                     "name": each.candidate.name,
                     "trial": each.candidate.trial,
                     "model": each.candidate.model,
-                    "parameters": each.candidate.parameters,
+                    "n_parameters": each.candidate.n_parameters,
                     "is_baseline": each.candidate.is_baseline,
                     "mean": each.mean.value,
                     "interval": list(each.mean.interval),
@@ -242,22 +242,22 @@ def judge(
     scores: Scores,
     *,
     seeds: int,
-    images: int,
+    n_images: int,
     pool: int,
     failed: frozenset[str] = frozenset(),
 ) -> Verdict:
-    """The verdict on the scores so far; the arguments are those of `stand`."""
-    now = stand(candidates, scores, seeds=seeds, images=images, pool=pool, failed=failed)
+    """The verdict on the scores so far; the arguments are those of `next_round`."""
+    now = next_round(candidates, scores, seeds=seeds, n_images=n_images, pool=pool, failed=failed)
     choosing = choosing_repeats(seeds)
     scores = {candidate.name: _counted(candidate, scores.get(candidate.name, {}), now, choosing) for candidate in candidates}
     ran = [candidate for candidate in candidates if scores[candidate.name]]
     if not ran:
         return Verdict(finalists=(), winner=None, gain=None, seeds=seeds, chosen_by=now.chosen_by, is_over=False, failed=tuple(failed))
     fresh = {name: {repeat: value for repeat, value in row.items() if repeat > choosing} for name, row in scores.items()}
-    everything = TwoWayFit({candidate.name: scores[candidate.name] for candidate in ran}, images=images, pool=pool)
+    everything = TwoWayFit({candidate.name: scores[candidate.name] for candidate in ran}, n_images=n_images, pool=pool)
     probabilities = everything.best_probabilities(seed=0)
     unbiased = {candidate.name: fresh[candidate.name] for candidate in ran if fresh[candidate.name]}
-    fresh_fit = TwoWayFit(unbiased, images=images, pool=pool) if unbiased else everything
+    fresh_fit = TwoWayFit(unbiased, n_images=n_images, pool=pool) if unbiased else everything
 
     def over(winner: str, other: str) -> Estimate:
         fit = fresh_fit if winner in unbiased and other in unbiased else everything
@@ -268,7 +268,7 @@ def judge(
         own = scores[candidate.name]
         judged = fresh[candidate.name] or own
         rest = [value for repeat, value in own.items() if repeat not in judged]
-        mean = mean_estimate(list(judged.values()), others=rest, images=images, pool=pool)
+        mean = mean_estimate(list(judged.values()), others=rest, n_images=n_images, pool=pool)
         behind = None if now.winner in (None, candidate.name) else over(str(now.winner), candidate.name)
         finalists.append(
             Finalist(

@@ -77,7 +77,7 @@ class Leaderboard:
     @property
     def smallest(self) -> Standing | None:
         """Of the unresolved, the one with the fewest parameters."""
-        return min(self.unresolved, key=lambda standing: (standing.trial.parameters or math.inf, standing.rank), default=None)
+        return min(self.unresolved, key=lambda standing: (standing.trial.n_parameters or math.inf, standing.rank), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -96,7 +96,7 @@ class Leaderboard:
                     "interval": list(standing.interval),
                     "unresolved": standing.unresolved,
                     "model": standing.trial.model,
-                    "parameters": standing.trial.parameters,
+                    "n_parameters": standing.trial.n_parameters,
                     "train_accuracy": last_train_accuracy(standing.trial),
                     "epochs": len(standing.trial.epochs),
                     "seconds": standing.trial.seconds,
@@ -115,7 +115,7 @@ def difference_margin(share: float, count: int) -> float:
 def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> Leaderboard:
     """The leaderboard of all trials of a study."""
     complete = [(trial.value, trial) for trial in trials if trial.state == "complete" and trial.value is not None]
-    ranked = sorted(complete, key=lambda pair: (-pair[0], pair[1].parameters or 0, pair[1].number))
+    ranked = sorted(complete, key=lambda pair: (-pair[0], pair[1].n_parameters or 0, pair[1].number))
     best = ranked[0][0] if ranked else 0.0
     margin = difference_margin(best, validation_images)
     standings = tuple(

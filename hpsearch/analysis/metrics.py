@@ -76,7 +76,7 @@ class Metrics:
         weakest: sentences on the classes of lowest recall and what they are taken for.
     """
 
-    images: int
+    n_images: int
     accuracy: float
     interval: tuple[float, float]
     classes: tuple[ClassMetrics, ...]
@@ -117,7 +117,7 @@ def measure(predictions: Predictions) -> Metrics:
     confusion = confusion_matrix(predictions.label, predictions.predicted, labels=labels)
     accuracy = float((predictions.label == predictions.predicted).mean())
     return Metrics(
-        images=len(predictions.label),
+        n_images=len(predictions.label),
         accuracy=accuracy,
         interval=wilson_interval(accuracy, len(predictions.label)),
         classes=tuple(
@@ -155,7 +155,7 @@ def mean_over_seeds(values: Sequence[float]) -> Measured:
     return Measured(value=mean, interval=(mean - half, mean + half))
 
 
-def overfitting(train: Sequence[float], other: Sequence[float], *, images: tuple[int, int], name: str) -> str:
+def overfitting(train: Sequence[float], other: Sequence[float], *, n_images: tuple[int, int], name: str) -> str:
     """One sentence: how much better a model is on what it was trained on, read against chance.
 
     Chance is the spread of the seeds where there are several, else that of the images.
@@ -171,7 +171,7 @@ def overfitting(train: Sequence[float], other: Sequence[float], *, images: tuple
         low, high = mean_over_seeds(gaps).interval
         margin, over = (high - low) / 2, f"over {len(gaps)} seeds"
     else:
-        variance = sum(share * (1 - share) / count for share, count in zip((train[0], other[0]), images, strict=True))
+        variance = sum(share * (1 - share) / count for share, count in zip((train[0], other[0]), n_images, strict=True))
         margin, over = Z95 * math.sqrt(variance), "over the images"
     said = (
         f"{100 * statistics.mean(train):.2f} % right on the training images, {100 * statistics.mean(other):.2f} % on the {name} images, "

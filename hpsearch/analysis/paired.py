@@ -52,7 +52,7 @@ class TwoWayFit:
         pool: the images that every split's validation images are drawn out of.
     """
 
-    def __init__(self, scores: Scores, *, images: int, pool: int) -> None:
+    def __init__(self, scores: Scores, *, n_images: int, pool: int) -> None:
         self._names = list(scores)
         repeats = sorted({repeat for row in scores.values() for repeat in row})
         cells = [(i, repeats.index(repeat), value) for i, name in enumerate(self._names) for repeat, value in scores[name].items()]
@@ -68,9 +68,9 @@ class TwoWayFit:
             self._variance = float(((values - design @ solution) ** 2).sum()) / self._freedom
         else:
             share = float(values.mean())
-            self._variance, self._freedom = share * (1 - share) / images, 10**6
+            self._variance, self._freedom = share * (1 - share) / n_images, 10**6
         self._counts = [len(scores[name]) for name in self._names]
-        self._overlap = images / (pool - images) if pool > images else 1.0
+        self._overlap = n_images / (pool - n_images) if pool > n_images else 1.0
 
     def difference(self, first: str, second: str) -> Estimate:
         """What the first has over the second."""
@@ -98,7 +98,7 @@ class TwoWayFit:
         return 1 + repeats * self._overlap
 
 
-def mean_estimate(values: Sequence[float], *, others: Sequence[float] = (), images: int, pool: int) -> Estimate:
+def mean_estimate(values: Sequence[float], *, others: Sequence[float] = (), n_images: int, pool: int) -> Estimate:
     """The mean over repeats and its interval, which holds the luck of the seed, of the split, and of the images in the pool.
 
     Args:
@@ -113,7 +113,7 @@ def mean_estimate(values: Sequence[float], *, others: Sequence[float] = (), imag
         # No number of repeats averages out the luck of the images that all of them share.
         half = math.hypot(_quantile(freedom) * math.sqrt(variance / len(values)), Z95 * math.sqrt(mean * (1 - mean) / pool))
     else:
-        half = Z95 * math.sqrt(mean * (1 - mean) / images)
+        half = Z95 * math.sqrt(mean * (1 - mean) / n_images)
     return Estimate(value=mean, interval=(max(0.0, mean - half), min(1.0, mean + half)))
 
 

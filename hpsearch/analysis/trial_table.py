@@ -19,7 +19,7 @@ def records(trials: Sequence[TrialRow]) -> list[dict[str, Any]]:
             "val_accuracy": trial.value,
             "train_accuracy": last_train_accuracy(trial),
             "model": trial.model,
-            "parameters": trial.parameters,
+            "n_parameters": trial.n_parameters,
             "flops": trial.flops,
             "epochs_done": len(trial.epochs),
             "seconds": round(trial.seconds, 2),

@@ -34,15 +34,15 @@ def compare(
     """
     from hpsearch.errors import UsageError
     from hpsearch.search.environment import train_like_a_worker
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.compare import CONFIG_ENDINGS, compare_sides, find_side, require_same_images
 
     if first == second:
         raise UsageError(f"{first} is compared with itself", hint="Name two different ones.")
     if first.endswith(CONFIG_ENDINGS) or second.endswith(CONFIG_ENDINGS):
         train_like_a_worker()
-    place = Place(storage=storage, runs=runs, data=data, device=device)
-    one, two = find_side(first, place), find_side(second, place)
+    workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
+    one, two = find_side(first, workspace), find_side(second, workspace)
     require_same_images(one, two)
     compared = compare_sides(_trained(one, device), _trained(two, device))
     if json:
@@ -64,7 +64,7 @@ def _trained(side: Side | Untrained, device: str) -> Side:
         for epoch in side.train(Path(folder), device=device):
             note(
                 f"{side.label}, epoch {epoch.number}/{epochs}: training {epoch.train_accuracy:.4f}, "
-                f"validation {epoch.validation_accuracy:.4f}, {epoch.images_per_second:,.0f} images/s"
+                f"validation {epoch.val_accuracy:.4f}, {epoch.images_per_second:,.0f} images/s"
             )
         return side.trained(Path(folder))
 
@@ -83,7 +83,7 @@ def _print_comparison(compared: Compared) -> None:
     found, (mine, theirs) = compared.found, compared.metrics
     low, high = found.interval
     split = f" (split {compared.first.images.split[:12]}…)" if compared.first.images.split else ""
-    say(f"Accuracy {100 * mine.accuracy:.2f} % and {100 * theirs.accuracy:.2f} % of {mine.images:,} {compared.first.images}{split}.")
+    say(f"Accuracy {100 * mine.accuracy:.2f} % and {100 * theirs.accuracy:.2f} % of {mine.n_images:,} {compared.first.images}{split}.")
     say(
         f"Difference {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}, paired by image: "
         f"{found.only_first:,} that only {one} gets right, {found.only_second:,} that only {two} does (McNemar's exact test)."

@@ -42,23 +42,23 @@ def dashboard(
 
     On any other address than this machine's own it asks every visitor for a token. Ctrl-C ends it.
     """
-    from hpsearch.report.dashboard.access import Doors, is_loopback, own_names
+    from hpsearch.report.dashboard.access import AccessPolicy, is_loopback, own_names
     from hpsearch.report.dashboard.server import TOKEN_VARIABLE, Server, choose_token, make_app
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.dashboard_sync import Feeder
     from hpsearch.workflows.run import study_name
 
-    place = Place(storage=storage, runs=runs)
+    workspace = Workspace(storage=storage, runs=runs)
     secret = choose_token(token or os.environ.get(TOKEN_VARIABLE), host)
     # A study that is asked for exists; without one there may not even be a database yet.
-    store, path = (place.make(), "/dashboard") if study is None else (place.open(), "")
+    store, path = (workspace.make(), "/dashboard") if study is None else (workspace.open(), "")
     if study is not None:
         path = f"/dashboard/studies/{store.load(study_name(study))._study_id}"
     names = frozenset(name.lower() for name in allow_host or []) | own_names(host)
-    doors = Doors(host=host, names=names, token=secret, allow_edit=allow_edit)
-    server = Server(make_app(store, place.paths.artifacts, doors), host, port)
+    policy = AccessPolicy(host=host, names=names, token=secret, allow_edit=allow_edit)
+    server = Server(make_app(store, workspace.paths.artifacts, policy), host, port)
     address = server.address(path, token=secret)
-    feeder = Feeder(place, store, only=None if study is None else study_name(study))
+    feeder = Feeder(workspace, store, only=None if study is None else study_name(study))
     try:
         with _signals() as received:
             say(address)

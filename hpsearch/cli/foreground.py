@@ -11,7 +11,7 @@ from hpsearch.cli.console import note
 
 if TYPE_CHECKING:
     from hpsearch.storage.database import Store
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.supervisor import Search
 
 
@@ -88,17 +88,17 @@ def run_again(search: Search, *, pace: float) -> None:
     watch(search)
 
 
-def leave_pages(name: str, place: Place, store: Store) -> None:
+def leave_pages(name: str, workspace: Workspace, store: Store) -> None:
     """Write the report of a study, and feed the dashboard: what was just run is seen in both."""
     from hpsearch.errors import HpsearchError
     from hpsearch.workflows.dashboard_sync import feed_dashboard
     from hpsearch.workflows.write_report import read_studies, write_report
 
-    page = place.paths.study(name).report
-    write_report(read_studies([name], place), page)
+    page = workspace.paths.study(name).report
+    write_report(read_studies([name], workspace), page)
     note(f"Report: {page}")
     try:
-        feed_dashboard(name, place, store)
+        feed_dashboard(name, workspace, store)
     except (HpsearchError, OSError) as error:  # the search is done all the same
         note(f"The dashboard could not be fed: {str(error).splitlines()[0]}", style="yellow")
         return

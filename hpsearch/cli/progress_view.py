@@ -17,7 +17,7 @@ from hpsearch.cli.console import stderr
 
 if TYPE_CHECKING:
     from hpsearch.storage.records import TrialRow
-    from hpsearch.workflows.supervisor import Look
+    from hpsearch.workflows.supervisor import Snapshot
 
 
 class ProgressView:
@@ -44,7 +44,7 @@ class ProgressView:
             yield
         self._live = None
 
-    def update(self, look: Look) -> None:
+    def update(self, look: Snapshot) -> None:
         """Show the study as it is now."""
         best = look.progress.best
         for trial in look.progress.ended:
@@ -56,7 +56,7 @@ class ProgressView:
         if self._live is not None:
             self._live.update(self._picture(look))
 
-    def _picture(self, look: Look) -> RenderableType:
+    def _picture(self, look: Snapshot) -> RenderableType:
         from hpsearch.config.sections import show_duration
 
         progress, best = look.progress, look.progress.best
@@ -71,7 +71,7 @@ class ProgressView:
         rows = Table.grid(padding=(0, 2))
         for trial in progress.running:
             epochs = trial.config.epochs if trial.config else "?"
-            last = f"{trial.epochs[-1].validation_accuracy:.4f}" if trial.epochs else ""
+            last = f"{trial.epochs[-1].val_accuracy:.4f}" if trial.epochs else ""
             rows.add_row(Text(f"trial {trial.number}", style="dim"), trial.model, f"epoch {len(trial.epochs)}/{epochs}", last)
         return Group(bar, rows)
 

@@ -27,14 +27,14 @@ def report(
 
     Several studies are shown side by side, with a note wherever they cannot be compared.
     """
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.run import study_name
     from hpsearch.workflows.write_report import print_to_pdf, read_studies, write_report
 
-    place = Place(storage=storage, runs=runs)
+    workspace = Workspace(storage=storage, runs=runs)
     names = list(dict.fromkeys(map(study_name, studies)))
-    page = output or place.paths.study(names[0]).report
-    write_report(read_studies(names, place), page)
+    page = output or workspace.paths.study(names[0]).report
+    write_report(read_studies(names, workspace), page)
     say(f"Wrote {page} ({page.stat().st_size / 1e6:.1f} MB).")
     if pdf:
         print_to_pdf(page, page.with_suffix(".pdf"))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 NOT_REPRODUCED = 1
 SHOWN = {
-    "val acc": "validation_accuracy",
+    "val acc": "val_accuracy",
     "train acc": "train_accuracy",
-    "val loss": "validation_loss",
+    "val loss": "val_loss",
     "train loss": "train_loss",
     "lr": "learning_rate",
 }
@@ -42,12 +42,12 @@ def reproduce(
     allows. A pruned trial is trained to its last epoch. Exit code 0: identical, or within chance; 1: not reproduced.
     """
     from hpsearch.search.environment import train_like_a_worker
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.reproduce import judge, prepare_rerun
     from hpsearch.workflows.run import study_name
 
     train_like_a_worker()
-    rerun = prepare_rerun(study_name(study), number, Place(storage=storage, runs=runs, data=data), device=device, trust=trust)
+    rerun = prepare_rerun(study_name(study), number, Workspace(storage=storage, runs=runs, data=data), device=device, trust=trust)
     _announce(rerun)
     pairs = []
     for pair in rerun.train():
@@ -75,10 +75,10 @@ def _announce(rerun: Rerun) -> None:
 
 
 def _say_epoch(pair: EpochPair, epochs: int) -> None:
-    said = f", not {pair.then.validation_accuracy:.4f}" if pair.now.validation_accuracy != pair.then.validation_accuracy else ""
+    said = f", not {pair.then.val_accuracy:.4f}" if pair.now.val_accuracy != pair.then.val_accuracy else ""
     same = "differs" if pair.differing else "identical"
     note(
-        f"epoch {pair.now.number}/{epochs}: training {pair.now.train_accuracy:.4f}, validation {pair.now.validation_accuracy:.4f}{said}, "
+        f"epoch {pair.now.number}/{epochs}: training {pair.now.train_accuracy:.4f}, validation {pair.now.val_accuracy:.4f}{said}, "
         f"{pair.now.images_per_second:,.0f} images/s: {same}"
     )
 
@@ -98,7 +98,7 @@ def _print_verdict(rerun: Rerun, verdict: Verdict) -> None:
     if first is None:
         say(f"{called} is not reproduced: it ended after epoch {last.now.number} of {len(rerun.trial.epochs)}.")
     else:
-        apart = 100 * (last.now.validation_accuracy - last.then.validation_accuracy)
+        apart = 100 * (last.now.val_accuracy - last.then.val_accuracy)
         how = "is reproduced within the spread" if verdict.is_reproduced else "is not reproduced"
         say(
             f"{called} {how}: {apart:+.2f} points of validation accuracy after epoch {last.now.number}; "

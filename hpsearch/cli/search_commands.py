@@ -58,13 +58,15 @@ def run(
     Ends with the leaderboard and a report. Ctrl-C puts running trials back into the queue.
     """
     from hpsearch.cli.foreground import watch
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.run import find_study_file, prepare_search
 
-    place = Place(storage=storage, runs=runs, data=data, device=device)
+    workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
     cluster = engine_of(engine, address, cpus_per_worker, gpus_per_worker)
-    file = find_study_file(study, place)
-    search = prepare_search(file, place, trials=trials, seconds=_seconds(time), workers=workers, retry_failed=retry_failed, engine=cluster)
+    file = find_study_file(study, workspace)
+    search = prepare_search(
+        file, workspace, trials=trials, seconds=_seconds(time), workers=workers, retry_failed=retry_failed, engine=cluster
+    )
     _announce(search)
     if search.is_spent:
         note(f"The budget is spent: {search.budget.trials} of {search.budget.trials} trials. --trials allows more.")
@@ -93,13 +95,13 @@ def try_(
     from hpsearch.cli.foreground import watch
     from hpsearch.cli.show_trial import print_trial
     from hpsearch.storage.records import read_trials
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.run import add_trial, find_study_file, prepare_search
 
-    place = Place(storage=storage, runs=runs, data=data, device=device)
-    file = find_study_file(study, place)
+    workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
+    file = find_study_file(study, workspace)
     base, changes = _parse_settings(settings or [])
-    search = prepare_search(file, place)
+    search = prepare_search(file, workspace)
     number, lease = add_trial(search, changes, base=base)
     note(f"Training trial {number} of {file.name} …")
     try:
@@ -113,14 +115,14 @@ def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption =
     """Ask all workers of a study to stop, from another terminal: their trials go back to the queue."""
     from hpsearch.search.recovery import is_being_searched
     from hpsearch.storage.records import request_stop
-    from hpsearch.storage.workspace import Place
-    from hpsearch.workflows.repeat_study import linked_names
+    from hpsearch.storage.workspace import Workspace
+    from hpsearch.workflows.repeat_study import follow_up_names
     from hpsearch.workflows.run import study_name
 
-    place = Place(storage=storage, runs=runs)
-    store, name = place.open(), study_name(study)
-    stored = [store.load(each) for each in (name, *linked_names(name, store))]
-    busy = any(is_being_searched(each, place.locks) for each in stored)
+    workspace = Workspace(storage=storage, runs=runs)
+    store, name = workspace.open(), study_name(study)
+    stored = [store.load(each) for each in (name, *follow_up_names(name, store))]
+    busy = any(is_being_searched(each, workspace.locks) for each in stored)
     for each in stored:
         request_stop(each)
     said = "Its workers were asked to stop" if busy else "Nobody is training a trial of it right now; who begins to was asked to stop"
@@ -149,18 +151,18 @@ def worker(
     `hpsearch run` starts such workers itself.
     """
     from hpsearch.search.environment import train_like_a_worker
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.run import find_study_file
     from hpsearch.workflows.worker_process import work
 
     if not supervised:  # else whoever started it has seen to it
         train_like_a_worker()
-    place = Place(storage=storage, runs=runs, data=data, device=device, patient=True, beside=beside)
-    file = find_study_file(study, place)
+    workspace = Workspace(storage=storage, runs=runs, data=data, device=device, patient=True, beside=beside)
+    file = find_study_file(study, workspace)
     name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
     changes = {key: value for key, value in (("trials", trials), ("time", _seconds(time))) if value is not None}
     budget = file.budget.model_copy(update=changes)
-    ended = work(file, place, budget, name=name, only=only, supervised=supervised, run=run, run_started=run_started)
+    ended = work(file, workspace, budget, name=name, only=only, supervised=supervised, run=run, run_started=run_started)
     note(f"{name} is done: it ended {ended} {'trial' if ended == 1 else 'trials'}.")
 
 
@@ -178,7 +180,7 @@ def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
         return None
     if not any(trial.state == "complete" for trial in trials):
         return None
-    again = prepare_finalists(search.file, search.place, top=section.top, seeds=section.seeds, workers=workers, engine=search.engine)
+    again = prepare_finalists(search.file, search.workspace, top=section.top, seeds=section.seeds, workers=workers, engine=search.engine)
     if finished_verdict(search.file.name, search.store) is None:
         run_again(again, pace=mean_seconds(search.file.name, search.store))
     return verdict_of(search.file.name, search.store)
@@ -203,7 +205,7 @@ def _announce(search: Search) -> None:
     for line in search.changed:
         note(f"Changed since the last run: {line}" if " → " in line else f"{line[0].upper()}{line[1:]}.")
     many = "1 worker" if search.workers.count == 1 else f"{search.workers.count} workers"
-    note(f"{many} ({search.workers.reason}); logs in {search.place.paths.study(file.name).logs}.")
+    note(f"{many} ({search.workers.reason}); logs in {search.workspace.paths.study(file.name).logs}.")
 
 
 def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> None:
@@ -216,7 +218,7 @@ def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> 
     board = make_leaderboard(read_trials(search.study), validation_images=search.file.data.validation_images)
     if as_json:
         print_json({"study": search.file.name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
-        leave_pages(search.file.name, search.place, search.store)
+        leave_pages(search.file.name, search.workspace, search.store)
         return
     name = search.file.name
     print_leaderboard(name, board)
@@ -231,7 +233,7 @@ def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> 
             say(f"      hpsearch explain {name}    (which settings made the difference)")
             say(f"      hpsearch export {name} -o best.toml    (the winner as a config that stands alone)")
         say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (search on)")
-    leave_pages(search.file.name, search.place, search.store)
+    leave_pages(search.file.name, search.workspace, search.store)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)
 

@@ -32,18 +32,18 @@ def show(
     from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
     from hpsearch.cli.show_trial import print_trial
     from hpsearch.storage.records import one_trial, read_readings, read_study, read_trials
-    from hpsearch.storage.workspace import Place
-    from hpsearch.workflows.repeat_study import is_linked
+    from hpsearch.storage.workspace import Workspace
+    from hpsearch.workflows.repeat_study import is_follow_up
     from hpsearch.workflows.repeats import verdict_of
     from hpsearch.workflows.run import study_name
 
     name = study_name(study)
-    place = Place(storage=storage, runs=runs)
-    store = place.open()
+    workspace = Workspace(storage=storage, runs=runs)
+    store = workspace.open()
     if watch:
         from hpsearch.cli.watch import watch as look_on
 
-        look_on(name, place)
+        look_on(name, workspace)
     stored = store.load(name)
     if number is not None:
         print_trial(one_trial(stored, number), as_json=json)
@@ -52,7 +52,7 @@ def show(
     if csv:
         print_csv(trials)
         return
-    if is_linked(stored):
+    if is_follow_up(stored):
         print_linked(name, store, as_json=json)
         return
     verdict = verdict_of(name, store)
@@ -68,15 +68,15 @@ def show(
         print_verdict(name, verdict)
     print_readings(readings)
     say(f"In the browser: hpsearch dashboard {name}, or plain optuna-dashboard, which shows the same:")
-    say(f"  optuna-dashboard {shlex.quote(str(store))} --artifact-dir {shlex.quote(str(place.paths.artifacts))}")
+    say(f"  optuna-dashboard {shlex.quote(str(store))} --artifact-dir {shlex.quote(str(workspace.paths.artifacts))}")
 
 
 def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:
     """List the studies of a storage."""
     from hpsearch.storage.records import read_trials
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
 
-    store = Place(storage=storage, runs=runs).open()
+    store = Workspace(storage=storage, runs=runs).open()
     found = []
     for name in store.names():
         trials = read_trials(store.load(name))
@@ -115,7 +115,7 @@ def export(
     from hpsearch.analysis.leaderboard import make_leaderboard
     from hpsearch.errors import UsageError
     from hpsearch.storage.records import one_trial, read_study, read_trials
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.export import best_config, chosen_standings, write_best_config
     from hpsearch.workflows.repeats import finished_verdict
     from hpsearch.workflows.run import study_name
@@ -123,7 +123,7 @@ def export(
     if trial is not None and (top != 1 or per is not None):
         raise UsageError("--trial names one trial, but --top and --per choose among the best", hint="Leave one of them out.")
     name = study_name(study)
-    store = Place(storage=storage, runs=runs).open()
+    store = Workspace(storage=storage, runs=runs).open()
     stored = store.load(name)
     row = read_study(stored)
     verdict = finished_verdict(name, store)

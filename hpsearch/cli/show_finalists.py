@@ -105,7 +105,7 @@ def _row(each: Finalist, verdict: Verdict) -> list[str]:
         "" if each.behind is None else points(each.behind),
         "" if candidate.value is None else f"{100 * candidate.value:.2f}",
         "" if each.flattery is None else f"{100 * each.flattery:+.2f}",
-        "" if candidate.parameters is None else f"{candidate.parameters:,}",
+        "" if candidate.n_parameters is None else f"{candidate.n_parameters:,}",
         str(len(each.scores)),
         ", ".join(each_note for each_note in notes if each_note),
     ]

@@ -12,7 +12,7 @@ from hpsearch.analysis.leaderboard import Leaderboard, Standing, last_train_accu
 from hpsearch.analysis.trial_table import records
 from hpsearch.cli.console import print_table, say
 from hpsearch.config.sections import show_duration
-from hpsearch.report.cells import harmless
+from hpsearch.report.cells import escape_cell
 from hpsearch.storage.records import TrialRow
 
 LONGEST_TABLE = 20
@@ -97,9 +97,11 @@ def reading(board: Leaderboard) -> list[str]:
 
 
 def _smaller(smallest: Standing, best: Standing) -> str:
-    if (smallest.trial.parameters or 0) >= (best.trial.parameters or 0):
+    if (smallest.trial.n_parameters or 0) >= (best.trial.n_parameters or 0):
         return "none of them is smaller"
-    return f"the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {smallest.trial.parameters or 0:,} parameters)"
+    return (
+        f"the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {smallest.trial.n_parameters or 0:,} parameters)"
+    )
 
 
 def print_csv(trials: Sequence[TrialRow]) -> None:
@@ -108,7 +110,7 @@ def print_csv(trials: Sequence[TrialRow]) -> None:
     writer = csv.DictWriter(sys.stdout, fieldnames=list(found[0]) if found else ["trial"])
     writer.writeheader()
     for row in found:
-        writer.writerow({name: harmless(value) for name, value in row.items()})
+        writer.writerow({name: escape_cell(value) for name, value in row.items()})
 
 
 def _row(standing: Standing) -> list[str]:
@@ -127,7 +129,7 @@ def _row(standing: Standing) -> list[str]:
         f"{standing.value:.4f}",
         f"{low:.4f} to {high:.4f}",
         "" if train is None else f"{train:.4f}",
-        f"{trial.parameters:,}" if trial.parameters is not None else "",
+        f"{trial.n_parameters:,}" if trial.n_parameters is not None else "",
         str(len(trial.epochs)),
         show_duration(trial.seconds),
         settings(trial),

@@ -46,7 +46,7 @@ def trial_data(trial: TrialRow) -> dict[str, Any]:
         "val_accuracy": trial.value,
         "origin": trial.origin,
         "params": dict(trial.params),
-        "parameters": trial.parameters,
+        "n_parameters": trial.n_parameters,
         "flops": trial.flops,
         "seconds": trial.seconds,
         "epochs": [epoch.to_dict() for epoch in trial.epochs],
@@ -66,8 +66,8 @@ def _print_config(trial: TrialRow) -> None:
     trainer = {"epochs": config.epochs, "batch_size": config.batch_size, "label_smoothing": config.label_smoothing}
     trainer |= {"flip": config.flip, "shift": config.shift, "seed": config.seed}
     say(f"{'trainer':<10} " + "  ".join(f"{name}={str_of(value)}" for name, value in trainer.items()))
-    if trial.parameters is not None and trial.flops is not None:
-        say(f"{'size':<10} {trial.parameters:,} parameters, {trial.flops / 1e6:.2f} MFLOPs an image")
+    if trial.n_parameters is not None and trial.flops is not None:
+        say(f"{'size':<10} {trial.n_parameters:,} parameters, {trial.flops / 1e6:.2f} MFLOPs an image")
     for file in config.component_files:
         say(f"{'file':<10} {file.path} (SHA-256 {file.sha256[:12]}…)")
     versions = ", ".join(f"{name} {number}" for name, number in trial.run.get("versions", {}).items())
@@ -76,18 +76,18 @@ def _print_config(trial: TrialRow) -> None:
 
 
 def _print_curve(trial: TrialRow) -> None:
-    accuracies = [epoch.validation_accuracy for epoch in trial.epochs]
+    accuracies = [epoch.val_accuracy for epoch in trial.epochs]
     low, high = min(accuracies), max(accuracies)
     rows = []
     for epoch in trial.epochs:
-        share = (epoch.validation_accuracy - low) / (high - low) if high > low else 1.0
+        share = (epoch.val_accuracy - low) / (high - low) if high > low else 1.0
         rows.append(
             [
                 str(epoch.number),
                 f"{epoch.train_loss:.4f}",
                 f"{epoch.train_accuracy:.4f}",
-                f"{epoch.validation_loss:.4f}",
-                f"{epoch.validation_accuracy:.4f}",
+                f"{epoch.val_loss:.4f}",
+                f"{epoch.val_accuracy:.4f}",
                 f"{epoch.learning_rate:.3g}",
                 show_duration(epoch.seconds),
                 f"{epoch.images_per_second:,.0f}",

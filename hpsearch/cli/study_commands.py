@@ -82,7 +82,12 @@ def check(
     )
     say()
     rows = [
-        [parameter.name, "fixed" if isinstance(parameter.domain, Fixed) else "searched", str(parameter.domain), parameter.condition]
+        [
+            parameter.name,
+            "fixed" if isinstance(parameter.distribution, Fixed) else "searched",
+            str(parameter.distribution),
+            parameter.condition,
+        ]
         for parameter in study.space
     ]
     print_table({"parameter": "left", "": "left", "values": "left", "when": "left"}, rows)
@@ -111,24 +116,24 @@ def rm(
     from hpsearch.report.dashboard.sync import forget
     from hpsearch.search.recovery import is_being_searched
     from hpsearch.storage.records import read_trials
-    from hpsearch.storage.workspace import Place
-    from hpsearch.workflows.repeat_study import linked_names
+    from hpsearch.storage.workspace import Workspace
+    from hpsearch.workflows.repeat_study import follow_up_names
     from hpsearch.workflows.run import study_name
 
-    place = Place(storage=storage, runs=runs)
+    workspace = Workspace(storage=storage, runs=runs)
     name = study_name(study)
-    store = place.open()
+    store = workspace.open()
     stored = store.load(name)
-    linked = linked_names(name, store)
-    if any(is_being_searched(store.load(each), place.locks) for each in (name, *linked)):
+    follow_up = follow_up_names(name, store)
+    if any(is_being_searched(store.load(each), workspace.locks) for each in (name, *follow_up)):
         raise UsageError(f"'{name}' is being searched right now", hint="Stop that first.")
     if not yes:
-        along = "".join(f", and '{each}'" for each in linked)
+        along = "".join(f", and '{each}'" for each in follow_up)
         typer.confirm(f"Delete '{name}' with its {len(read_trials(stored))} trials{along}?", abort=True, err=True)
-    for each in (*linked, name):
-        forget(store.load(each), store, place.paths.artifacts)
+    for each in (*follow_up, name):
+        forget(store.load(each), store, workspace.paths.artifacts)
         store.delete(each)
-    folder = place.paths.study(name).folder
+    folder = workspace.paths.study(name).folder
     if folder.is_dir():
         shutil.rmtree(folder)
     say(f"Deleted '{name}' from {store}.")

@@ -94,18 +94,18 @@ def summary(
             layer.name,
             layer.kind,
             " × ".join(map(str, layer.output_shape)),
-            f"{layer.parameters:,}",
+            f"{layer.n_parameters:,}",
             f"{layer.trainable:,}",
             f"{layer.bytes:,}",
             f"{layer.flops:,}",
         ]
         for layer in table.layers
     ]
-    rows.append(["all", "", "", f"{table.parameters:,}", f"{table.trainable:,}", f"{table.bytes:,}", f"{table.flops:,}"])
+    rows.append(["all", "", "", f"{table.n_parameters:,}", f"{table.trainable:,}", f"{table.bytes:,}", f"{table.flops:,}"])
     shape = " × ".join(map(str, INPUT_SHAPE))
     say(f"{model} on {shape}: {' '.join(f'{name}={str_of(value)}' for name, value in config.model.options.items())}")
     print_table(columns, rows)
-    say(f"{table.parameters:,} parameters, {table.trainable:,} trainable, {table.bytes / 1024:,.2f} KB in float32.")
+    say(f"{table.n_parameters:,} parameters, {table.trainable:,} trainable, {table.bytes / 1024:,.2f} KB in float32.")
 
 
 def doctor(
@@ -115,10 +115,10 @@ def doctor(
     json: JsonOption = False,
 ) -> None:
     """Check what a search needs: Python, packages, data, storage, device; each is ok, or how to mend it."""
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.doctor import examine
 
-    findings = examine(Place(storage=storage, runs=runs, data=folder))
+    findings = examine(Workspace(storage=storage, runs=runs, data=folder))
     if json:
         print_json([{"what": finding.what, "ok": finding.ok, "says": finding.says, "mend": finding.mend} for finding in findings])
     else:

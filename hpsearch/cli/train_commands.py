@@ -58,11 +58,11 @@ def train(
         require_onnx()  # not after an hour of training
     from hpsearch.cli.show_model import print_final
     from hpsearch.cli.train_final import train_final
-    from hpsearch.storage.workspace import Place
+    from hpsearch.storage.workspace import Workspace
 
     folder = output or file.with_name(f"{file.stem}-final")
-    place = Place(storage=storage, runs=runs, data=data, device=device)
-    metrics = train_final(best, folder, place, seeds=seeds, force=force, with_onnx=onnx)
+    workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
+    metrics = train_final(best, folder, workspace, seeds=seeds, force=force, with_onnx=onnx)
     if json:
         print_json(metrics)
     else:
@@ -128,16 +128,16 @@ def _train_on_validation(best: BestConfig, *, data: Path | None, device: str, as
         metrics = measure(read_predictions(predictions_path(checkpoint)))
     last = epochs[-1]
     # As many training images are measured after each epoch as there are validation images.
-    images = min(len(split.train_labels), metrics.images), metrics.images
+    n_images = min(len(split.train_labels), metrics.n_images), metrics.n_images
     found: dict[str, Any] = {
         "train_accuracy": last.train_accuracy,
         "train_loss": last.train_loss,
-        "validation_loss": last.validation_loss,
+        "val_loss": last.val_loss,
         "validation": metrics.to_dict(),
-        "overfitting": overfitting([last.train_accuracy], [last.validation_accuracy], images=images, name="validation"),
+        "overfitting": overfitting([last.train_accuracy], [last.val_accuracy], n_images=n_images, name="validation"),
         "weakest": weakest_sentence(metrics),
         "diverged": last.diverged,
-        **_against_trial(best, last.validation_accuracy),
+        **_against_trial(best, last.val_accuracy),
         "epochs": [epoch.to_dict() for epoch in epochs],
     }
     if last.diverged:

@@ -12,20 +12,20 @@ from typing import Any
 
 import optuna
 
-from hpsearch.analysis.final_score import Reading
+from hpsearch.analysis.final_score import HeldOutReading
 from hpsearch.cli.console import note
 from hpsearch.cli.train_view import TrainingView
 from hpsearch.config.best_config import BestConfig
 from hpsearch.errors import StorageError, StudyNotFoundError, UsageError
 from hpsearch.storage.locks import FileLocks
 from hpsearch.storage.records import one_trial, write_reading
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.final_folder import LOCK
 from hpsearch.workflows.final_training import FinalTraining
 
 
 @dataclass(frozen=True)
-class StudyLedger:
+class StudyHeldOutLog:
     """Notes the readings of the test split in the study that a config comes from."""
 
     stored: optuna.Study
@@ -35,14 +35,14 @@ class StudyLedger:
         """The study's name."""
         return self.stored.study_name
 
-    def note(self, reading: Reading) -> int:
+    def note(self, reading: HeldOutReading) -> int:
         """Put a reading on record, or what is known of it since; returns how many the study has."""
         return write_reading(self.stored, reading.to_dict())
 
 
-def train_final(best: BestConfig, folder: Path, place: Place, *, seeds: int, force: bool, with_onnx: bool) -> Mapping[str, Any]:
+def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: int, force: bool, with_onnx: bool) -> Mapping[str, Any]:
     """What `metrics.json` holds in the end; on a signal, it says how far it came and exits."""
-    training = FinalTraining(best, folder, seeds=seeds, data=place.data, device=place.device, force=force)
+    training = FinalTraining(best, folder, seeds=seeds, data=workspace.data, device=workspace.device, force=force)
     if training.finished is None:
         _say_beginning(training, seeds)
     with _alone_in(folder):
@@ -52,7 +52,7 @@ def train_final(best: BestConfig, folder: Path, place: Place, *, seeds: int, for
             if with_onnx and training.write_onnx():
                 note(f"Wrote {training.paths.onnx}.")
             return metrics
-        ledger = _ledger(best, place)
+        ledger = _ledger(best, workspace)
         view = TrainingView(epochs=best.config.epochs, seeds=seeds)
         with _stopping_in_good_order(view):
             with view.on_screen():
@@ -74,14 +74,14 @@ def _say_beginning(training: FinalTraining, seeds: int) -> None:
     )
 
 
-def _ledger(best: BestConfig, place: Place) -> StudyLedger | None:
+def _ledger(best: BestConfig, workspace: Workspace) -> StudyHeldOutLog | None:
     """The study that the config comes from, where it is in reach; where it should be and is not, that is said."""
     provenance = best.provenance
     if not {"study", "trial"} <= set(provenance):
         return None
     study, trial = provenance["study"], provenance["trial"]
     try:
-        stored = place.open().load(str(study))
+        stored = workspace.open().load(str(study))
         fingerprint = one_trial(stored, int(trial)).run.get("fingerprint")
     except (StorageError, StudyNotFoundError, ValueError, TypeError) as error:
         reason = error.message if isinstance(error, UsageError) else str(error)
@@ -92,7 +92,7 @@ def _ledger(best: BestConfig, place: Place) -> StudyLedger | None:
     if fingerprint != provenance.get("fingerprint"):
         note(f"The study '{study}' here is another one; the reading of the test split is noted in the folder alone.", style="yellow")
         return None
-    return StudyLedger(stored)
+    return StudyHeldOutLog(stored)
 
 
 @contextlib.contextmanager

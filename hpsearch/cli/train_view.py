@@ -90,8 +90,8 @@ class TrainingView:
 def _line(epoch: Epoch, epochs: int, prefix: str) -> str:
     from hpsearch.config.sections import show_duration
 
-    has_validation = epoch.validation_accuracy == epoch.validation_accuracy
-    validation = f", validation {epoch.validation_accuracy:.4f} (loss {epoch.validation_loss:.4f})" if has_validation else ""
+    has_validation = epoch.val_accuracy == epoch.val_accuracy
+    validation = f", validation {epoch.val_accuracy:.4f} (loss {epoch.val_loss:.4f})" if has_validation else ""
     return (
         f"{prefix}epoch {epoch.number}/{epochs}: training {epoch.train_accuracy:.4f} (loss {epoch.train_loss:.4f}){validation}, "
         f"{epoch.images_per_second:,.0f} images/s, {show_duration(epoch.seconds)}"

@@ -12,10 +12,10 @@ from hpsearch.cli.progress_view import ProgressView
 from hpsearch.config.sections import Budget
 from hpsearch.search.budget import may_start
 from hpsearch.search.claim import study_gone
-from hpsearch.search.study_monitor import Lookout, Progress
+from hpsearch.search.study_monitor import Progress, StudyMonitor
 from hpsearch.storage.records import read_study
-from hpsearch.storage.workspace import Place
-from hpsearch.workflows.supervisor import LOOK_SECONDS, Look
+from hpsearch.storage.workspace import Workspace
+from hpsearch.workflows.supervisor import LOOK_SECONDS, Snapshot
 
 if TYPE_CHECKING:
     import optuna
@@ -24,40 +24,40 @@ QUIET_SECONDS = 30.0
 """Without a running trial, once there was one: whoever searched has stopped. A worker that died is replaced sooner."""
 
 
-def watch(name: str, place: Place) -> None:
+def watch(name: str, workspace: Workspace) -> None:
     """Show a study until it is over, or until those who searched it have stopped.
 
     Raises:
         StudyNotFoundError: there is none of that name, or it was deleted meanwhile.
     """
-    store = place.open()
+    store = workspace.open()
     study = store.load(name)
-    lookout = Lookout(store, study)
-    first = lookout.look()
+    monitor = StudyMonitor(store, study)
+    first = monitor.look()
     budget = _budget(study)
     view = ProgressView(total=max(budget.trials, first.total))
     note(f"{name}: {_standing(first, budget)}. Ctrl-C ends this view, not the study.")
     last = None
     try:
         with view.on_screen():
-            for last in _looks(study, lookout):
+            for last in _looks(study, monitor):
                 view.update(last)
     except KeyError as error:  # what Optuna's storage raises for a study that is no more
         if name in store.names():
             raise
-        raise study_gone(name, store, place.paths.study(name)) from error
+        raise study_gone(name, store, workspace.paths.study(name)) from error
     if last is not None and not _is_over(study, last.progress):
         note(f"No trial has run for {QUIET_SECONDS:.0f} seconds. `hpsearch run {name}` continues.", style="yellow")
 
 
-def _looks(study: optuna.Study, lookout: Lookout) -> Iterator[Look]:
+def _looks(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]:
     """A look every second until nothing more is to come."""
     started = time.monotonic()
     active: float | None = None
     while True:
         now = time.monotonic()
-        progress = lookout.look()
-        yield Look(progress=progress, elapsed=now - started, deaths=0, stopped=False)
+        progress = monitor.look()
+        yield Snapshot(progress=progress, elapsed=now - started, deaths=0, stopped=False)
         if _is_over(study, progress):
             return
         if progress.running:

@@ -173,19 +173,19 @@ def _load(entry: Mapping[str, Any], path: Path, *, trust: bool) -> tuple[tuple[C
     """The components of a file, and whether it still says what it said when the config was made."""
     file = Path(entry["path"])
     # Beside the config first: so both can be handed on together.
-    place = next((each for each in (path.parent / file.name, file) if each.is_file()), None)
-    if place is None:
+    workspace = next((each for each in (path.parent / file.name, file) if each.is_file()), None)
+    if workspace is None:
         raise ComponentError(
             f"the component file {show_path(file)} is missing", hint=f"Put it beside {path.name}: what it registers is part of the config."
         )
-    is_same = hashlib.sha256(place.read_bytes()).hexdigest() == entry["sha256"]
+    is_same = hashlib.sha256(workspace.read_bytes()).hexdigest() == entry["sha256"]
     if not is_same and not trust:
         # Not even loaded: to load it is to run it.
         raise ComponentError(
-            f"the component file {show_path(place)} is not the one that the config was made with",
+            f"the component file {show_path(workspace)} is not the one that the config was made with",
             hint=f"It must have the SHA-256 {entry['sha256'][:16]}…: put the right one beside {path.name}, or go on with this one by --trust.",
         )
-    return load_component_file(place.resolve()), is_same
+    return load_component_file(workspace.resolve()), is_same
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from hpsearch.config.components import Scalar, is_finite, same, show
 from hpsearch.errors import StudyFileError, did_you_mean
 
-DOMAIN_KEYS = ("float", "int", "choices")
+DISTRIBUTION_KEYS = ("float", "int", "choices")
 LARGEST_INT = 2**53
 """Whole numbers above it are not exact in a float, and Optuna computes in floats."""
 
@@ -137,7 +137,7 @@ class Fixed:
         return str_of(self.value)
 
 
-Domain = FloatRange | IntRange | Choices | Fixed
+Distribution = FloatRange | IntRange | Choices | Fixed
 
 
 def str_of(value: Scalar) -> str:
@@ -150,7 +150,7 @@ def key_error(key: str, rule: str, hint: str = "") -> StudyFileError:
     return StudyFileError(f"{show(key)[1:-1] if len(key) < 80 else show(key)}: {rule}", hint=hint)
 
 
-def read_domain(key: str, entry: Any) -> Domain:
+def read_distribution(key: str, entry: Any) -> Distribution:
     """The domain that a study file writes as `entry`.
 
     Raises:
@@ -168,7 +168,7 @@ def read_domain(key: str, entry: Any) -> Domain:
         )
     if not isinstance(entry, dict):
         raise key_error(key, f"must be a string, a number, true or false, or a table, but got {show(entry)}")
-    kinds = [word for word in DOMAIN_KEYS if word in entry]
+    kinds = [word for word in DISTRIBUTION_KEYS if word in entry]
     if len(kinds) > 1:
         raise key_error(key, f"must have one of float, int and choices, but has {' and '.join(kinds)}")
     known = {"float": ("float", "step", "log"), "int": ("int", "step", "log"), "choices": ("choices",)}[kinds[0]]

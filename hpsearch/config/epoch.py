@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+EARLIER_NAMES = {"validation_loss": "val_loss", "validation_accuracy": "val_accuracy"}
+"""Names that version 0.1 stored, by the names of today."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -17,8 +20,8 @@ class Epoch:
         train_loss: mean cross-entropy over a fixed sample of the training images, as many as
             there are validation images, without dropout or augmentation.
         train_accuracy: share of that sample classified correctly, 0 to 1.
-        validation_loss: mean cross-entropy over the validation images.
-        validation_accuracy: share of the validation images classified correctly, 0 to 1.
+        val_loss: mean cross-entropy over the validation images.
+        val_accuracy: share of the validation images classified correctly, 0 to 1.
         learning_rate: that of the epoch's last step.
         seconds: time of the epoch, validation included.
         images_per_second: training images over the time of the training steps alone.
@@ -29,8 +32,8 @@ class Epoch:
     number: int
     train_loss: float
     train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    val_loss: float
+    val_accuracy: float
     learning_rate: float
     seconds: float
     images_per_second: float
@@ -43,6 +46,6 @@ class Epoch:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Epoch:
-        """The epoch that `to_dict` wrote; None becomes NaN."""
-        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in stored.items()}
+        """The epoch that `to_dict` wrote, in this version or an earlier one; None becomes NaN."""
+        values: dict[str, Any] = {EARLIER_NAMES.get(key, key): math.nan if value is None else value for key, value in stored.items()}
         return cls(**values)

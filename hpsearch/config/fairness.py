@@ -46,7 +46,7 @@ def _is_searched(space: Space, kind: str, name: str, option: str) -> bool:
     return any(
         parameter.owner == kind
         and parameter.option == option
-        and not isinstance(parameter.domain, Fixed)
+        and not isinstance(parameter.distribution, Fixed)
         and _can_meet(space, parameter, kind, name)
         for parameter in space
     )

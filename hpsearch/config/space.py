@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, show, trainer_option
-from hpsearch.config.distributions import Choices, Domain, Fixed, FloatRange, Trial, str_of
+from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, Trial, str_of
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ConfigError, did_you_mean
 
@@ -31,7 +31,7 @@ class Parameter:
     name: str
     owner: Owner
     option: str
-    domain: Domain
+    distribution: Distribution
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
 
     def exists(self, values: Mapping[str, Scalar]) -> bool:
@@ -61,14 +61,16 @@ class Space:
     @property
     def searched(self) -> tuple[Parameter, ...]:
         """The parameters that are not fixed."""
-        return tuple(parameter for parameter in self.parameters if not isinstance(parameter.domain, Fixed))
+        return tuple(parameter for parameter in self.parameters if not isinstance(parameter.distribution, Fixed))
 
     @property
     def conditional(self) -> tuple[Parameter, ...]:
         """The searched parameters that do not exist in every trial."""
         always: set[str] = set()
         for parameter in self.parameters:
-            if all(parent in always and set(self[parent].domain.listed) <= set(allowed) for parent, allowed in parameter.when.items()):
+            if all(
+                parent in always and set(self[parent].distribution.listed) <= set(allowed) for parent, allowed in parameter.when.items()
+            ):
                 always.add(parameter.name)
         return tuple(parameter for parameter in self.searched if parameter.name not in always)
 
@@ -80,15 +82,15 @@ class Space:
 
     def names_of(self, selector: str) -> tuple[str, ...]:
         """The components that a selector (`model`, `optimizer`, `schedule`) can take."""
-        domain = self[selector].domain
-        return tuple(map(str, domain.values)) if isinstance(domain, Choices) else (str(domain),)
+        distribution = self[selector].distribution
+        return tuple(map(str, distribution.values)) if isinstance(distribution, Choices) else (str(distribution),)
 
     def sample(self, trial: Trial) -> dict[str, Scalar]:
         """A value for every parameter that exists, drawn from `trial`; fixed values stand among them."""
         values: dict[str, Scalar] = {}
         for parameter in self.parameters:
             if parameter.exists(values):
-                values[parameter.name] = parameter.domain.draw(trial, parameter.name)
+                values[parameter.name] = parameter.distribution.draw(trial, parameter.name)
         return values
 
     def config(self, values: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
@@ -125,19 +127,19 @@ class Space:
         value, source = given, ""
         if value is None:
             value, source = self.default(parameter, values), "'s default"
-        if isinstance(parameter.domain, FloatRange) and isinstance(value, int) and not isinstance(value, bool) and is_finite(value):
+        if isinstance(parameter.distribution, FloatRange) and isinstance(value, int) and not isinstance(value, bool) and is_finite(value):
             value = float(value)
-        if not parameter.domain.contains(value):
+        if not parameter.distribution.contains(value):
             raise ConfigError(
-                f"{parameter.name}{source} must lie in its range ({parameter.domain}), but is {show(value)}",
+                f"{parameter.name}{source} must lie in its range ({parameter.distribution}), but is {show(value)}",
                 hint=f"Give {parameter.name} a value in its range." if source else "",
             )
         return value
 
     def default(self, parameter: Parameter, values: Mapping[str, Scalar]) -> Scalar:
         """What a parameter is when nobody says: its fixed value, or the default of its owner among `values`."""
-        if isinstance(parameter.domain, Fixed):
-            return parameter.domain.value
+        if isinstance(parameter.distribution, Fixed):
+            return parameter.distribution.value
         if parameter.name in SELECTORS:
             return DEFAULT_COMPONENTS[parameter.name]
         return self.option(parameter, values).default
@@ -164,15 +166,15 @@ class Space:
         """Name to domain and conditions, for a person to read and for the fingerprint; equal for equal spaces."""
         plain: dict[str, Any] = {}
         for parameter in sorted(self.parameters, key=lambda parameter: parameter.name):
-            domain = parameter.domain
+            distribution = parameter.distribution
             shown: dict[str, Any]
-            if isinstance(domain, Choices):
-                shown = {"choices": list(domain.ordered)}
-            elif isinstance(domain, Fixed):
-                shown = {"fixed": domain.value}
+            if isinstance(distribution, Choices):
+                shown = {"choices": list(distribution.ordered)}
+            elif isinstance(distribution, Fixed):
+                shown = {"fixed": distribution.value}
             else:
-                kind = "float" if isinstance(domain, FloatRange) else "int"
-                shown = {kind: [domain.low, domain.high], "step": domain.step, "log": domain.log}
+                kind = "float" if isinstance(distribution, FloatRange) else "int"
+                shown = {kind: [distribution.low, distribution.high], "step": distribution.step, "log": distribution.log}
             if parameter.when:
                 shown["when"] = {parent: list(Choices(values=allowed).ordered) for parent, allowed in sorted(parameter.when.items())}
             plain[parameter.name] = shown

@@ -20,16 +20,16 @@ from hpsearch.config.components import (
     trainer_option,
 )
 from hpsearch.config.distributions import (
-    DOMAIN_KEYS,
+    DISTRIBUTION_KEYS,
     MOST_CHOICES,
     UNQUOTE,
     Choices,
-    Domain,
+    Distribution,
     Fixed,
     FloatRange,
     IntRange,
     key_error,
-    read_domain,
+    read_distribution,
 )
 from hpsearch.config.registration import current_catalog
 from hpsearch.config.space import Parameter, Space
@@ -77,7 +77,7 @@ class _Reader:
     def __init__(self, catalog: Catalog, where: str) -> None:
         self.catalog = catalog
         self.prefix = f"{where}." if where else ""
-        self.domains: dict[str, Domain] = {}
+        self.distributions: dict[str, Distribution] = {}
         self.conditions: dict[str, Conditions] = {}
         self.options: dict[str, str] = {}
         self.effective: dict[str, Conditions] = {}
@@ -96,7 +96,9 @@ class _Reader:
         owners = {name: self._owner(name) for name in order}
         self._refuse_two_values_for_one(owners)
         parameters = tuple(
-            Parameter(name=name, owner=owners[name], option=self.options[name], domain=self.domains[name], when=self._condition(name))
+            Parameter(
+                name=name, owner=owners[name], option=self.options[name], distribution=self.distributions[name], when=self._condition(name)
+            )
             for name in order
         )
         return Space(parameters=parameters, catalog=self.catalog)
@@ -107,9 +109,9 @@ class _Reader:
     # Reading the table
 
     def _is_parameter(self, key: str, entry: Mapping[str, Any]) -> bool:
-        if any(domain in entry for domain in DOMAIN_KEYS):
+        if any(distribution in entry for distribution in DISTRIBUTION_KEYS):
             # A group may hold a parameter of such a name, but then as a table or beside others.
-            return not (self._is_group(key, entry) and any(isinstance(entry.get(domain), dict) for domain in DOMAIN_KEYS))
+            return not (self._is_group(key, entry) and any(isinstance(entry.get(distribution), dict) for distribution in DISTRIBUTION_KEYS))
         if self._is_group(key, entry):
             return False
         component = self.catalog.find(key)
@@ -148,7 +150,7 @@ class _Reader:
                 raise self.error(
                     name, f"the choice of a {key} cannot depend on another", f"Write `{key}` directly under [{self.prefix.rstrip('.')}]."
                 )
-            if isinstance(entry, dict) and not any(domain in entry for domain in DOMAIN_KEYS):
+            if isinstance(entry, dict) and not any(distribution in entry for distribution in DISTRIBUTION_KEYS):
                 raise self.error(
                     name,
                     f"must be a value or a parameter (a table with float, int or choices); found {_keys(entry)}",
@@ -177,22 +179,22 @@ class _Reader:
         return tuple(values)
 
     def _add(self, name: str, option: str, entry: Any, conditions: Conditions) -> None:
-        self.domains[name] = read_domain(self.prefix + name, entry)
+        self.distributions[name] = read_distribution(self.prefix + name, entry)
         self.conditions[name] = conditions
         self.options[name] = option
 
     # Making sense of it as a whole
 
     def _complete_selector(self, selector: Kind) -> None:
-        domain = self.domains.get(selector)
-        if domain is None:
+        distribution = self.distributions.get(selector)
+        if distribution is None:
             self._add(selector, selector, DEFAULT_COMPONENTS[selector], {})
             return
-        if not isinstance(domain, Choices | Fixed):
+        if not isinstance(distribution, Choices | Fixed):
             raise self.error(
                 selector, f"a {selector} is chosen by name, not from a range", f"Known: {', '.join(self.catalog.names(selector))}."
             )
-        for value in domain.listed:
+        for value in distribution.listed:
             if not isinstance(value, str) or value not in self.catalog.names(selector):
                 raise self.error(
                     selector, f"unknown {selector} {show(value)}", did_you_mean(str(value)[:200], self.catalog.names(selector))
@@ -202,11 +204,11 @@ class _Reader:
         """Names by depth, selectors first, then alphabetically: an order that the file's own does not touch."""
         for name, conditions in self.conditions.items():
             for parent in conditions:
-                if parent not in self.domains:
+                if parent not in self.distributions:
                     raise self.error(
                         f"{name.rpartition('.')[0]}.when",
                         f"names {show(parent)}, which is no parameter",
-                        did_you_mean(parent, self.domains),
+                        did_you_mean(parent, self.distributions),
                     )
         depths: dict[str, int] = {}
         waiting = dict(self.conditions)
@@ -227,18 +229,18 @@ class _Reader:
         merged: Conditions = {}
         where = f"{name.rpartition('.')[0]}.when"
         for parent, allowed in self.conditions[name].items():
-            domain = self.domains[parent]
-            if not isinstance(domain, Choices | Fixed):
+            distribution = self.distributions[parent]
+            if not isinstance(distribution, Choices | Fixed):
                 raise self.error(where, f"names {parent}, which is a range", "A condition needs a parameter with choices.")
             for value in allowed:
-                if not domain.contains(value):
+                if not distribution.contains(value):
                     if parent in SELECTORS and name.startswith(f"{value}."):
                         raise self.error(
                             name.rpartition(".")[0],
                             f"can never apply: {parent} is never {show(value)}",
                             f"Add it to {self.prefix}{parent}, or drop the table.",
                         )
-                    raise self.error(where, f"{parent} is never {show(value)}", f"It can be: {domain}.")
+                    raise self.error(where, f"{parent} is never {show(value)}", f"It can be: {distribution}.")
             for key, values in [*self.effective[parent].items(), (parent, allowed)]:
                 common = tuple(value for value in merged.get(key, values) if any(same(value, other) for other in values))
                 if not common:
@@ -249,7 +251,7 @@ class _Reader:
     def _condition(self, name: str) -> Conditions:
         """A parameter's conditions in the values of its parents: `[2, 1, 1]` on the choices 1.0 and 2.0 is `(1.0, 2.0)`."""
         return {
-            parent: tuple(value for value in self.domains[parent].listed if any(same(value, other) for other in allowed))
+            parent: tuple(value for value in self.distributions[parent].listed if any(same(value, other) for other in allowed))
             for parent, allowed in self.conditions[name].items()
         }
 
@@ -287,7 +289,7 @@ class _Reader:
                     )
         for taken in self._options(owner, name):
             self._check_against(name, taken)
-        self.domains[name] = _typed(self.domains[name], self._options(owner, name))
+        self.distributions[name] = _typed(self.distributions[name], self._options(owner, name))
         return owner
 
     def _nobody_takes(self, name: str, own: Component | None) -> StudyFileError:
@@ -306,7 +308,7 @@ class _Reader:
 
     def _possible(self, kind: Kind, name: str) -> list[Component]:
         """The components of a kind that can be chosen while the parameter exists."""
-        values = self.domains[kind].listed
+        values = self.distributions[kind].listed
         allowed = self.effective[name].get(kind, values)
         return [self.catalog.get(kind, str(value)) for value in values if value in allowed]
 
@@ -318,16 +320,18 @@ class _Reader:
         return [option for option in found if option is not None]
 
     def _check_against(self, name: str, option: Option) -> None:
-        domain = self.domains[name]
-        if isinstance(domain, FloatRange) and not isinstance(option.default, float):
+        distribution = self.distributions[name]
+        if isinstance(distribution, FloatRange) and not isinstance(option.default, float):
             raise self.error(
                 name,
                 f"`{option.name}` is {option.type_name}",
-                f"Write {{ int = [{domain.low:g}, {domain.high:g}] }}." if type(option.default) is int else _choices_hint(option),
+                f"Write {{ int = [{distribution.low:g}, {distribution.high:g}] }}."
+                if type(option.default) is int
+                else _choices_hint(option),
             )
-        if isinstance(domain, IntRange) and isinstance(option.default, bool | str):
+        if isinstance(distribution, IntRange) and isinstance(option.default, bool | str):
             raise self.error(name, f"`{option.name}` is {option.type_name}", _choices_hint(option))
-        points = (domain.low, domain.high) if isinstance(domain, FloatRange | IntRange) else domain.listed
+        points = (distribution.low, distribution.high) if isinstance(distribution, FloatRange | IntRange) else distribution.listed
         for value in points:
             if rule := option.refuses(value):
                 quoted = isinstance(value, str) and not isinstance(option.default, bool | str)
@@ -351,15 +355,15 @@ class _Reader:
         return all(any(same(a, b) for a in mine[key] for b in theirs[key]) for key in mine.keys() & theirs.keys())
 
 
-def _typed(domain: Domain, options: list[Option]) -> Domain:
+def _typed(distribution: Distribution, options: list[Option]) -> Distribution:
     """The domain with whole numbers as floats where the option is a float: `lr = 1` is 1.0."""
     if any(not isinstance(option.default, float) for option in options):
-        return domain
-    if isinstance(domain, Fixed):
-        return Fixed(value=float(domain.value))
-    if isinstance(domain, Choices):
-        return Choices(values=tuple(map(float, domain.values)))
-    return domain
+        return distribution
+    if isinstance(distribution, Fixed):
+        return Fixed(value=float(distribution.value))
+    if isinstance(distribution, Choices):
+        return Choices(values=tuple(map(float, distribution.values)))
+    return distribution
 
 
 def _nearest(option: str, known: Iterable[str]) -> str:
@@ -382,7 +386,7 @@ def _domain_hint(table: Mapping[str, Any]) -> str:
     """What a table that is meant as a parameter should say."""
     if {"low", "high", "min", "max"} & table.keys():
         return "Write { float = [low, high] } or { int = [low, high] }."
-    close = did_you_mean(next(iter(table), ""), DOMAIN_KEYS)
+    close = did_you_mean(next(iter(table), ""), DISTRIBUTION_KEYS)
     return close if close.startswith("Did") else ""
 
 

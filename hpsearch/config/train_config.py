@@ -25,7 +25,7 @@ from hpsearch.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ComponentConfig:
     """A component by name, and a value for every option that it has."""
 
     name: str
@@ -38,8 +38,8 @@ class Chosen:
         return _chosen, (self.name, dict(self.options))
 
 
-def _chosen(name: str, options: dict[str, Scalar]) -> Chosen:
-    return Chosen(name=name, options=options)
+def _chosen(name: str, options: dict[str, Scalar]) -> ComponentConfig:
+    return ComponentConfig(name=name, options=options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ class TrainConfig:
         component_files: the users' files that the three components come from.
     """
 
-    model: Chosen
-    optimizer: Chosen
-    schedule: Chosen
+    model: ComponentConfig
+    optimizer: ComponentConfig
+    schedule: ComponentConfig
     epochs: int
     batch_size: int
     label_smoothing: float
@@ -74,8 +74,9 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> TrainConfig:
         """The config that `to_dict` wrote."""
-        chosen: dict[str, Chosen] = {
-            kind: Chosen(name=stored[kind]["name"], options={k: v for k, v in stored[kind].items() if k != "name"}) for kind in SELECTORS
+        chosen: dict[str, ComponentConfig] = {
+            kind: ComponentConfig(name=stored[kind]["name"], options={k: v for k, v in stored[kind].items() if k != "name"})
+            for kind in SELECTORS
         }
         files = tuple(ComponentFile(path=Path(file["path"]), sha256=file["sha256"]) for file in stored["component_files"])
         fields: dict[str, Any] = {**chosen, **{option.name: option.coerce(stored[option.name]) for option in TRAINER_OPTIONS}}
@@ -114,8 +115,8 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
         given[owner][name] = value
     names = {kind: str(given["trainer"].pop(kind, DEFAULT_COMPONENTS[kind])) for kind in SELECTORS}
     components: dict[str, Component] = {kind: catalog.get(kind, names[kind]) for kind in SELECTORS}
-    chosen: dict[str, Chosen] = {
-        kind: Chosen(name=names[kind], options=complete(names[kind], components[kind].options, given[kind])) for kind in SELECTORS
+    chosen: dict[str, ComponentConfig] = {
+        kind: ComponentConfig(name=names[kind], options=complete(names[kind], components[kind].options, given[kind])) for kind in SELECTORS
     }
     files = {component.file.path: component.file for component in components.values() if component.file is not None}
     fields: dict[str, Any] = {**chosen, **complete("the trainer", TRAINER_OPTIONS, given["trainer"])}

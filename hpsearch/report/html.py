@@ -185,7 +185,9 @@ def with_commands(text: str) -> Markup:
     parts = shortened(text).split("`")
     if len(parts) % 2 == 0:
         return escape(shortened(text))
-    return Markup("").join(Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if workspace % 2 else escape(part) for workspace, part in enumerate(parts)
+    )
 
 
 class _Words:

@@ -77,7 +77,7 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
         "score",
         "The score",
         Paragraph(
-            text=f"{100 * metrics['test_accuracy']:.2f} % of {test.images:,} test images are recognised ({many}; 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the {metrics['interval_over']}).",
+            text=f"{100 * metrics['test_accuracy']:.2f} % of {test.n_images:,} test images are recognised ({many}; 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the {metrics['interval_over']}).",
             kind="lead",
         ),
         Paragraph(text=metrics["overfitting"]),

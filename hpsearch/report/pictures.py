@@ -47,8 +47,8 @@ def sheet(gallery: Gallery) -> bytes:
     rows = -(-len(pictures) // COLUMNS)
     canvas = Image.new("RGB", (min(COLUMNS, len(pictures)) * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
     pen = ImageDraw.Draw(canvas)
-    for place, (picture, told) in enumerate(zip(pictures, gallery.pictures, strict=True)):
-        left, top = MARGIN + place % COLUMNS * cell_width, MARGIN + place // COLUMNS * cell_height
+    for workspace, (picture, told) in enumerate(zip(pictures, gallery.pictures, strict=True)):
+        left, top = MARGIN + workspace % COLUMNS * cell_width, MARGIN + workspace // COLUMNS * cell_height
         canvas.paste(picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST), (left, top))
         for line, text in enumerate(_lines(pen, told.caption, width)[:CAPTION_LINES]):
             pen.text((left, top + height + line * CAPTION_LINE), text, fill="black")

@@ -12,9 +12,9 @@ from hpsearch.report.sections.repeat_results import finalists, helped
 from hpsearch.report.sections.run_details import failures, images, repeating, workers
 from hpsearch.report.sections.space_results import crossing, importance, where
 from hpsearch.report.sections.summary import answer, comparability, many
-from hpsearch.report.study_results import Studied
+from hpsearch.report.study_results import StudyResults
 
-Chapter = Callable[[Studied], Iterable[Block]]
+Chapter = Callable[[StudyResults], Iterable[Block]]
 
 CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
     ("answer", "The answer", answer),
@@ -35,7 +35,7 @@ CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
 """Anchor, title and writer of each section, in order."""
 
 
-def study_report(studies: Sequence[Studied], *, at: datetime) -> str:
+def study_report(studies: Sequence[StudyResults], *, at: datetime) -> str:
     """The report as one file of HTML.
 
     Args:
@@ -62,7 +62,7 @@ def study_report(studies: Sequence[Studied], *, at: datetime) -> str:
     )
 
 
-def _subtitle(study: Studied) -> str:
+def _subtitle(study: StudyResults) -> str:
     counts = study.board.counts
     words = [
         f"{counts[state]} {word}"

@@ -24,7 +24,7 @@ from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trials
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+class EvaluatedTrial:
     """A trial and what its network made of the validation images."""
 
     trial: TrialRow
@@ -33,7 +33,7 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Studied:
+class StudyResults:
     """One study, read.
 
     Attributes:
@@ -48,7 +48,7 @@ class Studied:
     row: StudyRow
     trials: tuple[TrialRow, ...]
     board: Leaderboard
-    judged: Mapping[str, Judged]
+    evaluated: Mapping[str, EvaluatedTrial]
     missing: tuple[str, ...]
     mistakes: Gallery | None
     samples: bytes | None = field(repr=False)
@@ -90,7 +90,7 @@ class Studied:
 
 def read_studied(
     study: optuna.Study, paths: StudyPaths, *, verdict: Verdict | None = None, explanation: tuple[Explanation, int] | None = None
-) -> Studied:
+) -> StudyResults:
     """Read a study and what lies in its folder.
 
     Args:
@@ -102,37 +102,37 @@ def read_studied(
     row = read_study(study)
     trials = tuple(read_trials(study))
     board = make_leaderboard(trials, validation_images=row.comparable["data"]["validation_images"])
-    judged: dict[str, Judged] = {}
+    evaluated: dict[str, EvaluatedTrial] = {}
     missing: list[str] = []
     for model in models_of(trials):
         for trial in ranked(trials, model)[:1]:
             try:
                 predictions = read_predictions(paths.trial(trial.number).predictions)
-                judged[model] = Judged(trial=trial, predictions=predictions, metrics=measure(predictions))
+                evaluated[model] = EvaluatedTrial(trial=trial, predictions=predictions, metrics=measure(predictions))
             except DataError:
                 missing.append(
                     f"The predictions of trial {trial.number}, the best {model}, are not at hand: its classes cannot be compared."
                 )
-    return Studied(
+    return StudyResults(
         row=row,
         trials=trials,
         board=board,
-        judged=judged,
+        evaluated=evaluated,
         missing=tuple(missing),
-        mistakes=_mistakes(board, judged, paths),
+        mistakes=_mistakes(board, evaluated, paths),
         samples=_read(paths),
         verdict=verdict,
         explanation=explanation,
     )
 
 
-def _mistakes(board: Leaderboard, judged: Mapping[str, Judged], paths: StudyPaths) -> Gallery | None:
-    if board.best is None or board.best.trial.model not in judged:
+def _mistakes(board: Leaderboard, evaluated: Mapping[str, EvaluatedTrial], paths: StudyPaths) -> Gallery | None:
+    if board.best is None or board.best.trial.model not in evaluated:
         return None
     trial = board.best.trial
     try:
         indices, images = read_mistakes(paths.trial(trial.number).predictions)
-        return mistakes_gallery(judged[trial.model].predictions, indices, images)
+        return mistakes_gallery(evaluated[trial.model].predictions, indices, images)
     except DataError:
         return None  # images of two channels, or of five: there is no picture of them
 

@@ -35,7 +35,7 @@ def verdict_reading(verdict: Verdict) -> list[str]:
         note_smaller = (
             "none of them is smaller"
             if smaller is None
-            else f"{smaller.candidate.name} is the smallest of them, {smaller.candidate.parameters:,} parameters against {winner.candidate.parameters:,}"
+            else f"{smaller.candidate.name} is the smallest of them, {smaller.candidate.n_parameters:,} parameters against {winner.candidate.n_parameters:,}"
         )
         lines.append(f"Tied with it: {names}; {note_smaller}.")
     if verdict.failed:

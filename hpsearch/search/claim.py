@@ -21,7 +21,7 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError, UsageError
 from hpsearch.search.budget import refuse_repeated_failure
 from hpsearch.search.recovery import requeue, requeue_interrupted
-from hpsearch.search.trial_source import Source
+from hpsearch.search.trial_source import TrialSource
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, require_held, trial_lock
 from hpsearch.storage.records import BY_HAND, TrialKey, stored_epochs, write_attempt, write_end
@@ -61,7 +61,7 @@ class Claimer:
     store: Store
     study: optuna.Study
     locks: Locks
-    source: Source
+    source: TrialSource
     run: str
     paths: StudyPaths
     worker: str
@@ -143,7 +143,7 @@ class Claimer:
 
     def _config(self, trial: optuna.Trial, lease: Lease) -> TrainConfig:
         try:
-            with self.store.storage.together():
+            with self.store.storage.transaction():
                 config = self.source.config(trial)
                 # Nothing of the point is written yet; by now somebody else may have drawn another.
                 require_held(lease)

@@ -90,8 +90,8 @@ class RayEngine:
 
 
 @dataclass
-class RayCrew:
-    """The workers of one run on a cluster, as `launch.Crew` is on one machine.
+class RayWorkerPool:
+    """The workers of one run on a cluster, as `launch.WorkerPool` is on one machine.
 
     Attributes:
         order: what the task is told; the number of the worker is added for each.

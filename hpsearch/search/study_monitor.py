@@ -43,7 +43,7 @@ class Progress:
         return sum(self.counts.get(state, 0) for state in ("complete", "pruned", "fail"))
 
 
-class Lookout:
+class StudyMonitor:
     """Looks at one study again and again; what ended before the first look is no news."""
 
     def __init__(self, store: Store, study: optuna.Study) -> None:

@@ -18,7 +18,7 @@ from hpsearch.search.budget import Clock, may_start
 from hpsearch.storage.records import TrialKey, failed_of, repeat_of, scores_of
 
 
-class Source(Protocol):
+class TrialSource(Protocol):
     """What a study's trials are, one after another. All is called under the study's claim lock."""
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
@@ -41,7 +41,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled:
+class SampledTrials:
     """Trials drawn by the study's sampler, as many as the budget allows."""
 
     study: optuna.Study
@@ -82,7 +82,7 @@ class NextRuns(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repeated:
+class RepeatedTrials:
     """Trials of a few configurations, each with the seeds and splits that all of them share.
 
     Attributes:

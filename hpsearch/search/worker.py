@@ -55,16 +55,16 @@ class Trainer:
         cost: of a configuration, without training it.
         forget: removes a checkpoint.
         facts: what else is needed to repeat a run: split hash, device, processor, versions.
-        images: a hash of what all trials of the study share of the images: the split, or all of them.
-        count: training images of the data set.
+        data_hash: a hash of what all trials of the study share of the images: the split, or all of them.
+        n_images: training images of the data set.
     """
 
     train: Callable[[TrainConfig, Path, str], Iterator[Epoch]]
     cost: Callable[[TrainConfig], Cost]
     forget: Callable[[Path], None]
     facts: Callable[[TrainConfig], Mapping[str, Any]]
-    images: str
-    count: int
+    data_hash: str
+    n_images: int
 
 
 class Interrupted(BaseException):
@@ -216,10 +216,10 @@ class Worker:
         epochs = stored_epochs(trial)
         try:
             config = claim.config
-            parameters, flops = self._guarded(lambda: self.trainer.cost(config))
+            n_parameters, flops = self._guarded(lambda: self.trainer.cost(config))
             facts = self._guarded(lambda: self.trainer.facts(config))
             require_held(claim.lease)
-            write_run(trial, config, parameters=parameters, flops=flops, facts=facts)
+            write_run(trial, config, n_parameters=n_parameters, flops=flops, facts=facts)
             if not epochs:
                 checkpoint.parent.mkdir(parents=True, exist_ok=True)
             pruned = self._train(claim, checkpoint, epochs)
@@ -232,7 +232,7 @@ class Worker:
         end = {"reason": pruned} if pruned else {"diverged": True} if epochs[-1].diverged else {}
         write_end(trial, epochs, end)
         # A pruned trial's value is its last report.
-        self._tell(trial, TrialState.PRUNED if pruned else TrialState.COMPLETE, [epochs[-1].validation_accuracy])
+        self._tell(trial, TrialState.PRUNED if pruned else TrialState.COMPLETE, [epochs[-1].val_accuracy])
         self._forget_all_but_the_best(trial.number, pruned=bool(pruned))
 
     def _forget_all_but_the_best(self, number: int, *, pruned: bool) -> None:
@@ -266,7 +266,7 @@ class Worker:
                 require_held(claim.lease)
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
-                    with self.store.storage.together():
+                    with self.store.storage.transaction():
                         write_epochs(trial, epochs)
                         trial.report(value, epoch.number)
                 elif epoch.number not in reported:
@@ -338,7 +338,7 @@ def _checked(epoch: Epoch) -> float:
     Raises:
         _Failure: it is no finite number between 0 and 1: Optuna would let an infinite one win.
     """
-    value = epoch.validation_accuracy
+    value = epoch.val_accuracy
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise _Failure(f"validation accuracy must be a finite number from 0 to 1, but is {value!r:.80}", "")
     return float(value)

@@ -77,7 +77,7 @@ class _Process:
 
 
 @dataclass
-class Crew:
+class WorkerPool:
     """The worker processes of one run.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hpsearch.errors import LeaseLostError
 from hpsearch.storage.postgres import PostgresServer
-from hpsearch.storage.retry import Patience
+from hpsearch.storage.retry import RetryPolicy
 
 LOCK_TIMEOUT = "5s"
 """A wait for a lock is made of waits of this length, so that a server which says nothing is told from a lock that is held."""
@@ -42,9 +42,9 @@ class AdvisoryLocks:
 
     are_used = False
 
-    def __init__(self, server: PostgresServer, patience: Patience) -> None:
+    def __init__(self, server: PostgresServer, retry_policy: RetryPolicy) -> None:
         self._server = server
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._mutex = threading.RLock()
         self._open: _Session | None = None
 
@@ -100,7 +100,7 @@ class AdvisoryLocks:
                 session.held.add(name)
                 return AdvisoryLease(self, name, session)
 
-            return self._server.wait_out(self._patience, take)
+            return self._server.wait_out(self._retry_policy, take)
 
     def _session(self) -> _Session:
         if self._open is not None and self._open.is_over:

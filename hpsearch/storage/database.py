@@ -18,11 +18,11 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from hpsearch.config.components import show
 from hpsearch.config.paths import RunPaths
 from hpsearch.errors import DiskError, HpsearchError, OutageError, StorageError, StudyNotFoundError, did_you_mean
-from hpsearch.storage.lean_cache import LeanCache
+from hpsearch.storage.lean_cache import TrimmedCache
 from hpsearch.storage.postgres import CONTINUES, DRIVER, PostgresServer, cause_of, is_passing, origin
-from hpsearch.storage.retry import Patience
+from hpsearch.storage.retry import RetryPolicy
 from hpsearch.storage.sqlite import SqliteFile
-from hpsearch.storage.trial_cache import PromptCache
+from hpsearch.storage.trial_cache import BatchingCache
 from hpsearch.storage.trial_reader import running_in, trials_in
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
@@ -42,18 +42,20 @@ class Store:
     Attributes:
         url: as given, with its password: never print it, print `str(store)`.
         place: the file or server.
-        patience: for a database that is locked or away.
+        retry_policy: for a database that is locked or away.
     """
 
-    def __init__(self, url: str, place: SqliteFile | PostgresServer, storage: PromptCache, rdb: RDBStorage, patience: Patience) -> None:
+    def __init__(
+        self, url: str, backend: SqliteFile | PostgresServer, storage: BatchingCache, rdb: RDBStorage, retry_policy: RetryPolicy
+    ) -> None:
         self.url = url
-        self.place = place
+        self.backend = backend
         self.storage = storage
         self.rdb = rdb
-        self.patience = patience
+        self.retry_policy = retry_policy
 
     def __str__(self) -> str:
-        return self.place.shown
+        return self.backend.shown
 
     def names(self) -> list[str]:
         """The names of all studies."""
@@ -94,8 +96,8 @@ class Store:
         Raises:
             KeyError: the study is no more.
         """
-        return self.place.wait_out(
-            self.patience, lambda: trials_in(self.rdb, study_id, reports=False, unfinished=unfinished, beyond=last_finished)
+        return self.backend.wait_out(
+            self.retry_policy, lambda: trials_in(self.rdb, study_id, reports=False, unfinished=unfinished, beyond=last_finished)
         )
 
     def running_trials(self, study_id: int) -> list[tuple[int, int]]:
@@ -104,7 +106,7 @@ class Store:
         Raises:
             KeyError: the study is no more.
         """
-        return self.place.wait_out(self.patience, lambda: running_in(self.rdb, study_id))
+        return self.backend.wait_out(self.retry_policy, lambda: running_in(self.rdb, study_id))
 
     @contextmanager
     def unless_away(self, *, say: str = "") -> Iterator[None]:
@@ -116,7 +118,7 @@ class Store:
         try:
             yield
         except (StorageInternalError, SQLAlchemyError, OutageError) as error:
-            if not (isinstance(error, OutageError) or (self.patience.hurried() and self.place.is_away(origin(error)))):
+            if not (isinstance(error, OutageError) or (self.retry_policy.hurried() and self.backend.is_away(origin(error)))):
                 raise
             if say:
                 log.warning(say)
@@ -127,7 +129,7 @@ class Store:
         Raises:
             DiskError: its file is gone.
         """
-        self.place.require()
+        self.backend.require()
 
     def dispose(self) -> None:
         """Close the connections."""
@@ -167,33 +169,33 @@ def database_at(url: str) -> SqliteFile | PostgresServer:
     return SqliteFile(parsed)
 
 
-def open_store(url: str, *, create: bool, lean: bool = False, patience: Patience | None = None) -> Store:
+def open_store(url: str, *, create: bool, trimmed: bool = False, retry_policy: RetryPolicy | None = None) -> Store:
     """Open a storage.
 
     Args:
         create: whether a database that does not exist is made, or its tables.
         lean: whether finished trials are kept in memory without what a search does not look at.
-        patience: this process's; one of its own by default.
+        retry_policy: this process's; one of its own by default.
 
     Raises:
         StorageError: a URL of another kind, a folder that cannot be written, a database that cannot be used.
         StudyNotFoundError: the database does not exist and is not to be made.
     """
-    place = database_at(url)
-    patience = patience or Patience(longest=place.longest_wait)
+    backend = database_at(url)
+    retry_policy = retry_policy or RetryPolicy(longest=backend.longest_wait)
 
-    place.check(create=create)
+    backend.check(create=create)
     try:
-        rdb = place.open(patience)
+        rdb = backend.open(retry_policy)
     except RuntimeError as error:
         raise StorageError(
-            f"{place.shown} holds the tables of another Optuna: {error}",
+            f"{backend.shown} holds the tables of another Optuna: {error}",
             hint="Copy the database first; then `optuna storage upgrade --storage URL` brings it up to date.",
         ) from error
     except SQLAlchemyError as error:
-        raise place.unusable(error) from error
-    cache = LeanCache if lean else PromptCache
-    return Store(url, place, cache(rdb, lambda call: place.wait_out(patience, call)), rdb, patience)
+        raise backend.unusable(error) from error
+    cache = TrimmedCache if trimmed else BatchingCache
+    return Store(url, backend, cache(rdb, lambda call: backend.wait_out(retry_policy, call)), rdb, retry_policy)
 
 
 def database_failed(error: BaseException) -> HpsearchError:

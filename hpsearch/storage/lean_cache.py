@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from hpsearch.storage.records import TrialKey
-from hpsearch.storage.trial_cache import Outlast, PromptCache
+from hpsearch.storage.trial_cache import BatchingCache, Outlast
 
 LEFT_OUT = frozenset(
     (
@@ -37,7 +37,7 @@ TPE_DRAW = "tpe:relative_params:"
 Value = TypeVar("Value")
 
 
-class LeanCache(PromptCache):
+class TrimmedCache(BatchingCache):
     """The same, with finished trials that have lost what a search does not look at.
 
     What many trials have in common, names and distributions and attributes, is kept once.

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from hpsearch.errors import HpsearchError, OutageError, StorageError, StudyNotFoundError
-from hpsearch.storage.retry import Patience
+from hpsearch.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
     import psycopg
@@ -103,14 +103,14 @@ class PostgresServer:
         connection.autocommit = before
         return connection
 
-    def open(self, patience: Patience) -> RDBStorage:
+    def open(self, retry_policy: RetryPolicy) -> RDBStorage:
         """Optuna's storage in the database, whose tables are made where there are none.
 
         Raises:
             SQLAlchemyError: it cannot be used.
             RuntimeError: it has the tables of another Optuna.
         """
-        return _PatientStorage(self, patience)
+        return _RetryingStorage(self, retry_policy)
 
     def check(self, *, create: bool) -> None:
         """Refuse a database that cannot be reached, or that has no studies and shall not be given any.
@@ -127,7 +127,7 @@ class PostgresServer:
         if not create and not (row and row[0]):
             raise StudyNotFoundError(f"there are no studies in {self.shown} yet", hint="`hpsearch run` with a study file makes one.")
 
-    def wait_for(self, patience: Patience) -> None:
+    def wait_for(self, retry_policy: RetryPolicy) -> None:
         """Wait for a server that is away.
 
         Raises:
@@ -136,7 +136,7 @@ class PostgresServer:
         """
         psycopg = _driver(self.shown)
         try:
-            self.wait_out(patience, lambda: self.connect().close())
+            self.wait_out(retry_policy, lambda: self.connect().close())
         except psycopg.Error as error:
             raise self.unusable(error) from error
 
@@ -147,7 +147,7 @@ class PostgresServer:
         """Whether an error, in SQLAlchemy's words or psycopg's, says that the server is gone for the moment."""
         return is_passing(error)
 
-    def wait_out(self, patience: Patience, call: Callable[[], Result]) -> Result:
+    def wait_out(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
         """Call until the server answers.
 
         Raises:
@@ -159,14 +159,14 @@ class PostgresServer:
             nonlocal said
             if not said:
                 said = True
-                log.warning("%s is away (%s); waiting for up to %.0f seconds", self.shown, cause_of(error), patience.longest)
+                log.warning("%s is away (%s); waiting for up to %.0f seconds", self.shown, cause_of(error), retry_policy.longest)
 
-        within = patience.is_waiting
+        within = retry_policy.is_waiting
         try:
-            return patience.wait_out(call, passes=self._passes, pauses=_pauses(), say=say)
+            return retry_policy.wait_out(call, passes=self._passes, pauses=_pauses(), say=say)
         except Exception as error:
             if self._passes(error) and not within:
-                patience.longest = 0.0  # who waited in vain once does not wait again
+                retry_policy.longest = 0.0  # who waited in vain once does not wait again
                 raise OutageError(f"the database {self.shown} cannot be reached: {cause_of(error)}", hint=CONTINUES) from error
             raise
 
@@ -235,11 +235,11 @@ def _pauses() -> Iterator[float]:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-class _PatientStorage(RDBStorage):
+class _RetryingStorage(RDBStorage):
     """Optuna's storage, each call of which is made again when the server was gone meanwhile."""
 
-    def __init__(self, server: PostgresServer, patience: Patience) -> None:
-        self._server, self._patience = server, patience
+    def __init__(self, server: PostgresServer, retry_policy: RetryPolicy) -> None:
+        self._server, self._retry_policy = server, retry_policy
         # It warns of each lost connection with the whole statement, and then goes on; here it is waited for, and said.
         logging.getLogger(RDBStorage.__module__).setLevel(logging.ERROR)
         logging.getLogger("psycopg").setLevel(logging.ERROR)
@@ -262,15 +262,15 @@ class _PatientStorage(RDBStorage):
                     return True
                 raise
 
-        return self._server.wait_out(self._patience, call)
+        return self._server.wait_out(self._retry_policy, call)
 
 
 def _waits(name: str) -> Callable[..., Any]:
     method = getattr(RDBStorage, name)
 
     @functools.wraps(method)
-    def call(self: _PatientStorage, *arguments: Any, **options: Any) -> Any:
-        return self._server.wait_out(self._patience, lambda: method(self, *arguments, **options))
+    def call(self: _RetryingStorage, *arguments: Any, **options: Any) -> Any:
+        return self._server.wait_out(self._retry_policy, lambda: method(self, *arguments, **options))
 
     return call
 
@@ -281,7 +281,7 @@ for _name in (
     "get_trial_id_from_study_id_trial_number", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr", "get_trial",
     "get_all_trials", "_get_trials", "get_n_trials", "get_trial_user_attrs", "get_trial_system_attrs", "_get_best_trial_id",
 ):  # fmt: skip
-    setattr(_PatientStorage, _name, _waits(_name))
+    setattr(_RetryingStorage, _name, _waits(_name))
 
 
 def _driver(shown: str) -> Any:

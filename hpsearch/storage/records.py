@@ -20,7 +20,7 @@ from hpsearch.config.components import Scalar
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import StudyNotFoundError
-from hpsearch.storage.trial_cache import together
+from hpsearch.storage.trial_cache import transaction
 from hpsearch.storage.trial_reader import whole_trials
 
 BASELINE, BY_HAND = "baseline", "by hand"
@@ -101,7 +101,7 @@ class TrialRow:
     epochs: tuple[Epoch, ...]
     origin: str
     copy_of: str
-    parameters: int | None
+    n_parameters: int | None
     flops: int | None
     attempts: tuple[Mapping[str, Any], ...]
     end: Mapping[str, Any]
@@ -160,7 +160,7 @@ def trial_row(trial: FrozenTrial) -> TrialRow:
         epochs=tuple(Epoch.from_dict(stored) for stored in json.loads(attrs.get(TrialKey.EPOCHS, "[]"))),
         origin=attrs.get(TrialKey.ORIGIN, ""),
         copy_of=attrs.get(TrialKey.COPY_OF, ""),
-        parameters=attrs.get(TrialKey.PARAMETERS),
+        n_parameters=attrs.get(TrialKey.PARAMETERS),
         flops=attrs.get(TrialKey.FLOPS),
         attempts=tuple(attrs.get(TrialKey.ATTEMPTS, [])),
         end=attrs.get(TrialKey.END, {}),
@@ -209,15 +209,15 @@ def write_departure(trial: optuna.Trial) -> None:
     trial.set_user_attr(TrialKey.ATTEMPTS, [*attempts[:-1], {**attempts[-1], "left": True}])
 
 
-def write_run(trial: optuna.Trial, config: TrainConfig, *, parameters: int, flops: int, facts: Mapping[str, Any]) -> None:
+def write_run(trial: optuna.Trial, config: TrainConfig, *, n_parameters: int, flops: int, facts: Mapping[str, Any]) -> None:
     """Note what is needed to repeat the trial, and what it costs."""
     run = {"config": config.to_dict(), "digest": config.digest, **facts}
     # A continued trial finds the same there, unless it goes on elsewhere.
     packed = _packed(run)
     if trial.user_attrs.get(TrialKey.RUN) != packed:
-        with together(trial):
+        with transaction(trial):
             trial.set_user_attr(TrialKey.RUN, packed)
-            trial.set_user_attr(TrialKey.PARAMETERS, parameters)
+            trial.set_user_attr(TrialKey.PARAMETERS, n_parameters)
             trial.set_user_attr(TrialKey.FLOPS, flops)
 
 
@@ -237,13 +237,13 @@ def _packed(value: Any) -> str:
 
 def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, Any]) -> None:
     """Note how a trial ended; it must still be running, a finished one is read-only."""
-    with together(trial):
+    with transaction(trial):
         if epochs:
             last = epochs[-1]
             trial.set_user_attr(TrialKey.EPOCHS_DONE, last.number)
             trial.set_user_attr(TrialKey.SECONDS, round(sum(epoch.seconds for epoch in epochs), 2))
             trial.set_user_attr(TrialKey.TRAIN_ACCURACY, last.train_accuracy)
-            trial.set_user_attr(TrialKey.GAP, round(last.train_accuracy - last.validation_accuracy, 6))
+            trial.set_user_attr(TrialKey.GAP, round(last.train_accuracy - last.val_accuracy, 6))
         if end:
             trial.set_user_attr(TrialKey.END, dict(end))
 
@@ -310,7 +310,7 @@ def write_reading(study: optuna.Study, reading: Mapping[str, Any]) -> int:
 
 
 def read_readings(study: optuna.Study) -> list[Mapping[str, Any]]:
-    """Every reading of the test split for a config of the study, the oldest first, as `hpsearch.analysis.final_score.Reading` has it."""
+    """Every reading of the test split for a config of the study, the oldest first, as `hpsearch.analysis.final_score.HeldOutReading` has it."""
     readings = [value for key, value in study.user_attrs.items() if key.startswith(StudyKey.READING)]
     return sorted(readings, key=lambda reading: (reading["at"], reading["id"]))
 

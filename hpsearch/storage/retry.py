@@ -13,7 +13,7 @@ HURRIED_WAIT = 2.0
 """Seconds to wait for a database once this process was asked to stop."""
 
 
-class Patience:
+class RetryPolicy:
     """How long the connections of one storage wait.
 
     Args:

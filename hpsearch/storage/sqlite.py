@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config.components import show_path
 from hpsearch.errors import DiskError, HpsearchError, StorageError, StudyNotFoundError
-from hpsearch.storage.retry import Patience, Result
+from hpsearch.storage.retry import Result, RetryPolicy
 
 LOCK_WAIT = 60.0
 """Seconds to wait for a database that another process has locked."""
@@ -56,7 +56,7 @@ class SqliteFile:
         # A query may hold a password as well, which SQLAlchemy would print.
         self.shown = url.set(query={}).render_as_string(hide_password=True)
 
-    def open(self, patience: Patience) -> RDBStorage:
+    def open(self, retry_policy: RetryPolicy) -> RDBStorage:
         """Optuna's storage in the file, which is made where there is none.
 
         Raises:
@@ -68,7 +68,9 @@ class SqliteFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make the folder of {self.shown}: {error.strerror}", hint=OTHER_PLACE) from error
-        rdb = RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs={"connect_args": {"factory": _factory(patience)}})
+        rdb = RDBStorage(
+            self.url.render_as_string(hide_password=False), engine_kwargs={"connect_args": {"factory": _factory(retry_policy)}}
+        )
         with rdb.engine.connect() as connection:
             # Write-ahead logging: a dashboard that reads never makes a worker wait.
             connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
@@ -110,11 +112,11 @@ class SqliteFile:
                 f"{database} belongs to another program (tables {', '.join(sorted(tables)[:4])})", hint="Choose another with --storage."
             )
 
-    def wait_out(self, patience: Patience, call: Callable[[], Result]) -> Result:
+    def wait_out(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
         """Call: each statement waits by itself where the file is locked."""
         return call()
 
-    def wait_for(self, patience: Patience) -> None:
+    def wait_for(self, retry_policy: RetryPolicy) -> None:
         """Nothing: whoever finds the file locked waits."""
 
     def require(self) -> None:
@@ -156,19 +158,19 @@ def is_locked(error: BaseException) -> bool:
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
 
 
-def _factory(patience: Patience) -> Callable[..., sqlite3.Connection]:
+def _factory(retry_policy: RetryPolicy) -> Callable[..., sqlite3.Connection]:
     """What `sqlite3.connect` takes as a factory."""
 
     def connect(database: str, **options: Any) -> sqlite3.Connection:
-        return _Connection(patience, database, **{**options, "timeout": TRY_SECONDS})
+        return _Connection(retry_policy, database, **{**options, "timeout": TRY_SECONDS})
 
     return connect
 
 
 class _Connection(sqlite3.Connection):
-    def __init__(self, patience: Patience, database: str, **options: Any) -> None:
+    def __init__(self, retry_policy: RetryPolicy, database: str, **options: Any) -> None:
         super().__init__(database, **options)
-        self.patience = patience
+        self.retry_policy = retry_policy
         self.database = database
         self.execute(f"PRAGMA cache_size = -{CACHE_KILOBYTES}")
 
@@ -192,7 +194,7 @@ class _Connection(sqlite3.Connection):
                 said = True
                 log.warning("waiting for %s, which another program has locked; for up to %.0f seconds", self.database, LOCK_WAIT)
 
-        return self.patience.wait_out(call, passes=is_locked, pauses=itertools.repeat(PAUSE), say=say)
+        return self.retry_policy.wait_out(call, passes=is_locked, pauses=itertools.repeat(PAUSE), say=say)
 
 
 class _Cursor(sqlite3.Cursor):

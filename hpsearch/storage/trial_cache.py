@@ -34,7 +34,7 @@ KEYS = {
 """What is written of trials, one thing a row: the tables, and what tells the rows of a trial apart."""
 
 
-class PromptCache(_CachedStorage):
+class BatchingCache(_CachedStorage):
     """Optuna's cache over a database, but for how it reads and writes.
 
     Args:
@@ -48,7 +48,7 @@ class PromptCache(_CachedStorage):
         self._block = threading.local()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """Write what the block writes of trials, but for their states, in one transaction at its end.
 
         A transaction costs more than what is written in it. Until the end nobody reads any of it, the block itself included, and
@@ -74,7 +74,7 @@ class PromptCache(_CachedStorage):
     def _keep(self, table: Any, row: Row) -> None:
         rows = getattr(self._block, "rows", None)
         if rows is None:
-            with self.together():
+            with self.transaction():
                 self._keep(table, row)
         else:
             rows.setdefault(table, []).append(row)
@@ -165,7 +165,7 @@ def _upsert(database: str, table: Any, names: tuple[str, ...]) -> Insert:
     return update
 
 
-def together(trial: Trial) -> AbstractContextManager[None]:
-    """Write what the block writes of a trial in one transaction, as `PromptCache.together`."""
-    assert isinstance(trial.storage, PromptCache), "a trial of a store"
-    return trial.storage.together()
+def transaction(trial: Trial) -> AbstractContextManager[None]:
+    """Write what the block writes of a trial in one transaction, as `BatchingCache.transaction`."""
+    assert isinstance(trial.storage, BatchingCache), "a trial of a store"
+    return trial.storage.transaction()

@@ -14,12 +14,12 @@ from hpsearch.storage.advisory_locks import AdvisoryLocks
 from hpsearch.storage.database import Store, database_at, open_store, storage_url
 from hpsearch.storage.locks import CREATION_LOCK, FileLocks, Locks
 from hpsearch.storage.postgres import PostgresServer
-from hpsearch.storage.retry import Patience
+from hpsearch.storage.retry import RetryPolicy
 from hpsearch.storage.sqlite import OTHER_PLACE, SqliteFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Workspace:
     """Where a study lives: its storage, its folder of runs, its data.
 
     Attributes:
@@ -53,25 +53,25 @@ class Place:
         return database_at(self.url)
 
     @cached_property
-    def patience(self) -> Patience:
+    def retry_policy(self) -> RetryPolicy:
         """How long this process waits for it."""
-        return Patience(longest=self.database.longest_wait)
+        return RetryPolicy(longest=self.database.longest_wait)
 
     @cached_property
     def locks(self) -> Locks:
         """The locks of the database."""
         database = self.database
         if isinstance(database, PostgresServer):
-            return AdvisoryLocks(database, self.patience)
+            return AdvisoryLocks(database, self.retry_policy)
         return FileLocks(lock_folder(database.path))
 
-    def open(self, *, create: bool = False, lean: bool = False) -> Store:
+    def open(self, *, create: bool = False, trimmed: bool = False) -> Store:
         """The storage; lean for a process that lives as long as a search."""
         if self.patient:
-            self.database.wait_for(self.patience)
-        store = open_store(self.url, create=create, lean=lean, patience=self.patience)
+            self.database.wait_for(self.retry_policy)
+        store = open_store(self.url, create=create, trimmed=trimmed, retry_policy=self.retry_policy)
         # What a call would write after an outage is nobody's to write whose lock was lost in it.
-        self.patience.resumed = self.locks.require
+        self.retry_policy.resumed = self.locks.require
         return store
 
     def make(self) -> Store:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from hpsearch.config.components import SELECTORS, show
 from hpsearch.config.registration import current_catalog, registered
-from hpsearch.config.train_config import Chosen, TrainConfig
+from hpsearch.config.train_config import ComponentConfig, TrainConfig
 from hpsearch.errors import ComponentError, ConfigError, did_you_mean
 from hpsearch.training import models, optimizers
 
@@ -60,7 +60,7 @@ def check_components(config: TrainConfig) -> None:
     """
     recorded = {file.sha256 for file in config.component_files}
     for kind in SELECTORS:
-        chosen: Chosen = getattr(config, kind)
+        chosen: ComponentConfig = getattr(config, kind)
         factory(kind, chosen.name)
         component = registered(chosen.name)
         file = component.file if component is not None else None
@@ -111,7 +111,7 @@ def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, *, steps_per
     return made
 
 
-def _build(kind: Selector, chosen: Chosen, *arguments: object, **named: object) -> Any:
+def _build(kind: Selector, chosen: ComponentConfig, *arguments: object, **named: object) -> Any:
     try:
         return factory(kind, chosen.name)(*arguments, **named, **chosen.options)
     # torch says so when two options do not go together, as nesterov without momentum.

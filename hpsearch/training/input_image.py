@@ -20,7 +20,7 @@ BRIGHT = 127.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ForeignPicture:
+class InputImage:
     """A picture in a model's shape.
 
     Attributes:
@@ -32,7 +32,7 @@ class ForeignPicture:
     done: tuple[str, ...]
 
 
-def read_picture(path: Path, input_shape: tuple[int, int, int]) -> ForeignPicture:
+def read_picture(path: Path, input_shape: tuple[int, int, int]) -> InputImage:
     """Read a picture of any size, colour or grey, into a model's shape.
 
     It is made grey or coloured as the model wants, inverted where a grey one stands on a bright ground
@@ -68,7 +68,7 @@ def read_picture(path: Path, input_shape: tuple[int, int, int]) -> ForeignPictur
         picture = _fitted(picture, width, height)
         done.append(f"scaled from {size[0]} × {size[1]} to {width} × {height}")
     pixels = torch.from_numpy(numpy.array(picture, dtype=numpy.uint8))
-    return ForeignPicture(image=pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous(), done=tuple(done))
+    return InputImage(image=pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous(), done=tuple(done))
 
 
 def _border_mean(picture: Image.Image) -> float:

@@ -28,7 +28,7 @@ class Layer:
         name: its path in the model, as in the state dict.
         kind: its class.
         output_shape: for one image, without the batch.
-        parameters: weights and biases; `trainable` of them take part in training.
+        n_parameters: weights and biases; `trainable` of them take part in training.
         bytes: what the parameters occupy.
         flops: of one image, forward: 2 for each multiply-add of convolutions and products; the
             rest is not counted.
@@ -37,7 +37,7 @@ class Layer:
     name: str
     kind: str
     output_shape: tuple[int, ...]
-    parameters: int
+    n_parameters: int
     trainable: int
     bytes: int
     flops: int
@@ -51,7 +51,7 @@ class Summary:
     """
 
     layers: tuple[Layer, ...]
-    parameters: int
+    n_parameters: int
     trainable: int
     bytes: int
     flops: int
@@ -96,12 +96,12 @@ def summarize(config: TrainConfig, input_shape: tuple[int, int, int], classes: i
 
 def count_parameters(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> int:
     """How many weights and biases a config's model has; errors as those of `summarize`."""
-    return summarize(config, input_shape, classes).parameters
+    return summarize(config, input_shape, classes).n_parameters
 
 
 def _sizes(parameters: list[nn.Parameter]) -> dict[str, int]:
     return {
-        "parameters": sum(parameter.numel() for parameter in parameters),
+        "n_parameters": sum(parameter.numel() for parameter in parameters),
         "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
     }

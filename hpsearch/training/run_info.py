@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "optuna", "numpy")
 CPU_FILE = Path("/proc/cpuinfo")
 
 
-def conditions(split: Split, device: torch.device) -> dict[str, Any]:
+def environment(split: Split, device: torch.device) -> dict[str, Any]:
     """Split hash, device, processor and versions as plain data; where all are the same, a run repeats bit for bit."""
     return {
         "split_hash": split.hash,

@@ -128,12 +128,12 @@ def _strange(file: Path, reason: str) -> DataError:
 def _load_component(component: ComponentFile, file: Path) -> None:
     """Run the component file of a model: the one beside it, or the one that it was trained with."""
     places = (file.parent / component.path.name, component.path)
-    found = {place: hashlib.sha256(place.read_bytes()).hexdigest() for place in places if place.is_file()}
+    found = {workspace: hashlib.sha256(workspace.read_bytes()).hexdigest() for workspace in places if workspace.is_file()}
     if not found:
         raise ComponentError(
             f"the model {show_path(file)} needs the component file {component.path.name}, which is missing", hint="Put it beside the model."
         )
-    same = [place for place, sha256 in found.items() if sha256 == component.sha256]
+    same = [workspace for workspace, sha256 in found.items() if sha256 == component.sha256]
     if not same:
         raise ComponentError(
             f"{show_path(next(iter(found)))} is not the component file that the model {show_path(file)} was trained with",

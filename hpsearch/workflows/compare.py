@@ -22,7 +22,7 @@ from hpsearch.config.components import show, show_path
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import DataError, StudyNotFoundError, UsageError
 from hpsearch.storage.records import TrialRow, one_trial, read_study
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import CLASS_NAMES
 from hpsearch.workflows.export import best_config
 from hpsearch.workflows.run import study_name
@@ -153,7 +153,7 @@ class Compared:
             "sides": [self.first.label, self.second.label],
             "images": str(self.first.images),
             "split": self.first.images.split or None,
-            "count": one.images,
+            "count": one.n_images,
             "accuracy": [one.accuracy, two.accuracy],
             "difference": found.difference,
             "interval": list(found.interval),
@@ -167,7 +167,7 @@ class Compared:
         }
 
 
-def find_side(text: str, place: Place) -> Side | Untrained:
+def find_side(text: str, workspace: Workspace) -> Side | Untrained:
     """What a word of the command line means: a final model's folder, a config file, or a trial `STUDY/N`.
 
     Raises:
@@ -179,9 +179,9 @@ def find_side(text: str, place: Place) -> Side | Untrained:
     if path.is_dir() and ((path / PREDICTIONS).is_file() or not _is_trial(text)):
         return _final_model(path, text)
     if text.endswith(CONFIG_ENDINGS):
-        return _config(path, text, place)
+        return _config(path, text, workspace)
     if _is_trial(text):
-        return _trial(text, place)
+        return _trial(text, workspace)
     raise UsageError(
         f"{show(text)} is neither a trial, nor a best config, nor the folder of a final model",
         hint="A trial is written STUDY/N, as quickstart/7; a config ends in .toml or .json.",
@@ -256,9 +256,9 @@ def _final_model(folder: Path, label: str) -> Side:
     return Side(label=label, config=best.config, images=Seen(dataset=best.data.dataset), predictions=predictions)
 
 
-def _config(path: Path, label: str, place: Place) -> Side | Untrained:
+def _config(path: Path, label: str, workspace: Workspace) -> Side | Untrained:
     best = read_best_config(path)
-    if (stored := _stored_run(best, place)) is not None:
+    if (stored := _stored_run(best, workspace)) is not None:
         return replace(stored, label=label, config=best.config, source=stored.label)
     from hpsearch.training.data.split import load_split
 
@@ -267,44 +267,44 @@ def _config(path: Path, label: str, place: Place) -> Side | Untrained:
         validation_images=best.data.validation_images,
         train_images=best.data.train_images,
         seed=best.split_seed,
-        folder=place.data,
+        folder=workspace.data,
     )
     return Untrained(label=label, path=path, best=best, split=split)
 
 
-def _stored_run(best: BestConfig, place: Place) -> Side | None:
+def _stored_run(best: BestConfig, workspace: Workspace) -> Side | None:
     """The trial that a config names, where it is reachable, is the very same run and has predictions."""
     name, number = best.provenance.get("study"), best.provenance.get("trial")
     if not isinstance(name, str) or not isinstance(number, int):
         return None
     with suppress(UsageError):
-        study = place.open().load(name)
+        study = workspace.open().load(name)
         row = one_trial(study, number)
         stored = best_config(row, read_study(study))
         # The file may have been edited since.
         same = (stored.config.digest, stored.data, stored.split_seed) == (best.config.digest, best.data, best.split_seed)
-        return _of_trial(name, row, stored, place) if same else None
+        return _of_trial(name, row, stored, workspace) if same else None
     return None
 
 
-def _trial(text: str, place: Place) -> Side:
+def _trial(text: str, workspace: Workspace) -> Side:
     called, _, number = text.rpartition("/")
     name = study_name(called)
-    study = place.open().load(name)
+    study = workspace.open().load(name)
     row = one_trial(study, int(number))
     if row.state == "fail":
         raise UsageError(f"trial {row.number} of '{name}' failed: {row.end.get('reason', 'no reason is on record')}")
-    return replace(_of_trial(name, row, best_config(row, read_study(study)), place), label=text)
+    return replace(_of_trial(name, row, best_config(row, read_study(study)), workspace), label=text)
 
 
-def _of_trial(name: str, row: TrialRow, best: BestConfig, place: Place) -> Side:
+def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) -> Side:
     """A stored trial with the predictions of its last epoch.
 
     Raises:
         UsageError: it has none.
     """
-    home, number = _trained_as(name, row, place)
-    file = place.paths.study(home).trial(number).predictions
+    home, number = _trained_as(name, row, workspace)
+    file = workspace.paths.study(home).trial(number).predictions
     if not file.is_file():
         epochs = len(row.epochs)
         why = f"was pruned after epoch {epochs}" if row.state == "pruned" else f"is {row.state}, but {show_path(file)} is missing"
@@ -321,14 +321,14 @@ def _of_trial(name: str, row: TrialRow, best: BestConfig, place: Place) -> Side:
     )
 
 
-def _trained_as(name: str, row: TrialRow, place: Place) -> tuple[str, int]:
+def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, int]:
     """The study and number under which a trial was trained: a copy of a warm start was elsewhere, maybe itself a copy."""
     number = row.number
     with suppress(StudyNotFoundError):  # the study is gone; its folder may still be there
         while row.copy_of:
             name, _, text = row.copy_of.rpartition("/")
             number = int(text)
-            row = one_trial(place.open().load(name), number)
+            row = one_trial(workspace.open().load(name), number)
     return name, number
 
 

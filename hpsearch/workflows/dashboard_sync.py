@@ -14,8 +14,8 @@ from hpsearch.report.dashboard.sync import feed, last_fed, state_of
 from hpsearch.report.study_results import read_studied
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import feed_lock
-from hpsearch.storage.workspace import Place
-from hpsearch.workflows.repeat_study import is_linked
+from hpsearch.storage.workspace import Workspace
+from hpsearch.workflows.repeat_study import is_follow_up
 from hpsearch.workflows.write_report import read_studies, write_report
 
 LEAST_PAUSE = 30.0
@@ -26,7 +26,7 @@ LARGEST_SHARE = 0.02
 log = logging.getLogger("hpsearch")
 
 
-def feed_dashboard(name: str, place: Place, store: Store) -> bool:
+def feed_dashboard(name: str, workspace: Workspace, store: Store) -> bool:
     """Bring what the dashboard shows of a study up to date; returns whether anything had changed.
 
     A study that belongs to another, its finalists for example, is no search: a leaderboard of it would mislead.
@@ -36,15 +36,15 @@ def feed_dashboard(name: str, place: Place, store: Store) -> bool:
         OSError: a file cannot be written.
     """
     study = store.load(name)
-    if is_linked(study):
+    if is_follow_up(study):
         return False
-    paths = place.paths.study(name)
+    paths = workspace.paths.study(name)
     if paths.folder.exists() and not paths.report.exists():
-        write_report(read_studies([name], place), paths.report)
-    with place.locks.hold(feed_lock(study._study_id)):
+        write_report(read_studies([name], workspace), paths.report)
+    with workspace.locks.hold(feed_lock(study._study_id)):
         if last_fed(study, store) == state_of(study, paths):
             return False
-        feed(study, store, read_studied(study, paths), paths, place.paths.artifacts)
+        feed(study, store, read_studied(study, paths), paths, workspace.paths.artifacts)
         return True
 
 
@@ -55,8 +55,8 @@ class Feeder:
         only: this study alone.
     """
 
-    def __init__(self, place: Place, store: Store, *, only: str | None) -> None:
-        self._place = place
+    def __init__(self, workspace: Workspace, store: Store, *, only: str | None) -> None:
+        self._place = workspace
         self._store = store
         self._only = only
         self._stop = threading.Event()

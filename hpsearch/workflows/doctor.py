@@ -14,7 +14,7 @@ import psutil
 
 from hpsearch.errors import HpsearchError, StudyNotFoundError
 from hpsearch.storage.postgres import PostgresServer
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 
 LEAST_PYTHON = (3, 11)
 LEAST_DISK = 1_000_000_000
@@ -31,17 +31,17 @@ class Finding:
     mend: str = ""
 
 
-def examine(place: Place) -> list[Finding]:
+def examine(workspace: Workspace) -> list[Finding]:
     """All findings, in the order in which a search would stumble over them."""
     examinations: list[Callable[[], Finding]] = [
         _python,
         lambda: _package("torch"),
         _torchvision,
         lambda: _package("optuna"),
-        lambda: _data(place),
-        lambda: _storage(place),
-        lambda: _disk(place),
-        lambda: _device(place),
+        lambda: _data(workspace),
+        lambda: _storage(workspace),
+        lambda: _disk(workspace),
+        lambda: _device(workspace),
     ]
     return [examination() for examination in examinations]
 
@@ -66,11 +66,11 @@ def _torchvision() -> Finding:
     return Finding(what="torchvision", ok=True, says=version("torchvision"))
 
 
-def _data(place: Place) -> Finding:
+def _data(workspace: Workspace) -> Finding:
     from hpsearch.training.data.files import find
 
     try:
-        found = find("fashion-mnist", place.data)
+        found = find("fashion-mnist", workspace.data)
     except HpsearchError as error:
         return Finding(what="Fashion-MNIST", ok=False, says=error.message, mend=error.hint)
     if found is None:
@@ -79,10 +79,10 @@ def _data(place: Place) -> Finding:
     return Finding(what="Fashion-MNIST", ok=True, says=f"in {next(iter(found.paths.values())).parent}, checksums right")
 
 
-def _storage(place: Place) -> Finding:
+def _storage(workspace: Workspace) -> Finding:
     try:
-        database = place.database
-        store = place.open()
+        database = workspace.database
+        store = workspace.open()
         names = store.names()
         store.dispose()
     except StudyNotFoundError:
@@ -107,23 +107,23 @@ def _file_system(path: str) -> str:
     return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else ""
 
 
-def _disk(place: Place) -> Finding:
-    folder = next(parent for parent in [place.runs.absolute(), *place.runs.absolute().parents] if parent.exists())
+def _disk(workspace: Workspace) -> Finding:
+    folder = next(parent for parent in [workspace.runs.absolute(), *workspace.runs.absolute().parents] if parent.exists())
     free = shutil.disk_usage(folder).free
     ok = free >= LEAST_DISK
     return Finding(
         what="disk",
         ok=ok,
-        says=f"{free / 1e9:.0f} GB free for {place.runs}",
+        says=f"{free / 1e9:.0f} GB free for {workspace.runs}",
         mend="" if ok else "Make room, or choose another disk with --runs.",
     )
 
 
-def _device(place: Place) -> Finding:
+def _device(workspace: Workspace) -> Finding:
     from hpsearch.training.device import resolve_device
 
     try:
-        device = resolve_device(place.device)
+        device = resolve_device(workspace.device)
     except HpsearchError as error:
         return Finding(what="device", ok=False, says=error.message, mend=error.hint)
     memory = psutil.virtual_memory().available / 1e9

@@ -53,7 +53,7 @@ def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = No
                 "runs": len(finalist.scores),
                 "probability_of_best": round(finalist.best, 4),
             },
-            "parameters": trial.parameters,
+            "parameters": trial.n_parameters,
             "fingerprint": trial.run.get("fingerprint"),
             "split_hash": trial.run.get("split_hash"),
             "device": trial.run.get("device"),

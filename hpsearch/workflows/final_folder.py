@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hpsearch.analysis.final_score import FORMAT, READS, Reading
+from hpsearch.analysis.final_score import FORMAT, READS, HeldOutReading
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import ComponentFile, show_path
 from hpsearch.config.paths import FinalPaths
@@ -47,17 +47,17 @@ class FinalFolder:
         """Whether training of this config was begun here."""
         return self._record is not None and not self._force
 
-    def begin(self, images: str) -> None:
+    def begin(self, data_hash: str) -> None:
         """Make the folder this config's; what it has of the same training is gone on with.
 
         Args:
-            images: the hash of the images that are trained on.
+            data_hash: the hash of the images that are trained on.
 
         Raises:
             UsageError: what is there was trained on other images.
         """
         record = self._record
-        if record is not None and not self._force and record["images"] != images:
+        if record is not None and not self._force and record["images"] != data_hash:
             raise UsageError(
                 f"{show_path(self.paths.folder)} was trained on other images",
                 hint="Point --data at the same, or choose another folder with -o.",
@@ -79,7 +79,7 @@ class FinalFolder:
             "finished": False,
             "config": self._best.config.digest,
             "dataset": self._best.data.dataset,
-            "images": images,
+            "images": data_hash,
             "component_files": files,
             READS: len(readings),
             "readings": readings,
@@ -90,14 +90,14 @@ class FinalFolder:
             write(self.paths.folder / file.path.name, source_of(file))
         self._force = False
 
-    def note(self, reading: Reading) -> tuple[Reading, ...]:
+    def note(self, reading: HeldOutReading) -> tuple[HeldOutReading, ...]:
         """Put a reading on record, or what is known of it since; returns all of them."""
         record = self._begun()
         others = [each for each in record["readings"] if each["id"] != reading.id]
         record["readings"] = [*others, reading.to_dict()]
         record[READS] = len(record["readings"])
         self._write_record()
-        return tuple(Reading(**each) for each in record["readings"])
+        return tuple(HeldOutReading(**each) for each in record["readings"])
 
     def finish(self, score: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write the score, the last of the files; returns all that `metrics.json` holds."""

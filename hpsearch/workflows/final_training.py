@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 
 from hpsearch import __version__
-from hpsearch.analysis.final_score import FinalScore, Ledger, PartScore, Reading, SeedScore
+from hpsearch.analysis.final_score import FinalScore, HeldOutLog, HeldOutReading, PartScore, SeedScore
 from hpsearch.analysis.metrics import Predictions, mean_over_images, measure, most_confident_mistakes
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.epoch import Epoch
@@ -105,14 +105,14 @@ class FinalTraining:
                     )
             self._save(number, config, split, checkpoint)
 
-    def score(self, ledger: Ledger | None = None) -> Mapping[str, Any]:
+    def score(self, ledger: HeldOutLog | None = None) -> Mapping[str, Any]:
         """Read the test split, once, and write down all that it says; returns what `metrics.json` then holds.
 
         Args:
             ledger: of the study that the config comes from.
         """
         parts = {"train": load_training_images(self.best.data.dataset, folder=self._data)}
-        reading = Reading(
+        reading = HeldOutReading(
             id=uuid.uuid4().hex[:12],
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             config=self.best.config.digest,

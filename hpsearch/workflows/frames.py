@@ -9,7 +9,7 @@ from hpsearch.analysis.trial_table import records
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.errors import UsageError
 from hpsearch.storage.records import read_trials
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import study_name
 
 
@@ -27,7 +27,7 @@ def trials(study: str, *, storage: str | None = None, runs: Path | str = DEFAULT
         import pandas
     except ImportError as error:
         raise UsageError("a data frame needs pandas, which is not installed", hint='pip install "hpsearch[notebook]"') from error
-    store = Place(storage=storage, runs=Path(runs)).open()
+    store = Workspace(storage=storage, runs=Path(runs)).open()
     try:
         return pandas.DataFrame(records(read_trials(store.load(study_name(study)))))
     finally:

@@ -18,8 +18,8 @@ from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures import space_figures as figures_of_space
 from hpsearch.report.figures.search_figures import Cost, ranked
 from hpsearch.report.sections.space_results import searched
-from hpsearch.report.study_results import Judged, Studied
-from hpsearch.storage.workspace import Place
+from hpsearch.report.study_results import EvaluatedTrial, StudyResults
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import study_name
 from hpsearch.workflows.write_report import read_studies
 
@@ -81,34 +81,34 @@ def timeline(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUN
 
 def importances(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
     """The importance of each parameter for each model."""
-    studied = _read(study, storage, runs)
-    if not studied.importances:
-        raise UsageError(f"no model of '{studied.name}' has {FEWEST_TRIALS} complete trials", hint="`hpsearch run --trials` searches on.")
-    return figures_of_space.importances(studied.importances)
+    results = _read(study, storage, runs)
+    if not results.importances:
+        raise UsageError(f"no model of '{results.name}' has {FEWEST_TRIALS} complete trials", hint="`hpsearch run --trials` searches on.")
+    return figures_of_space.importances(results.importances)
 
 
 def slice_of(study: str, parameter: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
     """Accuracy against the values of one parameter, by model."""
-    studied = _read(study, storage, runs)
-    _require(studied, parameter)
-    return figures_of_space.slice_of(studied.trials, parameter, studied.space)
+    results = _read(study, storage, runs)
+    _require(results, parameter)
+    return figures_of_space.slice_of(results.trials, parameter, results.space)
 
 
 def contour(study: str, model: str, x: str, y: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
     """What a random forest expects of a model over two parameters, the others as in its best trial."""
-    studied = _read(study, storage, runs)
-    best = ranked(studied.trials, model)[:1]
+    results = _read(study, storage, runs)
+    best = ranked(results.trials, model)[:1]
     if not best:
-        raise UsageError(f"no trial of '{model}' is complete in '{studied.name}'", hint=did_you_mean(model, studied.models))
+        raise UsageError(f"no trial of '{model}' is complete in '{results.name}'", hint=did_you_mean(model, results.models))
     for name in (x, y):
-        _require(studied, name)
-    return figures_of_space.contour(studied.trials, model, x, y, studied.space)
+        _require(results, name)
+    return figures_of_space.contour(results.trials, model, x, y, results.space)
 
 
 def parallel(study: str, top: int = 10, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
     """One line a trial across its parameters, the best of each model in colour."""
-    studied = _read(study, storage, runs)
-    return figures_of_space.parallel(studied.trials, studied.space, searched(studied), top)
+    results = _read(study, storage, runs)
+    return figures_of_space.parallel(results.trials, results.space, searched(results), top)
 
 
 def recall(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
@@ -124,11 +124,11 @@ def recall_difference(study: str, *, storage: str | None = None, runs: Runs = DE
 
 def confusion(study: str, model: str | None = None, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
     """What the best trial of a model takes for what; by default of the best model."""
-    studied = _read(study, storage, runs)
-    judged = [each for each in _judged(studied) if model in (None, each.trial.model)]
-    if not judged:
-        raise UsageError(f"no predictions of '{model}' are at hand", hint=did_you_mean(str(model), studied.models))
-    return figures_of_predictions.confusion([each.name for each in judged[0].metrics.classes], judged[0].metrics.confusion)
+    results = _read(study, storage, runs)
+    evaluated = [each for each in _judged(results) if model in (None, each.trial.model)]
+    if not evaluated:
+        raise UsageError(f"no predictions of '{model}' are at hand", hint=did_you_mean(str(model), results.models))
+    return figures_of_predictions.confusion([each.name for each in evaluated[0].metrics.classes], evaluated[0].metrics.confusion)
 
 
 def confusion_difference(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
@@ -140,38 +140,38 @@ def confusion_difference(study: str, *, storage: str | None = None, runs: Runs =
 
 def finalists(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
     """The finalists on fresh seeds and splits."""
-    studied = _read(study, storage, runs)
-    if studied.verdict is None:
-        raise UsageError(f"'{studied.name}' has no finalists", hint=f"`hpsearch finalists {studied.name}` runs them.")
-    return figures_of_repeats.finalists(studied.verdict)
+    results = _read(study, storage, runs)
+    if results.verdict is None:
+        raise UsageError(f"'{results.name}' has no finalists", hint=f"`hpsearch finalists {results.name}` runs them.")
+    return figures_of_repeats.finalists(results.verdict)
 
 
 def way(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
     """What each change from the baseline to the winner did."""
-    studied = _read(study, storage, runs)
-    if studied.explanation is None:
-        raise UsageError(f"nobody has explained '{studied.name}'", hint=f"`hpsearch explain {studied.name}` does.")
-    return figures_of_repeats.way(studied.explanation[0])
+    results = _read(study, storage, runs)
+    if results.explanation is None:
+        raise UsageError(f"nobody has explained '{results.name}'", hint=f"`hpsearch explain {results.name}` does.")
+    return figures_of_repeats.way(results.explanation[0])
 
 
-def _read(study: str, storage: str | None, runs: Runs) -> Studied:
-    return read_studies([study_name(study)], Place(storage=storage, runs=Path(runs)))[0]
+def _read(study: str, storage: str | None, runs: Runs) -> StudyResults:
+    return read_studies([study_name(study)], Workspace(storage=storage, runs=Path(runs)))[0]
 
 
-def _judged(studied: Studied) -> list[Judged]:
-    if not studied.judged:
-        raise UsageError(f"no predictions of '{studied.name}' are at hand", hint="Trials leave them in the folder of runs when they end.")
-    return [studied.judged[trial.model] for trial in ranked(each.trial for each in studied.judged.values())]
+def _judged(results: StudyResults) -> list[EvaluatedTrial]:
+    if not results.evaluated:
+        raise UsageError(f"no predictions of '{results.name}' are at hand", hint="Trials leave them in the folder of runs when they end.")
+    return [results.evaluated[trial.model] for trial in ranked(each.trial for each in results.evaluated.values())]
 
 
-def _two(studied: Studied) -> tuple[Judged, Judged]:
-    judged = _judged(studied)
-    if len(judged) < 2:
-        raise UsageError(f"'{studied.name}' has predictions of one model only: there is nothing to compare")
-    return judged[0], judged[1]
+def _two(results: StudyResults) -> tuple[EvaluatedTrial, EvaluatedTrial]:
+    evaluated = _judged(results)
+    if len(evaluated) < 2:
+        raise UsageError(f"'{results.name}' has predictions of one model only: there is nothing to compare")
+    return evaluated[0], evaluated[1]
 
 
-def _require(studied: Studied, parameter: str) -> None:
-    known = list(dict.fromkeys(name for trial in ranked(studied.trials) for name in trial.params))
+def _require(results: StudyResults, parameter: str) -> None:
+    known = list(dict.fromkeys(name for trial in ranked(results.trials) for name in trial.params))
     if parameter not in known:
-        raise UsageError(f"'{parameter}' is no parameter of a complete trial of '{studied.name}'", hint=did_you_mean(parameter, known))
+        raise UsageError(f"'{parameter}' is no parameter of a complete trial of '{results.name}'", hint=did_you_mean(parameter, known))

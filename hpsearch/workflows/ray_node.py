@@ -12,9 +12,9 @@ from typing import Any
 
 from hpsearch.search.worker_pool import WorkerCount
 from hpsearch.storage.records import spent_in
-from hpsearch.storage.workspace import Place
-from hpsearch.workflows.run import check_place, find_study_file
-from hpsearch.workflows.supervisor import Part, Search
+from hpsearch.storage.workspace import Workspace
+from hpsearch.workflows.run import check_workspace, find_study_file
+from hpsearch.workflows.supervisor import RunContext, Search
 
 
 def serve(order: Mapping[str, Any]) -> int:
@@ -36,7 +36,7 @@ def serve(order: Mapping[str, Any]) -> int:
             path = Path(os.path.normpath(beside / name))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        place = Place(
+        workspace = Workspace(
             storage=order["storage"],
             runs=Path(order["runs"]),
             data=None if order["data"] is None else Path(order["data"]),
@@ -44,12 +44,12 @@ def serve(order: Mapping[str, Any]) -> int:
             patient=True,
             beside=beside,
         )
-        store = place.open(lean=True)
-        file = find_study_file(order["study"], place)
-        check_place(file, place)
+        store = workspace.open(trimmed=True)
+        file = find_study_file(order["study"], workspace)
+        check_workspace(file, workspace)
         search = Search(
             file=file,
-            place=place,
+            workspace=workspace,
             store=store,
             study=store.load(file.name),
             budget=file.budget.model_copy(update={"trials": order["trials"], "time": order["time"]}),
@@ -59,7 +59,7 @@ def serve(order: Mapping[str, Any]) -> int:
             requeued=(),
             retried=(),
         )
-        part = Part(
+        part = RunContext(
             run=order["run"],
             elapsed=spent_in(search.study, order["run"]),
             # A task that is begun again on another node is another worker.

@@ -14,8 +14,9 @@ from typing import Any
 
 import optuna
 
-from hpsearch.analysis.ablation import Ends, Explanation, Way, explain, go
-from hpsearch.analysis.finalists import Candidate, Round, Verdict, judge, stand
+from hpsearch.analysis import ablation, finalists
+from hpsearch.analysis.ablation import AblationPath, AblationRound, Explanation, explain
+from hpsearch.analysis.finalists import Candidate, Round, Verdict, judge
 from hpsearch.analysis.paired import Scores
 from hpsearch.config.components import Scalar
 from hpsearch.config.paths import EXPLAIN, FINALISTS
@@ -26,6 +27,9 @@ from hpsearch.config.study_file import StudyFile, parse_study_file
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import StudyKey, failed_of, read_study, scores_of
+
+EARLIER_NAMES = {"parameters": "n_parameters"}
+"""Names that version 0.1 stored, by the names of today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +51,9 @@ class FinalistsPlan:
         """Where nobody is dropped."""
         return len(self.candidates) * self.seeds
 
-    def next_runs(self, scores: Scores, failed: frozenset[str], *, images: int, pool: int) -> Round:
+    def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> Round:
         """Which runs come next."""
-        return stand(self.candidates, scores, seeds=self.seeds, images=images, pool=pool, failed=failed)
+        return finalists.next_round(self.candidates, scores, seeds=self.seeds, n_images=n_images, pool=pool, failed=failed)
 
     def config(self, name: str) -> TrainConfig:
         """The configuration of a candidate."""
@@ -64,7 +68,10 @@ class FinalistsPlan:
     def from_dict(cls, stored: Mapping[str, Any]) -> FinalistsPlan:
         """The plan that `to_dict` wrote."""
         configs = {each["name"]: TrainConfig.from_dict(each["config"]) for each in stored["candidates"]}
-        candidates = [Candidate(**{key: value for key, value in each.items() if key != "config"}) for each in stored["candidates"]]
+        candidates = [
+            Candidate(**{EARLIER_NAMES.get(key, key): value for key, value in each.items() if key != "config"})
+            for each in stored["candidates"]
+        ]
         return cls(seeds=stored["seeds"], candidates=tuple(candidates), configs=configs)
 
 
@@ -86,12 +93,12 @@ class ExplainPlan:
     kind = EXPLAIN
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_ends", Ends(self.space, self.start, self.goal))
+        object.__setattr__(self, "_ends", AblationPath(self.space, self.start, self.goal))
 
     @property
-    def ends(self) -> Ends:
+    def ends(self) -> AblationPath:
         """The two ends and what lies between them."""
-        found: Ends = self._ends  # type: ignore[attr-defined]  # set once, above
+        found: AblationPath = self._ends  # type: ignore[attr-defined]  # set once, above
         return found
 
     @property
@@ -100,9 +107,9 @@ class ExplainPlan:
         steps = sum(self.start.get(name) != value for name, value in self.goal.items())
         return steps * (steps + 1) // 2 + (steps + 1) * self.seeds
 
-    def next_runs(self, scores: Scores, failed: frozenset[str], *, images: int, pool: int) -> Way:
+    def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> AblationRound:
         """Which runs come next."""
-        return go(self.ends, scores, seeds=self.seeds, failed=failed)
+        return ablation.next_round(self.ends, scores, seeds=self.seeds, failed=failed)
 
     def config(self, name: str) -> TrainConfig:
         """The configuration of a point; `next_runs` comes first."""
@@ -121,7 +128,7 @@ class ExplainPlan:
 Plan = FinalistsPlan | ExplainPlan
 
 
-def linked_file(file: StudyFile, plan: Plan) -> StudyFile:
+def follow_up_file(file: StudyFile, plan: Plan) -> StudyFile:
     """The study file of a study's linked one: no sampler, no pruner, and no checkpoint is kept."""
     return replace(
         file,
@@ -135,13 +142,13 @@ def linked_file(file: StudyFile, plan: Plan) -> StudyFile:
     )
 
 
-def linked_names(name: str, store: Store) -> list[str]:
+def follow_up_names(name: str, store: Store) -> list[str]:
     """The names of the studies that belong to one, as far as there are any."""
     there = store.names()
-    return [linked for kind in (FINALISTS, EXPLAIN) if (linked := f"{name}.{kind}") in there]
+    return [follow_up for kind in (FINALISTS, EXPLAIN) if (follow_up := f"{name}.{kind}") in there]
 
 
-def is_linked(study: optuna.Study) -> bool:
+def is_follow_up(study: optuna.Study) -> bool:
     """Whether a study belongs to another."""
     return StudyKey.PLAN in study.user_attrs
 
@@ -180,10 +187,10 @@ def repeat_seed(seed: int, repeat: int) -> int:
     return derive_seed(seed, "repeat", repeat)
 
 
-def write_images(study: optuna.Study, images: int) -> None:
+def write_images(study: optuna.Study, n_images: int) -> None:
     """Note how many training images the data set has."""
-    if study.user_attrs.get(StudyKey.IMAGES) != images:
-        study.set_user_attr(StudyKey.IMAGES, images)
+    if study.user_attrs.get(StudyKey.IMAGES) != n_images:
+        study.set_user_attr(StudyKey.IMAGES, n_images)
 
 
 def read_verdict(study: optuna.Study) -> Verdict:
@@ -210,6 +217,6 @@ def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, in
 
 def read_sizes(study: optuna.Study) -> dict[str, int]:
     """Validation images of a run, and how many all of them are drawn out of: none of those that the search was validated on."""
-    images = int(read_study(study).comparable["data"]["validation_images"])
+    n_images = int(read_study(study).comparable["data"]["validation_images"])
     # Before the first run there is no score that the number would bear on.
-    return {"images": images, "pool": int(study.user_attrs.get(StudyKey.IMAGES, 3 * images)) - images}
+    return {"n_images": n_images, "pool": int(study.user_attrs.get(StudyKey.IMAGES, 3 * n_images)) - n_images}

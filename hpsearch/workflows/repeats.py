@@ -19,11 +19,11 @@ from hpsearch.search.recovery import requeue_interrupted
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.records import BASELINE, TrialRow, one_trial, read_trials, write_study
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import why_unusable
-from hpsearch.workflows.repeat_study import ExplainPlan, FinalistsPlan, Plan, linked_file, read_explanation, read_verdict, write_plan
+from hpsearch.workflows.repeat_study import ExplainPlan, FinalistsPlan, Plan, follow_up_file, read_explanation, read_verdict, write_plan
 from hpsearch.workflows.resume import require_comparable
-from hpsearch.workflows.run import check_place, count_workers
+from hpsearch.workflows.run import check_workspace, count_workers
 from hpsearch.workflows.supervisor import Search
 
 FEWEST_SEEDS = 2
@@ -32,7 +32,7 @@ FEWEST_SEEDS = 2
 
 def prepare_finalists(
     file: StudyFile,
-    place: Place,
+    workspace: Workspace,
     *,
     top: int,
     seeds: int,
@@ -57,7 +57,7 @@ def prepare_finalists(
         raise UsageError(
             f"finalists need at least {FEWEST_SEEDS} seeds, but got {seeds}", hint="Half of them choose the winner, half measure it."
         )
-    study = _searched(file, place)
+    study = _searched(file, workspace)
     trials = read_trials(study)
     chosen = _best(trials, top=top, per_model=per_model)
     if not chosen:
@@ -71,17 +71,23 @@ def prepare_finalists(
             trial=trial.number,
             value=trial.value if trial.state == "complete" else None,
             model=trial.model,
-            parameters=trial.parameters,
+            n_parameters=trial.n_parameters,
             is_baseline=baseline is not None and trial.number == baseline.number,
         )
         for trial in chosen
     ]
     configs = {f"trial {trial.number}": replace(trial.config, seed=0) for trial in chosen if trial.config is not None}
-    return _prepare(file, place, FinalistsPlan(seeds=seeds, candidates=tuple(candidates), configs=configs), workers, engine)
+    return _prepare(file, workspace, FinalistsPlan(seeds=seeds, candidates=tuple(candidates), configs=configs), workers, engine)
 
 
 def prepare_explanation(
-    file: StudyFile, place: Place, *, seeds: int, trial: int | None = None, workers: int | None = None, engine: RayEngine | None = None
+    file: StudyFile,
+    workspace: Workspace,
+    *,
+    seeds: int,
+    trial: int | None = None,
+    workers: int | None = None,
+    engine: RayEngine | None = None,
 ) -> Search:
     """Make the linked study ready that walks from the baseline to the winner, or continue it.
 
@@ -93,9 +99,9 @@ def prepare_explanation(
         UsageError: no trial is complete, or the winner is the baseline.
         NotComparableError: as for `prepare_finalists`.
     """
-    study = _searched(file, place)
+    study = _searched(file, workspace)
     trials = read_trials(study)
-    number = winner_number(file.name, place) if trial is None else trial
+    number = winner_number(file.name, workspace) if trial is None else trial
     if number is None:
         raise UsageError(f"no trial of '{file.name}' is complete yet", hint="`hpsearch run` trains some.")
     goal = one_trial(study, number)
@@ -108,7 +114,7 @@ def prepare_explanation(
         raise UsageError(
             f"trial {number} of '{file.name}' is the baseline", hint="There is nothing to explain; choose another with --trial."
         )
-    return _prepare(file, place, plan, workers, engine)
+    return _prepare(file, workspace, plan, workers, engine)
 
 
 def mean_seconds(study: str, store: Store) -> float:
@@ -117,9 +123,9 @@ def mean_seconds(study: str, store: Store) -> float:
     return sum(seconds) / len(seconds) if seconds else 0.0
 
 
-def winner_number(name: str, place: Place) -> int | None:
+def winner_number(name: str, workspace: Workspace) -> int | None:
     """The winner of a study: of its finalists where they are through, else the best of the search; None without a complete trial."""
-    store = place.open()
+    store = workspace.open()
     verdict = finished_verdict(name, store)
     if verdict is not None and verdict.winner is not None:
         return verdict.winner.candidate.trial
@@ -129,8 +135,8 @@ def winner_number(name: str, place: Place) -> int | None:
 
 def verdict_of(name: str, store: Store) -> Verdict | None:
     """What the finalists of a study say so far; None where there are none."""
-    linked = f"{name}.{FINALISTS}"
-    return read_verdict(store.load(linked)) if linked in store.names() else None
+    follow_up = f"{name}.{FINALISTS}"
+    return read_verdict(store.load(follow_up)) if follow_up in store.names() else None
 
 
 def finished_verdict(name: str, store: Store) -> Verdict | None:
@@ -141,13 +147,13 @@ def finished_verdict(name: str, store: Store) -> Verdict | None:
 
 def explanation_of(file: StudyFile, store: Store) -> tuple[Explanation, int] | None:
     """What is known of the way to the winner, and which trial that is; None where nobody looked for it."""
-    linked = f"{file.name}.{EXPLAIN}"
-    return read_explanation(store.load(linked), file.space) if linked in store.names() else None
+    follow_up = f"{file.name}.{EXPLAIN}"
+    return read_explanation(store.load(follow_up), file.space) if follow_up in store.names() else None
 
 
-def _searched(file: StudyFile, place: Place) -> optuna.Study:
+def _searched(file: StudyFile, workspace: Workspace) -> optuna.Study:
     """The stored study, if the study file still says what its trials were made with."""
-    study = place.open().load(file.name)
+    study = workspace.open().load(file.name)
     require_comparable(study, file)
     return study
 
@@ -172,13 +178,13 @@ def _baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
     return max(baselines, key=lambda trial: (trial.state == "complete", trial.value or 0.0, -trial.number), default=None)
 
 
-def _prepare(search: StudyFile, place: Place, plan: Plan, workers: int | None, engine: RayEngine | None) -> Search:
-    check_place(search, place)
-    count = count_workers(place, engine, workers, plan.most_runs)
-    file = linked_file(search, plan)
-    locks = place.locks
-    with place.creating():
-        store = place.open()
+def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int | None, engine: RayEngine | None) -> Search:
+    check_workspace(search, workspace)
+    count = count_workers(workspace, engine, workers, plan.most_runs)
+    file = follow_up_file(search, plan)
+    locks = workspace.locks
+    with workspace.creating():
+        store = workspace.open()
         study = store.load(file.name) if file.name in store.names() else store.create(file.name)
         write_study(study, text=search.text, path=search.path, comparable=json.loads(json.dumps(search.comparable)))
         write_plan(study, plan)
@@ -186,7 +192,7 @@ def _prepare(search: StudyFile, place: Place, plan: Plan, workers: int | None, e
         requeued = requeue_interrupted(store, study, locks)
     return Search(
         file=file,
-        place=place,
+        workspace=workspace,
         store=store,
         study=study,
         budget=file.budget,

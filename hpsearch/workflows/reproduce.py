@@ -23,9 +23,9 @@ from hpsearch.config.registration import load_component_file
 from hpsearch.config.train_config import resolve
 from hpsearch.errors import ComponentError, ConfigError, StudyNotFoundError, UsageError
 from hpsearch.storage.records import StudyRow, TrialRow, one_trial, read_study
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config
-from hpsearch.workflows.repeat_study import is_linked, read_verdict
+from hpsearch.workflows.repeat_study import is_follow_up, read_verdict
 
 if TYPE_CHECKING:
     from hpsearch.training.data.split import Split
@@ -135,7 +135,7 @@ class Verdict:
         }
 
 
-def prepare_rerun(name: str, number: int, place: Place, *, device: str | None = None, trust: bool = False) -> Rerun:
+def prepare_rerun(name: str, number: int, workspace: Workspace, *, device: str | None = None, trust: bool = False) -> Rerun:
     """Find a trial, and load what it was trained with.
 
     Args:
@@ -150,18 +150,18 @@ def prepare_rerun(name: str, number: int, place: Place, *, device: str | None = 
         DataError: the images are missing or damaged.
         ConfigError: there is no such device here, or the components have other options now.
     """
-    study = place.open().load(name)
+    study = workspace.open().load(name)
     row, trial = read_study(study), one_trial(study, number)
     _require_record(trial, name)
     best = best_config(trial, row)
     catalog, changed = _load_components(row, trust=trust)
     config = resolve(best.config.settings, catalog=catalog, seed=best.config.seed)
 
-    from hpsearch.training.run_info import conditions
+    from hpsearch.training.run_info import environment
 
     found = _device(str(trial.run.get("device")), device)
-    split = _split(best, place, linked=is_linked(study))
-    now = conditions(split, found)
+    split = _split(best, workspace, follow_up=is_follow_up(study))
+    now = environment(split, found)
     return Rerun(
         study=name,
         trial=trial,
@@ -169,7 +169,7 @@ def prepare_rerun(name: str, number: int, place: Place, *, device: str | None = 
         split=split,
         device=str(found),
         differences=(*_differences(trial.run, now), *changed),
-        seed_margin=_seed_margin(name, place),
+        seed_margin=_seed_margin(name, workspace),
     )
 
 
@@ -182,9 +182,9 @@ def judge(rerun: Rerun, pairs: Sequence[EpochPair]) -> Verdict:
     last = pairs[-1]
     margin = rerun.seed_margin
     if margin is None:
-        margin = difference_margin(last.then.validation_accuracy, rerun.best.data.validation_images)
+        margin = difference_margin(last.then.val_accuracy, rerun.best.data.validation_images)
     whole = len(pairs) == len(rerun.trial.epochs)
-    apart = abs(last.then.validation_accuracy - last.now.validation_accuracy)
+    apart = abs(last.then.val_accuracy - last.now.val_accuracy)
     kind: Kind = "different"
     if whole and not any(pair.differing for pair in pairs):
         kind = "identical"
@@ -232,24 +232,24 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-def _split(best: BestConfig, place: Place, *, linked: bool) -> Split:
+def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:
     """The images as the trial's worker divided them: a run of a linked study by its own seed, and validated on none of the search's."""
     from hpsearch.training.data.split import load_training_images, split_of, validation_indices
 
-    data, count = load_training_images(best.data.dataset, folder=place.data), best.data.validation_images
-    searched_on = validation_indices(data, validation_images=count, seed=best.split_seed) if linked else None
-    seed = best.config.seed if linked else best.split_seed
+    data, count = load_training_images(best.data.dataset, folder=workspace.data), best.data.validation_images
+    searched_on = validation_indices(data, validation_images=count, seed=best.split_seed) if follow_up else None
+    seed = best.config.seed if follow_up else best.split_seed
     return split_of(data, validation_images=count, seed=seed, train_images=best.data.train_images, not_validated=searched_on)
 
 
-def _seed_margin(name: str, place: Place) -> float | None:
+def _seed_margin(name: str, workspace: Workspace) -> float | None:
     """What two runs of a config differ by from seed to seed, 95 times in 100, by the pooled variance of the study's finalists."""
     from scipy.stats import t as student_t
 
-    store, linked = place.open(), f"{name.partition('.')[0]}.{FINALISTS}"
-    if linked not in store.names():
+    store, follow_up = workspace.open(), f"{name.partition('.')[0]}.{FINALISTS}"
+    if follow_up not in store.names():
         return None
-    found = [(len(each.scores) - 1, each.deviation) for each in read_verdict(store.load(linked)).finalists if each.deviation is not None]
+    found = [(len(each.scores) - 1, each.deviation) for each in read_verdict(store.load(follow_up)).finalists if each.deviation is not None]
     freedom = sum(degrees for degrees, _ in found)
     if not freedom:
         return None

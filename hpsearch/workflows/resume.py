@@ -196,7 +196,7 @@ def _same_point(space: Space, trial: TrialRow) -> dict[str, Scalar] | None:
     for parameter in space:
         if parameter.exists(values):
             value = settings.get((parameter.owner, parameter.option))
-            if value is None or not parameter.domain.contains(value):
+            if value is None or not parameter.distribution.contains(value):
                 return None
             values[parameter.name] = value
     # What the space does not mention must have been at its default.

@@ -18,16 +18,16 @@ from hpsearch.search.worker_pool import WorkerCount, default_workers
 from hpsearch.storage.locks import Lease, claim_lock, hand_lock
 from hpsearch.storage.records import BY_HAND, TrialKey, one_trial, read_trials
 from hpsearch.storage.sqlite import SqliteFile
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import prepare
-from hpsearch.workflows.repeat_study import is_linked, linked_file, read_plan, stored_file
+from hpsearch.workflows.repeat_study import follow_up_file, is_follow_up, read_plan, stored_file
 from hpsearch.workflows.resume import create_or_continue, queue_failed_again, searched_values
 from hpsearch.workflows.supervisor import Search
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-def find_study_file(study: str, place: Place) -> StudyFile:
+def find_study_file(study: str, workspace: Workspace) -> StudyFile:
     """The study file that STUDY means: a file, or the one that a stored study of that name was last run with.
 
     Raises:
@@ -36,11 +36,11 @@ def find_study_file(study: str, place: Place) -> StudyFile:
     """
     if study.endswith(".toml") or "/" in study:
         return load_study_file(Path(study))
-    store = place.open()
+    store = workspace.open()
     try:
         stored = store.load(study)
-        file = stored_file(stored, place.beside)
-        return linked_file(file, read_plan(stored, file)) if is_linked(stored) else file
+        file = stored_file(stored, workspace.beside)
+        return follow_up_file(file, read_plan(stored, file)) if is_follow_up(stored) else file
     finally:
         store.dispose()
 
@@ -52,7 +52,7 @@ def study_name(study: str) -> str:
 
 def prepare_search(
     file: StudyFile,
-    place: Place,
+    workspace: Workspace,
     *,
     trials: int | None = None,
     seconds: float | None = None,
@@ -74,14 +74,14 @@ def prepare_search(
     base, _, kind = file.name.partition(".")
     if kind:
         raise UsageError(f"'{file.name}' belongs to the study '{base}'", hint=f"`hpsearch {kind} {base}` goes on with it.")
-    check_place(file, place)
+    check_workspace(file, workspace)
     budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("time", seconds)) if v is not None})
-    count = count_workers(place, engine, workers, budget.trials)
-    locks = place.locks
+    count = count_workers(workspace, engine, workers, budget.trials)
+    locks = workspace.locks
     try:
         # Several launchers on an empty store would trip over one another's tables.
-        with place.creating():
-            store = place.open(create=True)
+        with workspace.creating():
+            store = workspace.open(create=True)
             study, earlier, changed = create_or_continue(store, file, budget)
     except HpsearchError:
         locks.tidy()
@@ -91,7 +91,7 @@ def prepare_search(
         retried = queue_failed_again(study) if retry_failed else []
     return Search(
         file=file,
-        place=place,
+        workspace=workspace,
         store=store,
         study=study,
         budget=budget,
@@ -104,33 +104,33 @@ def prepare_search(
     )
 
 
-def count_workers(place: Place, engine: RayEngine | None, workers: int | None, trials: int) -> WorkerCount:
+def count_workers(workspace: Workspace, engine: RayEngine | None, workers: int | None, trials: int) -> WorkerCount:
     """How many workers a run has, and why; connects to the cluster if there is one.
 
     Raises:
         UsageError: the cluster cannot be reached, or not be used with this storage.
     """
     if engine is not None:
-        engine.connect(one_machine=isinstance(place.database, SqliteFile))
+        engine.connect(one_machine=isinstance(workspace.database, SqliteFile))
     if workers is not None:
         return WorkerCount(count=workers, reason="--workers")
     return default_workers(trials) if engine is None else engine.default_workers(trials)
 
 
-def check_place(file: StudyFile, place: Place) -> None:
+def check_workspace(file: StudyFile, workspace: Workspace) -> None:
     """Refuse a place where the study cannot be run, before anything is written; the data set is unpacked.
 
     Raises:
         UsageError: the device, the storage or the data cannot be used.
     """
-    if not DEVICE.fullmatch(place.device):
+    if not DEVICE.fullmatch(workspace.device):
         raise ConfigError(
-            f"the device must be auto, cpu, cuda or cuda:N, but got {show(place.device)}",
+            f"the device must be auto, cpu, cuda or cuda:N, but got {show(workspace.device)}",
             hint="--device auto takes a GPU where there is one.",
         )
-    place.check()
+    workspace.check()
     if file.data.dataset in DATASET_IMAGES:
-        prepare(file.data.dataset, place.data, allow_download=True)
+        prepare(file.data.dataset, workspace.data, allow_download=True)
 
 
 def run_study(
@@ -157,8 +157,8 @@ def run_study(
     Raises:
         HpsearchError: what went wrong, and what to do.
     """
-    place = Place(storage=storage, runs=Path(runs), data=None if data is None else Path(data), device=device)
-    search = prepare_search(find_study_file(str(study), place), place, trials=trials, seconds=seconds, workers=workers)
+    workspace = Workspace(storage=storage, runs=Path(runs), data=None if data is None else Path(data), device=device)
+    search = prepare_search(find_study_file(str(study), workspace), workspace, trials=trials, seconds=seconds, workers=workers)
     for _ in search.run():
         pass
     return search.study
@@ -183,10 +183,10 @@ def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None
         ]
         start = max(complete, key=lambda pair: pair[0])[1] if complete else {}
     point = searched_values(search.file, search.file.space.complete(changes, start=start))
-    with search.place.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
+    with search.workspace.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
         search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})
         queued = [trial for trial in search.study.get_trials(deepcopy=False) if trial.user_attrs.get(TrialKey.ORIGIN) == BY_HAND]
         # Held until this process ends, or lets go: workers of other runs leave the trial to it.
-        lease = search.place.locks.acquire(hand_lock(queued[-1]._trial_id))
+        lease = search.workspace.locks.acquire(hand_lock(queued[-1]._trial_id))
     assert lease is not None, "the trial is new, and its lock too"
     return queued[-1].number, lease

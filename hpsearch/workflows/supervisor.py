@@ -19,15 +19,15 @@ from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import LeaseLostError
 from hpsearch.search.budget import may_start
 from hpsearch.search.claim import noticing_deletion
-from hpsearch.search.ray_pool import RayCrew, RayEngine
+from hpsearch.search.ray_pool import RayEngine, RayWorkerPool
 from hpsearch.search.recovery import end_hung, requeue_interrupted
-from hpsearch.search.study_monitor import Lookout, Progress
+from hpsearch.search.study_monitor import Progress, StudyMonitor
 from hpsearch.search.watchdog import Watchdog
-from hpsearch.search.worker_pool import Crew, WorkerCount
+from hpsearch.search.worker_pool import WorkerCount, WorkerPool
 from hpsearch.storage.database import STORAGE_VARIABLE, Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.records import stop_requests, write_spent
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 
 LOOK_SECONDS = 1.0
 """Between two looks at the stored trials; a look costs ten milliseconds of a core."""
@@ -40,7 +40,7 @@ LEFT_RUNNING = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Snapshot:
     """The study at one moment.
 
     Attributes:
@@ -57,7 +57,7 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class RunContext:
     """What a run elsewhere, which keeps the time, leaves to this machine.
 
     Attributes:
@@ -86,7 +86,7 @@ class Search:
     """
 
     file: StudyFile
-    place: Place
+    workspace: Workspace
     store: Store
     study: optuna.Study
     budget: Budget
@@ -98,8 +98,8 @@ class Search:
     engine: RayEngine | None = None
 
     def run(
-        self, *, only: int | None = None, stopping: Callable[[], bool] = lambda: False, part: Part | None = None
-    ) -> Generator[Look, None, None]:
+        self, *, only: int | None = None, stopping: Callable[[], bool] = lambda: False, part: RunContext | None = None
+    ) -> Generator[Snapshot, None, None]:
         """Start the workers and yield a look at the study every second until they are done.
 
         Closing the generator stops the workers in good order: running trials go back to the queue.
@@ -113,26 +113,26 @@ class Search:
             HpsearchError: a worker gave up.
             StudyNotFoundError: the study was deleted meanwhile.
         """
-        with noticing_deletion(self.study, self.store, self.place.paths.study(self.file.name)):
+        with noticing_deletion(self.study, self.store, self.workspace.paths.study(self.file.name)):
             yield from self._run(only, stopping, part)
 
-    def _run(self, only: int | None, stopping: Callable[[], bool], part: Part | None) -> Generator[Look, None, None]:
+    def _run(self, only: int | None, stopping: Callable[[], bool], part: RunContext | None) -> Generator[Snapshot, None, None]:
         run = part.run if part else uuid.uuid4().hex[:8]
         started = time.monotonic() - (part.elapsed if part else 0.0)
-        self.place.patience.hurried = stopping
-        lookout = Lookout(self.store, self.study)
-        crew = self._crew(run, started, only, lookout, part)
+        self.workspace.retry_policy.hurried = stopping
+        monitor = StudyMonitor(self.store, self.study)
+        pool = self._worker_pool(run, started, only, monitor, part)
         stops = stop_requests(self.study)
         hung = Watchdog(self.budget.trial_time)
         saved = looked = time.monotonic()
         deaths = 0
         stopped = False
         try:
-            crew.start()
-            for _ in crew.watch():
+            pool.start()
+            for _ in pool.watch():
                 now = time.monotonic()
-                if crew.deaths > deaths:
-                    deaths = crew.deaths
+                if pool.deaths > deaths:
+                    deaths = pool.deaths
                     self._requeue()
                 if now - saved >= SAVE_SECONDS and part is None:
                     saved = now
@@ -141,16 +141,16 @@ class Search:
                 if now - looked >= LOOK_SECONDS or stopping():
                     looked = now
                     self.store.require_database()
-                    progress = lookout.look()
+                    progress = monitor.look()
                     for number, worker in hung.look(progress.running, now):
-                        self._end_hung(crew, number, worker)
-                    yield Look(progress=progress, elapsed=now - started, deaths=crew.deaths, stopped=False)
+                        self._end_hung(pool, number, worker)
+                    yield Snapshot(progress=progress, elapsed=now - started, deaths=pool.deaths, stopped=False)
                     if stop_requests(self.study) > stops:
                         stopped = True
                         break
         finally:
             try:
-                crew.stop()
+                pool.stop()
             finally:  # also when a second Ctrl-C ends the workers at once
                 with contextlib.suppress(KeyError), self.store.unless_away(say=LEFT_RUNNING):
                     if part is None:
@@ -158,7 +158,7 @@ class Search:
                     self._requeue()
         # The workers may all have left before this process looked.
         stopped = stopped or (stop_requests(self.study) > stops and not self.is_spent)
-        yield Look(progress=lookout.look(), elapsed=time.monotonic() - started, deaths=crew.deaths, stopped=stopped)
+        yield Snapshot(progress=monitor.look(), elapsed=time.monotonic() - started, deaths=pool.deaths, stopped=stopped)
 
     @property
     def is_spent(self) -> bool:
@@ -168,42 +168,44 @@ class Search:
 
     def _requeue(self) -> None:
         """Put the trials of dead workers back into the queue at once, for whoever is free."""
-        with contextlib.suppress(LeaseLostError), self.place.locks.hold(self._claim_lock()):  # else the next claim does it
-            requeue_interrupted(self.store, self.study, self.place.locks)
+        with contextlib.suppress(LeaseLostError), self.workspace.locks.hold(self._claim_lock()):  # else the next claim does it
+            requeue_interrupted(self.store, self.study, self.workspace.locks)
 
-    def _end_hung(self, crew: Crew | RayCrew, number: int, worker: str) -> None:
-        if crew.kill_one(worker):
-            with contextlib.suppress(LeaseLostError), self.place.locks.hold(self._claim_lock()):
-                end_hung(self.store, self.study, self.place.locks, number)
+    def _end_hung(self, pool: WorkerPool | RayWorkerPool, number: int, worker: str) -> None:
+        if pool.kill_one(worker):
+            with contextlib.suppress(LeaseLostError), self.workspace.locks.hold(self._claim_lock()):
+                end_hung(self.store, self.study, self.workspace.locks, number)
 
     def _claim_lock(self) -> str:
         return claim_lock(self.store.storage.get_study_id_from_name(self.file.name))
 
-    def _crew(self, run: str, started: float, only: int | None, lookout: Lookout, part: Part | None) -> Crew | RayCrew:
+    def _worker_pool(
+        self, run: str, started: float, only: int | None, monitor: StudyMonitor, part: RunContext | None
+    ) -> WorkerPool | RayWorkerPool:
         count = 1 if only is not None else self.workers.count
         if self.engine is not None and part is None:
-            return RayCrew(engine=self.engine, order=self._order(run, only), count=count)
+            return RayWorkerPool(engine=self.engine, order=self._order(run, only), count=count)
         options: dict[str, Any] = {
-            "runs": self.place.runs,
-            "data": self.place.data,
-            "device": self.place.device,
+            "runs": self.workspace.runs,
+            "data": self.workspace.data,
+            "device": self.workspace.device,
             "trials": self.budget.trials,
             "time": None if self.budget.time is None else f"{self.budget.time}s",
             "only": only,
             "run": run,
             "run-started": started,
-            "beside": self.place.beside,
+            "beside": self.workspace.beside,
         }
         command = [*(part.command if part else WORKER_COMMAND), self.file.name, "--supervised"]
         command += [part for key, value in options.items() if value is not None for part in (f"--{key}", str(value))]
-        return Crew(
+        return WorkerPool(
             command=[*command, "--name"],
             # A URL may hold a password, and a process list is read by everybody.
             environment={STORAGE_VARIABLE: self.store.url},
-            logs=self.place.paths.study(self.file.name).logs,
+            logs=self.workspace.paths.study(self.file.name).logs,
             count=count,
             prefix=part.worker if part else f"worker-{run}",
-            took_up=lookout.took_up,
+            took_up=monitor.took_up,
         )
 
     def _order(self, run: str, only: int | None) -> dict[str, Any]:
@@ -212,10 +214,10 @@ class Search:
         return {
             "study": self.file.name,
             "storage": self.store.url,
-            "runs": str(self.place.runs.absolute()),
-            "data": None if self.place.data is None else str(self.place.data.absolute()),
+            "runs": str(self.workspace.runs.absolute()),
+            "data": None if self.workspace.data is None else str(self.workspace.data.absolute()),
             # A worker that was given no part of a GPU takes none: nobody would count it.
-            "device": "cpu" if self.engine and not self.engine.gpus and self.place.device == "auto" else self.place.device,
+            "device": "cpu" if self.engine and not self.engine.gpus and self.workspace.device == "auto" else self.workspace.device,
             "folder": str(Path.cwd()),
             "files": {os.path.relpath(file.path, here): file.path.read_bytes() for file in self.file.component_files},
             "trials": self.budget.trials,

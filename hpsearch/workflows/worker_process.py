@@ -27,12 +27,12 @@ from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer, noticing_deletion
 from hpsearch.search.pruner import make_pruner
 from hpsearch.search.sampler import SpaceSampler
-from hpsearch.search.trial_source import Repeated, Sampled, Source
+from hpsearch.search.trial_source import RepeatedTrials, SampledTrials, TrialSource
 from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import read_study, stop_requests, write_split
-from hpsearch.storage.workspace import Place
-from hpsearch.workflows.repeat_study import Plan, is_linked, read_plan, read_sizes, repeat_seed, write_images
+from hpsearch.storage.workspace import Workspace
+from hpsearch.workflows.repeat_study import Plan, is_follow_up, read_plan, read_sizes, repeat_seed, write_images
 from hpsearch.workflows.resume import require_comparable
 
 ASK_SECONDS = 1.0
@@ -43,7 +43,7 @@ GRACE_SECONDS = 3.0
 
 def work(
     file: StudyFile,
-    place: Place,
+    workspace: Workspace,
     budget: Budget,
     *,
     name: str,
@@ -63,12 +63,12 @@ def work(
     stop.listen()
     if supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
-    store = place.open(lean=True)
-    place.patience.hurried = lambda: stop.requested
+    store = workspace.open(trimmed=True)
+    workspace.retry_policy.hurried = lambda: stop.requested
     clock = Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started)
     study = store.load(file.name)
-    with noticing_deletion(study, store, place.paths.study(file.name)):
-        ended = _search(file, place, budget, store, study, clock, stop, name=name, only=only)
+    with noticing_deletion(study, store, workspace.paths.study(file.name)):
+        ended = _search(file, workspace, budget, store, study, clock, stop, name=name, only=only)
     if stop.requested and not supervised:
         sys.exit(128 + stop.signal)
     return ended
@@ -76,7 +76,7 @@ def work(
 
 def _search(
     file: StudyFile,
-    place: Place,
+    workspace: Workspace,
     budget: Budget,
     store: Store,
     study: optuna.Study,
@@ -87,10 +87,10 @@ def _search(
     only: int | None,
 ) -> int:
     require_comparable(study, file)
-    plan = read_plan(study, file) if is_linked(study) else None
+    plan = read_plan(study, file) if is_follow_up(study) else None
     try:
         with stop.breaks_in():
-            trainer = load_trainer(file, place, repeats=plan is not None)
+            trainer = load_trainer(file, workspace, repeats=plan is not None)
     except Interrupted:
         return 0
 
@@ -101,24 +101,24 @@ def _search(
     study.sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
     study.pruner = make_pruner(file.pruner, file.space)
     asked = _AskedToStop(study)
-    with place.creating():
+    with workspace.creating():
         known = read_study(study).split_hash
         if known is None:
-            write_split(study, trainer.images)
-        elif known != trainer.images:
+            write_split(study, trainer.data_hash)
+        elif known != trainer.data_hash:
             raise NotComparableError(
                 f"the images of {file.data.dataset} here are not those that '{file.name}' was begun with",
                 hint="Point --data at the same files, or begin another study.",
             )
-    paths = place.paths.study(file.name)
-    source: Source = Sampled(study=study, space=file.space, budget=budget, clock=clock, seed=file.seed)
+    paths = workspace.paths.study(file.name)
+    source: TrialSource = SampledTrials(study=study, space=file.space, budget=budget, clock=clock, seed=file.seed)
     if plan is not None:
-        write_images(study, trainer.count)
+        write_images(study, trainer.n_images)
         source = _repeated(study, file, plan)
     claimer = Claimer(
         store=store,
         study=study,
-        locks=place.locks,
+        locks=workspace.locks,
         source=source,
         run=clock.run,
         paths=paths,
@@ -154,10 +154,10 @@ class _AskedToStop:
         return self._now > self._before
 
 
-def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> Repeated:
+def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> RepeatedTrials:
     """The runs of a linked study."""
     sizes = read_sizes(study)
-    return Repeated(
+    return RepeatedTrials(
         study=study,
         next_runs=lambda scores, failed: plan.next_runs(scores, failed, **sizes),
         config_of=plan.config,
@@ -165,7 +165,7 @@ def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> Repeated:
     )
 
 
-def load_trainer(file: StudyFile, place: Place, *, repeats: bool) -> Trainer:
+def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Trainer:
     """The trainer on the study's split of its data, or on a split for each seed.
 
     Args:
@@ -180,11 +180,11 @@ def load_trainer(file: StudyFile, place: Place, *, repeats: bool) -> Trainer:
     from hpsearch.training.data.split import Split, load_training_images, split_of, validation_indices
     from hpsearch.training.device import resolve_device
     from hpsearch.training.model_summary import summarize
-    from hpsearch.training.run_info import conditions
+    from hpsearch.training.run_info import environment
     from hpsearch.training.trainer import train
 
-    device = resolve_device(place.device)
-    data = load_training_images(file.data.dataset, folder=place.data)
+    device = resolve_device(workspace.device)
+    data = load_training_images(file.data.dataset, folder=workspace.data)
     divided = partial(split_of, data, validation_images=file.data.validation_images, train_images=file.data.train_images)
     if repeats:
         searched_on = validation_indices(data, validation_images=file.data.validation_images, seed=file.seed)
@@ -198,7 +198,7 @@ def load_trainer(file: StudyFile, place: Place, *, repeats: bool) -> Trainer:
 
     else:
         split = divided(seed=file.seed).to(device)
-        leave_samples(split, place.paths.study(file.name).samples)
+        leave_samples(split, workspace.paths.study(file.name).samples)
 
         def split_for(config: TrainConfig) -> Split:
             return split
@@ -213,15 +213,15 @@ def load_trainer(file: StudyFile, place: Place, *, repeats: bool) -> Trainer:
         return summary.trainable, summary.flops
 
     def facts(config: TrainConfig) -> dict[str, Any]:
-        return {"fingerprint": file.space.fingerprint, **conditions(split_for(config), device)}
+        return {"fingerprint": file.space.fingerprint, **environment(split_for(config), device)}
 
     return Trainer(
         train=run,
         cost=cost,
         forget=checkpoints.remove,
         facts=facts,
-        images=data.hash if repeats else split.hash,
-        count=len(data.labels),
+        data_hash=data.hash if repeats else split.hash,
+        n_images=len(data.labels),
     )
 
 

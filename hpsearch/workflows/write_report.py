@@ -13,9 +13,9 @@ from pathlib import Path
 from hpsearch.analysis.ablation import Explanation
 from hpsearch.errors import ComponentError, HpsearchError, StudyFileError, UsageError
 from hpsearch.report.study_report import study_report
-from hpsearch.report.study_results import Studied, read_studied
+from hpsearch.report.study_results import StudyResults, read_studied
 from hpsearch.storage.database import Store
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeats import explanation_of, verdict_of
 from hpsearch.workflows.run import find_study_file
 
@@ -25,17 +25,20 @@ PRINTING_SECONDS = 180
 """A large report takes a slow machine half a minute to draw."""
 
 
-def read_studies(names: Sequence[str], place: Place) -> list[Studied]:
+def read_studies(names: Sequence[str], workspace: Workspace) -> list[StudyResults]:
     """Everything that a report shows of some studies.
 
     Raises:
         StudyNotFoundError: there is no such study.
     """
-    store = place.open()
+    store = workspace.open()
     try:
         return [
             read_studied(
-                store.load(name), place.paths.study(name), verdict=verdict_of(name, store), explanation=_explanation(name, place, store)
+                store.load(name),
+                workspace.paths.study(name),
+                verdict=verdict_of(name, store),
+                explanation=_explanation(name, workspace, store),
             )
             for name in names
         ]
@@ -43,15 +46,15 @@ def read_studies(names: Sequence[str], place: Place) -> list[Studied]:
         store.dispose()
 
 
-def _explanation(name: str, place: Place, store: Store) -> tuple[Explanation, int] | None:
+def _explanation(name: str, workspace: Workspace, store: Store) -> tuple[Explanation, int] | None:
     try:
-        return explanation_of(find_study_file(name, place), store)
+        return explanation_of(find_study_file(name, workspace), store)
     except (ComponentError, StudyFileError):
         # A component file that is gone keeps nobody from looking at the rest.
         return None
 
 
-def write_report(studies: Sequence[Studied], output: Path) -> None:
+def write_report(studies: Sequence[StudyResults], output: Path) -> None:
     """Write the report of some studies as one file of HTML.
 
     Raises:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from hpsearch.analysis.ablation import Ends, Explanation, Way, explain, go
+from hpsearch.analysis.ablation import AblationPath, AblationRound, Explanation, explain, next_round
 from hpsearch.config.components import BUILT_IN
 from hpsearch.config.space import Space
 from hpsearch.config.space_parser import read_space
 from hpsearch.config.train_config import TrainConfig
 
-SIZES = {"images": 10_000, "pool": 50_000}
+SIZES = {"n_images": 10_000, "pool": 50_000}
 TABLE = {
     "model": {"choices": ["cnn", "lenet5"]},
     "optimizer": {"choices": ["sgd", "adam"]},
@@ -38,31 +38,31 @@ def accuracy(config: TrainConfig) -> float:
     return value + 0.01 * float(config.optimizer.options["lr"])
 
 
-def walk(ends: Ends, *, seeds: int = 3) -> tuple[Way, Explanation, dict[str, dict[int, float]]]:
+def walk(ends: AblationPath, *, seeds: int = 3) -> tuple[AblationRound, Explanation, dict[str, dict[int, float]]]:
     scores: dict[str, dict[int, float]] = {}
     for _ in range(1000):
-        way = go(ends, scores, seeds=seeds)
-        if not way.wanted:
-            return way, explain(ends, scores, seeds=seeds, **SIZES), scores
-        for name, repeat in way.wanted:
+        ablation = next_round(ends, scores, seeds=seeds)
+        if not ablation.wanted:
+            return ablation, explain(ends, scores, seeds=seeds, **SIZES), scores
+        for name, repeat in ablation.wanted:
             scores.setdefault(name, {})[repeat] = accuracy(ends.config(name)) + 0.001 * repeat
     raise AssertionError("it never ends")
 
 
 def test_the_way_leads_to_the_winner_one_change_at_a_time() -> None:
-    ends = Ends(space(), START, GOAL)
-    way, found, _ = walk(ends)
-    assert way.arrived
+    ends = AblationPath(space(), START, GOAL)
+    ablation, found, _ = walk(ends)
+    assert ablation.arrived
     assert found.is_over
-    assert ends.config(way.path[-1].name).digest == space().config(GOAL, seed=0).digest
-    assert [len(point.changed) for point in way.path] == list(range(len(way.path)))
-    for before, after in zip(way.path, way.path[1:], strict=False):
+    assert ends.config(ablation.path[-1].name).digest == space().config(GOAL, seed=0).digest
+    assert [len(point.changed) for point in ablation.path] == list(range(len(ablation.path)))
+    for before, after in zip(ablation.path, ablation.path[1:], strict=False):
         changed = [name for name in before.values if name in after.values and before.values[name] != after.values[name]]
         assert changed == [after.changed[-1]]
 
 
 def test_the_change_that_helps_most_comes_first() -> None:
-    _, found, _ = walk(Ends(space(), START, GOAL))
+    _, found, _ = walk(AblationPath(space(), START, GOAL))
     assert [step.parameter for step in found.steps] == ["", "epochs", "model", "cnn.filters1", "optimizer", "adam.lr"]
     gains = [step.gain.value for step in found.steps if step.gain is not None]
     assert gains[0] == pytest.approx(0.06)
@@ -72,7 +72,7 @@ def test_the_change_that_helps_most_comes_first() -> None:
 
 
 def test_what_comes_into_being_with_a_change_begins_at_its_default() -> None:
-    _, found, _ = walk(Ends(space(), START, GOAL))
+    _, found, _ = walk(AblationPath(space(), START, GOAL))
     model = next(step for step in found.steps if step.parameter == "model")
     assert model.settings == {"cnn.filters1": 32}
     assert model.change == "lenet5 → cnn"
@@ -80,34 +80,34 @@ def test_what_comes_into_being_with_a_change_begins_at_its_default() -> None:
 
 def test_a_default_out_of_range_gives_way_to_the_winners_value() -> None:
     table = {**TABLE, "cnn": {"filters1": {"int": [48, 64], "step": 16}}}
-    _, found, _ = walk(Ends(space(table), START, GOAL))
+    _, found, _ = walk(AblationPath(space(table), START, GOAL))
     assert next(step for step in found.steps if step.parameter == "model").settings == {"cnn.filters1": 64}
     assert "cnn.filters1" not in [step.parameter for step in found.steps]
 
 
 def test_the_way_is_found_on_one_seed_and_measured_on_others() -> None:
-    way, _, scores = walk(Ends(space(), START, GOAL), seeds=3)
-    path = {point.name for point in way.path}
+    ablation, _, scores = walk(AblationPath(space(), START, GOAL), seeds=3)
+    path = {point.name for point in ablation.path}
     assert all(set(scores[name]) - {1} == {2, 3, 4} for name in path)
     assert all(set(row) == {1} for name, row in scores.items() if name not in path)
 
 
 def test_a_single_way_needs_no_choice() -> None:
-    _, found, scores = walk(Ends(space(), {**GOAL, "epochs": 3}, GOAL))
+    _, found, scores = walk(AblationPath(space(), {**GOAL, "epochs": 3}, GOAL))
     assert [step.parameter for step in found.steps] == ["", "epochs"]
     assert all(1 not in row for row in scores.values())
 
 
 def test_idle_workers_measure_the_part_of_the_way_that_is_known() -> None:
-    ends = Ends(space(), START, GOAL)
-    way = go(ends, {}, seeds=2)
-    assert way.spare == ((ends.start.name, 2), (ends.start.name, 3))
+    ends = AblationPath(space(), START, GOAL)
+    ablation = next_round(ends, {}, seeds=2)
+    assert ablation.spare == ((ends.start.name, 2), (ends.start.name, 3))
 
 
 def test_a_step_that_cannot_be_trained_is_passed_by() -> None:
-    ends = Ends(space(), START, GOAL)
-    first = go(ends, {}, seeds=2)
+    ends = AblationPath(space(), START, GOAL)
+    first = next_round(ends, {}, seeds=2)
     broken = next(name for name, _ in first.wanted if name.startswith("epochs"))
     scores = {name: {1: accuracy(ends.config(name))} for name, _ in first.wanted if name != broken}
-    way = go(ends, scores, seeds=2, failed=frozenset({broken}))
-    assert way.path[1].changed == ("model",)
+    ablation = next_round(ends, scores, seeds=2, failed=frozenset({broken}))
+    assert ablation.path[1].changed == ("model",)

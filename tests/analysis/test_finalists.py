@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.analysis.finalists import Candidate, Verdict, judge, stand
+from hpsearch.analysis.finalists import Candidate, Verdict, judge, next_round
 
-SIZES = {"images": 10_000, "pool": 50_000}
+SIZES = {"n_images": 10_000, "pool": 50_000}
 
 
 def candidate(name: str, *, value: float = 0.9, parameters: int = 1000, is_baseline: bool = False) -> Candidate:
-    return Candidate(name=name, trial=len(name), value=value, model="cnn", parameters=parameters, is_baseline=is_baseline)
+    return Candidate(name=name, trial=len(name), value=value, model="cnn", n_parameters=parameters, is_baseline=is_baseline)
 
 
 BEST, SECOND, BASE = candidate("best"), candidate("second", parameters=500), candidate("base", is_baseline=True)
@@ -35,7 +35,7 @@ def run_all(
     scores: dict[str, dict[int, float]] = {}
     running: list[tuple[str, int]] = []
     for _ in range(1000):
-        now = stand(candidates, scores, seeds=seeds, **SIZES)
+        now = next_round(candidates, scores, seeds=seeds, **SIZES)
         free = [run for run in (*now.wanted, *now.spare) if run not in running]
         running += free[: workers - len(running)]
         if not now.wanted and not running:
@@ -53,13 +53,13 @@ def verdict(candidates: tuple[Candidate, ...], seeds: int, scores: Mapping[str, 
 def test_the_verdict_does_not_depend_on_workers_or_their_order(workers: int, order: int, seeds: int) -> None:
     all_of_them = (BEST, SECOND, BASE)
     alone = verdict(all_of_them, seeds, run_all(all_of_them, seeds))
-    together = verdict(all_of_them, seeds, run_all(all_of_them, seeds, workers=workers, order=order))
-    assert together.is_over
+    transaction = verdict(all_of_them, seeds, run_all(all_of_them, seeds, workers=workers, order=order))
+    assert transaction.is_over
     assert alone.winner is not None
-    assert together.winner is not None
-    assert together.winner.candidate == alone.winner.candidate
-    assert together.winner.mean == alone.winner.mean
-    assert together.chosen_by == alone.chosen_by
+    assert transaction.winner is not None
+    assert transaction.winner.candidate == alone.winner.candidate
+    assert transaction.winner.mean == alone.winner.mean
+    assert transaction.chosen_by == alone.chosen_by
 
 
 @given(values=st.lists(st.floats(0.8, 0.95), min_size=1, max_size=5), seeds=st.integers(2, 10), workers=st.integers(1, 4))
@@ -121,7 +121,7 @@ def test_flattery_is_what_the_search_said_too_much() -> None:
 
 def test_one_that_cannot_be_trained_is_left_out() -> None:
     scores = {"best": {1: 0.9}}
-    now = stand((BEST, SECOND), scores, seeds=4, **SIZES, failed=frozenset({"second"}))
+    now = next_round((BEST, SECOND), scores, seeds=4, **SIZES, failed=frozenset({"second"}))
     assert all(name == "best" for name, _ in now.wanted)
     assert judge((BEST, SECOND), scores, seeds=4, **SIZES, failed=frozenset({"second"})).failed == ("second",)
 
@@ -134,6 +134,6 @@ def test_before_the_first_run_there_is_no_verdict() -> None:
 
 
 def test_idle_workers_begin_what_will_be_needed_anyway() -> None:
-    now = stand((BEST, SECOND, BASE), {}, seeds=8, **SIZES)
+    now = next_round((BEST, SECOND, BASE), {}, seeds=8, **SIZES)
     assert [repeat for _, repeat in now.wanted] == [1, 1, 1]
     assert now.spare[:2] == (("base", 5), ("base", 6))

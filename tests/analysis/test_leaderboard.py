@@ -27,7 +27,7 @@ def _trial(
         "run": {},
         "epochs": tuple(formula_epoch(config, each, seconds=10.0) for each in range(1, epochs + 1)),
         "origin": "",
-        "parameters": parameters,
+        "n_parameters": parameters,
         "flops": 1,
         "attempts": (),
         "end": {},

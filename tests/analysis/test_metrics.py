@@ -117,7 +117,7 @@ def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_overfitting_is_read_against_chance(train: list[float], other: list[float], begins: str) -> None:
-    said = overfitting(train, other, images=(60_000, 10_000), name="test")
+    said = overfitting(train, other, n_images=(60_000, 10_000), name="test")
     assert said.startswith(begins)
     assert said.endswith(f"(95 %, over {f'{len(train)} seeds' if len(train) > 1 else 'the images'}).")
 

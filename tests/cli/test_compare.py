@@ -10,7 +10,7 @@ import pytest
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.sections import Data
 from hpsearch.config.space_parser import configure
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from tests.support.small_study import hpsearch
 from tests.support.stripes_study import command
 
@@ -80,7 +80,7 @@ def test_a_config_is_trained_first_and_its_epochs_are_told(tmp_path: Path) -> No
     assert done.stdout.splitlines()[1].split() == ["epochs", "1", "2"]
 
 
-def test_a_config_of_a_stored_trial_is_not_trained_again(stripes: Place) -> None:
+def test_a_config_of_a_stored_trial_is_not_trained_again(stripes: Workspace) -> None:
     folder = stripes.runs.parent
     assert command(folder, "export", "stripes", "--trial", "0", "-o", "stored.toml").returncode == 0
     done = command(folder, "compare", "stored.toml", "stripes/5")

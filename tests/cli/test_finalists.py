@@ -18,13 +18,13 @@ import optuna
 import pytest
 
 from hpsearch.errors import UsageError
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeats import prepare_explanation, prepare_finalists
 from hpsearch.workflows.supervisor import Search
 from tests.support.small_study import ROOT, hpsearch
 
 
-def linked(folder: Path, name: str) -> list[optuna.trial.FrozenTrial]:
+def follow_up(folder: Path, name: str) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/runs/hpsearch.db").trials
 
 
@@ -44,7 +44,7 @@ def with_finalists(finished_search: tuple[Path, Any], tmp_path_factory: pytest.T
 
 def test_the_best_and_the_baseline_run_again_on_seeds_that_all_share(with_finalists: tuple[Path, dict[str, Any]]) -> None:
     folder, verdict = with_finalists
-    trials = linked(folder, "small.finalists")
+    trials = follow_up(folder, "small.finalists")
     runs = runs_of(trials)
     assert len(set(runs)) == len(runs)
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
@@ -62,10 +62,10 @@ def test_the_best_and_the_baseline_run_again_on_seeds_that_all_share(with_finali
 
 def test_the_same_command_again_runs_nothing(with_finalists: tuple[Path, dict[str, Any]]) -> None:
     folder, verdict = with_finalists
-    before = len(linked(folder, "small.finalists"))
+    before = len(follow_up(folder, "small.finalists"))
     again = json.loads(hpsearch(folder, "finalists", "small", "--top", "2", "--seeds", "4", "--json").stdout)
     assert again == verdict
-    assert len(linked(folder, "small.finalists")) == before
+    assert len(follow_up(folder, "small.finalists")) == before
 
 
 def test_export_takes_the_winner_of_the_finalists_and_says_what_they_found(with_finalists: tuple[Path, dict[str, Any]]) -> None:
@@ -95,11 +95,11 @@ def test_explain_walks_from_the_baseline_to_the_winner(with_finalists: tuple[Pat
     assert found["is_over"]
     assert found["steps"][0]["parameter"] == ""
     assert all(step["gain"] is not None for step in found["steps"][1:])
-    runs = runs_of(linked(folder, "small.explain"))
+    runs = runs_of(follow_up(folder, "small.explain"))
     assert len(set(runs)) == len(runs)
     words = hpsearch(folder, "explain", "small", "--seeds", "2")
     assert "What made the difference" in words.stdout
-    assert len(linked(folder, "small.explain")) == len(runs)
+    assert len(follow_up(folder, "small.explain")) == len(runs)
 
 
 def test_killed_finalists_go_on_and_no_run_is_lost_or_done_twice(searched_folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_killed_finalists_go_on_and_no_run_is_lost_or_done_twice(searched_folder
         process.wait(timeout=10)
     done = hpsearch(searched_folder, "finalists", "small", "--top", "2", "--seeds", "4")
     assert done.returncode == 0, done.stderr
-    trials = linked(searched_folder, "small.finalists")
+    trials = follow_up(searched_folder, "small.finalists")
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
     runs = runs_of(trials)
     assert len(set(runs)) == len(runs)
@@ -133,7 +133,7 @@ def test_a_study_file_asks_for_finalists_at_the_end_of_its_search(folder: Path) 
     done = hpsearch(folder, "run", "small.toml")
     assert done.returncode == 0, done.stderr
     assert "Winner: trial" in done.stdout
-    assert len(linked(folder, "small.finalists")) in (2, 4)
+    assert len(follow_up(folder, "small.finalists")) in (2, 4)
 
 
 def test_a_worker_joins_finalists_from_any_shell(with_finalists: tuple[Path, dict[str, Any]]) -> None:
@@ -177,10 +177,10 @@ def test_a_study_file_that_says_something_else_by_now_is_refused(searched_folder
     assert "seed: 3 → 4" in done.stderr
 
 
-def test_a_study_with_no_complete_trial_has_no_finalists(searched: Callable[..., Search], place: Place) -> None:
+def test_a_study_with_no_complete_trial_has_no_finalists(searched: Callable[..., Search], workspace: Workspace) -> None:
     search = searched()
     with pytest.raises(UsageError, match="no trial of 'small' is complete yet"):
-        prepare_finalists(search.file, place, top=3, seeds=4)
+        prepare_finalists(search.file, workspace, top=3, seeds=4)
     with pytest.raises(UsageError, match="no trial of 'small' is complete yet"):
-        prepare_explanation(search.file, place, seeds=2)
+        prepare_explanation(search.file, workspace, seeds=2)
     assert search.store.names() == ["small"]

@@ -21,7 +21,7 @@ from hpsearch.config.study_file import parse_study_file
 from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
 from hpsearch.storage.database import open_store
 from hpsearch.storage.records import TrialKey, one_trial, read_readings, read_study, write_study
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config
 from tests.support.stripes_config import STRIPES, write_stripes
 
@@ -76,8 +76,8 @@ def test_training_on_validation_says_all_of_it(tmp_path: Path) -> None:
     assert "epoch 2/2" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"best.toml", "stripes.py"}
     data = json.loads(hpsearch(tmp_path, "train", "best.toml", "--json").stdout)
-    assert data["validation"]["images"] == 50
-    assert data["epochs"][-1]["validation_accuracy"] == data["validation"]["accuracy"]
+    assert data["validation"]["n_images"] == 50
+    assert data["epochs"][-1]["val_accuracy"] == data["validation"]["accuracy"]
     assert f"Validation accuracy {100 * data['validation']['accuracy']:.2f} % of 50 images" in done.stdout
 
 
@@ -140,7 +140,7 @@ def test_the_study_counts_the_readings(tmp_path: Path) -> None:
     second = hpsearch(tmp_path, "train", "best.toml", "--final", "-o", "two")
     assert "test split read once, once for the study 'striped'" in first.stdout, first.stderr
     assert "test split read once, 2 times for the study 'striped'" in second.stdout, second.stderr
-    readings = read_readings(Place(runs=tmp_path / "runs").open().load("striped"))
+    readings = read_readings(Workspace(runs=tmp_path / "runs").open().load("striped"))
     assert [reading["folder"] for reading in readings] == ["one", "two"]
     assert {reading["config"] for reading in readings} == {config.digest}
     assert readings[0]["accuracy"] == json.loads((tmp_path / "one" / "metrics.json").read_text())["test_accuracy"]

@@ -70,7 +70,7 @@ def test_parameter_exists_exactly_where_its_conditions_hold(table: Table, seed: 
 @given(tables(), SEEDS)
 def test_fixed_value_is_never_sampled(table: Table, seed: int) -> None:
     space = space_of(table)
-    fixed = {parameter.name for parameter in space if isinstance(parameter.domain, Fixed)}
+    fixed = {parameter.name for parameter in space if isinstance(parameter.distribution, Fixed)}
     for trial, values in ask(space, seed):
         assert set(trial.params) == set(values) - fixed
 

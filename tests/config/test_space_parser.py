@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hpsearch.config.components import BUILT_IN, Component, Option
-from hpsearch.config.distributions import Choices, Fixed, FloatRange, IntRange, read_domain
+from hpsearch.config.distributions import Choices, Fixed, FloatRange, IntRange, read_distribution
 from hpsearch.config.space_parser import read_space
 from hpsearch.errors import StudyFileError
 
@@ -29,8 +29,8 @@ def read(table: dict[str, Any]) -> Any:
         ({"choices": ["b", "a"]}, Choices(values=("b", "a"))),
     ],
 )
-def test_entry_is_read_as_its_domain(entry: Any, domain: Any) -> None:
-    assert read_domain("x", entry) == domain
+def test_entry_is_read_as_its_domain(entry: Any, distribution: Any) -> None:
+    assert read_distribution("x", entry) == distribution
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_entry_is_read_as_its_domain(entry: Any, domain: Any) -> None:
         (Fixed(value="a"), ["a"], ["b", 1]),
     ],
 )
-def test_domain_contains_what_it_says(domain: Any, inside: list[Any], outside: list[Any]) -> None:
-    assert all(domain.contains(value) for value in inside)
-    assert not any(domain.contains(value) for value in outside)
+def test_domain_contains_what_it_says(distribution: Any, inside: list[Any], outside: list[Any]) -> None:
+    assert all(distribution.contains(value) for value in inside)
+    assert not any(distribution.contains(value) for value in outside)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_domain_contains_what_it_says(domain: Any, inside: list[Any], outside: l
 )
 def test_step_that_does_not_divide_is_answered_with_bounds_that_do(low: float, high: float, step: float, says: str) -> None:
     with pytest.raises(StudyFileError) as caught:
-        read_domain("x", {"int" if isinstance(low, int) else "float": [low, high], "step": step})
+        read_distribution("x", {"int" if isinstance(low, int) else "float": [low, high], "step": step})
     assert says in caught.value.hint
 
 
@@ -101,7 +101,7 @@ def test_parents_are_drawn_before_what_hangs_on_them() -> None:
 
 
 def test_label_may_be_the_name_of_a_parameter_kind() -> None:
-    assert read({"float": {"when": {"model": "cnn"}, "flip": True}})["float.flip"].domain == Fixed(value=True)
+    assert read({"float": {"when": {"model": "cnn"}, "flip": True}})["float.flip"].distribution == Fixed(value=True)
 
 
 def test_table_of_the_trainers_option_in_a_components_table_is_the_trainers() -> None:

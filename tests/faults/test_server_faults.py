@@ -19,7 +19,7 @@ from hpsearch.errors import OutageError, StorageError
 from hpsearch.search.worker import Worker
 from hpsearch.storage import postgres as server_module
 from hpsearch.storage.records import TrialKey, read_trials
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import prepare_search
 from hpsearch.workflows.supervisor import Search
 from tests.support import fake_trainer as formula
@@ -57,7 +57,7 @@ def any_storage() -> str:
 @pytest.fixture
 def search(server: Postgres, tmp_path: Path, study_file: Callable[..., StudyFile]) -> Search:
     """A prepared search on the server."""
-    return prepare_search(study_file(), Place(runs=tmp_path / "runs", storage=server.database()))
+    return prepare_search(study_file(), Workspace(runs=tmp_path / "runs", storage=server.database()))
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_a_server_that_stays_away_ends_the_worker_and_nothing_is_lost(
     make_worker: Callable[..., Worker],
     tmp_path: Path,
 ) -> None:
-    search.place.patience.longest = 1.0
+    search.workspace.retry_policy.longest = 1.0
 
     def vanishing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         for epoch in formula.train(config, checkpoint, owner):
@@ -114,8 +114,8 @@ def test_a_server_that_stays_away_ends_the_worker_and_nothing_is_lost(
     assert PASSWORD not in str(raised.value)
     # The epoch that could not be stored lies in the checkpoint, and is stored when the server is back.
     server.start()
-    place = Place(runs=search.place.runs, storage=search.place.storage)
-    again = prepare_search(search.file, place)
+    workspace = Workspace(runs=search.workspace.runs, storage=search.workspace.storage)
+    again = prepare_search(search.file, workspace)
     assert make_worker(again).work() == 8
     trials = read_trials(again.study)
     assert [trial.state for trial in trials] == ["complete"] * 8
@@ -142,7 +142,7 @@ def test_a_worker_whose_lease_was_lost_drops_the_trial_and_takes_it_up_again(
     make_worker: Callable[..., Worker],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    database = str(search.place.storage).rsplit("/", 1)[1]
+    database = str(search.workspace.storage).rsplit("/", 1)[1]
     lost = []
 
     def losing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
@@ -165,15 +165,15 @@ def test_a_worker_that_lost_its_lease_to_another_writes_nothing_more(
     search: Search,
     make_worker: Callable[..., Worker],
 ) -> None:
-    database = str(search.place.storage).rsplit("/", 1)[1]
-    place = Place(runs=search.place.runs, storage=search.place.storage)
+    database = str(search.workspace.storage).rsplit("/", 1)[1]
+    workspace = Workspace(runs=search.workspace.runs, storage=search.workspace.storage)
     heirs = []
 
     def losing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         for epoch in formula.train(config, checkpoint, owner):
             if epoch.number == 1 and not heirs:
                 server.end_connections(database)
-                heir = make_worker(prepare_search(search.file, place), name="heir").claimer.claim()
+                heir = make_worker(prepare_search(search.file, workspace), name="heir").claimer.claim()
                 assert heir is not None
                 heirs.append(heir)
             yield epoch
@@ -188,17 +188,17 @@ def test_a_worker_that_lost_its_lease_to_another_writes_nothing_more(
 
 
 def test_too_many_connections_are_waited_for(search: Search) -> None:
-    place = search.place.database
-    assert isinstance(place, server_module.PostgresServer)
+    workspace = search.workspace.database
+    assert isinstance(workspace, server_module.PostgresServer)
     held: list[object] = []
 
     def fill() -> None:
         while True:
-            place.check(create=True)
-            held.append(place.connect())
+            workspace.check(create=True)
+            held.append(workspace.connect())
 
     with pytest.raises(StorageError, match=r"too many|connection slots") as raised:
         fill()
     assert "max_connections" in raised.value.hint
     threading.Timer(1, held.clear).start()
-    assert Place(storage=search.place.storage, patient=True).open().names() == ["small"]
+    assert Workspace(storage=search.workspace.storage, patient=True).open().names() == ["small"]

@@ -32,7 +32,7 @@ def trials(tmp_path: Path) -> list[TrialRow]:
 def test_nothing_beats_a_trial_of_the_pareto_line_at_its_cost_or_less(trials: list[TrialRow]) -> None:
     front = pareto(trials, "parameters")
     for one in front:
-        better = [each for each in trials if (each.value or 0) > (one.value or 0) and (each.parameters or 0) <= (one.parameters or 0)]
+        better = [each for each in trials if (each.value or 0) > (one.value or 0) and (each.n_parameters or 0) <= (one.parameters or 0)]
         assert not better
     assert max(trials, key=lambda each: each.value or 0).value == front[-1].value
 
@@ -145,7 +145,7 @@ def test_the_number_in_the_strongest_cell_can_be_read_in_both_themes(paper: str,
 
 
 def _channels(colour: str) -> list[float]:
-    return [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    return [int(colour[workspace : workspace + 2], 16) / 255 for workspace in (1, 3, 5)]
 
 
 def _luminance(channels: list[float]) -> float:

@@ -75,9 +75,9 @@ def test_text_of_others_stays_text(text: str) -> None:
             footer=text,
         )
     )
-    harmless = read(render(page(*[type(block)(**vars(block)) for block in blocks])))
+    escape_cell = read(render(page(*[type(block)(**vars(block)) for block in blocks])))
     found = read(html)
-    assert [tag for tag, _ in found.elements].count("script") == [tag for tag, _ in harmless.elements].count("script") == 4
+    assert [tag for tag, _ in found.elements].count("script") == [tag for tag, _ in escape_cell.elements].count("script") == 4
     assert not [attrs for _, attrs in found.elements if any(name.startswith("on") for name in attrs)]
     assert sum(text in each for each in found.texts) >= 9
 

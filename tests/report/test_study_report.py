@@ -17,21 +17,21 @@ from hpsearch.analysis.leaderboard import make_leaderboard
 from hpsearch.config.paths import StudyPaths
 from hpsearch.report.sections.summary import rivals
 from hpsearch.report.study_report import CHAPTERS, study_report
-from hpsearch.report.study_results import Studied, read_studied
+from hpsearch.report.study_results import StudyResults, read_studied
 from tests.support.stored_study import every_third_pruned, leave_predictions, stored_study
 
 NOW = datetime(2026, 3, 2)
 LARGEST_REPORT = 8_000_000
 """Bytes: what 500 trials may take. Those of 2,000 with 20 epochs each may take half as much again, and do not need to."""
 
-Read = Callable[..., Studied]
+Read = Callable[..., StudyResults]
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
     """Makes a study, leaves predictions of its first trials, and reads it."""
 
-    def make(*, predictions: int = 0, **options: Any) -> Studied:
+    def make(*, predictions: int = 0, **options: Any) -> StudyResults:
         study = stored_study(tmp_path, **options)
         paths = StudyPaths(tmp_path / study.study_name)
         for number in range(predictions):
@@ -46,7 +46,7 @@ def words(html: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<(script|style).*?</\1>", " ", html, flags=re.DOTALL)))
 
 
-def report(*studies: Studied) -> str:
+def report(*studies: StudyResults) -> str:
     return study_report(studies, at=NOW)
 
 
@@ -57,20 +57,20 @@ def test_every_section_is_there_in_a_readers_order(read: Read) -> None:
 
 
 def test_the_winner_is_the_leaderboards(read: Read) -> None:
-    studied = read(trials=20, predictions=20)
-    assert studied.best is not None
-    said = words(report(studied))
-    first = studied.board.to_dict()["leaderboard"][0]
+    results = read(trials=20, predictions=20)
+    assert results.best is not None
+    said = words(report(results))
+    first = results.board.to_dict()["leaderboard"][0]
     assert f"{first['model']} is the best: trial {first['trial']} recognises {100 * first['val_accuracy']:.2f} %" in said
 
 
 @pytest.mark.parametrize(("parameters", "said"), [(121_930, "96 fewer"), (61_013, "50 % fewer")])
 def test_what_a_tied_trial_saves_is_never_nothing(read: Read, parameters: int, said: str) -> None:
-    studied = read(trials=2)
-    first, second = (replace(trial, value=0.9, parameters=122_026) for trial in studied.trials)
-    board = make_leaderboard([first, replace(second, value=0.899, parameters=parameters)], validation_images=10_000)
+    results = read(trials=2)
+    first, second = (replace(trial, value=0.9, n_parameters=122_026) for trial in results.trials)
+    board = make_leaderboard([first, replace(second, value=0.899, n_parameters=parameters)], validation_images=10_000)
     assert board.best is not None
-    assert rivals(replace(studied, board=board), board.best).endswith(f"with {parameters:,} parameters, {said}.")
+    assert rivals(replace(results, board=board), board.best).endswith(f"with {parameters:,} parameters, {said}.")
 
 
 def test_models_are_compared_on_the_same_images(read: Read) -> None:
@@ -145,7 +145,7 @@ def test_studies_that_cannot_be_compared_are_named_with_what_differs(read: Read)
 
 def test_the_finalists_name_the_winner_where_they_have_run(tmp_path: Path) -> None:
     candidates = [
-        Candidate(name=f"trial {number}", trial=number, value=0.9, model="cnn", parameters=1000, is_baseline=number == 0)
+        Candidate(name=f"trial {number}", trial=number, value=0.9, model="cnn", n_parameters=1000, is_baseline=number == 0)
         for number in (0, 2, 4)
     ]
     scores = {
@@ -153,9 +153,9 @@ def test_the_finalists_name_the_winner_where_they_have_run(tmp_path: Path) -> No
         "trial 2": {1: 0.9, 2: 0.91, 3: 0.9, 4: 0.91},
         "trial 4": {1: 0.85, 2: 0.86, 3: 0.85, 4: 0.84},
     }
-    verdict = judge(candidates, scores, seeds=4, images=1000, pool=5000)
-    studied = read_studied(stored_study(tmp_path), StudyPaths(tmp_path), verdict=verdict)
-    said = words(report(studied))
+    verdict = judge(candidates, scores, seeds=4, n_images=1000, pool=5000)
+    results = read_studied(stored_study(tmp_path), StudyPaths(tmp_path), verdict=verdict)
+    said = words(report(results))
     assert "Winner: trial 2, cnn, 90.50 %" in said
     assert "The finalists on fresh seeds and splits" in said
     assert "trial 2 cnn winner 90.50 %" in said, "the verdict is read without moving the table sideways"

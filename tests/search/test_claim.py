@@ -21,7 +21,7 @@ from hpsearch.search.recovery import is_being_searched
 from hpsearch.search.worker import Worker
 from hpsearch.storage.locks import Lease
 from hpsearch.storage.records import TrialKey, read_trials
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import add_trial
 from hpsearch.workflows.supervisor import Search
 from hpsearch.workflows.worker_process import work as work_here
@@ -73,7 +73,7 @@ def test_a_trial_whose_worker_is_gone_is_continued_under_its_number(
 
 
 def test_a_trial_whose_worker_lives_is_left_alone(
-    searched: Callable[..., Search], make_worker: Callable[..., Worker], place: Place
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
 ) -> None:
     search = searched()
     first = make_worker(search, name="a").claimer.claim()
@@ -81,7 +81,7 @@ def test_a_trial_whose_worker_lives_is_left_alone(
     assert first is not None
     assert second is not None
     assert first.trial.number != second.trial.number
-    assert is_being_searched(search.study, place.locks)
+    assert is_being_searched(search.study, workspace.locks)
 
 
 def test_a_continued_trial_counts_once(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
@@ -96,10 +96,10 @@ def test_a_continued_trial_counts_once(searched: Callable[..., Search], make_wor
 
 
 def test_a_trial_that_kills_its_workers_fails_with_the_tail_of_the_log(
-    searched: Callable[..., Search], make_worker: Callable[..., Worker], place: Place
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
 ) -> None:
     search = searched()
-    logs = place.paths.study("small").logs
+    logs = workspace.paths.study("small").logs
     logs.mkdir(parents=True)
     (logs / "third.log").write_text("Fatal Python error: Segmentation fault\n")
     for name in ("first", "second", "third"):
@@ -195,21 +195,21 @@ def test_a_point_drawn_under_a_lease_that_was_lost_is_not_written(
 
 
 def test_a_study_that_is_deleted_is_said_to_be_gone(
-    searched: Callable[..., Search], make_worker: Callable[..., Worker], place: Place
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
 ) -> None:
     search = searched()
     worker = make_worker(search)
-    place.open().delete("small")
+    workspace.open().delete("small")
     gone = pytest.raises(StudyNotFoundError, match="'small', or a trial of it, is gone")
     with gone, noticing_deletion(worker.study, worker.store, worker.paths):
         worker.work()
 
 
 def test_a_study_deleted_during_a_trial_is_said_to_be_gone(
-    searched: Callable[..., Search], make_worker: Callable[..., Worker], place: Place
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
 ) -> None:
     def deleting(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        place.open().delete("small")
+        workspace.open().delete("small")
         yield from formula_trainer().train(config, checkpoint, owner)
 
     search = searched()
@@ -218,9 +218,9 @@ def test_a_study_deleted_during_a_trial_is_said_to_be_gone(
 
 
 def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
-    searched: Callable[..., Search], place: Place, monkeypatch: pytest.MonkeyPatch
+    searched: Callable[..., Search], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpsearch.workflows.worker_process.load_trainer", lambda file, place, *, repeats: formula_trainer())
+    monkeypatch.setattr("hpsearch.workflows.worker_process.load_trainer", lambda file, workspace, *, repeats: formula_trainer())
     monkeypatch.setattr("signal.signal", lambda number, handler: None)
     asked = fatal = 0
 
@@ -229,19 +229,19 @@ def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
         nonlocal asked
         asked += 1
         if asked == fatal:
-            place.open().delete("small")
+            workspace.open().delete("small")
 
     def work(moment: int) -> int:
         nonlocal asked, fatal
         search = searched(("trials = 8", "trials = 2"))
         asked, fatal = 0, moment
         with listening(begins):
-            return work_here(search.file, place, search.budget, name="w", only=None, supervised=False, run=None, run_started=None)
+            return work_here(search.file, workspace, search.budget, name="w", only=None, supervised=False, run=None, run_started=None)
 
     assert work(0) == 2
     last = asked
     for moment in [*range(4, last, last // 8), last]:
-        place.open().delete("small")
+        workspace.open().delete("small")
         with pytest.raises(StudyNotFoundError, match=r"no study 'small'|'small', or a trial of it, is gone"):
             work(moment)
         searched()
@@ -249,14 +249,14 @@ def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
 
 @pytest.mark.slow
 def test_several_launchers_on_an_empty_store_share_one_study_and_one_budget(
-    place: Place, study_file: Callable[..., object], tmp_path: Path
+    workspace: Workspace, study_file: Callable[..., object], tmp_path: Path
 ) -> None:
     study_file(("trials = 8", "trials = 12"))
     command = [sys.executable, "-m", "tests.support.fake_trainer", "run", str(tmp_path / "small.toml"), "--workers", "1"]
-    command += ["--runs", str(place.runs), "--storage", str(place.storage)]
+    command += ["--runs", str(workspace.runs), "--storage", str(workspace.storage)]
     launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     ends = [(launcher.communicate(timeout=120), launcher.returncode) for launcher in launchers]
     assert [code for _, code in ends] == [0] * 4, ends
-    trials = place.open().load("small").trials
+    trials = workspace.open().load("small").trials
     assert len(trials) == 12
     assert all(trial.state == TrialState.COMPLETE for trial in trials)

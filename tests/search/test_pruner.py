@@ -65,8 +65,8 @@ def test_nor_by_those_that_climbed_its_rungs(study_file: Callable[..., StudyFile
     study, alone = _study(study_file(), section), _study(study_file(), section)
     for _ in range(20):
         _pruned_at(study, "cnn", [0.8, 0.85, 0.9, 0.9])
-    for place in range(8):
-        weak = [0.5 + 0.01 * place, 0.6, 0.7, 0.7]
+    for workspace in range(8):
+        weak = [0.5 + 0.01 * workspace, 0.6, 0.7, 0.7]
         # Brackets go by number.
         while len(alone.trials) < len(study.trials):
             _pruned_at(alone, "cnn", [])

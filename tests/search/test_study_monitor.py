@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from optuna.trial import FrozenTrial
 
-from hpsearch.search.study_monitor import Lookout
+from hpsearch.search.study_monitor import StudyMonitor
 from hpsearch.search.worker import Worker
 from hpsearch.storage.records import read_trials
 from hpsearch.workflows.supervisor import Search
@@ -15,24 +15,24 @@ from hpsearch.workflows.supervisor import Search
 
 def test_a_trial_that_ends_is_told_once(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
-    lookout = Lookout(search.store, search.study)
-    assert lookout.look().ended == ()
-    assert lookout.look().counts == {"waiting": 1}
+    monitor = StudyMonitor(search.store, search.study)
+    assert monitor.look().ended == ()
+    assert monitor.look().counts == {"waiting": 1}
     make_worker(search).work()
-    progress = lookout.look()
+    progress = monitor.look()
     assert list(progress.ended) == read_trials(search.study)
     assert progress.counts == {"complete": 8}
     assert progress.finished == 8
-    again = lookout.look()
+    again = monitor.look()
     assert again.ended == ()
     assert (again.counts, again.best) == (progress.counts, progress.best)
 
 
 def test_the_best_is_the_first_of_the_leaderboard(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
-    lookout = Lookout(search.store, search.study)
+    monitor = StudyMonitor(search.store, search.study)
     make_worker(search).work()
-    best = lookout.look().best
+    best = monitor.look().best
     assert best is not None
     assert best.value == max(trial.value for trial in read_trials(search.study) if trial.value is not None)
 
@@ -40,7 +40,7 @@ def test_the_best_is_the_first_of_the_leaderboard(searched: Callable[..., Search
 def test_what_ended_before_is_no_news(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     make_worker(search).work()
-    progress = Lookout(search.store, search.study).look()
+    progress = StudyMonitor(search.store, search.study).look()
     assert progress.ended == ()
     assert progress.finished == 8
     assert progress.best is not None
@@ -48,29 +48,29 @@ def test_what_ended_before_is_no_news(searched: Callable[..., Search], make_work
 
 def test_a_running_trial_is_seen_with_its_worker(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
-    lookout = Lookout(search.store, search.study)
+    monitor = StudyMonitor(search.store, search.study)
     claim = make_worker(search, name="one").claimer.claim()
     assert claim is not None
-    (running,) = lookout.look().running
+    (running,) = monitor.look().running
     assert running.number == claim.trial.number
-    assert lookout.took_up("one")
-    assert not lookout.took_up("another")
+    assert monitor.took_up("one")
+    assert not monitor.took_up("another")
     claim.lease.release()
 
 
 def test_a_worker_that_took_up_a_trial_is_known_after_its_end(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
-    lookout = Lookout(search.store, search.study)
+    monitor = StudyMonitor(search.store, search.study)
     make_worker(search, name="one").work()
-    assert lookout.took_up("one")
-    assert len(lookout.look().ended) == 8
+    assert monitor.took_up("one")
+    assert len(monitor.look().ended) == 8
 
 
 def test_a_look_reads_no_trial_that_was_over_before(
     searched: Callable[..., Search], make_worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = searched()
-    lookout = Lookout(search.store, search.study)
+    monitor = StudyMonitor(search.store, search.study)
     make_worker(search).work()
     read: list[int] = []
     changed = search.store.changed_trials
@@ -82,13 +82,13 @@ def test_a_look_reads_no_trial_that_was_over_before(
 
     monkeypatch.setattr(search.store, "changed_trials", counted)
     for _ in range(3):
-        lookout.look()
+        monitor.look()
     assert read == [8, 0, 0]
 
 
 def test_a_study_that_is_no_more_is_a_key_error(searched: Callable[..., Search]) -> None:
     search = searched()
-    lookout = Lookout(search.store, search.study)
+    monitor = StudyMonitor(search.store, search.study)
     search.store.delete("small")
     with pytest.raises(KeyError):
-        lookout.look()
+        monitor.look()

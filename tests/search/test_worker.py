@@ -16,7 +16,7 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, DiskError
 from hpsearch.search.worker import Interrupted, StopRequest, Worker
 from hpsearch.storage.records import TrialRow, read_trials
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import Search
 from tests.support.fake_trainer import formula_epoch, formula_trainer, train
 
@@ -36,11 +36,11 @@ def test_a_complete_trial_stores_what_is_needed_to_repeat_it(searched: Searched,
     trial = _only_trial(search)
     assert trial.state == "complete"
     assert trial.config is not None
-    assert trial.value == trial.epochs[-1].validation_accuracy == formula_epoch(trial.config, 3).validation_accuracy
+    assert trial.value == trial.epochs[-1].val_accuracy == formula_epoch(trial.config, 3).val_accuracy
     assert [epoch.number for epoch in trial.epochs] == [1, 2, 3]
     assert trial.run["digest"] == trial.config.digest
     assert trial.run["split_hash"] == "formula"
-    assert trial.parameters == 5000
+    assert trial.n_parameters == 5000
     attributes = search.study.trials[0].user_attrs
     assert {"parameters", "flops", "seconds", "train_accuracy", "gap", "epochs_done"} <= {
         name for name, value in attributes.items() if isinstance(value, int | float)
@@ -50,7 +50,7 @@ def test_a_complete_trial_stores_what_is_needed_to_repeat_it(searched: Searched,
 def test_the_value_is_the_last_epochs_and_not_the_best(searched: Searched, make_worker: Make) -> None:
     def worsening(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         for number in range(1, config.epochs + 1):
-            yield formula_epoch(config, number, validation_accuracy=0.9 - 0.1 * number)
+            yield formula_epoch(config, number, val_accuracy=0.9 - 0.1 * number)
 
     search = searched(ONE)
     make_worker(search, formula_trainer(worsening)).work()
@@ -60,7 +60,7 @@ def test_the_value_is_the_last_epochs_and_not_the_best(searched: Searched, make_
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "0.9", 10**400, True, 1.5, -0.1])
 def test_a_value_that_is_no_accuracy_fails_its_trial_and_never_wins(searched: Searched, make_worker: Make, value: object) -> None:
     def yielding(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        yield formula_epoch(config, 1, validation_accuracy=value)
+        yield formula_epoch(config, 1, val_accuracy=value)
 
     search = searched(ONE)
     make_worker(search, formula_trainer(yielding)).work()
@@ -72,7 +72,7 @@ def test_a_value_that_is_no_accuracy_fails_its_trial_and_never_wins(searched: Se
 
 def test_a_diverged_trial_is_complete_at_the_measured_accuracy(searched: Searched, make_worker: Make) -> None:
     def diverging(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        yield formula_epoch(config, 1, validation_accuracy=0.1, train_loss=math.nan, diverged=True)
+        yield formula_epoch(config, 1, val_accuracy=0.1, train_loss=math.nan, diverged=True)
 
     search = searched(ONE)
     make_worker(search, formula_trainer(diverging)).work()
@@ -127,7 +127,7 @@ def test_a_pruned_trial_keeps_its_epochs_and_its_last_value(searched: Searched, 
     def falling(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         weak = "trials/00000" not in str(checkpoint) and "trials/00001" not in str(checkpoint)
         for number in range(1, config.epochs + 1):
-            yield formula_epoch(config, number, validation_accuracy=(0.3 if weak else 0.8) + 0.01 * number)
+            yield formula_epoch(config, number, val_accuracy=(0.3 if weak else 0.8) + 0.01 * number)
 
     search = searched(('kind = "none"', 'kind = "median"\nstartup_trials = 1\nwarmup_epochs = 1'))
     make_worker(search, formula_trainer(falling)).work()
@@ -136,14 +136,14 @@ def test_a_pruned_trial_keeps_its_epochs_and_its_last_value(searched: Searched, 
     for trial in pruned:
         assert trial.end == {"reason": "pruner"}
         assert len(trial.epochs) == 2
-        assert trial.value == trial.epochs[-1].validation_accuracy
+        assert trial.value == trial.epochs[-1].val_accuracy
 
 
 def test_no_trial_is_pruned_at_its_last_epoch(searched: Searched, make_worker: Make) -> None:
     def falling(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         number = int(checkpoint.parent.name)
         for epoch in range(1, config.epochs + 1):
-            yield formula_epoch(config, epoch, validation_accuracy=0.9 - 0.1 * number)
+            yield formula_epoch(config, epoch, val_accuracy=0.9 - 0.1 * number)
 
     # The last epoch of every trial is at most the fourth, and all before it are free.
     search = searched(('kind = "none"', 'kind = "median"\nstartup_trials = 1\nwarmup_epochs = 3'))
@@ -201,11 +201,11 @@ def test_an_epoch_stored_but_not_reported_is_reported_once_more(searched: Search
     assert _only_trial(search).state == "complete"
 
 
-def test_a_trial_ended_by_somebody_else_is_dropped(searched: Searched, make_worker: Make, place: Place) -> None:
+def test_a_trial_ended_by_somebody_else_is_dropped(searched: Searched, make_worker: Make, workspace: Workspace) -> None:
     def ended_elsewhere(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         for epoch in train(config, checkpoint, owner):
             if owner == "small/0" and epoch.number == 2:
-                study = place.open().load("small")
+                study = workspace.open().load("small")
                 study.tell(0, state=TrialState.FAIL)
             yield epoch
 
@@ -214,22 +214,22 @@ def test_a_trial_ended_by_somebody_else_is_dropped(searched: Searched, make_work
     assert [trial.state for trial in read_trials(search.study)] == ["fail", "complete", "complete"]
 
 
-def test_only_the_best_trials_keep_their_checkpoints(searched: Searched, make_worker: Make, place: Place) -> None:
+def test_only_the_best_trials_keep_their_checkpoints(searched: Searched, make_worker: Make, workspace: Workspace) -> None:
     search = searched(("seed = 3", "seed = 3\nkeep = 2"))
     make_worker(search).work()
     trials = sorted(read_trials(search.study), key=lambda trial: -(trial.value or 0.0))
-    kept = [trial.number for trial in trials if place.paths.study("small").trial(trial.number).checkpoint.exists()]
+    kept = [trial.number for trial in trials if workspace.paths.study("small").trial(trial.number).checkpoint.exists()]
     assert kept == [trial.number for trial in trials[:2]]
 
 
-def test_a_pruned_trial_leaves_no_checkpoint(searched: Searched, make_worker: Make, place: Place) -> None:
+def test_a_pruned_trial_leaves_no_checkpoint(searched: Searched, make_worker: Make, workspace: Workspace) -> None:
     search = searched(("trials = 8", 'trials = 1\ntrial_time = "2s"'))
     make_worker(search).work()
-    assert not place.paths.study("small").trial(0).checkpoint.exists()
+    assert not workspace.paths.study("small").trial(0).checkpoint.exists()
 
 
 def test_a_checkpoint_of_another_run_is_set_aside_and_the_trial_starts_from_its_beginning(
-    searched: Searched, make_worker: Make, place: Place
+    searched: Searched, make_worker: Make, workspace: Workspace
 ) -> None:
     def refusing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         if checkpoint.exists():
@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_run_is_set_aside_and_the_trial_starts_from_its_
         return train(config, checkpoint, owner)
 
     search = searched(ONE)
-    checkpoint = place.paths.study("small").trial(0).checkpoint
+    checkpoint = workspace.paths.study("small").trial(0).checkpoint
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("another run's")
     make_worker(search, formula_trainer(refusing)).work()

@@ -13,35 +13,35 @@ import pytest
 
 from hpsearch.errors import StudyStoppedError, UsageError
 from hpsearch.search import worker_pool as launch
-from hpsearch.search.worker_pool import Crew, default_workers
+from hpsearch.search.worker_pool import WorkerPool, default_workers
 
 
-def _crew(tmp_path: Path, code: str, count: int = 1, **environment: str) -> Crew:
-    return Crew(command=[sys.executable, "-c", code], environment=environment, logs=tmp_path / "logs", count=count, prefix="worker")
+def _worker_pool(tmp_path: Path, code: str, count: int = 1, **environment: str) -> WorkerPool:
+    return WorkerPool(command=[sys.executable, "-c", code], environment=environment, logs=tmp_path / "logs", count=count, prefix="worker")
 
 
-def _watch(crew: Crew, seconds: float = 30.0) -> None:
+def _watch(pool: WorkerPool, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
-    for _ in crew.watch():
+    for _ in pool.watch():
         assert time.monotonic() < deadline
 
 
 def test_workers_get_the_allocator_settings_and_one_thread(tmp_path: Path) -> None:
-    crew = _crew(
+    pool = _worker_pool(
         tmp_path, "import os; print(os.environ['MALLOC_MMAP_THRESHOLD_'], os.environ['OMP_NUM_THREADS'], os.environ['SECRET'])", SECRET="x"
     )
-    crew.start()
-    _watch(crew)
+    pool.start()
+    _watch(pool)
     assert (tmp_path / "logs" / "worker-1.log").read_text() == "2000000000 1 x\n"
 
 
 def test_the_environment_and_not_the_command_line_carries_the_secret(tmp_path: Path) -> None:
-    crew = _crew(tmp_path, "import time; time.sleep(30)", SECRET="hunter2")
-    crew.start()
+    pool = _worker_pool(tmp_path, "import time; time.sleep(30)", SECRET="hunter2")
+    pool.start()
     try:
-        assert "hunter2" not in " ".join(psutil.Process(crew._running[0].process.pid).cmdline())
+        assert "hunter2" not in " ".join(psutil.Process(pool._running[0].process.pid).cmdline())
     finally:
-        crew.kill()
+        pool.kill()
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
@@ -49,25 +49,25 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     code = (
         f"import os, pathlib, signal; m = pathlib.Path({str(mark)!r}); f = m.exists(); m.touch(); f or os.kill(os.getpid(), signal.SIGKILL)"
     )
-    crew = _crew(tmp_path, code)
-    crew.start()
-    _watch(crew)
-    assert crew.deaths == 1
+    pool = _worker_pool(tmp_path, code)
+    pool.start()
+    _watch(pool)
+    assert pool.deaths == 1
     assert {path.name for path in (tmp_path / "logs").iterdir()} == {"worker-1.log", "worker-2.log"}
 
 
 def test_workers_that_die_one_after_another_stop_the_run(tmp_path: Path) -> None:
-    crew = _crew(tmp_path, "import os; os.abort()")
-    crew.start()
+    pool = _worker_pool(tmp_path, "import os; os.abort()")
+    pool.start()
     with pytest.raises(StudyStoppedError, match="die one after another, the last with signal SIGABRT"):
-        _watch(crew)
+        _watch(pool)
 
 
 def test_what_a_worker_says_before_it_gives_up_is_the_error(tmp_path: Path) -> None:
-    crew = _crew(tmp_path, "import sys; print('error: no data\\n  hint: fetch it', file=sys.stderr); sys.exit(2)")
-    crew.start()
+    pool = _worker_pool(tmp_path, "import sys; print('error: no data\\n  hint: fetch it', file=sys.stderr); sys.exit(2)")
+    pool.start()
     with pytest.raises(UsageError) as caught:
-        _watch(crew)
+        _watch(pool)
     assert (caught.value.message, caught.value.hint) == ("no data", "fetch it")
 
 
@@ -80,14 +80,14 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)
 time.sleep(60)
 """
-    crew = _crew(tmp_path, code)
-    crew.start()
+    pool = _worker_pool(tmp_path, code)
+    pool.start()
     log = tmp_path / "logs" / "worker-1.log"
     deadline = time.monotonic() + 20
     while not log.read_text().strip() and time.monotonic() < deadline:
         time.sleep(0.05)
     child = int(log.read_text())
-    crew.stop()
+    pool.stop()
     deadline = time.monotonic() + 10
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -96,13 +96,13 @@ time.sleep(60)
 
 def test_a_worker_that_leaves_in_good_order_is_not_killed(tmp_path: Path) -> None:
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('left'), sys.exit(0))); print('on', flush=True); time.sleep(60)"
-    crew = _crew(tmp_path, code)
-    crew.start()
+    pool = _worker_pool(tmp_path, code)
+    pool.start()
     log = tmp_path / "logs" / "worker-1.log"
     deadline = time.monotonic() + 20
     while "on" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
-    crew.stop()
+    pool.stop()
     assert "left" in log.read_text()
 
 
@@ -127,14 +127,14 @@ threading.Thread(target=_leave_with_supervisor, daemon=True).start()
 print("on", flush=True)
 signal.pause()
 """
-    crew = _crew(tmp_path, code)
-    crew.start()
+    pool = _worker_pool(tmp_path, code)
+    pool.start()
     log = tmp_path / "logs" / "worker-1.log"
     deadline = time.monotonic() + 30
     while "on" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process = crew._running[0].process
+    process = pool._running[0].process
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(5) == -signal.SIGTERM
-    crew.kill()
+    pool.kill()

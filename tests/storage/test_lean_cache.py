@@ -12,7 +12,7 @@ from hpsearch.config.study_file import StudyFile
 from hpsearch.search.worker import Worker
 from hpsearch.storage.lean_cache import LEFT_OUT
 from hpsearch.storage.records import TrialKey, read_trials
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import prepare_search
 from hpsearch.workflows.supervisor import Search
 
@@ -25,10 +25,10 @@ def done(searched: Callable[..., Search], make_worker: Callable[..., Worker]) ->
     return search
 
 
-def test_what_a_search_looks_at_is_kept(done: Search, place: Place) -> None:
-    whole = place.open().load("small").get_trials(deepcopy=False)
-    lean = place.open(lean=True).load("small").get_trials(deepcopy=False)
-    for one, other in zip(whole, lean, strict=True):
+def test_what_a_search_looks_at_is_kept(done: Search, workspace: Workspace) -> None:
+    whole = workspace.open().load("small").get_trials(deepcopy=False)
+    trimmed = workspace.open(trimmed=True).load("small").get_trials(deepcopy=False)
+    for one, other in zip(whole, trimmed, strict=True):
         assert (one.number, one.state, one.values, one.params, one.distributions) == (
             other.number,
             other.state,
@@ -42,17 +42,17 @@ def test_what_a_search_looks_at_is_kept(done: Search, place: Place) -> None:
     assert {TrialKey.RUN, TrialKey.EPOCHS} <= LEFT_OUT
 
 
-def test_rows_are_whole_wherever_they_are_read(done: Search, place: Place) -> None:
-    rows = read_trials(place.open(lean=True).load("small"))
-    assert rows == read_trials(place.open().load("small"))
+def test_rows_are_whole_wherever_they_are_read(done: Search, workspace: Workspace) -> None:
+    rows = read_trials(workspace.open(trimmed=True).load("small"))
+    assert rows == read_trials(workspace.open().load("small"))
     assert all(row.epochs and row.config for row in rows)
 
 
-def test_what_trials_have_in_common_is_kept_once(done: Search, place: Place) -> None:
-    lean = place.open(lean=True).load("small").get_trials(deepcopy=False)
-    branches = {(trial.params["model"], trial.params["optimizer"]) for trial in lean}
-    assert len({id(trial.distributions) for trial in lean}) <= len(branches)
-    assert len({id(trial.user_attrs) for trial in lean if TrialKey.ORIGIN not in trial.user_attrs}) == 1
+def test_what_trials_have_in_common_is_kept_once(done: Search, workspace: Workspace) -> None:
+    trimmed = workspace.open(trimmed=True).load("small").get_trials(deepcopy=False)
+    branches = {(trial.params["model"], trial.params["optimizer"]) for trial in trimmed}
+    assert len({id(trial.distributions) for trial in trimmed}) <= len(branches)
+    assert len({id(trial.user_attrs) for trial in trimmed if TrialKey.ORIGIN not in trial.user_attrs}) == 1
 
 
 def test_a_trial_that_runs_is_whole(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
@@ -80,9 +80,9 @@ def test_a_search_takes_the_same_way_as_with_whole_trials(
         ('[pruner]\nkind = "none"', f"[pruner]\n{pruner}"),
     )
     ways = []
-    for lean in (False, True):
-        search = prepare_search(file, Place(runs=tmp_path / f"runs-{lean}", storage=f"sqlite:///{tmp_path}/{lean}.db"))
-        make_worker(search, lean=lean).work()
+    for trimmed in (False, True):
+        search = prepare_search(file, Workspace(runs=tmp_path / f"runs-{trimmed}", storage=f"sqlite:///{tmp_path}/{trimmed}.db"))
+        make_worker(search, trimmed=trimmed).work()
         ways.append([(row.number, row.state, row.params, row.value, len(row.epochs)) for row in read_trials(search.study)])
     assert {state for _, state, *_ in ways[0]} == {"complete", "pruned"}
     assert ways[0] == ways[1]

@@ -14,13 +14,13 @@ import pytest
 from hpsearch.errors import LeaseLostError
 from hpsearch.storage.advisory_locks import AdvisoryLocks
 from hpsearch.storage.locks import FileLocks, Locks
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from tests.support.postgres_server import Postgres
 
 HOLDER = """
 import sys, time
-from hpsearch.storage.workspace import Place
-lease = Place(storage=sys.argv[1]).locks.acquire("trial")
+from hpsearch.storage.workspace import Workspace
+lease = Workspace(storage=sys.argv[1]).locks.acquire("trial")
 print("held" if lease else "refused", flush=True)
 time.sleep(60)
 """
@@ -29,7 +29,7 @@ time.sleep(60)
 @pytest.fixture
 def new_locks(storage: str) -> Callable[[], Locks]:
     """The locks of one database as another process has them."""
-    return lambda: Place(storage=storage).locks
+    return lambda: Workspace(storage=storage).locks
 
 
 def test_a_held_lock_is_refused_to_others(new_locks: Callable[[], Locks]) -> None:
@@ -129,7 +129,7 @@ def test_the_folder_is_removed_with_the_last_lock(tmp_path: Path) -> None:
 def server_locks(postgres: Postgres) -> tuple[str, Callable[[], Locks]]:
     """The name of a new database, and its locks as another process has them."""
     url = postgres.database()
-    return url.rsplit("/", 1)[1], lambda: Place(storage=url).locks
+    return url.rsplit("/", 1)[1], lambda: Workspace(storage=url).locks
 
 
 def test_a_lock_is_lost_with_its_connection_and_known_to_be(postgres: Postgres, server_locks: tuple[str, Callable[[], Locks]]) -> None:
@@ -167,7 +167,7 @@ def test_a_claim_whose_lock_was_lost_ends_before_it_takes_another_lock(
 def test_two_schemas_of_a_database_have_locks_of_their_own(postgres: Postgres) -> None:
     url = postgres.database()
     postgres.execute(url.rsplit("/", 1)[1], "CREATE SCHEMA other")
-    theirs = Place(storage=f"{url}?options=-csearch_path%3Dother").locks
+    theirs = Workspace(storage=f"{url}?options=-csearch_path%3Dother").locks
     assert isinstance(theirs, AdvisoryLocks)
-    assert Place(storage=url).locks.acquire("trial-1.lease") is not None
+    assert Workspace(storage=url).locks.acquire("trial-1.lease") is not None
     assert theirs.acquire("trial-1.lease") is not None

@@ -13,8 +13,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search.worker import Worker
-from hpsearch.storage.trial_cache import together
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.trial_cache import transaction
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import Search
 from tests.support.fake_trainer import formula_trainer
 
@@ -58,7 +58,7 @@ def write_all(trial: optuna.Trial) -> None:
 def test_what_is_written_together_is_what_optuna_writes_one_by_one(search: Search) -> None:
     search.study.sampler = optuna.samplers.RandomSampler(0)
     ours, other = search.study.ask(), optuna.Study(search.file.name, search.store.rdb, optuna.samplers.RandomSampler(0)).ask()
-    with together(ours):
+    with transaction(ours):
         write_all(ours)
     write_all(other)
     one, two = as_optuna_reads(search)[-2:]
@@ -89,7 +89,7 @@ def test_nobody_reads_half_of_it_and_nothing_is_written_of_a_block_that_fails(se
     before = as_optuna_reads(search)
 
     def fails() -> None:
-        with together(trial):
+        with transaction(trial):
             write_all(trial)
             assert as_optuna_reads(search) == before
             raise ZeroDivisionError
@@ -107,7 +107,7 @@ def test_nobody_reads_half_of_it_and_nothing_is_written_of_a_block_that_fails(se
 def test_a_trial_that_is_over_or_no_more_is_not_written_to(search: Search, write: Callable[[Any], None]) -> None:
     over, gone = search.study.ask(), search.study.ask()
     search.study.tell(over, 0.5)
-    with pytest.raises(UpdateFinishedTrialError), together(over):
+    with pytest.raises(UpdateFinishedTrialError), transaction(over):
         write(over)
     search.store.delete("small")
     with pytest.raises(KeyError):
@@ -118,9 +118,9 @@ def test_a_trial_that_is_over_or_no_more_is_not_written_to(search: Search, write
         search.study.get_trials()
 
 
-def test_another_kind_of_range_under_a_known_name_is_refused(search: Search, place: Place) -> None:
+def test_another_kind_of_range_under_a_known_name_is_refused(search: Search, workspace: Workspace) -> None:
     search.study.ask().suggest_float("lr", 1e-3, 1.0)
-    for study in (search.study, place.open().load("small")):
+    for study in (search.study, workspace.open().load("small")):
         study.get_trials()
         with pytest.raises(ValueError, match="different distribution kind"):
             study.ask().suggest_int("lr", 1, 3)

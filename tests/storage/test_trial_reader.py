@@ -24,10 +24,10 @@ def test_all_trials_are_those_that_optuna_reads(searched: Callable[..., Search])
         epochs = [formula_epoch(config, number) for number in (1, 2)]
         write_epochs(trial, epochs)
         for epoch in epochs:
-            trial.report(epoch.validation_accuracy, epoch.number)
+            trial.report(epoch.val_accuracy, epoch.number)
         trial.set_user_attr(TrialKey.END, {"reason": "a 'quoted' → reason"})
         if state is not None:
-            study.tell(trial, epochs[-1].validation_accuracy if state == TrialState.COMPLETE else None, state=state)
+            study.tell(trial, epochs[-1].val_accuracy if state == TrialState.COMPLETE else None, state=state)
     study.enqueue_trial({"model": "cnn"})
     rows = read_trials(study)
     assert [row.state for row in rows] == ["complete", "pruned", "fail", "running", "waiting"]

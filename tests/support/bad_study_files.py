@@ -85,8 +85,8 @@ def study(changes: dict[str, str], *, more: str = "") -> str:
             if line == "-":
                 body.clear()
                 continue
-            place = next((number for number, old in enumerate(body) if old.partition("=")[0].strip() == key), len(body))
-            body[place : place + 1] = [] if line.startswith("-") else [line]
+            workspace = next((number for number, old in enumerate(body) if old.partition("=")[0].strip() == key), len(body))
+            body[workspace : workspace + 1] = [] if line.startswith("-") else [line]
     return "\n".join(line for body in sections.values() for line in body).strip("\n") + "\n" + more
 
 

@@ -40,8 +40,8 @@ def formula_epoch(config: TrainConfig, number: int, **changes: object) -> Epoch:
         "number": number,
         "train_loss": 1 - value,
         "train_accuracy": min(1.0, value + 0.02),
-        "validation_loss": 1.1 - value,
-        "validation_accuracy": value,
+        "val_loss": 1.1 - value,
+        "val_accuracy": value,
         "learning_rate": float(config.optimizer.options["lr"]),
         "seconds": 1.0,
         "images_per_second": 1000.0,
@@ -91,8 +91,8 @@ def formula_trainer(train: Callable[[TrainConfig, Path, str], Iterator[Epoch]] =
         cost=lambda config: (1000 * int(config.model.options.get("filters1", 5)), 1_000_000),
         forget=lambda checkpoint: checkpoint.unlink(missing_ok=True),
         facts=lambda config: {"split_hash": "formula", "device": "none", "versions": {}},
-        images="formula",
-        count=1000,
+        data_hash="formula",
+        n_images=1000,
     )
 
 
@@ -102,7 +102,7 @@ if __name__ == "__main__":
     from hpsearch.cli.main import main
 
     if os.environ.get("FORMULA_TRAINER") != "real":
-        room.load_trainer = lambda file, place, *, repeats: formula_trainer()
+        room.load_trainer = lambda file, workspace, *, repeats: formula_trainer()
     elif "worker" in sys.argv:
         note_real_epochs()
     hpsearch.workflows.supervisor.WORKER_COMMAND = (sys.executable, "-m", "tests.support.fake_trainer", "worker")

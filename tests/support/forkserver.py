@@ -185,7 +185,7 @@ def _load(trainer: str) -> None:
     from tests.support import fake_trainer as formula
 
     if trainer == "formula":
-        room.load_trainer = lambda file, place, *, repeats: formula.formula_trainer()
+        room.load_trainer = lambda file, workspace, *, repeats: formula.formula_trainer()
     else:
         from hpsearch.training.data import split as data
 

@@ -11,7 +11,7 @@ from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
 from hpsearch.search.pruner import make_pruner
 from hpsearch.search.sampler import SpaceSampler
-from hpsearch.search.trial_source import Sampled
+from hpsearch.search.trial_source import SampledTrials
 from hpsearch.search.worker import StopRequest, Trainer, Worker
 from hpsearch.workflows.supervisor import Search
 from tests.support.fake_trainer import formula_trainer
@@ -28,10 +28,10 @@ def make_worker() -> Callable[..., Worker]:
         name: str = "worker",
         run: str = "run",
         now: Any = None,
-        lean: bool = True,
+        trimmed: bool = True,
         **changes: Any,
     ) -> Worker:
-        file, place = search.file, search.place
+        file, workspace = search.file, search.workspace
         trainer = trainer or formula_trainer()
         stop = StopRequest()
         limit = file.limits.parameters
@@ -39,17 +39,17 @@ def make_worker() -> Callable[..., Worker]:
         def accept(values: Any) -> bool:
             return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
 
-        store = place.open(lean=lean)
+        store = workspace.open(trimmed=trimmed)
         study = store.load(file.name)
         study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
         study.pruner = make_pruner(file.pruner, file.space)
         clock = Clock(run=run, started=0.0, now=now or (lambda: 0.0))
-        paths = place.paths.study(file.name)
+        paths = workspace.paths.study(file.name)
         claimer = Claimer(
             store=store,
             study=study,
-            locks=place.locks,
-            source=Sampled(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed),
+            locks=workspace.locks,
+            source=SampledTrials(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed),
             run=run,
             paths=paths,
             worker=name,

@@ -33,10 +33,15 @@ def mutated(text: str, generator: random.Random) -> str:
 
 
 def _characters(text: str, generator: random.Random) -> str:
-    place = generator.randrange(len(text) + 1)
+    workspace = generator.randrange(len(text) + 1)
     odd = generator.choice("\0\n\r\t \"'\\#[]{}=,.-+_:0129aeé€𝄞\ufeff\u2028\x7f")
     return generator.choice(
-        (text[:place] + odd + text[place:], text[:place] + odd + text[place + 1 :], text[:place] + text[place + 1 :], text[:place])
+        (
+            text[:workspace] + odd + text[workspace:],
+            text[:workspace] + odd + text[workspace + 1 :],
+            text[:workspace] + text[workspace + 1 :],
+            text[:workspace],
+        )
     )
 
 
@@ -76,19 +81,19 @@ def _values(text: str, generator: random.Random) -> str:
     except (tomllib.TOMLDecodeError, ValueError):
         return text
     # Down to any table or list, where one entry is replaced, dropped or added.
-    places = [place for place in _containers(table) if place]
+    places = [workspace for workspace in _containers(table) if workspace]
     if not places:
         return text
-    place = generator.choice(places)
+    workspace = generator.choice(places)
     value = generator.choice(ODD_VALUES)
-    if isinstance(place, list):
-        place[generator.randrange(len(place))] = value
+    if isinstance(workspace, list):
+        workspace[generator.randrange(len(workspace))] = value
     else:
-        key = generator.choice([*place, generator.choice(ODD_KEYS)])
-        if generator.random() < 0.25 and key in place:
-            del place[key]
+        key = generator.choice([*workspace, generator.choice(ODD_KEYS)])
+        if generator.random() < 0.25 and key in workspace:
+            del workspace[key]
         else:
-            place[key] = value
+            workspace[key] = value
     return "".join(f"{_key(key)} = {_write(value)}\n" for key, value in table.items())
 
 

@@ -16,7 +16,7 @@ STEP = 1000
 
 
 @st.composite
-def domains(draw: st.DrawFn, option: Option) -> Any:
+def distributions(draw: st.DrawFn, option: Option) -> Any:
     """What a study file may write for an option: a value, choices or a range."""
     if isinstance(option.default, bool):
         return draw(st.sampled_from([True, False, {"choices": [True, False]}, {"choices": [True]}]))
@@ -58,7 +58,7 @@ def tables(draw: st.DrawFn) -> Table:
     free = list(TRAINER_OPTIONS)
     for option in TRAINER_OPTIONS:
         if draw(st.booleans()):
-            table[option.name] = draw(domains(option))
+            table[option.name] = draw(distributions(option))
             free.remove(option)
     for kind, names in chosen.items():
         shared = set.intersection(*({option.name for option in BUILT_IN.get(kind, name).options} for name in names)) if names else set()
@@ -68,18 +68,18 @@ def tables(draw: st.DrawFn) -> Table:
             some = draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
             option = BUILT_IN.get(kind, some[0]).option(labelled)
             assert option is not None
-            table[f"some_{kind}"] = {"when": {kind: some}, labelled: draw(domains(option))}
+            table[f"some_{kind}"] = {"when": {kind: some}, labelled: draw(distributions(option))}
         for name in names:
             options = [option for option in BUILT_IN.get(kind, name).options if option.name != labelled and draw(st.booleans())]
             if options:
-                table[name] = {option.name: draw(domains(option)) for option in options}
+                table[name] = {option.name: draw(distributions(option)) for option in options}
     # A condition on any parameter that has choices, conditional itself or not.
     parents = [(name, entry["choices"]) for name, entry in _parameters(table) if isinstance(entry, dict) and "choices" in entry]
     if parents and free:
         parent, values = draw(st.sampled_from(parents))
         some = draw(st.lists(st.sampled_from(values), min_size=1, unique=True))
         option = draw(st.sampled_from(free))
-        table["deeper"] = {"when": {parent: draw(st.sampled_from([some, some[0]]))}, option.name: draw(domains(option))}
+        table["deeper"] = {"when": {parent: draw(st.sampled_from([some, some[0]]))}, option.name: draw(distributions(option))}
     return table
 
 

@@ -132,9 +132,9 @@ def test_the_last_two_are_kept(stored: Path) -> None:
 @given(draw=st.data())
 def test_no_flipped_bit_is_ever_loaded(stored: Path, draw: st.DataObject) -> None:
     good = stored.read_bytes()
-    place = draw.draw(st.integers(0, len(good) - 1))
+    workspace = draw.draw(st.integers(0, len(good) - 1))
     bad = bytearray(good)
-    bad[place] ^= 1 << draw.draw(st.integers(0, 7))
+    bad[workspace] ^= 1 << draw.draw(st.integers(0, 7))
     stored.write_bytes(bad)
     try:
         assert value_of(load(stored, ME)) == 1

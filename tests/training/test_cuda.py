@@ -92,15 +92,15 @@ def test_a_gpu_learns_what_a_cpu_learns(fashion: Images, configure: Configure, m
     here, there = run(config, split), run(config, split, device="cpu")
     for on_gpu, on_cpu in zip(here, there, strict=True):
         assert on_gpu.learning_rate == on_cpu.learning_rate
-        assert on_gpu.validation_accuracy == pytest.approx(on_cpu.validation_accuracy, abs=AS_ON_A_CPU)
-        assert on_gpu.validation_loss == pytest.approx(on_cpu.validation_loss, rel=0.05)
+        assert on_gpu.val_accuracy == pytest.approx(on_cpu.val_accuracy, abs=AS_ON_A_CPU)
+        assert on_gpu.val_loss == pytest.approx(on_cpu.val_loss, rel=0.05)
 
 
 def test_two_runs_that_take_turns_do_not_disturb_each_other(small: Split, configure: Configure) -> None:
     configs = [configure(**{**LIVELY, "epochs": 2}), configure(**{**LIVELY_LENET, "epochs": 2})]
     alone = [measured(run(config, small)) for config in configs]
-    together = list(zip(*(train(config, small, device="cuda") for config in configs), strict=True))
-    assert [measured(list(epochs)) for epochs in zip(*together, strict=True)] == alone
+    transaction = list(zip(*(train(config, small, device="cuda") for config in configs), strict=True))
+    assert [measured(list(epochs)) for epochs in zip(*transaction, strict=True)] == alone
 
 
 def test_the_callers_random_numbers_on_the_gpu_are_left_alone(small: Split, configure: Configure) -> None:

@@ -26,8 +26,8 @@ def table(summary: Summary) -> str:
     lines = ["| layer | kind | output | parameters | FLOPs |", "|---|---|---|---:|---:|"]
     for layer in summary.layers:
         shape = "×".join(map(str, layer.output_shape))
-        lines.append(f"| {layer.name} | {layer.kind} | {shape} | {layer.parameters:,} | {layer.flops:,} |")
-    lines.append(f"| **all** | | | **{summary.parameters:,}** ({summary.bytes / 1024:.2f} KB) | **{summary.flops:,}** |")
+        lines.append(f"| {layer.name} | {layer.kind} | {shape} | {layer.n_parameters:,} | {layer.flops:,} |")
+    lines.append(f"| **all** | | | **{summary.n_parameters:,}** ({summary.bytes / 1024:.2f} KB) | **{summary.flops:,}** |")
     return "\n".join(lines)
 
 
@@ -39,7 +39,7 @@ def test_the_document_shows_the_layers_as_they_are_built(configure: Configure, m
 @pytest.mark.parametrize(("model", "parameters", "size"), [("cnn", 121_930, "476.29"), ("lenet5", 61_706, "241.04")])
 def test_totals_at_the_defaults(configure: Configure, model: str, parameters: int, size: str) -> None:
     summary = summarize(configure(model=model), FASHION, 10)
-    assert summary.parameters == summary.trainable == sum(layer.parameters for layer in summary.layers) == parameters
+    assert summary.n_parameters == summary.trainable == sum(layer.n_parameters for layer in summary.layers) == parameters
     assert f"{summary.bytes / 1024:.2f}" == size
     assert count_parameters(configure(model=model), FASHION, 10) == parameters
 
@@ -74,7 +74,7 @@ def test_frozen_parameters_are_not_trainable(configure: Configure) -> None:
         return layers
 
     summary = summarize(configure(model="frozen"), FASHION, 10)
-    assert (summary.parameters, summary.trainable) == (3_985, 60)
+    assert (summary.n_parameters, summary.trainable) == (3_985, 60)
 
 
 def test_lazy_layers_own_parameters_and_shared_layers_are_counted_once(configure: Configure) -> None:
@@ -91,8 +91,8 @@ def test_lazy_layers_own_parameters_and_shared_layers_are_counted_once(configure
             return self.last(hidden)
 
     summary = summarize(configure(model="odd"), FASHION, 10)
-    assert summary.parameters == 784 + 785 * 6 + 42 + 70
-    rows = [(layer.name, layer.parameters, layer.flops) for layer in summary.layers]
+    assert summary.n_parameters == 784 + 785 * 6 + 42 + 70
+    rows = [(layer.name, layer.n_parameters, layer.flops) for layer in summary.layers]
     assert rows[0] == ("first", 785 * 6, 2 * 784 * 6)
     assert [row for row in rows if row[0] == "shared"] == [("shared", 42, 72)] * 2
     assert rows[-1] == ("", 784, 0)
@@ -122,4 +122,4 @@ def test_the_summary_is_of_the_model_that_is_trained(configure: Configure) -> No
     model = build_model(config, (3, 32, 32), 7)
     summary = summarize(config, (3, 32, 32), 7)
     assert [layer.name for layer in summary.layers] == [name for name, _ in model.named_children()]
-    assert summary.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert summary.n_parameters == sum(parameter.numel() for parameter in model.parameters())

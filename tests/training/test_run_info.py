@@ -7,11 +7,11 @@ import json
 import torch
 
 from hpsearch.training.data.split import Split
-from hpsearch.training.run_info import conditions
+from hpsearch.training.run_info import environment
 
 
 def test_conditions_are_plain_data_that_name_split_device_processor_and_versions(small: Split) -> None:
-    found = conditions(small, torch.device("cpu"))
+    found = environment(small, torch.device("cpu"))
     assert json.loads(json.dumps(found)) == found
     assert set(found) == {"split_hash", "device", "processor", "versions"}
     assert (found["split_hash"], found["device"]) == (small.hash, "cpu")

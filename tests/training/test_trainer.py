@@ -49,7 +49,7 @@ def test_epochs_count_from_one_and_learn(small: Split, configure: Configure) -> 
     epochs = run(configure(epochs=4), small)
     assert [epoch.number for epoch in epochs] == [1, 2, 3, 4]
     assert epochs[-1].train_loss < epochs[0].train_loss
-    assert epochs[-1].validation_accuracy > 0.4
+    assert epochs[-1].val_accuracy > 0.4
     assert all(epoch.seconds > 0 and epoch.images_per_second > 0 for epoch in epochs)
 
 
@@ -66,8 +66,8 @@ def test_another_seed_gives_another_run(small: Split, configure: Configure) -> N
 def test_two_runs_that_take_turns_do_not_disturb_each_other(small: Split, configure: Configure) -> None:
     configs = [configure(**{**LIVELY, "epochs": 2}), configure(model="lenet5", model_dropout=0.3, epochs=2)]
     alone = [measured(run(config, small)) for config in configs]
-    together = list(zip(*(train(config, small, device="cpu") for config in configs), strict=True))
-    assert [measured(list(epochs)) for epochs in zip(*together, strict=True)] == alone
+    transaction = list(zip(*(train(config, small, device="cpu") for config in configs), strict=True))
+    assert [measured(list(epochs)) for epochs in zip(*transaction, strict=True)] == alone
 
 
 def test_the_callers_random_numbers_are_left_alone(small: Split, configure: Configure) -> None:
@@ -141,7 +141,7 @@ def test_divergence_is_an_epoch_and_the_last_one(small: Split, configure: Config
     assert epochs[-1].diverged
     assert len(epochs) < 5
     assert not any(epoch.diverged for epoch in epochs[:-1])
-    assert 0 <= epochs[-1].validation_accuracy <= 1
+    assert 0 <= epochs[-1].val_accuracy <= 1
     assert predictions_path(tmp_path / "checkpoint").exists()
     again = run(config, small, checkpoint=tmp_path / "checkpoint")
     assert [repr(epoch) for epoch in again] == [repr(epoch) for epoch in epochs]
@@ -172,7 +172,7 @@ def test_predictions_are_written_for_the_last_epoch(small: Split, configure: Con
         predicted, confidence, label = stored["predicted"], stored["confidence"], stored["label"]
     assert (predicted.dtype, confidence.dtype, label.dtype) == (numpy.uint8, numpy.float32, numpy.uint8)
     assert label.tolist() == small.validation_labels.tolist()
-    assert (predicted == label).mean() == pytest.approx(epochs[-1].validation_accuracy)
+    assert (predicted == label).mean() == pytest.approx(epochs[-1].val_accuracy)
     assert ((confidence > 0.1 - 1e-6) & (confidence <= 1)).all()
 
 

@@ -15,7 +15,7 @@ from hpsearch.analysis.metrics import Predictions
 from hpsearch.config.registration import load_component_file
 from hpsearch.errors import UsageError
 from hpsearch.storage.records import TrialKey, one_trial, read_study, read_trials
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.compare import Compared, Seen, Side, Untrained, compare_sides, find_side, require_same_images
 from hpsearch.workflows.export import best_config
 from hpsearch.workflows.run import find_study_file, prepare_search
@@ -29,10 +29,10 @@ def threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def exported(place: Place, number: int, *changes: tuple[str, str], name: str = "best.toml") -> str:
+def exported(workspace: Workspace, number: int, *changes: tuple[str, str], name: str = "best.toml") -> str:
     """Write a trial's config with some of its text replaced; returns the file."""
     load_component_file(Path("stripes.py"))
-    study = place.open().load("stripes")
+    study = workspace.open().load("stripes")
     text = best_config(one_trial(study, number), read_study(study)).to_toml()
     for old, new in changes:
         assert old in text
@@ -49,11 +49,11 @@ def trained(side: Side | Untrained, folder: Path) -> Side:
     return side.trained(folder)
 
 
-def pruned(place: Place) -> int:
-    return next(trial.number for trial in read_trials(place.open().load("stripes")) if trial.state == "pruned")
+def pruned(workspace: Workspace) -> int:
+    return next(trial.number for trial in read_trials(workspace.open().load("stripes")) if trial.state == "pruned")
 
 
-def test_a_config_has_the_predictions_of_the_trial_that_it_is(stripes: Place) -> None:
+def test_a_config_has_the_predictions_of_the_trial_that_it_is(stripes: Workspace) -> None:
     side, trial = find_side(exported(stripes, 0), stripes), find_side("stripes/0", stripes)
     assert isinstance(side, Side)
     assert isinstance(trial, Side)
@@ -70,11 +70,11 @@ def test_a_config_has_the_predictions_of_the_trial_that_it_is(stripes: Place) ->
         ("trial = 0", "trial = 99"),
     ],
 )
-def test_a_config_that_is_no_stored_trial_is_to_be_trained(stripes: Place, change: tuple[str, str]) -> None:
+def test_a_config_that_is_no_stored_trial_is_to_be_trained(stripes: Workspace, change: tuple[str, str]) -> None:
     assert isinstance(find_side(exported(stripes, 0, change), stripes), Untrained)
 
 
-def test_a_config_is_trained_to_what_its_trial_was(stripes: Place, tmp_path: Path) -> None:
+def test_a_config_is_trained_to_what_its_trial_was(stripes: Workspace, tmp_path: Path) -> None:
     side = trained(find_side(exported(stripes, 0, ('study = "stripes"', 'study = "gone"')), stripes), tmp_path)
     trial = find_side("stripes/0", stripes)
     assert isinstance(trial, Side)
@@ -83,7 +83,7 @@ def test_a_config_is_trained_to_what_its_trial_was(stripes: Place, tmp_path: Pat
     assert compare_sides(trial, side).metrics[0].classes[0].name == "across"
 
 
-def test_the_config_of_a_pruned_trial_is_trained_to_its_end(stripes: Place, tmp_path: Path) -> None:
+def test_the_config_of_a_pruned_trial_is_trained_to_its_end(stripes: Workspace, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no predictions: it was pruned after epoch \d") as caught:
         find_side(f"stripes/{pruned(stripes)}", stripes)
     assert "hpsearch export stripes" in caught.value.hint
@@ -91,13 +91,13 @@ def test_the_config_of_a_pruned_trial_is_trained_to_its_end(stripes: Place, tmp_
     assert len(side.predictions.label) == 100
 
 
-def test_another_split_is_refused_before_anything_is_trained(stripes: Place) -> None:
+def test_another_split_is_refused_before_anything_is_trained(stripes: Workspace) -> None:
     other = find_side(exported(stripes, 0, ("split_seed = 3", "split_seed = 4")), stripes)
     with pytest.raises(UsageError, match="are measured on other validation images of stripes: split "):
         require_same_images(find_side("stripes/0", stripes), other)
 
 
-def test_a_copy_has_the_predictions_of_where_it_was_trained(stripes: Place) -> None:
+def test_a_copy_has_the_predictions_of_where_it_was_trained(stripes: Workspace) -> None:
     for name, source in (("second", "stripes"), ("third", "second")):
         text = Path("stripes.toml").read_text().replace('name = "stripes"', f'name = "{name}"')
         Path(f"{name}.toml").write_text(f'{text}\n[warm_start]\nfrom = ["{source}"]\n')
@@ -110,14 +110,14 @@ def test_a_copy_has_the_predictions_of_where_it_was_trained(stripes: Place) -> N
     assert numpy.array_equal(side.predictions.confidence, original.predictions.confidence)
 
 
-def test_a_trial_whose_predictions_are_lost_is_told_how_to_go_on(stripes: Place) -> None:
+def test_a_trial_whose_predictions_are_lost_is_told_how_to_go_on(stripes: Workspace) -> None:
     stripes.paths.study("stripes").trial(0).predictions.unlink()
     with pytest.raises(UsageError, match=r"it is complete, but '.*predictions\.npz' is missing"):
         find_side("stripes/0", stripes)
     assert isinstance(find_side(exported(stripes, 0), stripes), Untrained)
 
 
-def test_a_trial_of_another_split_is_another_lot_of_images(stripes: Place) -> None:
+def test_a_trial_of_another_split_is_another_lot_of_images(stripes: Workspace) -> None:
     change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, "split_hash": "0" * 64})
     with pytest.raises(UsageError, match="split 000000000000… and "):
         require_same_images(find_side("stripes/0", stripes), find_side("stripes/5", stripes))

@@ -22,7 +22,7 @@ from optuna_dashboard import get_note, save_note
 from hpsearch.config.study_file import load_study_file
 from hpsearch.report.dashboard.note import BEGIN, END
 from hpsearch.storage.records import StudyKey, write_study
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.dashboard_sync import feed_dashboard
 from tests.support.dashboard_client import Served, serving, until
 from tests.support.small_study import hpsearch
@@ -34,8 +34,8 @@ PLOTS = {"hpsearch-models", "hpsearch-cost", "hpsearch-importance", "hpsearch-co
 HOSTILE = "<script>alert(1)</script> \"'`|[x](javascript:alert(1)) ![y](http://evil.example/y.png) =cmd() 漢字 " + "x" * 1000
 
 
-def place_of(folder: Path) -> Place:
-    return Place(runs=folder / "runs", storage=f"sqlite:///{folder}/runs/hpsearch.db")
+def place_of(folder: Path) -> Workspace:
+    return Workspace(runs=folder / "runs", storage=f"sqlite:///{folder}/runs/hpsearch.db")
 
 
 def leave_pictures(folder: Path) -> None:
@@ -59,9 +59,9 @@ def leave_pictures(folder: Path) -> None:
 
 def fed(folder: Path) -> optuna.Study:
     """The study, fed."""
-    place = place_of(folder)
-    store = place.open()
-    feed_dashboard("small", place, store)
+    workspace = place_of(folder)
+    store = workspace.open()
+    feed_dashboard("small", workspace, store)
     return store.load("small")
 
 
@@ -158,8 +158,8 @@ def test_several_feed_at_once_and_leave_what_one_leaves(searched_folder: Path) -
 def test_a_study_without_an_answer_says_so(folder: Path, states: list[str], says: str) -> None:
     file = load_study_file(folder / "small.toml")
     (folder / "runs").mkdir()
-    place = place_of(folder)
-    store = place.make()
+    workspace = place_of(folder)
+    store = workspace.make()
     study = store.create(file.name)
     write_study(study, text=file.text, path=file.path, comparable=json.loads(json.dumps(file.comparable)))
     for state in states:
@@ -170,19 +170,19 @@ def test_a_study_without_an_answer_says_so(folder: Path, states: list[str], says
         trial.report(0.5, 1)
         if state != "running":
             study.tell(trial, 0.5 if state == "complete" else None, state=optuna.trial.TrialState[state.upper()])
-    assert feed_dashboard("small", place, store)
+    assert feed_dashboard("small", workspace, store)
     assert says in get_note(study)
     attrs = system_attrs(study)
     assert {key.split(":")[2] for key in attrs if key.startswith("dashboard:plot_data:")} == PLOTS
 
 
 def test_a_study_that_belongs_to_another_is_no_search_and_is_not_fed(searched_folder: Path) -> None:
-    place = place_of(searched_folder)
-    store = place.open()
+    workspace = place_of(searched_folder)
+    store = workspace.open()
     study = store.load("small")
     study.set_user_attr(StudyKey.PLAN, "{}")
     study.tell(study.ask(), 0.5)
-    assert not feed_dashboard("small", place, store)
+    assert not feed_dashboard("small", workspace, store)
 
 
 def test_plain_optuna_dashboard_shows_the_same(searched_folder: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn import metrics as sklearn
 
-from hpsearch.analysis.final_score import Reading
+from hpsearch.analysis.final_score import HeldOutReading
 from hpsearch.analysis.metrics import Predictions, calibration_error
 from hpsearch.config.best_config import BestConfig, read_best_config
 from hpsearch.errors import DataError, UsageError
@@ -156,15 +156,15 @@ def test_a_reading_counts_before_its_score_is_known(best: BestConfig, tmp_path: 
 
 
 def test_readings_are_told_to_the_study_before_and_after(best: BestConfig, tmp_path: Path) -> None:
-    class Ledger:
+    class HeldOutLog:
         study = "stripes"
-        seen: Sequence[Reading] = ()
+        seen: Sequence[HeldOutReading] = ()
 
-        def note(self, reading: Reading) -> int:
+        def note(self, reading: HeldOutReading) -> int:
             self.seen = (*self.seen, reading)
             return 7
 
-    ledger = Ledger()
+    ledger = HeldOutLog()
     score = _finished(best, tmp_path / "final").score(ledger)
     assert [each.accuracy for each in ledger.seen] == [None, score["test_accuracy"]]
     assert len({each.id for each in ledger.seen}) == 1

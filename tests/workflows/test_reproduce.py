@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from hpsearch.errors import ComponentError, StudyNotFoundError, UsageError
 from hpsearch.storage.records import BY_HAND, TrialKey, read_trials
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.reproduce import Difference, EpochPair, Rerun, Verdict, judge, prepare_rerun
 from hpsearch.workflows.run import find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
@@ -27,12 +27,12 @@ def threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def reproduced(name: str, number: int, place: Place) -> Verdict:
-    rerun = prepare_rerun(name, number, place)
+def reproduced(name: str, number: int, workspace: Workspace) -> Verdict:
+    rerun = prepare_rerun(name, number, workspace)
     return judge(rerun, list(rerun.train()))
 
 
-def test_every_trial_of_two_workers_comes_out_identical(stripes: Place) -> None:
+def test_every_trial_of_two_workers_comes_out_identical(stripes: Workspace) -> None:
     trials = read_trials(stripes.open().load("stripes"))
     assert {trial.state for trial in trials} == {"complete", "pruned"}
     assert len(list(stripes.paths.study("stripes").logs.iterdir())) == 2
@@ -42,19 +42,19 @@ def test_every_trial_of_two_workers_comes_out_identical(stripes: Place) -> None:
         assert [pair.now.weights_hash for pair in verdict.pairs] == [epoch.weights_hash for epoch in trial.epochs]
 
 
-def test_a_pruned_trial_is_run_to_its_last_epoch_only(stripes: Place) -> None:
+def test_a_pruned_trial_is_run_to_its_last_epoch_only(stripes: Workspace) -> None:
     pruned = next(trial for trial in read_trials(stripes.open().load("stripes")) if trial.state == "pruned")
     assert pruned.config is not None
     assert len(reproduced("stripes", pruned.number, stripes).pairs) == len(pruned.epochs) < pruned.config.epochs
 
 
-def test_it_trains_on_one_thread_as_a_worker_does(stripes: Place) -> None:
+def test_it_trains_on_one_thread_as_a_worker_does(stripes: Workspace) -> None:
     torch.set_num_threads(2)
     next(prepare_rerun("stripes", 0, stripes).train())
     assert torch.get_num_threads() == 1
 
 
-def test_a_copy_is_run_as_it_was_where_it_was_trained(stripes: Place) -> None:
+def test_a_copy_is_run_as_it_was_where_it_was_trained(stripes: Workspace) -> None:
     folder = stripes.runs.parent
     text = (folder / "stripes.toml").read_text().replace('name = "stripes"', 'name = "second"')
     (folder / "second.toml").write_text(text + '\n[warm_start]\nfrom = ["stripes"]\n')
@@ -62,10 +62,10 @@ def test_a_copy_is_run_as_it_was_where_it_was_trained(stripes: Place) -> None:
     copy = next(trial for trial in read_trials(second.study) if trial.origin == "copy of stripes/5")
     verdict = reproduced("second", copy.number, stripes)
     assert verdict.kind == "identical"
-    assert verdict.pairs[-1].now.validation_accuracy == copy.value
+    assert verdict.pairs[-1].now.val_accuracy == copy.value
 
 
-def test_a_finalists_run_is_divided_as_it_was_and_its_seeds_tell_the_spread(stripes: Place) -> None:
+def test_a_finalists_run_is_divided_as_it_was_and_its_seeds_tell_the_spread(stripes: Workspace) -> None:
     folder = stripes.runs.parent
     assert prepare_rerun("stripes", 0, stripes).seed_margin is None
     done = command(folder, "finalists", "stripes", "--top", "2", "--seeds", "2")
@@ -79,7 +79,7 @@ def test_a_finalists_run_is_divided_as_it_was_and_its_seeds_tell_the_spread(stri
     assert judge(rerun, [EpochPair(then=epoch, now=epoch) for epoch in rerun.trial.epochs]).margin == rerun.seed_margin
 
 
-def test_other_versions_and_devices_are_named(stripes: Place) -> None:
+def test_other_versions_and_devices_are_named(stripes: Workspace) -> None:
     changes = {"device": "cuda:77", "processor": "Z80", "versions": {"torch": "0.1"}}
     change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, **changes})
     rerun = prepare_rerun("stripes", 0, stripes)
@@ -87,13 +87,13 @@ def test_other_versions_and_devices_are_named(stripes: Place) -> None:
     assert judge(rerun, list(rerun.train())).kind == "identical"
 
 
-def test_another_split_is_named(stripes: Place) -> None:
+def test_another_split_is_named(stripes: Workspace) -> None:
     change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, "split_hash": "0" * 64})
     (difference,) = prepare_rerun("stripes", 0, stripes).differences
     assert (difference.name, difference.then) == ("split", "000000000000…")
 
 
-def test_a_changed_component_file_is_refused_before_a_line_of_it_runs_and_named_when_trusted(stripes: Place) -> None:
+def test_a_changed_component_file_is_refused_before_a_line_of_it_runs_and_named_when_trusted(stripes: Workspace) -> None:
     source = stripes.runs.parent / "stripes.py"
     source.write_text(source.read_text() + "\nopen('ran', 'w').close()\n")
     with pytest.raises(ComponentError, match=r"stripes\.py' is not the one that the trial was trained with") as caught:
@@ -105,7 +105,7 @@ def test_a_changed_component_file_is_refused_before_a_line_of_it_runs_and_named_
     assert judge(rerun, list(rerun.train())).kind == "identical"
 
 
-def test_a_missing_component_file_is_named(stripes: Place) -> None:
+def test_a_missing_component_file_is_named(stripes: Workspace) -> None:
     (stripes.runs.parent / "stripes.py").unlink()
     with pytest.raises(ComponentError, match=r"stripes\.py' cannot be read"):
         prepare_rerun("stripes", 0, stripes)
@@ -128,41 +128,39 @@ OTHER_TORCH = Difference(name="torch", then="1.0", now="2.0")
     ],
 )
 def test_a_difference_is_forgiven_only_where_something_explains_it_and_within_the_spread(
-    stripes: Place, apart: float, differences: tuple[Difference, ...], kind: str
+    stripes: Workspace, apart: float, differences: tuple[Difference, ...], kind: str
 ) -> None:
     rerun = _half_right(stripes, differences)
-    pairs = [
-        EpochPair(then=epoch, now=replace(epoch, validation_accuracy=epoch.validation_accuracy + apart)) for epoch in rerun.trial.epochs
-    ]
+    pairs = [EpochPair(then=epoch, now=replace(epoch, val_accuracy=epoch.val_accuracy + apart)) for epoch in rerun.trial.epochs]
     verdict = judge(rerun, pairs)
     assert (verdict.kind, verdict.is_reproduced) == (kind, kind != "different")
 
 
-def test_other_weights_alone_are_a_difference(stripes: Place) -> None:
+def test_other_weights_alone_are_a_difference(stripes: Workspace) -> None:
     rerun = _half_right(stripes, ())
     pairs = [EpochPair(then=epoch, now=replace(epoch, weights_hash="other", seconds=0.0)) for epoch in rerun.trial.epochs]
     assert pairs[0].differing == ("weights_hash",)
     assert judge(rerun, pairs).kind == "different"
 
 
-def test_a_rerun_that_ends_early_is_different(stripes: Place) -> None:
+def test_a_rerun_that_ends_early_is_different(stripes: Workspace) -> None:
     rerun = _half_right(stripes, (OTHER_TORCH,))
     assert judge(rerun, [EpochPair(then=epoch, now=epoch) for epoch in rerun.trial.epochs[:-1]]).kind == "different"
 
 
-def test_losses_that_are_not_finite_are_equal_to_themselves(stripes: Place) -> None:
+def test_losses_that_are_not_finite_are_equal_to_themselves(stripes: Workspace) -> None:
     epoch = replace(_half_right(stripes, ()).trial.epochs[0], train_loss=float("nan"), diverged=True)
     assert EpochPair(then=epoch, now=replace(epoch, train_loss=float("inf"))).differing == ()
 
 
-def _half_right(place: Place, differences: tuple[Difference, ...]) -> Rerun:
+def _half_right(workspace: Workspace, differences: tuple[Difference, ...]) -> Rerun:
     """A rerun of a trial of 50 % accuracy, where the spread is widest: 13.9 points of 100 images."""
-    rerun = prepare_rerun("stripes", 0, place)
-    epochs = tuple(replace(epoch, validation_accuracy=0.5) for epoch in rerun.trial.epochs)
+    rerun = prepare_rerun("stripes", 0, workspace)
+    epochs = tuple(replace(epoch, val_accuracy=0.5) for epoch in rerun.trial.epochs)
     return replace(rerun, trial=replace(rerun.trial, epochs=epochs), differences=differences)
 
 
-def test_a_verdict_as_data_has_every_epoch_twice(stripes: Place) -> None:
+def test_a_verdict_as_data_has_every_epoch_twice(stripes: Workspace) -> None:
     rerun = _half_right(stripes, (OTHER_TORCH,))
     first, *rest = (EpochPair(then=epoch, now=epoch) for epoch in rerun.trial.epochs)
     data = json.loads(json.dumps(judge(rerun, [replace(first, now=replace(first.now, weights_hash="other")), *rest]).to_dict()))
@@ -174,41 +172,41 @@ def test_a_verdict_as_data_has_every_epoch_twice(stripes: Place) -> None:
 # What cannot be reproduced
 
 
-def test_a_trial_that_has_nothing_to_compare_with_is_refused(searched: Callable[..., Search], place: Place) -> None:
+def test_a_trial_that_has_nothing_to_compare_with_is_refused(searched: Callable[..., Search], workspace: Workspace) -> None:
     search = searched()
     with pytest.raises(UsageError, match="trial 0 of 'small' is still waiting"):
-        prepare_rerun("small", 0, place)
+        prepare_rerun("small", 0, workspace)
     trial = search.study.ask()
     with pytest.raises(UsageError, match="trial 0 of 'small' is still running"):
-        prepare_rerun("small", 0, place)
+        prepare_rerun("small", 0, workspace)
     trial.set_user_attr(TrialKey.END, {"reason": "ValueError: too deep"})
     search.study.tell(trial, state=TrialState.FAIL)
     with pytest.raises(UsageError, match="trial 0 of 'small' failed: ValueError: too deep"):
-        prepare_rerun("small", 0, place)
+        prepare_rerun("small", 0, workspace)
     search.study.enqueue_trial({"epochs": 2}, user_attrs={TrialKey.ORIGIN: BY_HAND})
     search.study.tell(search.study.ask(), 0.5)
     with pytest.raises(StudyNotFoundError, match="trial 1 of 'small' has no epochs on record"):
-        prepare_rerun("small", 1, place)
+        prepare_rerun("small", 1, workspace)
     with pytest.raises(StudyNotFoundError, match="no trial 2 in 'small'"):
-        prepare_rerun("small", 2, place)
+        prepare_rerun("small", 2, workspace)
 
 
 # The command
 
 
-def test_the_command_says_identical_and_shows_each_epoch(stripes: Place) -> None:
+def test_the_command_says_identical_and_shows_each_epoch(stripes: Workspace) -> None:
     done = command(stripes.runs.parent, "reproduce", "stripes", "0")
     assert done.returncode == 0, done.stderr
     assert "Trial 0 of 'stripes' is identical: 3 of 3 epochs" in done.stdout
     assert done.stderr.count(": identical\n") == 3
 
 
-def test_the_command_ends_with_1_where_the_trial_is_not_reproduced(stripes: Place) -> None:
+def test_the_command_ends_with_1_where_the_trial_is_not_reproduced(stripes: Workspace) -> None:
     change_trial(
         stripes.runs.parent,
         0,
         TrialKey.EPOCHS,
-        lambda epochs: [*epochs[:-1], {**epochs[-1], "validation_accuracy": 0.25, "weights_hash": "0"}],
+        lambda epochs: [*epochs[:-1], {**epochs[-1], "val_accuracy": 0.25, "weights_hash": "0"}],
     )
     done = command(stripes.runs.parent, "reproduce", "stripes", "0")
     assert done.returncode == 1, done.stderr

@@ -16,9 +16,9 @@ import pytest
 
 from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import NotComparableError, StudyNotFoundError
-from hpsearch.search.study_monitor import Lookout
+from hpsearch.search.study_monitor import StudyMonitor
 from hpsearch.storage.records import write_epochs
-from hpsearch.storage.workspace import Place
+from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.resume import differing
 from hpsearch.workflows.run import find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
@@ -104,15 +104,17 @@ def test_a_change_that_makes_trials_incomparable_is_refused_with_the_difference(
     assert 'name = "small-2"' in caught.value.hint
 
 
-def test_a_changed_component_file_is_refused(searched: Callable[..., Search], study_file: Callable[..., StudyFile], place: Place) -> None:
+def test_a_changed_component_file_is_refused(
+    searched: Callable[..., Search], study_file: Callable[..., StudyFile], workspace: Workspace
+) -> None:
     search = searched()
     trial = search.study.ask()
     write_epochs(trial, [])
     source = search.file.component_files[0].path
     source.write_text(source.read_text() + "\n# changed\n")
-    changed = find_study_file(str(search.file.path), place)
+    changed = find_study_file(str(search.file.path), workspace)
     with pytest.raises(NotComparableError, match=r"component files\.no_images\.py"):
-        prepare_search(changed, place)
+        prepare_search(changed, workspace)
 
 
 def test_sampler_pruner_and_budget_may_change_and_are_said(searched: Callable[..., Search]) -> None:
@@ -135,8 +137,8 @@ def test_a_baseline_is_queued_once(searched: Callable[..., Search]) -> None:
     assert len(more.study.trials) == 2
 
 
-def test_a_study_of_another_maker_is_not_touched(place: Place, searched: Callable[..., Search]) -> None:
-    store = place.open(create=True)
+def test_a_study_of_another_maker_is_not_touched(workspace: Workspace, searched: Callable[..., Search]) -> None:
+    store = workspace.open(create=True)
     stranger = optuna.create_study(study_name="small", storage=store.storage, direction="minimize")
     stranger.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     with pytest.raises(StudyNotFoundError, match="was not made by hpsearch"):
@@ -150,26 +152,26 @@ def test_differences_are_told_key_by_key() -> None:
 
 def test_a_password_in_the_url_shows_in_no_process_list(searched: Callable[..., Search]) -> None:
     search = searched()
-    crew = search._crew("run", 0.0, None, Lookout(search.store, search.study), None)
-    assert search.store.url not in " ".join(crew.command)
-    assert crew.environment["OPTUNA_STORAGE"] == search.store.url
+    pool = search._worker_pool("run", 0.0, None, StudyMonitor(search.store, search.study), None)
+    assert search.store.url not in " ".join(pool.command)
+    assert pool.environment["OPTUNA_STORAGE"] == search.store.url
 
 
-def test_a_warm_start_from_a_study_that_is_missing_writes_nothing(searched: Callable[..., Search], place: Place) -> None:
+def test_a_warm_start_from_a_study_that_is_missing_writes_nothing(searched: Callable[..., Search], workspace: Workspace) -> None:
     with pytest.raises(StudyNotFoundError, match="no study 'nope'"):
         searched(more='\n[warm_start]\nfrom = ["nope"]\n')
-    assert place.open().names() == []
+    assert workspace.open().names() == []
 
 
 def test_a_component_file_may_be_mended_while_no_epoch_was_trained(
-    searched: Callable[..., Search], study_file: Callable[..., StudyFile], place: Place
+    searched: Callable[..., Search], study_file: Callable[..., StudyFile], workspace: Workspace
 ) -> None:
     search = searched()
     trial = search.study.ask()
     search.study.tell(trial, state=optuna.trial.TrialState.FAIL)
     source = search.file.component_files[0].path
     source.write_text(source.read_text() + "\n# mended\n")
-    again = prepare_search(find_study_file(str(search.file.path), place), place)
+    again = prepare_search(find_study_file(str(search.file.path), workspace), workspace)
     assert len(again.changed) == 1
     assert again.changed[0].startswith("component files.no_images.py: ")
 

@@ -55,7 +55,7 @@ NOT_PASSED_ON = frozenset({"access-control-allow-origin", "x-content-type-option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doors:
+class AccessPolicy:
     """Who is let in, and to do what.
 
     Attributes:
@@ -75,11 +75,11 @@ class _Refused(Exception):
 
 
 class Guard:
-    """Lets through what `doors` allow, and refuses the rest before optuna-dashboard sees it."""
+    """Lets through what `policy` allow, and refuses the rest before optuna-dashboard sees it."""
 
-    def __init__(self, app: App, doors: Doors) -> None:
+    def __init__(self, app: App, policy: AccessPolicy) -> None:
         self._app = app
-        self._doors = doors
+        self._policy = policy
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
@@ -97,25 +97,25 @@ class Guard:
     def _check_host(self, environ: Mapping[str, Any]) -> None:
         """Any web page can have its own name point to this machine; the browser then believes that it may read us."""
         asked = _host_name(environ)
-        if asked in self._doors.names:
+        if asked in self._policy.names:
             return
-        if is_loopback(self._doors.host):
-            known = asked in LOOPBACK_NAMES or asked == self._doors.host.lower()
+        if is_loopback(self._policy.host):
+            known = asked in LOOPBACK_NAMES or asked == self._policy.host.lower()
         else:  # no web page can have an address for its name
-            known = asked in (self._doors.host.lower(), "localhost") or _is_address(asked)
+            known = asked in (self._policy.host.lower(), "localhost") or _is_address(asked)
         if not known:
             raise _Refused(f"This dashboard is not called {asked[:100] or 'nothing'}: start it with --allow-host to give it that name.")
 
     def _arrival(self, environ: Mapping[str, Any]) -> Callable[[Callable[..., Any]], Iterable[bytes]] | None:
         """The answer to who brings the token in the address: a cookie, and the same address without it."""
-        if self._doors.token is None or environ["REQUEST_METHOD"] not in READING:
+        if self._policy.token is None or environ["REQUEST_METHOD"] not in READING:
             return None
         given = parse_qs(str(environ.get("QUERY_STRING", ""))).get("token", [""])[0]
         if not given:
             return None
-        if not _same(given, self._doors.token):
+        if not _same(given, self._policy.token):
             raise _Refused("That is not the token of this dashboard.")
-        cookie = f"{_cookie_name(environ)}={self._doors.token}; Path=/; HttpOnly; SameSite=Strict"
+        cookie = f"{_cookie_name(environ)}={self._policy.token}; Path=/; HttpOnly; SameSite=Strict"
         # Not by a redirect: a browser that came from another site would not send the cookie along.
         target = re.sub(r"[^A-Za-z0-9/_-]", "", str(environ.get("PATH_INFO", ""))).lstrip("/")
         page = f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url=/{target}"><title>hpsearch</title>\n'
@@ -124,17 +124,17 @@ class Guard:
         )
 
     def _check_token(self, environ: Mapping[str, Any]) -> None:
-        if self._doors.token is None:
+        if self._policy.token is None:
             return
         try:
             morsel = SimpleCookie(str(environ.get("HTTP_COOKIE", ""))).get(_cookie_name(environ))
         except CookieError:
             morsel = None
-        if morsel is None or not _same(morsel.value, self._doors.token):
+        if morsel is None or not _same(morsel.value, self._policy.token):
             raise _Refused("This dashboard asks for its token: open the address that was printed when it was started.")
 
     def _check_edit(self, environ: dict[str, Any]) -> None:
-        if not self._doors.allow_edit:
+        if not self._policy.allow_edit:
             raise _Refused("This dashboard only shows: start it with --allow-edit to write notes, fail trials and delete.")
         origin = environ.get("HTTP_ORIGIN")
         # Browsers name the site whose page asks; what names none is no browser, and asks for itself.

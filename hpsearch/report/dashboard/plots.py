@@ -14,7 +14,7 @@ from hpsearch.report.figures import prediction_figures as figures_of_predictions
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures import space_figures as figures_of_space
 from hpsearch.report.figures.style import INK, PAPER, figure, marks, safe
-from hpsearch.report.study_results import Studied
+from hpsearch.report.study_results import StudyResults
 
 HEIGHT = 450
 """Pixels: what the dashboard keeps free for a plot; a row of the page holds two."""
@@ -25,9 +25,9 @@ DIGITS = 6
 """Of a number; more cannot be seen."""
 
 
-def plots(study: Studied) -> dict[str, go.Figure]:
+def plots(study: StudyResults) -> dict[str, go.Figure]:
     """The plots by their ids, which stay the same for a study: a plot is replaced, never added."""
-    drawn: dict[str, Callable[[Studied], go.Figure]] = {
+    drawn: dict[str, Callable[[StudyResults], go.Figure]] = {
         "hpsearch-models": _models,
         "hpsearch-cost": _cost,
         "hpsearch-importance": _importance,
@@ -38,19 +38,19 @@ def plots(study: Studied) -> dict[str, go.Figure]:
     return {name: _small(draw(study)) for name, draw in drawn.items()}
 
 
-def _models(study: Studied) -> go.Figure:
+def _models(study: StudyResults) -> go.Figure:
     if study.best is None:
         return _nothing("Models", "No trial is complete yet.")
     return _titled(figures.models(study.trials), f"Models, all {len(study.board.standings)} complete trials")
 
 
-def _cost(study: Studied) -> go.Figure:
+def _cost(study: StudyResults) -> go.Figure:
     if study.best is None:
         return _nothing("What accuracy costs", "No trial is complete yet.")
     return _titled(figures.accuracy_by_cost(study.trials), "Accuracy against parameters")
 
 
-def _importance(study: Studied) -> go.Figure:
+def _importance(study: StudyResults) -> go.Figure:
     found = [one for model in study.models if (one := importances(study.trials, model)) is not None]
     if not found:
         return _nothing("Importance of parameters", f"No model has {FEWEST_TRIALS} complete trials yet.")
@@ -58,16 +58,16 @@ def _importance(study: Studied) -> go.Figure:
     return _titled(figures_of_space.importances(found), f"Importance of parameters{doubt}")
 
 
-def _confusion(study: Studied) -> go.Figure:
-    judged = study.judged.get(study.best.model) if study.best is not None else None
-    if judged is None:
+def _confusion(study: StudyResults) -> go.Figure:
+    evaluated = study.evaluated.get(study.best.model) if study.best is not None else None
+    if evaluated is None:
         return _nothing("Confusion matrix of the best", "Its predictions are not at hand.")
-    drawn = figures_of_predictions.confusion(judged.predictions.classes, judged.metrics.confusion)
+    drawn = figures_of_predictions.confusion(evaluated.predictions.classes, evaluated.metrics.confusion)
     drawn.update_traces(textfont={"size": 9})
-    return _titled(drawn, f"Confusion of trial {judged.trial.number} ({safe(judged.trial.model, 20)}), % of each class")
+    return _titled(drawn, f"Confusion of trial {evaluated.trial.number} ({safe(evaluated.trial.model, 20)}), % of each class")
 
 
-def _pruning(study: Studied) -> go.Figure:
+def _pruning(study: StudyResults) -> go.Figure:
     pruned = [trial for trial in study.trials if trial.state == "pruned"]
     if not pruned:
         return _nothing("Pruning", "No trial was pruned.")
@@ -92,7 +92,7 @@ def _pruning(study: Studied) -> go.Figure:
     return _titled(drawn, f"Pruning: {len(pruned)} of {len(study.trials)} trials{saved}")
 
 
-def _workers(study: Studied) -> go.Figure:
+def _workers(study: StudyResults) -> go.Figure:
     if not any(trial.attempts for trial in study.trials):
         return _nothing("Workers", "No trial has begun yet.")
     return _titled(figures.timeline(study.trials), "Workers")

@@ -16,9 +16,9 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from hpsearch.config.components import show
 from hpsearch.errors import UsageError
-from hpsearch.report.cells import harmless_csv
-from hpsearch.report.dashboard.access import App, Doors, Guard, is_loopback
-from hpsearch.report.dashboard.shown import ShownStorage
+from hpsearch.report.cells import escape_csv
+from hpsearch.report.dashboard.access import AccessPolicy, App, Guard, is_loopback
+from hpsearch.report.dashboard.shown import DashboardStorage
 from hpsearch.storage.database import Store
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
@@ -50,7 +50,7 @@ def choose_token(given: str | None, host: str) -> str | None:
     return given
 
 
-def make_app(store: Store, artifacts: Path, doors: Doors) -> App:
+def make_app(store: Store, artifacts: Path, policy: AccessPolicy) -> App:
     """optuna-dashboard on a storage, behind the guard.
 
     Args:
@@ -59,8 +59,8 @@ def make_app(store: Store, artifacts: Path, doors: Doors) -> App:
     import optuna_dashboard
 
     # The path is given whole: what is served must not depend on where the process goes to.
-    inner = optuna_dashboard.wsgi(ShownStorage(store.rdb), artifact_store=_Artifacts(artifacts.absolute()))
-    return Guard(_without_missing_files(_without_formulas(inner), artifacts), doors)
+    inner = optuna_dashboard.wsgi(DashboardStorage(store.rdb), artifact_store=_Artifacts(artifacts.absolute()))
+    return Guard(_without_missing_files(_without_formulas(inner), artifacts), policy)
 
 
 class _Artifacts(FileSystemArtifactStore):
@@ -139,7 +139,7 @@ def _without_formulas(app: App) -> App:
         status, headers, *more = begun[-1]
         kinds = [value for name, value in headers if name.lower() == "content-type"]
         if kinds and kinds[0].startswith("text/csv"):
-            content = harmless_csv(content.decode("utf-8")).encode("utf-8")
+            content = escape_csv(content.decode("utf-8")).encode("utf-8")
             own = {"content-type": "text/csv; charset=utf-8", "content-length": str(len(content))}
             headers = [(name, own.get(name.lower(), value)) for name, value in headers]
         start_response(status, headers, *more)

@@ -20,7 +20,7 @@ HIDDEN = frozenset({TrialKey.RUN, TrialKey.EPOCHS, TrialKey.ATTEMPTS})
 """Of a trial; where it comes from and why it ended are worth reading."""
 
 
-class ShownStorage(_CachedStorage):
+class DashboardStorage(_CachedStorage):
     """An Optuna storage that leaves these records out where trials and studies are listed; it writes like any other."""
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:

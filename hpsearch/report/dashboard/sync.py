@@ -23,7 +23,7 @@ from hpsearch.report.dashboard.note import markdown, with_block
 from hpsearch.report.dashboard.plots import plots
 from hpsearch.report.pictures import sheet
 from hpsearch.report.sections.summary import answer
-from hpsearch.report.study_results import Studied
+from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import StudyKey, StudyRow, read_trials
 
@@ -47,7 +47,7 @@ def last_fed(study: optuna.Study, store: Store) -> str:
     return str(_system(study, store).get(StudyKey.FED, {}).get("state", ""))
 
 
-def feed(study: optuna.Study, store: Store, studied: Studied, paths: StudyPaths, artifacts: Path) -> None:
+def feed(study: optuna.Study, store: Store, results: StudyResults, paths: StudyPaths, artifacts: Path) -> None:
     """Write note, plots and artifacts of a study anew where they changed; the caller holds the lock of feeding.
 
     Args:
@@ -60,14 +60,14 @@ def feed(study: optuna.Study, store: Store, studied: Studied, paths: StudyPaths,
 
     state = state_of(study, paths)
     fed: dict[str, str] = dict(_system(study, store).get(StudyKey.FED, {}))
-    files = {name: content for name, content in _files(studied, paths).items() if content is not None}
+    files = {name: content for name, content in _files(results, paths).items() if content is not None}
     addresses = {name: _keep(study, store, artifacts, name, content) for name, content in files.items()}
-    for name, figure in plots(studied).items():
+    for name, figure in plots(results).items():
         digest = _digest(figure.to_json().encode())
         if fed.get(name) != digest:
             optuna_dashboard.save_plotly_graph_object(study, figure, graph_object_id=name)
             fed[name] = digest
-    _write_note(study, studied.row, studied, addresses)
+    _write_note(study, results.row, results, addresses)
     store.storage.set_study_system_attr(study._study_id, StudyKey.FED, {**fed, "state": state})
 
 
@@ -77,19 +77,19 @@ def forget(study: optuna.Study, store: Store, artifacts: Path) -> None:
         (artifacts / meta.artifact_id).unlink(missing_ok=True)
 
 
-def _files(studied: Studied, paths: StudyPaths) -> Mapping[str, bytes | None]:
+def _files(results: StudyResults, paths: StudyPaths) -> Mapping[str, bytes | None]:
     return {
         REPORT: paths.report.read_bytes() if paths.report.exists() else None,
-        SAMPLES: studied.samples,
-        MISTAKES: sheet(studied.mistakes) if studied.mistakes is not None and studied.mistakes.pictures else None,
+        SAMPLES: results.samples,
+        MISTAKES: sheet(results.mistakes) if results.mistakes is not None and results.mistakes.pictures else None,
     }
 
 
-def _write_note(study: optuna.Study, row: StudyRow, studied: Studied, addresses: Mapping[str, str]) -> None:
+def _write_note(study: optuna.Study, row: StudyRow, results: StudyResults, addresses: Mapping[str, str]) -> None:
     from optuna_dashboard import get_note, save_note
 
     words = {REPORT: "The whole report", SAMPLES: "What the network sees", MISTAKES: "The worst mistakes of the best"}
-    block = markdown(row.name, answer(studied), {words[name]: address for name, address in addresses.items()})
+    block = markdown(row.name, answer(results), {words[name]: address for name, address in addresses.items()})
     for _ in range(NOTE_TRIES):
         before = get_note(study)
         after = with_block(before, block)

@@ -34,7 +34,7 @@ def models_of(trials: Iterable[TrialRow]) -> list[str]:
 def ranked(trials: Iterable[TrialRow], model: str | None = None) -> list[TrialRow]:
     """The complete trials, best first, as the leaderboard ranks them; of one model or of all."""
     complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None and model in (None, trial.model)]
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.parameters or 0, trial.number))
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.n_parameters or 0, trial.number))
 
 
 def percent(trial: TrialRow) -> float:
@@ -115,7 +115,7 @@ def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.
 
 def cost_of(trial: TrialRow, by: Cost) -> float:
     """What a trial costs; 0 where it is not known."""
-    return float(trial.parameters or 0) if by == "parameters" else float(trial.flops or 0) if by == "flops" else round(trial.seconds, 1)
+    return float(trial.n_parameters or 0) if by == "parameters" else float(trial.flops or 0) if by == "flops" else round(trial.seconds, 1)
 
 
 def pareto(trials: Iterable[TrialRow], by: Cost) -> list[TrialRow]:
@@ -169,7 +169,7 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
             strong.append(
                 go.Scatter(
                     x=[epoch.number for epoch in trial.epochs],
-                    y=[round(100 * epoch.validation_accuracy, 3) for epoch in trial.epochs],
+                    y=[round(100 * epoch.val_accuracy, 3) for epoch in trial.epochs],
                     text=[hover(trial)] * len(trial.epochs),
                     mode="lines+markers",
                     name=safe(model),
@@ -183,7 +183,7 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
     lasts = [percent(trial) for trial in ranked(trials)]
     # The best may begin far below the view: their last two thirds are what tells them apart.
     lows = [
-        100 * trial.epochs[len(trial.epochs) // 3].validation_accuracy
+        100 * trial.epochs[len(trial.epochs) // 3].val_accuracy
         for model in models_of(trials)
         for trial in ranked(trials, model)[:top]
         if trial.epochs
@@ -283,7 +283,7 @@ def _faint_curves(trials: Sequence[TrialRow]) -> go.Scatter:
     y: list[float | None] = []
     for trial in trials[::step]:
         x += [*(epoch.number for epoch in trial.epochs), None]
-        y += [*(round(100 * epoch.validation_accuracy, 2) for epoch in trial.epochs), None]
+        y += [*(round(100 * epoch.val_accuracy, 2) for epoch in trial.epochs), None]
     # A trial pruned after its first epoch is a point.
     return go.Scatter(
         x=x,

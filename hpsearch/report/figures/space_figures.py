@@ -168,32 +168,32 @@ def parallel(trials: Sequence[TrialRow], space: PlainSpace, names: Sequence[str]
         y={"visible": False, "range": [-0.12, 1.12]},
         height=460,
         annotations=[
-            {"x": index, "y": place, "text": text, "showarrow": False, "font": {"size": 10}, "bgcolor": PAPER, "opacity": 0.85}
+            {"x": index, "y": position, "text": text, "showarrow": False, "font": {"size": 10}, "bgcolor": PAPER, "opacity": 0.85}
             for index, pair in enumerate(ends)
-            for text, place in zip(pair, (-0.07, 1.07), strict=True)
+            for text, position in zip(pair, (-0.07, 1.07), strict=True)
         ],
     )
 
 
 def value_axis(name: str, space: PlainSpace) -> dict[str, Any]:
     """The axis of a parameter's values."""
-    domain = space.get(name, {})
-    if "choices" in domain:
+    distribution = space.get(name, {})
+    if "choices" in distribution:
         return {
             "title": safe(name),
             "type": "category",
             "categoryorder": "array",
-            "categoryarray": [_value(value) for value in domain["choices"]],
+            "categoryarray": [_value(value) for value in distribution["choices"]],
         }
-    bounds = range_of(domain)
-    if bounds is None or not domain.get("log"):
+    bounds = range_of(distribution)
+    if bounds is None or not distribution.get("log"):
         return {"title": safe(name)}
     return {"title": safe(name), "type": "log", **log_ticks(bounds)}
 
 
-def range_of(domain: Mapping[str, Any]) -> tuple[float, float] | None:
+def range_of(distribution: Mapping[str, Any]) -> tuple[float, float] | None:
     """The bounds of a parameter that is a number; None for a choice."""
-    bounds = domain.get("float") or domain.get("int")
+    bounds = distribution.get("float") or distribution.get("int")
     return (float(bounds[0]), float(bounds[1])) if bounds else None
 
 
@@ -221,19 +221,19 @@ def _grid(space: PlainSpace, name: str, choices: Sequence[Scalar] | None, trials
     return [float(value) for value in numpy.linspace(*bounds, GRID)]
 
 
-def _place(value: Scalar | None, domain: Mapping[str, Any]) -> float | None:
+def _place(value: Scalar | None, distribution: Mapping[str, Any]) -> float | None:
     """Where a value stands between the ends of its axis, 0 to 1; None where the parameter does not exist."""
     if value is None:
         return None
-    if "choices" in domain:
-        choices = domain["choices"]
+    if "choices" in distribution:
+        choices = distribution["choices"]
         return choices.index(value) / (len(choices) - 1) if value in choices and len(choices) > 1 else 0.5
-    low, high = range_of(domain) or (0.0, 1.0)
-    if domain.get("log"):
+    low, high = range_of(distribution) or (0.0, 1.0)
+    if distribution.get("log"):
         low, high, value = math.log(low), math.log(high), math.log(float(value))
     return (float(value) - low) / (high - low) if high > low else 0.5
 
 
-def _end(domain: Mapping[str, Any], *, last: bool) -> str:
-    values = domain.get("choices") or domain.get("float") or domain.get("int") or [""]
+def _end(distribution: Mapping[str, Any], *, last: bool) -> str:
+    values = distribution.get("choices") or distribution.get("float") or distribution.get("int") or [""]
     return safe(str_of(values[-1 if last else 0]), 12)

@@ -44,7 +44,7 @@ def marks(names: Iterable[str]) -> dict[str, Mark]:
 
 def pale(colour: str) -> str:
     """A colour of which the ground shines through."""
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    red, green, blue = (int(colour[workspace : workspace + 2], 16) for workspace in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.4)"
 
 
@@ -59,7 +59,7 @@ def hover(trial: TrialRow) -> str:
     """What the box over a trial's point says: its number, model, value, size and whole configuration."""
     value = "" if trial.value is None else f", {100 * trial.value:.2f} %"
     state = "" if trial.state == "complete" else f" ({trial.state}{f' after epoch {len(trial.epochs)}' if trial.epochs else ''})"
-    size = "" if trial.parameters is None else f"{trial.parameters:,} parameters"
+    size = "" if trial.n_parameters is None else f"{trial.n_parameters:,} parameters"
     lines = textwrap.wrap(settings(trial)[: HOVER_WIDTH * HOVER_LINES], HOVER_WIDTH)
     head = [f"<b>trial {trial.number}, {safe(trial.model)}{value}</b>{state}", *([size] if size else [])]
     return "<br>".join([*head, *(safe(line) for line in lines)])

@@ -11,7 +11,7 @@ from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures.prediction_figures import confusion, confusion_difference, recall, recall_difference
 from hpsearch.report.figures.search_figures import COSTS, Cost, cost_of, out_of_sight, pareto, percent, ranked
 from hpsearch.report.html import Block, Chart, Paragraph, Table
-from hpsearch.report.study_results import Judged, Studied
+from hpsearch.report.study_results import EvaluatedTrial, StudyResults
 from hpsearch.storage.records import TrialRow
 
 NONE_COMPLETE = "No trial is complete yet."
@@ -19,7 +19,7 @@ SURE = 0.05
 """A p-value below it is called a difference."""
 
 
-def costs(study: Studied) -> Iterator[Block]:
+def costs(study: StudyResults) -> Iterator[Block]:
     """Accuracy against parameters, FLOPs and seconds, with the Pareto line."""
     complete = ranked(study.trials)
     if not complete:
@@ -58,7 +58,7 @@ def _hidden(trials: list[TrialRow]) -> str:
     return f" {count} of the weakest {'lies' if count == 1 else 'lie'} below the figure; a double click shows all." if count else ""
 
 
-def comparison(study: Studied) -> Iterator[Block]:
+def comparison(study: StudyResults) -> Iterator[Block]:
     """Best, median and spread of each model; the best of each on the same images."""
     complete = ranked(study.trials)
     if not complete:
@@ -84,21 +84,21 @@ def comparison(study: Studied) -> Iterator[Block]:
         title="All complete trials of each model",
         figure=figures.models(study.trials),
         says="A box holds the middle half of a model's trials, its line is the median." + _hidden(complete),
-        narrow=len(study.judged) > 0,
+        narrow=len(study.evaluated) > 0,
     )
     if len(study.models) == 1:
         yield Paragraph(text=f"Only one model was searched, {study.models[0]}: there is nothing to compare it with.")
     for sentence in study.missing:
         yield Paragraph(text=sentence, kind="aside")
-    judged = [study.judged[trial.model] for trial in ranked(each.trial for each in study.judged.values())]
-    if judged:
-        yield _recall_chart(judged)
-    if len(judged) < 2:
-        yield from (_confusion_chart(each) for each in judged)
+    evaluated = [study.evaluated[trial.model] for trial in ranked(each.trial for each in study.evaluated.values())]
+    if evaluated:
+        yield _recall_chart(evaluated)
+    if len(evaluated) < 2:
+        yield from (_confusion_chart(each) for each in evaluated)
         return
-    for rival in judged[1:]:
-        yield Paragraph(text=_mcnemar(judged[0], rival))
-    first, second = judged[:2]
+    for rival in evaluated[1:]:
+        yield Paragraph(text=_mcnemar(evaluated[0], rival))
+    first, second = evaluated[:2]
     names = [each.name for each in first.metrics.classes]
     widest = max(zip(first.metrics.classes, second.metrics.classes, strict=True), key=lambda pair: abs(pair[0].recall - pair[1].recall))
     yield Chart(
@@ -113,17 +113,17 @@ def comparison(study: Studied) -> Iterator[Block]:
         says="In images; rows are what they show, columns what they were taken for. On the diagonal blue is good for the first, elsewhere it is bad.",
         narrow=True,
     )
-    yield from (_confusion_chart(each) for each in judged)
+    yield from (_confusion_chart(each) for each in evaluated)
 
 
-def _model_row(study: Studied, model: str) -> tuple[str, ...]:
+def _model_row(study: StudyResults, model: str) -> tuple[str, ...]:
     own = ranked(study.trials, model)
     tried = sum(trial.model == model for trial in study.trials)
     if not own:
         return (model, str(tried), "0", "", "", "", "", "")
     values = [percent(trial) for trial in own]
     quarters = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
-    size = own[0].parameters
+    size = own[0].n_parameters
     return (
         model,
         str(tried),
@@ -136,20 +136,20 @@ def _model_row(study: Studied, model: str) -> tuple[str, ...]:
     )
 
 
-def _recall_chart(judged: list[Judged]) -> Chart:
-    names = [each.name for each in judged[0].metrics.classes]
-    rows = tuple((name, *(f"{100 * each.metrics.classes[index].recall:.1f} %" for each in judged)) for index, name in enumerate(names))
-    sides = {f"{each.trial.model} (trial {each.trial.number})": each for each in judged}
+def _recall_chart(evaluated: list[EvaluatedTrial]) -> Chart:
+    names = [each.name for each in evaluated[0].metrics.classes]
+    rows = tuple((name, *(f"{100 * each.metrics.classes[index].recall:.1f} %" for each in evaluated)) for index, name in enumerate(names))
+    sides = {f"{each.trial.model} (trial {each.trial.number})": each for each in evaluated}
     return Chart(
-        title="Recall of each class" + (", the best of each model" if len(judged) > 1 else ", the best trial"),
-        figure=recall({each.trial.model: each.metrics for each in judged}),
+        title="Recall of each class" + (", the best of each model" if len(evaluated) > 1 else ", the best trial"),
+        figure=recall({each.trial.model: each.metrics for each in evaluated}),
         says=" ".join(f"{side}: {'; '.join(each.metrics.weakest)}." for side, each in sides.items() if each.metrics.weakest),
         table=Table(caption="Recall", columns={"class": "left", **dict.fromkeys(sides, "right")}, rows=rows),
-        narrow=len(judged) > 1,
+        narrow=len(evaluated) > 1,
     )
 
 
-def _confusion_chart(each: Judged) -> Chart:
+def _confusion_chart(each: EvaluatedTrial) -> Chart:
     names = [name.name for name in each.metrics.classes]
     return Chart(
         title=f"What {each.trial.model} takes for what (trial {each.trial.number})",
@@ -164,18 +164,18 @@ def _confusion_chart(each: Judged) -> Chart:
     )
 
 
-def _mcnemar(first: Judged, second: Judged) -> str:
+def _mcnemar(first: EvaluatedTrial, second: EvaluatedTrial) -> str:
     found = compare(first.predictions, second.predictions)
     low, high = found.interval
     verdict = "these images tell them apart; another seed may not" if found.p_value < SURE else "these images do not tell them apart"
     return (
-        f"On the same {first.metrics.images:,} images the best {first.trial.model} (trial {first.trial.number}) and the best {second.trial.model} (trial {second.trial.number}) "
+        f"On the same {first.metrics.n_images:,} images the best {first.trial.model} (trial {first.trial.number}) and the best {second.trial.model} (trial {second.trial.number}) "
         f"differ by {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}: {found.only_first} images only the first gets right, "
         f"{found.only_second} only the second (McNemar's exact test: p = {found.p_value:.2g}): {verdict}."
     )
 
 
-def learning(study: Studied) -> Iterator[Block]:
+def learning(study: StudyResults) -> Iterator[Block]:
     """Learning curves of the best of each model."""
     trained = [trial for trial in study.trials if trial.epochs]
     if not trained:
@@ -198,9 +198,9 @@ def learning(study: Studied) -> Iterator[Block]:
                 (
                     str(e.number),
                     f"{100 * e.train_accuracy:.2f} %",
-                    f"{100 * e.validation_accuracy:.2f} %",
+                    f"{100 * e.val_accuracy:.2f} %",
                     f"{e.train_loss:.4f}",
-                    f"{e.validation_loss:.4f}",
+                    f"{e.val_loss:.4f}",
                 )
                 for e in best[0].epochs
             ),
@@ -211,12 +211,12 @@ def learning(study: Studied) -> Iterator[Block]:
     if best and best[0].epochs:
         last = best[0].epochs[-1]
         yield Paragraph(
-            text=f"Trial {best[0].number} ends at {100 * last.train_accuracy:.2f} % on training images and {100 * last.validation_accuracy:.2f} % on validation images: "
-            f"{100 * (last.train_accuracy - last.validation_accuracy):.2f} points between."
+            text=f"Trial {best[0].number} ends at {100 * last.train_accuracy:.2f} % on training images and {100 * last.val_accuracy:.2f} % on validation images: "
+            f"{100 * (last.train_accuracy - last.val_accuracy):.2f} points between."
         )
 
 
-def progress(study: Studied) -> Iterator[Block]:
+def progress(study: StudyResults) -> Iterator[Block]:
     """The optimisation history by model."""
     valued = [trial for trial in study.trials if trial.value is not None]
     if not valued:

@@ -8,11 +8,11 @@ from hpsearch.analysis.finalists import Finalist, Verdict
 from hpsearch.config.distributions import str_of
 from hpsearch.report.figures import repeat_figures as figures_of_repeats
 from hpsearch.report.html import Block, Bullets, Chart, Paragraph, Table
-from hpsearch.report.study_results import Studied
+from hpsearch.report.study_results import StudyResults
 from hpsearch.report.text import explanation_reading, points, step_verdict, verdict_reading
 
 
-def helped(study: Studied) -> Iterator[Block]:
+def helped(study: StudyResults) -> Iterator[Block]:
     """The way from the baseline to the winner, one change at a time."""
     if study.explanation is None:
         yield Paragraph(
@@ -48,7 +48,7 @@ def helped(study: Studied) -> Iterator[Block]:
         yield table
 
 
-def finalists(study: Studied) -> Iterator[Block]:
+def finalists(study: StudyResults) -> Iterator[Block]:
     """The best few again, with fresh seeds and splits."""
     verdict = study.verdict
     if verdict is None or not verdict.finalists:
@@ -107,5 +107,5 @@ def _row(each: Finalist, verdict: Verdict) -> tuple[str, ...]:
         "" if candidate.value is None else f"{100 * candidate.value:.2f} %",
         "" if each.flattery is None else f"{100 * each.flattery:+.2f}",
         str(len(each.scores)),
-        "" if candidate.parameters is None else f"{candidate.parameters:,}",
+        "" if candidate.n_parameters is None else f"{candidate.n_parameters:,}",
     )

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from hpsearch.config.sections import show_duration
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.html import Block, Chart, Code, Paragraph, Picture, Table
-from hpsearch.report.study_results import Studied
+from hpsearch.report.study_results import StudyResults
 
 MOST_FAILURES = 50
 """Rows; more of them say nothing new."""
 
 
-def workers(study: Studied) -> Iterator[Block]:
+def workers(study: StudyResults) -> Iterator[Block]:
     """The timeline of the workers."""
     attempts = [(str(attempt["worker"]), trial) for trial in study.trials for attempt in trial.attempts]
     if not attempts:
@@ -37,7 +37,7 @@ def workers(study: Studied) -> Iterator[Block]:
     )
 
 
-def images(study: Studied) -> Iterator[Block]:
+def images(study: StudyResults) -> Iterator[Block]:
     """Some training images, and the best model's worst mistakes."""
     if study.samples is not None:
         yield Picture(
@@ -62,7 +62,7 @@ def images(study: Studied) -> Iterator[Block]:
         yield study.mistakes
 
 
-def failures(study: Studied) -> Iterator[Block]:
+def failures(study: StudyResults) -> Iterator[Block]:
     """Failed trials and why, diverged ones, and those that were begun more than once."""
     failed = [trial for trial in study.trials if trial.state == "fail"]
     diverged = [trial.number for trial in study.trials if trial.end.get("diverged")]
@@ -86,7 +86,7 @@ def failures(study: Studied) -> Iterator[Block]:
         )
 
 
-def repeating(study: Studied) -> Iterator[Block]:
+def repeating(study: StudyResults) -> Iterator[Block]:
     """The commands, the versions, the study file."""
     name = study.row.path.name
     best = study.best

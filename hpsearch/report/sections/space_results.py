@@ -12,7 +12,7 @@ from hpsearch.report.figures import space_figures as figures_of_space
 from hpsearch.report.figures.search_figures import models_of, ranked
 from hpsearch.report.figures.space_figures import range_of
 from hpsearch.report.html import Block, Bullets, Chart, Paragraph, Table
-from hpsearch.report.study_results import Studied
+from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.records import TrialRow
 
 SLICES = 4
@@ -21,7 +21,7 @@ NEAR_A_BOUND = 0.03
 """Share of a range, on its own scale: a best value so close to an end says that better ones may lie beyond."""
 
 
-def importance(study: Studied) -> Iterator[Block]:
+def importance(study: StudyResults) -> Iterator[Block]:
     """Which parameters matter, for each model."""
     found = study.importances
     if not study.trials:
@@ -57,7 +57,7 @@ def importance(study: Studied) -> Iterator[Block]:
     )
 
 
-def where(study: Studied) -> Iterator[Block]:
+def where(study: StudyResults) -> Iterator[Block]:
     """Slices and contours of the important parameters, and the values that lie on a bound."""
     if not ranked(study.trials):
         yield Paragraph(text="No trial is complete yet.")
@@ -91,7 +91,7 @@ def where(study: Studied) -> Iterator[Block]:
             )
 
 
-def _important(study: Studied) -> list[str]:
+def _important(study: StudyResults) -> list[str]:
     """The parameters that matter most; where that is not known, ranges before choices: they have more to show."""
     found = study.importances
     if found:
@@ -103,14 +103,14 @@ def _important(study: Studied) -> list[str]:
     return sorted(known, key=lambda name: range_of(study.space[name]) is None)[:SLICES]
 
 
-def searched(study: Studied) -> list[str]:
+def searched(study: StudyResults) -> list[str]:
     """The parameters of which complete trials have more than one value, those of every trial first."""
     complete = ranked(study.trials)
     names = dict.fromkeys(name for trial in complete for name in trial.params if name in study.space and "fixed" not in study.space[name])
     return sorted((name for name in names if len({trial.params.get(name) for trial in complete}) > 1), key=lambda name: "." in name)
 
 
-def _best_values(study: Studied, name: str) -> str:
+def _best_values(study: StudyResults, name: str) -> str:
     parts = []
     for model in models_of(study.trials):
         best = next((trial for trial in ranked(study.trials, model) if name in trial.params), None)
@@ -123,13 +123,13 @@ def on_a_bound(trial: TrialRow, space: figures_of_space.PlainSpace) -> list[str]
     """Sentences on the parameters of a trial that lie at an end of their range."""
     found = []
     for name, value in trial.params.items():
-        domain = space.get(name, {})
-        bounds = range_of(domain)
+        distribution = space.get(name, {})
+        bounds = range_of(distribution)
         if bounds is None or isinstance(value, str | bool) or bounds[0] == bounds[1]:
             continue
         low, high = bounds
-        place = (math.log(value / low) / math.log(high / low)) if domain.get("log") else (value - low) / (high - low)
-        end = "lower" if place <= NEAR_A_BOUND else "upper" if place >= 1 - NEAR_A_BOUND else ""
+        position = (math.log(value / low) / math.log(high / low)) if distribution.get("log") else (value - low) / (high - low)
+        end = "lower" if position <= NEAR_A_BOUND else "upper" if position >= 1 - NEAR_A_BOUND else ""
         if end:
             found.append(
                 f"{name} = {_short(value)} of the best {trial.model} (trial {trial.number}) lies at the {end} end of {low:g} to {high:g}."
@@ -141,7 +141,7 @@ def _short(value: Scalar) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str_of(value)
 
 
-def crossing(study: Studied) -> Iterator[Block]:
+def crossing(study: StudyResults) -> Iterator[Block]:
     """Parallel coordinates."""
     complete = ranked(study.trials)
     names = searched(study)

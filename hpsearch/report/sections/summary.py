@@ -11,14 +11,14 @@ from hpsearch.analysis.metrics import compare
 from hpsearch.config.sections import show_duration
 from hpsearch.report.figures.search_figures import ranked
 from hpsearch.report.html import Block, Bullets, Paragraph, Table
-from hpsearch.report.study_results import Studied
+from hpsearch.report.study_results import StudyResults
 from hpsearch.report.text import verdict_reading
 
 LEADERS = 10
 """Rows of the leaderboard on the first screen."""
 
 
-def answer(study: Studied) -> Iterator[Block]:
+def answer(study: StudyResults) -> Iterator[Block]:
     """Who won, by how much, how sure; what is as good and cheaper; what the search cost."""
     board = study.board
     if board.best is None:
@@ -62,7 +62,7 @@ def answer(study: Studied) -> Iterator[Block]:
     )
 
 
-def no_answer(study: Studied) -> str:
+def no_answer(study: StudyResults) -> str:
     """Why there is no winner."""
     counts, total = study.board.counts, study.board.total
     if total == 0:
@@ -75,7 +75,7 @@ def no_answer(study: Studied) -> str:
     return f"No trial of {study.name} is complete yet: {counts['pruned']} pruned, {counts['fail']} failed, {unfinished} not finished."
 
 
-def winner(study: Studied, best: Standing) -> str:
+def winner(study: StudyResults, best: Standing) -> str:
     """Who won, by how much, how sure."""
     low, high = best.interval
     head = (
@@ -94,7 +94,7 @@ def winner(study: Studied, best: Standing) -> str:
     return f"{head}. It is the only trial that was trained to its end."
 
 
-def rivals(study: Studied, best: Standing) -> str:
+def rivals(study: StudyResults, best: Standing) -> str:
     """What cannot be told from the winner, and what of it is cheaper."""
     board = study.board
     count = len(board.unresolved) - 1
@@ -106,17 +106,17 @@ def rivals(study: Studied, best: Standing) -> str:
         )
     said = f"{many(count, 'other trial')} within {100 * board.margin:.2f} points cannot be told from it by this search"
     smallest = board.smallest
-    if smallest is None or (smallest.trial.parameters or 0) >= (best.trial.parameters or 0):
+    if smallest is None or (smallest.trial.n_parameters or 0) >= (best.trial.n_parameters or 0):
         return f"{said}; none of them is smaller."
-    fewer = (best.trial.parameters or 0) - (smallest.trial.parameters or 0)
-    share = f"{100 * fewer / (best.trial.parameters or 1):.0f}"
+    fewer = (best.trial.n_parameters or 0) - (smallest.trial.n_parameters or 0)
+    share = f"{100 * fewer / (best.trial.n_parameters or 1):.0f}"
     return (
         f"{said}; the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.value:.2f} %) "
-        f"with {smallest.trial.parameters or 0:,} parameters, {f'{fewer:,}' if share == '0' else f'{share} %'} fewer."
+        f"with {smallest.trial.n_parameters or 0:,} parameters, {f'{fewer:,}' if share == '0' else f'{share} %'} fewer."
     )
 
 
-def _cost(study: Studied) -> str:
+def _cost(study: StudyResults) -> str:
     board = study.board
     said = f"The search took {many(board.total, 'trial')} and {show_duration(board.seconds)} of training"
     if study.row.seconds_spent:
@@ -127,7 +127,7 @@ def _cost(study: Studied) -> str:
     return f"{said}."
 
 
-def _gain(study: Studied) -> str:
+def _gain(study: StudyResults) -> str:
     gain = study.board.gain
     if gain is None:
         return "There is no complete baseline: what the search gained is not known."
@@ -141,14 +141,14 @@ def _gain(study: Studied) -> str:
     )
 
 
-def _leaders(study: Studied) -> tuple[Standing, ...]:
+def _leaders(study: StudyResults) -> tuple[Standing, ...]:
     """The first few, and each model's best wherever it stands."""
     shown = study.board.standings[:LEADERS]
     firsts = {standing.trial.model: standing for standing in reversed(study.board.standings)}
     return shown + tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
 
 
-def _leaderboard(study: Studied, shown: Sequence[Standing]) -> Table:
+def _leaderboard(study: StudyResults, shown: Sequence[Standing]) -> Table:
     rows = tuple(
         (
             str(standing.rank),
@@ -156,7 +156,7 @@ def _leaderboard(study: Studied, shown: Sequence[Standing]) -> Table:
             standing.trial.model,
             f"{100 * standing.value:.2f} %",
             f"{100 * standing.interval[0]:.2f} to {100 * standing.interval[1]:.2f}",
-            f"{standing.trial.parameters:,}" if standing.trial.parameters is not None else "",
+            f"{standing.trial.n_parameters:,}" if standing.trial.n_parameters is not None else "",
             str(len(standing.trial.epochs)),
             show_duration(standing.trial.seconds),
             _notes(standing),
@@ -184,7 +184,7 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def comparability(studies: Sequence[Studied]) -> Iterator[Block]:
+def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
     """The studies in a table, and why they may not be compared."""
     rows = []
     for study in studies:
@@ -196,7 +196,7 @@ def comparability(studies: Sequence[Studied]) -> Iterator[Block]:
                 f"trial {best.trial.number}, {best.trial.model}" if best else "none",
                 f"{100 * best.value:.2f} %" if best else "",
                 f"{100 * best.interval[0]:.2f} to {100 * best.interval[1]:.2f}" if best else "",
-                f"{best.trial.parameters:,}" if best and best.trial.parameters is not None else "",
+                f"{best.trial.n_parameters:,}" if best and best.trial.n_parameters is not None else "",
                 f"{100 * gain.difference:+.2f} points" if gain else "",
                 f"{study.board.total:,}",
                 show_duration(study.board.seconds),
@@ -214,9 +214,9 @@ def comparability(studies: Sequence[Studied]) -> Iterator[Block]:
     yield from _paired(studies)
 
 
-def differences(studies: Sequence[Studied]) -> list[str]:
+def differences(studies: Sequence[StudyResults]) -> list[str]:
     """Sentences on all that makes studies incomparable."""
-    facts: dict[str, Callable[[Studied], Any]] = {
+    facts: dict[str, Callable[[StudyResults], Any]] = {
         "data set": lambda study: study.data["dataset"],
         "number of validation images": lambda study: f"{study.data['validation_images']:,}",
         "number of training images": lambda study: f"{study.data['train_images']:,}" if study.data.get("train_images") else "all the rest",
@@ -235,12 +235,14 @@ def differences(studies: Sequence[Studied]) -> list[str]:
     return found
 
 
-def _paired(studies: Sequence[Studied]) -> Iterator[Block]:
+def _paired(studies: Sequence[StudyResults]) -> Iterator[Block]:
     """The winners of two studies on the same images."""
     if len({study.row.split_hash for study in studies}) != 1:
         return
-    judged = [(study, study.judged[study.best.model]) for study in studies if study.best is not None and study.best.model in study.judged]
-    for (one, mine), (two, theirs) in itertools.pairwise(judged):
+    evaluated = [
+        (study, study.evaluated[study.best.model]) for study in studies if study.best is not None and study.best.model in study.evaluated
+    ]
+    for (one, mine), (two, theirs) in itertools.pairwise(evaluated):
         found = compare(mine.predictions, theirs.predictions)
         low, high = found.interval
         yield Paragraph(

@@ -100,15 +100,15 @@ def find(
             )
         return found
     faults: list[DataError] = []
-    for place in _places(dataset, environ):
+    for workspace in _places(dataset, environ):
         try:
-            found = _look_in(place, dataset, names)
+            found = _look_in(workspace, dataset, names)
         except DataError as fault:
             faults.append(fault)
             continue
         if found is not None:
             for passed in faults:
-                _log.warning("passed over: %s; taking %s instead", passed.message, place)
+                _log.warning("passed over: %s; taking %s instead", passed.message, workspace)
             return found
     if faults:
         raise faults[0]
@@ -183,20 +183,20 @@ def _look_in(folder: Path, dataset: str, names: Collection[str]) -> Found | None
     Raises:
         DataError: some are missing or damaged.
     """
-    for place in (folder / FOLDERS[dataset] / "raw", folder):
+    for workspace in (folder / FOLDERS[dataset] / "raw", folder):
         try:
-            paths = {name: path for name in SHAPES for path in (place / f"{name}.gz", place / name) if path.is_file()}
+            paths = {name: path for name in SHAPES for path in (workspace / f"{name}.gz", workspace / name) if path.is_file()}
         except OSError as error:
-            raise DataError(f"{place} cannot be read: {error.strerror}", hint=_way_out(dataset)) from error
+            raise DataError(f"{workspace} cannot be read: {error.strerror}", hint=_way_out(dataset)) from error
         if not paths:
             continue
         missing = [name for name in SHAPES if name not in paths]
         if missing:
             raise DataError(
-                f"{place} holds {len(paths)} of the 4 files of {dataset}; missing: {', '.join(missing)}", hint=_way_out(dataset)
+                f"{workspace} holds {len(paths)} of the 4 files of {dataset}; missing: {', '.join(missing)}", hint=_way_out(dataset)
             )
         contents = {name: _verified(dataset, name, paths[name]) for name in names}
-        ready = place != folder and all(path.suffix != ".gz" for path in paths.values())
+        ready = workspace != folder and all(path.suffix != ".gz" for path in paths.values())
         return Found(dataset=dataset, paths=paths, contents=contents, root=folder if ready else None)
     return None
 
@@ -274,7 +274,7 @@ def _download(dataset: str, root: Path) -> None:
 
 
 def _not_found(dataset: str, environ: Mapping[str, str]) -> DataError:
-    places = ", ".join(str(place) for place in _places(dataset, environ))
+    places = ", ".join(str(workspace) for workspace in _places(dataset, environ))
     return DataError(f"{dataset} was not found; looked in {places}", hint=f"{_way_out(dataset)}; or download it with `hpsearch data`.")
 
 

@@ -49,9 +49,9 @@ def captioned_grid(images: Tensor, captions: Sequence[tuple[str, ...]], *, colum
     cell_height = height * ZOOM + lines * CAPTION + MARGIN
     canvas = Image.new("RGB", (columns * cell_width + MARGIN, max(1, -(-number // columns)) * cell_height + MARGIN), "white")
     pen = ImageDraw.Draw(canvas)
-    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left = MARGIN + place % columns * cell_width
-        top = MARGIN + place // columns * cell_height
+    for workspace, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left = MARGIN + workspace % columns * cell_width
+        top = MARGIN + workspace // columns * cell_height
         canvas.paste(_picture(image), (left, top))
         for line, text in enumerate(caption):
             pen.text((left, top + height * ZOOM + 1 + line * CAPTION), _shortened(pen, text, width * ZOOM), fill="black")
