@@ -74,7 +74,7 @@ def one_fold(fold: int, *, top: int, seeds: int, workers: int) -> Row:
     """A search, its finalists, and the truth about the winner."""
     from hpsearch.storage.records import one_trial, read_trials
     from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.repeats import prepare_finalists, verdict_of
+    from hpsearch.workflows.repeats import find_verdict, prepare_finalists
     from hpsearch.workflows.run import find_study_file, prepare_search
 
     os.environ["HELD_BACK_FOLD"] = str(fold)
@@ -90,7 +90,7 @@ def one_fold(fold: int, *, top: int, seeds: int, workers: int) -> Row:
         again = prepare_finalists(file, workspace, top=top, seeds=seeds, workers=workers)
         for _ in again.run():
             pass
-        verdict = verdict_of(file.name, search.store)
+        verdict = find_verdict(file.name, search.store)
         assert verdict is not None
         assert verdict.winner is not None
         best = max(read_trials(search.study), key=lambda trial: trial.value or 0.0)

@@ -33,7 +33,7 @@ def compare(
     A best config is trained first, unless the trial that it was exported from is in the storage.
     """
     from hpsearch.errors import UsageError
-    from hpsearch.search.environment import train_like_a_worker
+    from hpsearch.search.worker_pool import train_like_a_worker
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.compare import CONFIG_ENDINGS, compare_sides, find_side, require_same_images
 

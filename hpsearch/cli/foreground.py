@@ -22,7 +22,7 @@ def watch(search: Search, only: int | None = None) -> None:
     view = ProgressView(total=search.budget.trials)
     received: list[int] = []
     asked = False
-    looks = search.run(only=only, stopping=lambda: bool(received))
+    snapshots = search.run(only_trial=only, stop_requested=lambda: bool(received))
 
     def stop(number: int, frame: Any) -> None:
         received.append(number)
@@ -32,19 +32,19 @@ def watch(search: Search, only: int | None = None) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with view.on_screen():
-            for look in looks:
-                view.update(look)
-                if look.stopped:
+            for snapshot in snapshots:
+                view.update(snapshot)
+                if snapshot.stopped:
                     asked = True
                 elif received:
                     break
         if received:
             note("Stopping: running trials go back to the queue. Once more stops at once.", style="yellow")
-        looks.close()
+        snapshots.close()
     except KeyboardInterrupt:
         # Closing it goes on where it was, with workers that are dead by now.
         with contextlib.suppress(KeyboardInterrupt):
-            looks.close()
+            snapshots.close()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -50,9 +50,9 @@ def engine_of(engine: str, address: str | None, cpus: float | None, gpus: float 
 
     if engine == "ray":
         from hpsearch.search.ray_pool import RayEngine
-        from hpsearch.workflows.ray_node import serve
+        from hpsearch.workflows.ray_node import supervise_worker
 
-        return RayEngine(task=serve, address=address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0)
+        return RayEngine(task=supervise_worker, address=address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0)
     for name, value in (("--address", address), ("--cpus-per-worker", cpus), ("--gpus-per-worker", gpus)):
         if value is not None:
             raise UsageError(f"{name} says how Ray places workers, but the engine is {engine}", hint="Add --engine ray.")

@@ -54,7 +54,7 @@ def finalists(
     from hpsearch.cli.show_finalists import print_verdict
     from hpsearch.config.sections import Finalists
     from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.repeats import finished_verdict, mean_seconds, prepare_finalists, verdict_of
+    from hpsearch.workflows.repeats import find_verdict, finished_verdict, mean_seconds, prepare_finalists
     from hpsearch.workflows.run import find_study_file
 
     workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
@@ -72,7 +72,7 @@ def finalists(
     if finished_verdict(file.name, search.store) is None:
         run_again(search, pace=mean_seconds(file.name, search.store))
         leave_pages(file.name, workspace, search.store)
-    verdict = verdict_of(file.name, search.store)
+    verdict = find_verdict(file.name, search.store)
     assert verdict is not None, "it was just prepared"
     if json:
         print_json({"study": file.name, **verdict.to_dict()})
@@ -103,18 +103,18 @@ def explain(
     from hpsearch.cli.foreground import leave_pages, run_again
     from hpsearch.cli.show_finalists import print_explanation
     from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.repeats import explanation_of, mean_seconds, prepare_explanation
+    from hpsearch.workflows.repeats import find_explanation, mean_seconds, prepare_explanation
     from hpsearch.workflows.run import find_study_file
 
     workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
     file = find_study_file(study, workspace)
     cluster = engine_of(engine, address, cpus_per_worker, gpus_per_worker)
     search = prepare_explanation(file, workspace, seeds=seeds, trial=trial, workers=workers, engine=cluster)
-    found = explanation_of(file, search.store)
+    found = find_explanation(file, search.store)
     if found is None or not found[0].is_over:
         run_again(search, pace=mean_seconds(file.name, search.store))
         leave_pages(file.name, workspace, search.store)
-        found = explanation_of(file, search.store)
+        found = find_explanation(file, search.store)
     assert found is not None, "it was just prepared"
     if json:
         print_json({"study": file.name, "trial": found[1], **found[0].to_dict()})

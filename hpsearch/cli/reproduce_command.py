@@ -41,7 +41,7 @@ def reproduce(
     Where something differs (versions, device, split, component files) it is named, and the trial's value is compared within what chance
     allows. A pruned trial is trained to its last epoch. Exit code 0: identical, or within chance; 1: not reproduced.
     """
-    from hpsearch.search.environment import train_like_a_worker
+    from hpsearch.search.worker_pool import train_like_a_worker
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.reproduce import judge, prepare_rerun
     from hpsearch.workflows.run import study_name

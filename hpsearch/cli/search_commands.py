@@ -113,7 +113,7 @@ def try_(
 
 def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS) -> None:
     """Ask all workers of a study to stop, from another terminal: their trials go back to the queue."""
-    from hpsearch.search.recovery import is_being_searched
+    from hpsearch.search.claim import is_being_searched
     from hpsearch.storage.records import request_stop
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeat_study import follow_up_names
@@ -150,7 +150,7 @@ def worker(
 
     `hpsearch run` starts such workers itself.
     """
-    from hpsearch.search.environment import train_like_a_worker
+    from hpsearch.search.worker_pool import train_like_a_worker
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.run import find_study_file
     from hpsearch.workflows.worker_process import work
@@ -170,7 +170,7 @@ def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
     """The finalists that the study file asks for; None where no trial came so far, or others still search."""
     from hpsearch.cli.foreground import run_again
     from hpsearch.storage.records import read_trials
-    from hpsearch.workflows.repeats import finished_verdict, mean_seconds, prepare_finalists, verdict_of
+    from hpsearch.workflows.repeats import find_verdict, finished_verdict, mean_seconds, prepare_finalists
 
     section = search.file.finalists
     assert section is not None, "asked for"
@@ -183,7 +183,7 @@ def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
     again = prepare_finalists(search.file, search.workspace, top=section.top, seeds=section.seeds, workers=workers, engine=search.engine)
     if finished_verdict(search.file.name, search.store) is None:
         run_again(again, pace=mean_seconds(search.file.name, search.store))
-    return verdict_of(search.file.name, search.store)
+    return find_verdict(search.file.name, search.store)
 
 
 def _announce(search: Search) -> None:

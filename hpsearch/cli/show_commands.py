@@ -34,7 +34,7 @@ def show(
     from hpsearch.storage.records import one_trial, read_readings, read_study, read_trials
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeat_study import is_follow_up
-    from hpsearch.workflows.repeats import verdict_of
+    from hpsearch.workflows.repeats import find_verdict
     from hpsearch.workflows.run import study_name
 
     name = study_name(study)
@@ -55,7 +55,7 @@ def show(
     if is_follow_up(stored):
         print_linked(name, store, as_json=json)
         return
-    verdict = verdict_of(name, store)
+    verdict = find_verdict(name, store)
     board = make_leaderboard(trials, validation_images=read_study(stored).comparable["data"]["validation_images"])
     readings = read_readings(stored)
     if json:

@@ -114,7 +114,7 @@ def rm(
     """Delete a study: its trials in the storage and its folder of logs and checkpoints."""
     from hpsearch.errors import UsageError
     from hpsearch.report.dashboard.sync import forget
-    from hpsearch.search.recovery import is_being_searched
+    from hpsearch.search.claim import is_being_searched
     from hpsearch.storage.records import read_trials
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeat_study import follow_up_names

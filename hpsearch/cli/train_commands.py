@@ -41,7 +41,7 @@ def train(
     """
     from hpsearch.config.best_config import read_best_config
     from hpsearch.errors import UsageError
-    from hpsearch.search.environment import train_like_a_worker
+    from hpsearch.search.worker_pool import train_like_a_worker
 
     if not final and (given := _only_with_final(seeds=seeds, output=output, force=force, onnx=onnx)):
         raise UsageError(f"{' and '.join(given)} {'goes' if len(given) == 1 else 'go'} with --final", hint="Add --final, or leave it out.")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from hpsearch.cli.console import note
 from hpsearch.cli.progress_view import ProgressView
 from hpsearch.config.sections import Budget
-from hpsearch.search.budget import may_start
-from hpsearch.search.claim import study_gone
+from hpsearch.search.budget import budget_allows_trial
+from hpsearch.search.deletion import study_deleted
 from hpsearch.search.study_monitor import Progress, StudyMonitor
 from hpsearch.storage.records import read_study
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.supervisor import LOOK_SECONDS, Snapshot
+from hpsearch.workflows.supervisor import SNAPSHOT_SECONDS, Snapshot
 
 if TYPE_CHECKING:
     import optuna
@@ -33,7 +33,7 @@ def watch(name: str, workspace: Workspace) -> None:
     store = workspace.open()
     study = store.load(name)
     monitor = StudyMonitor(store, study)
-    first = monitor.look()
+    first = monitor.read_progress()
     budget = _budget(study)
     view = ProgressView(total=max(budget.trials, first.total))
     note(f"{name}: {_standing(first, budget)}. Ctrl-C ends this view, not the study.")
@@ -45,7 +45,7 @@ def watch(name: str, workspace: Workspace) -> None:
     except KeyError as error:  # what Optuna's storage raises for a study that is no more
         if name in store.names():
             raise
-        raise study_gone(name, store, workspace.paths.study(name)) from error
+        raise study_deleted(name, store, workspace.paths.study(name)) from error
     if last is not None and not _is_over(study, last.progress):
         note(f"No trial has run for {QUIET_SECONDS:.0f} seconds. `hpsearch run {name}` continues.", style="yellow")
 
@@ -56,7 +56,7 @@ def _looks(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]:
     active: float | None = None
     while True:
         now = time.monotonic()
-        progress = monitor.look()
+        progress = monitor.read_progress()
         yield Snapshot(progress=progress, elapsed=now - started, deaths=0, stopped=False)
         if _is_over(study, progress):
             return
@@ -64,7 +64,7 @@ def _looks(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]:
             active = now
         elif active is not None and now - active >= QUIET_SECONDS:
             return
-        time.sleep(LOOK_SECONDS)
+        time.sleep(SNAPSHOT_SECONDS)
 
 
 def _is_over(study: optuna.Study, progress: Progress) -> bool:
@@ -73,7 +73,7 @@ def _is_over(study: optuna.Study, progress: Progress) -> bool:
         return False
     budget = _budget(study)
     time_spent = budget.time is not None and read_study(study).seconds_spent >= budget.time
-    return time_spent or not may_start(study.get_trials(deepcopy=False), trials=budget.trials)
+    return time_spent or not budget_allows_trial(study.get_trials(deepcopy=False), trials=budget.trials)
 
 
 def _budget(study: optuna.Study) -> Budget:

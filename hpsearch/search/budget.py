@@ -38,7 +38,7 @@ class Clock:
         return read_study(study).seconds_spent - spent_in(study, self.run) + self.elapsed()
 
 
-def may_start(existing: Iterable[FrozenTrial], *, trials: int) -> bool:
+def budget_allows_trial(existing: Iterable[FrozenTrial], *, trials: int) -> bool:
     """Whether one trial more, on top of all that there are in whatever state, is within the budget of so many trials."""
     return sum(map(counts_towards_budget, existing)) < trials
 

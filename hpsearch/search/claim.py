@@ -7,20 +7,19 @@ trial is taken or made, its lease acquired, its point drawn and the attempt put 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.paths import StudyPaths
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError, UsageError
+from hpsearch.errors import LeaseLostError, StudyStoppedError
 from hpsearch.search.budget import refuse_repeated_failure
-from hpsearch.search.recovery import requeue, requeue_interrupted
 from hpsearch.search.trial_source import TrialSource
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, require_held, trial_lock
@@ -34,6 +33,9 @@ LATER_POLL = 0.5
 """Seconds between two looks whether a trial can be begun by now."""
 LOG_TAIL = 2000
 """Characters of a dead worker's log that are kept with its trial."""
+TRIAL_TIME = "trial_time"
+"""The reason of a trial that was pruned because its time was spent."""
+TIME_SPENT = "trial_time was spent before its first epoch"
 CRASH = "Fatal Python error"
 """How the interpreter's report of a crash begins."""
 
@@ -175,33 +177,57 @@ class Claimer:
         return log[-LOG_TAIL:] if crash < 0 else log[crash : crash + LOG_TAIL]
 
 
-@contextmanager
-def noticing_deletion(study: optuna.Study, store: Store, paths: StudyPaths) -> Iterator[None]:
-    """Say that the study is gone where the block fails for that.
+def requeue_interrupted(store: Store, study: optuna.Study, locks: Locks) -> list[int]:
+    """Set every running trial that nobody trains back to waiting; returns their numbers.
 
-    Optuna finds a record missing then, or a row to change; a worker that begins just then finds no study.
-
-    Raises:
-        StudyNotFoundError: somebody has deleted the study meanwhile, and perhaps made one of the same name.
+    The caller holds the study's claim lock. A trial whose lease can be taken has no living worker;
+    its state is read again under the lease, since its worker may have just finished it.
     """
-    try:
-        yield
-    except (KeyError, StorageInternalError, UsageError) as error:
-        if is_there(study, store):
-            raise
-        raise study_gone(study.study_name, store, paths) from error
+    requeued = []
+    for trial_id, number in store.running_trials(study._study_id):
+        lease = locks.acquire(trial_lock(trial_id))
+        if lease is None:
+            continue
+        try:
+            if store.storage.get_trial(trial_id).state == TrialState.RUNNING:
+                requeue(store, trial_id)
+                requeued.append(number)
+        finally:
+            lease.release()
+    return requeued
 
 
-def is_there(study: optuna.Study, store: Store) -> bool:
-    """Whether the study stands in the storage."""
-    try:
-        return store.storage.get_study_id_from_name(study.study_name) == study._study_id
-    except KeyError:
+def requeue(store: Store, trial_id: int) -> None:
+    """Set a running trial back to waiting: the next claim takes it up again."""
+    store.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+
+def end_hung(store: Store, study: optuna.Study, locks: Locks, number: int) -> bool:
+    """End a trial whose time is spent and whose worker was killed; returns whether it was still running.
+
+    It is pruned at its last epoch, or failed if it has none. The caller holds the study's claim lock.
+    """
+    trial_id = store.storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    lease = locks.acquire(trial_lock(trial_id))
+    if lease is None:
         return False
+    try:
+        if store.storage.get_trial(trial_id).state != TrialState.RUNNING:
+            return False
+        trial = optuna.Trial(study, trial_id)
+        epochs = stored_epochs(trial)
+        write_end(trial, epochs, {"reason": TRIAL_TIME if epochs else TIME_SPENT})
+        study.tell(trial, state=TrialState.PRUNED if epochs else TrialState.FAIL)
+        return True
+    finally:
+        lease.release()
 
 
-def study_gone(name: str, store: Store, paths: StudyPaths) -> StudyNotFoundError:
-    """What to say when somebody has deleted the study meanwhile."""
-    return StudyNotFoundError(
-        f"the study '{name}', or a trial of it, is gone from {store}", hint=f"Checkpoints are kept in {paths.folder}."
-    )
+def is_being_searched(study: optuna.Study, locks: Locks) -> bool:
+    """Whether a living worker trains a trial of the study."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        lease = locks.acquire(trial_lock(trial._trial_id))
+        if lease is None:
+            return True
+        lease.release()
+    return False

@@ -144,7 +144,7 @@ class RayWorkerPool:
                     ray.cancel(each, force=True)
             self._pending = []
 
-    def kill_one(self, name: str) -> bool:
+    def kill_worker(self, name: str) -> bool:
         """Nothing: whoever supervises the worker on its node does it."""
         return False
 

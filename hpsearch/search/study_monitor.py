@@ -58,7 +58,7 @@ class StudyMonitor:
         self._read()
         self._news.clear()
 
-    def look(self) -> Progress:
+    def read_progress(self) -> Progress:
         """The study as it is now.
 
         Raises:
@@ -74,7 +74,7 @@ class StudyMonitor:
             best=None if self._best is None else trial_row(self._best),
         )
 
-    def took_up(self, worker: str) -> bool:
+    def has_claimed(self, worker: str) -> bool:
         """Whether the worker of that name ever took up a trial."""
         self._read()
         return worker in self._workers

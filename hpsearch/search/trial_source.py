@@ -14,7 +14,7 @@ from hpsearch.config.sections import Budget
 from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.search.budget import Clock, may_start
+from hpsearch.search.budget import Clock, budget_allows_trial
 from hpsearch.storage.records import TrialKey, failed_of, repeat_of, scores_of
 
 
@@ -52,7 +52,7 @@ class SampledTrials:
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
         """A trial with nothing drawn yet."""
-        if not may_start(trials, trials=self.budget.trials):
+        if not budget_allows_trial(trials, trials=self.budget.trials):
             return None
         if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
             return None

@@ -26,8 +26,8 @@ from hpsearch.config.epoch import Epoch
 from hpsearch.config.paths import StudyPaths
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, DiskError, LeaseLostError
-from hpsearch.search.claim import Claim, Claimer, is_there, study_gone
-from hpsearch.search.recovery import TIME_SPENT, TRIAL_TIME, requeue
+from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeue
+from hpsearch.search.deletion import study_deleted, study_exists
 from hpsearch.storage.database import Store, database_failed
 from hpsearch.storage.locks import require_held
 from hpsearch.storage.records import is_copy, stored_epochs, write_departure, write_end, write_epochs, write_run
@@ -187,7 +187,7 @@ class Worker:
             except (KeyError, StorageInternalError, SQLAlchemyError) as error:
                 # A study or trial that is no more is a KeyError, or a write that finds nothing to write to.
                 if self._is_gone(claim):
-                    raise study_gone(self.study.study_name, self.store, self.paths) from error
+                    raise study_deleted(self.study.study_name, self.store, self.paths) from error
                 if isinstance(error, KeyError):
                     raise
                 raise database_failed(error) from error
@@ -199,7 +199,7 @@ class Worker:
         try:
             self.store.rdb.get_trial(claim.trial._trial_id)  # not from the cache, which keeps what is over
             # A trial that was just being made when the study went has nobody, and may have got the number of this one.
-            return not is_there(self.study, self.store)
+            return not study_exists(self.study, self.store)
         except KeyError:
             return True
         except (StorageInternalError, SQLAlchemyError):  # the database says nothing at all

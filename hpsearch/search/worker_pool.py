@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import psutil
 
 from hpsearch.errors import HpsearchError, OutageError, StudyStoppedError, UsageError
+
+if TYPE_CHECKING:
+    from hpsearch.storage.records import TrialRow
 
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     # glibc gives large blocks back to the system at every step otherwise: a third of the time.
@@ -36,6 +40,8 @@ STOP_SECONDS = 8.0
 MOST_START_FAILURES = 3
 """Workers that die one after another within MINIMUM_LIFE, before they took up a trial, stop the run."""
 MINIMUM_LIFE = 10.0
+GRACE_SECONDS = 5.0
+"""Beyond `trial_time`, for the worker to end the trial itself."""
 LONGEST_ERROR = 20
 """Lines; an error that stands further from the end of a log is not why its worker ended."""
 
@@ -84,7 +90,7 @@ class WorkerPool:
         command: of a worker; its name is appended.
         environment: of the workers, on top of this process's own and WORKER_ENVIRONMENT.
         logs: the folder of their logs, `<name>.log`.
-        took_up: whether the worker of that name ever took up a trial; if so, its death is the trial's doing.
+        has_claimed: whether the worker of that name ever took up a trial; if so, its death is the trial's doing.
     """
 
     command: Sequence[str]
@@ -92,7 +98,7 @@ class WorkerPool:
     logs: Path
     count: int
     prefix: str
-    took_up: Callable[[str], bool] = lambda name: False
+    has_claimed: Callable[[str], bool] = lambda name: False
     _running: list[_Process] = field(default_factory=list)
     _started: int = 0
     _short_lives: int = 0
@@ -131,7 +137,7 @@ class WorkerPool:
         finally:  # also when a second Ctrl-C says: at once
             self.kill()
 
-    def kill_one(self, name: str) -> bool:
+    def kill_worker(self, name: str) -> bool:
         """End one worker and what it started; returns whether it is one of this crew. Another takes its place."""
         for each in self._running:
             if each.name == name:
@@ -174,7 +180,7 @@ class WorkerPool:
         if code in (HpsearchError.exit_code, UsageError.exit_code, OutageError.exit_code) and (told := _told(ended)) is not None:
             raise told
         self.deaths += 1
-        in_vain = time.monotonic() - ended.started < MINIMUM_LIFE and not self.took_up(ended.name)
+        in_vain = time.monotonic() - ended.started < MINIMUM_LIFE and not self.has_claimed(ended.name)
         self._short_lives = self._short_lives + 1 if in_vain else 0
         if self._short_lives >= MOST_START_FAILURES:
             raise StudyStoppedError(f"workers die one after another, the last with {_cause(code)}", hint=f"See {ended.path}.")
@@ -207,3 +213,41 @@ def _kill_tree(pid: int) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+class Watchdog:
+    """Knows how long each running trial has been at its present epoch, by this process's clock alone.
+
+    Args:
+        trial_time: seconds that a trial has over all continuations; None for no limit.
+    """
+
+    def __init__(self, trial_time: float | None) -> None:
+        self._trial_time = trial_time
+        self._since: dict[tuple[int, int, int], float] = {}
+
+    def overdue(self, running: Sequence[TrialRow], now: float) -> Iterator[tuple[int, str]]:
+        """The running trials that have overrun their time by more than the grace, each with its worker's name."""
+        if self._trial_time is None:
+            return
+        seen: dict[tuple[int, int, int], float] = {}
+        for trial in running:
+            if trial.attempts:
+                key = (trial.number, len(trial.attempts), len(trial.epochs))
+                seen[key] = self._since.get(key, now)
+                if trial.seconds + now - seen[key] > self._trial_time + GRACE_SECONDS:
+                    yield trial.number, trial.attempts[-1]["worker"]
+        self._since = seen
+
+
+def train_like_a_worker() -> None:
+    """Go on with the same command in the same process under the environment that workers have.
+
+    The C library and the thread pools read it when they start, hence a start from the beginning.
+    It comes first in a command: nothing of it has happened yet, and torch is not loaded.
+    """
+    if all(os.environ.get(key) == value for key, value in WORKER_ENVIRONMENT.items()):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **WORKER_ENVIRONMENT})

@@ -17,7 +17,7 @@ from hpsearch.workflows.run import check_workspace, find_study_file
 from hpsearch.workflows.supervisor import RunContext, Search
 
 
-def serve(order: Mapping[str, Any]) -> int:
+def supervise_worker(order: Mapping[str, Any]) -> int:
     """Supervise one worker until there is nothing left to do; returns how many worker processes died.
 
     Args:
@@ -59,7 +59,7 @@ def serve(order: Mapping[str, Any]) -> int:
             requeued=(),
             retried=(),
         )
-        part = RunContext(
+        context = RunContext(
             run=order["run"],
             elapsed=spent_in(search.study, order["run"]),
             # A task that is begun again on another node is another worker.
@@ -67,6 +67,6 @@ def serve(order: Mapping[str, Any]) -> int:
             command=(sys.executable, *order["command"]),
         )
         deaths = 0
-        for look in search.run(only=order["only"], part=part):
-            deaths = look.deaths
+        for snapshot in search.run(only_trial=order["only"], context=context):
+            deaths = snapshot.deaths
         return deaths

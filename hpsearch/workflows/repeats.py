@@ -14,8 +14,8 @@ from hpsearch.analysis.leaderboard import make_leaderboard
 from hpsearch.config.paths import EXPLAIN, FINALISTS
 from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import UsageError
+from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
-from hpsearch.search.recovery import requeue_interrupted
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.records import BASELINE, TrialRow, one_trial, read_trials, write_study
@@ -101,7 +101,7 @@ def prepare_explanation(
     """
     study = _searched(file, workspace)
     trials = read_trials(study)
-    number = winner_number(file.name, workspace) if trial is None else trial
+    number = find_winner(file.name, workspace) if trial is None else trial
     if number is None:
         raise UsageError(f"no trial of '{file.name}' is complete yet", hint="`hpsearch run` trains some.")
     goal = one_trial(study, number)
@@ -123,7 +123,7 @@ def mean_seconds(study: str, store: Store) -> float:
     return sum(seconds) / len(seconds) if seconds else 0.0
 
 
-def winner_number(name: str, workspace: Workspace) -> int | None:
+def find_winner(name: str, workspace: Workspace) -> int | None:
     """The winner of a study: of its finalists where they are through, else the best of the search; None without a complete trial."""
     store = workspace.open()
     verdict = finished_verdict(name, store)
@@ -133,7 +133,7 @@ def winner_number(name: str, workspace: Workspace) -> int | None:
     return best[0].number if best else None
 
 
-def verdict_of(name: str, store: Store) -> Verdict | None:
+def find_verdict(name: str, store: Store) -> Verdict | None:
     """What the finalists of a study say so far; None where there are none."""
     follow_up = f"{name}.{FINALISTS}"
     return read_verdict(store.load(follow_up)) if follow_up in store.names() else None
@@ -141,11 +141,11 @@ def verdict_of(name: str, store: Store) -> Verdict | None:
 
 def finished_verdict(name: str, store: Store) -> Verdict | None:
     """What the finalists of a study say once all of them have run."""
-    verdict = verdict_of(name, store)
+    verdict = find_verdict(name, store)
     return verdict if verdict is not None and verdict.is_over else None
 
 
-def explanation_of(file: StudyFile, store: Store) -> tuple[Explanation, int] | None:
+def find_explanation(file: StudyFile, store: Store) -> tuple[Explanation, int] | None:
     """What is known of the way to the winner, and which trial that is; None where nobody looked for it."""
     follow_up = f"{file.name}.{EXPLAIN}"
     return read_explanation(store.load(follow_up), file.space) if follow_up in store.names() else None

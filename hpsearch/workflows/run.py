@@ -12,8 +12,8 @@ from hpsearch.config.components import DATASET_IMAGES, Scalar, show
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.config.study_file import StudyFile, load_study_file
 from hpsearch.errors import ConfigError, HpsearchError, UsageError
+from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
-from hpsearch.search.recovery import requeue_interrupted
 from hpsearch.search.worker_pool import WorkerCount, default_workers
 from hpsearch.storage.locks import Lease, claim_lock, hand_lock
 from hpsearch.storage.records import BY_HAND, TrialKey, one_trial, read_trials

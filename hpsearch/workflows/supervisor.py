@@ -17,19 +17,18 @@ import optuna
 from hpsearch.config.sections import Budget
 from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import LeaseLostError
-from hpsearch.search.budget import may_start
-from hpsearch.search.claim import noticing_deletion
+from hpsearch.search.budget import budget_allows_trial
+from hpsearch.search.claim import end_hung, requeue_interrupted
+from hpsearch.search.deletion import report_deletion
 from hpsearch.search.ray_pool import RayEngine, RayWorkerPool
-from hpsearch.search.recovery import end_hung, requeue_interrupted
 from hpsearch.search.study_monitor import Progress, StudyMonitor
-from hpsearch.search.watchdog import Watchdog
-from hpsearch.search.worker_pool import WorkerCount, WorkerPool
+from hpsearch.search.worker_pool import Watchdog, WorkerCount, WorkerPool
 from hpsearch.storage.database import STORAGE_VARIABLE, Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.records import stop_requests, write_spent
 from hpsearch.storage.workspace import Workspace
 
-LOOK_SECONDS = 1.0
+SNAPSHOT_SECONDS = 1.0
 """Between two looks at the stored trials; a look costs ten milliseconds of a core."""
 WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
 SAVE_SECONDS = 10.0
@@ -98,7 +97,7 @@ class Search:
     engine: RayEngine | None = None
 
     def run(
-        self, *, only: int | None = None, stopping: Callable[[], bool] = lambda: False, part: RunContext | None = None
+        self, *, only_trial: int | None = None, stop_requested: Callable[[], bool] = lambda: False, context: RunContext | None = None
     ) -> Generator[Snapshot, None, None]:
         """Start the workers and yield a look at the study every second until they are done.
 
@@ -113,15 +112,17 @@ class Search:
             HpsearchError: a worker gave up.
             StudyNotFoundError: the study was deleted meanwhile.
         """
-        with noticing_deletion(self.study, self.store, self.workspace.paths.study(self.file.name)):
-            yield from self._run(only, stopping, part)
+        with report_deletion(self.study, self.store, self.workspace.paths.study(self.file.name)):
+            yield from self._run(only_trial, stop_requested, context)
 
-    def _run(self, only: int | None, stopping: Callable[[], bool], part: RunContext | None) -> Generator[Snapshot, None, None]:
-        run = part.run if part else uuid.uuid4().hex[:8]
-        started = time.monotonic() - (part.elapsed if part else 0.0)
-        self.workspace.retry_policy.hurried = stopping
+    def _run(
+        self, only_trial: int | None, stop_requested: Callable[[], bool], context: RunContext | None
+    ) -> Generator[Snapshot, None, None]:
+        run = context.run if context else uuid.uuid4().hex[:8]
+        started = time.monotonic() - (context.elapsed if context else 0.0)
+        self.workspace.retry_policy.hurried = stop_requested
         monitor = StudyMonitor(self.store, self.study)
-        pool = self._worker_pool(run, started, only, monitor, part)
+        pool = self._worker_pool(run, started, only_trial, monitor, context)
         stops = stop_requests(self.study)
         hung = Watchdog(self.budget.trial_time)
         saved = looked = time.monotonic()
@@ -134,15 +135,15 @@ class Search:
                 if pool.deaths > deaths:
                     deaths = pool.deaths
                     self._requeue()
-                if now - saved >= SAVE_SECONDS and part is None:
+                if now - saved >= SAVE_SECONDS and context is None:
                     saved = now
                     with self.store.unless_away():
                         write_spent(self.study, run, now - started)
-                if now - looked >= LOOK_SECONDS or stopping():
+                if now - looked >= SNAPSHOT_SECONDS or stop_requested():
                     looked = now
                     self.store.require_database()
-                    progress = monitor.look()
-                    for number, worker in hung.look(progress.running, now):
+                    progress = monitor.read_progress()
+                    for number, worker in hung.overdue(progress.running, now):
                         self._end_hung(pool, number, worker)
                     yield Snapshot(progress=progress, elapsed=now - started, deaths=pool.deaths, stopped=False)
                     if stop_requests(self.study) > stops:
@@ -153,18 +154,18 @@ class Search:
                 pool.stop()
             finally:  # also when a second Ctrl-C ends the workers at once
                 with contextlib.suppress(KeyError), self.store.unless_away(say=LEFT_RUNNING):
-                    if part is None:
+                    if context is None:
                         write_spent(self.study, run, time.monotonic() - started)
                     self._requeue()
         # The workers may all have left before this process looked.
         stopped = stopped or (stop_requests(self.study) > stops and not self.is_spent)
-        yield Snapshot(progress=monitor.look(), elapsed=time.monotonic() - started, deaths=pool.deaths, stopped=stopped)
+        yield Snapshot(progress=monitor.read_progress(), elapsed=time.monotonic() - started, deaths=pool.deaths, stopped=stopped)
 
     @property
     def is_spent(self) -> bool:
         """Whether there is nothing left to do: no trial waits or runs, and the budget allows no more."""
         trials = self.study.get_trials(deepcopy=False)
-        return all(trial.state.is_finished() for trial in trials) and not may_start(trials, trials=self.budget.trials)
+        return all(trial.state.is_finished() for trial in trials) and not budget_allows_trial(trials, trials=self.budget.trials)
 
     def _requeue(self) -> None:
         """Put the trials of dead workers back into the queue at once, for whoever is free."""
@@ -172,7 +173,7 @@ class Search:
             requeue_interrupted(self.store, self.study, self.workspace.locks)
 
     def _end_hung(self, pool: WorkerPool | RayWorkerPool, number: int, worker: str) -> None:
-        if pool.kill_one(worker):
+        if pool.kill_worker(worker):
             with contextlib.suppress(LeaseLostError), self.workspace.locks.hold(self._claim_lock()):
                 end_hung(self.store, self.study, self.workspace.locks, number)
 
@@ -180,35 +181,35 @@ class Search:
         return claim_lock(self.store.storage.get_study_id_from_name(self.file.name))
 
     def _worker_pool(
-        self, run: str, started: float, only: int | None, monitor: StudyMonitor, part: RunContext | None
+        self, run: str, started: float, only_trial: int | None, monitor: StudyMonitor, context: RunContext | None
     ) -> WorkerPool | RayWorkerPool:
-        count = 1 if only is not None else self.workers.count
-        if self.engine is not None and part is None:
-            return RayWorkerPool(engine=self.engine, order=self._order(run, only), count=count)
+        count = 1 if only_trial is not None else self.workers.count
+        if self.engine is not None and context is None:
+            return RayWorkerPool(engine=self.engine, order=self._order(run, only_trial), count=count)
         options: dict[str, Any] = {
             "runs": self.workspace.runs,
             "data": self.workspace.data,
             "device": self.workspace.device,
             "trials": self.budget.trials,
             "time": None if self.budget.time is None else f"{self.budget.time}s",
-            "only": only,
+            "only": only_trial,
             "run": run,
             "run-started": started,
             "beside": self.workspace.beside,
         }
-        command = [*(part.command if part else WORKER_COMMAND), self.file.name, "--supervised"]
-        command += [part for key, value in options.items() if value is not None for part in (f"--{key}", str(value))]
+        command = [*(context.command if context else WORKER_COMMAND), self.file.name, "--supervised"]
+        command += [argument for key, value in options.items() if value is not None for argument in (f"--{key}", str(value))]
         return WorkerPool(
             command=[*command, "--name"],
             # A URL may hold a password, and a process list is read by everybody.
             environment={STORAGE_VARIABLE: self.store.url},
             logs=self.workspace.paths.study(self.file.name).logs,
             count=count,
-            prefix=part.worker if part else f"worker-{run}",
-            took_up=monitor.took_up,
+            prefix=context.worker if context else f"worker-{run}",
+            has_claimed=monitor.has_claimed,
         )
 
-    def _order(self, run: str, only: int | None) -> dict[str, Any]:
+    def _order(self, run: str, only_trial: int | None) -> dict[str, Any]:
         """What a node needs to know, as plain data."""
         here = self.file.path.parent
         return {
@@ -222,7 +223,7 @@ class Search:
             "files": {os.path.relpath(file.path, here): file.path.read_bytes() for file in self.file.component_files},
             "trials": self.budget.trials,
             "time": self.budget.time,
-            "only": only,
+            "only": only_trial,
             "run": run,
             "command": list(WORKER_COMMAND[1:]),
         }

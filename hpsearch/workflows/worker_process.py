@@ -24,7 +24,8 @@ from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import NotComparableError
 from hpsearch.search.budget import Clock
-from hpsearch.search.claim import Claimer, noticing_deletion
+from hpsearch.search.claim import Claimer
+from hpsearch.search.deletion import report_deletion
 from hpsearch.search.pruner import make_pruner
 from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.trial_source import RepeatedTrials, SampledTrials, TrialSource
@@ -67,7 +68,7 @@ def work(
     workspace.retry_policy.hurried = lambda: stop.requested
     clock = Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started)
     study = store.load(file.name)
-    with noticing_deletion(study, store, workspace.paths.study(file.name)):
+    with report_deletion(study, store, workspace.paths.study(file.name)):
         ended = _search(file, workspace, budget, store, study, clock, stop, name=name, only=only)
     if stop.requested and not supervised:
         sys.exit(128 + stop.signal)

@@ -16,7 +16,7 @@ from hpsearch.report.study_report import study_report
 from hpsearch.report.study_results import StudyResults, read_studied
 from hpsearch.storage.database import Store
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.repeats import explanation_of, verdict_of
+from hpsearch.workflows.repeats import find_explanation, find_verdict
 from hpsearch.workflows.run import find_study_file
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -37,7 +37,7 @@ def read_studies(names: Sequence[str], workspace: Workspace) -> list[StudyResult
             read_studied(
                 store.load(name),
                 workspace.paths.study(name),
-                verdict=verdict_of(name, store),
+                verdict=find_verdict(name, store),
                 explanation=_explanation(name, workspace, store),
             )
             for name in names
@@ -48,7 +48,7 @@ def read_studies(names: Sequence[str], workspace: Workspace) -> list[StudyResult
 
 def _explanation(name: str, workspace: Workspace, store: Store) -> tuple[Explanation, int] | None:
     try:
-        return explanation_of(find_study_file(name, workspace), store)
+        return find_explanation(find_study_file(name, workspace), store)
     except (ComponentError, StudyFileError):
         # A component file that is gone keeps nobody from looking at the rest.
         return None

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError
-from hpsearch.search.claim import noticing_deletion
-from hpsearch.search.recovery import is_being_searched
+from hpsearch.search.claim import is_being_searched
+from hpsearch.search.deletion import report_deletion
 from hpsearch.search.worker import Worker
 from hpsearch.storage.locks import Lease
 from hpsearch.storage.records import TrialKey, read_trials
@@ -201,7 +201,7 @@ def test_a_study_that_is_deleted_is_said_to_be_gone(
     worker = make_worker(search)
     workspace.open().delete("small")
     gone = pytest.raises(StudyNotFoundError, match="'small', or a trial of it, is gone")
-    with gone, noticing_deletion(worker.study, worker.store, worker.paths):
+    with gone, report_deletion(worker.study, worker.store, worker.paths):
         worker.work()
 
 

@@ -16,14 +16,14 @@ from hpsearch.workflows.supervisor import Search
 def test_a_trial_that_ends_is_told_once(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     monitor = StudyMonitor(search.store, search.study)
-    assert monitor.look().ended == ()
-    assert monitor.look().counts == {"waiting": 1}
+    assert monitor.read_progress().ended == ()
+    assert monitor.read_progress().counts == {"waiting": 1}
     make_worker(search).work()
-    progress = monitor.look()
+    progress = monitor.read_progress()
     assert list(progress.ended) == read_trials(search.study)
     assert progress.counts == {"complete": 8}
     assert progress.finished == 8
-    again = monitor.look()
+    again = monitor.read_progress()
     assert again.ended == ()
     assert (again.counts, again.best) == (progress.counts, progress.best)
 
@@ -32,7 +32,7 @@ def test_the_best_is_the_first_of_the_leaderboard(searched: Callable[..., Search
     search = searched()
     monitor = StudyMonitor(search.store, search.study)
     make_worker(search).work()
-    best = monitor.look().best
+    best = monitor.read_progress().best
     assert best is not None
     assert best.value == max(trial.value for trial in read_trials(search.study) if trial.value is not None)
 
@@ -40,7 +40,7 @@ def test_the_best_is_the_first_of_the_leaderboard(searched: Callable[..., Search
 def test_what_ended_before_is_no_news(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     make_worker(search).work()
-    progress = StudyMonitor(search.store, search.study).look()
+    progress = StudyMonitor(search.store, search.study).read_progress()
     assert progress.ended == ()
     assert progress.finished == 8
     assert progress.best is not None
@@ -51,10 +51,10 @@ def test_a_running_trial_is_seen_with_its_worker(searched: Callable[..., Search]
     monitor = StudyMonitor(search.store, search.study)
     claim = make_worker(search, name="one").claimer.claim()
     assert claim is not None
-    (running,) = monitor.look().running
+    (running,) = monitor.read_progress().running
     assert running.number == claim.trial.number
-    assert monitor.took_up("one")
-    assert not monitor.took_up("another")
+    assert monitor.has_claimed("one")
+    assert not monitor.has_claimed("another")
     claim.lease.release()
 
 
@@ -62,8 +62,8 @@ def test_a_worker_that_took_up_a_trial_is_known_after_its_end(searched: Callable
     search = searched()
     monitor = StudyMonitor(search.store, search.study)
     make_worker(search, name="one").work()
-    assert monitor.took_up("one")
-    assert len(monitor.look().ended) == 8
+    assert monitor.has_claimed("one")
+    assert len(monitor.read_progress().ended) == 8
 
 
 def test_a_look_reads_no_trial_that_was_over_before(
@@ -82,7 +82,7 @@ def test_a_look_reads_no_trial_that_was_over_before(
 
     monkeypatch.setattr(search.store, "changed_trials", counted)
     for _ in range(3):
-        monitor.look()
+        monitor.read_progress()
     assert read == [8, 0, 0]
 
 
@@ -91,4 +91,4 @@ def test_a_study_that_is_no_more_is_a_key_error(searched: Callable[..., Search])
     monitor = StudyMonitor(search.store, search.study)
     search.store.delete("small")
     with pytest.raises(KeyError):
-        monitor.look()
+        monitor.read_progress()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from hpsearch.errors import StudyStoppedError, UsageError
 from hpsearch.search import worker_pool as launch
-from hpsearch.search.worker_pool import WorkerPool, default_workers
+from hpsearch.search.worker_pool import WORKER_ENVIRONMENT, WorkerPool, default_workers
 
 
 def _worker_pool(tmp_path: Path, code: str, count: int = 1, **environment: str) -> WorkerPool:
@@ -138,3 +139,19 @@ signal.pause()
     process.stdin.close()
     assert process.wait(5) == -signal.SIGTERM
     pool.kill()
+
+
+SHOW = """
+import os
+print("begun")
+from hpsearch.search.worker_pool import train_like_a_worker
+train_like_a_worker()
+print(os.environ["MALLOC_MMAP_THRESHOLD_"], os.environ["OMP_NUM_THREADS"])
+"""
+
+
+def test_a_command_that_trains_begins_again_with_a_workers_environment_once() -> None:
+    bare = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT}
+    for environment, times in ((bare, 2), ({**bare, **WORKER_ENVIRONMENT}, 1)):
+        done = subprocess.run([sys.executable, "-c", SHOW], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == "begun\n" * times + "2000000000 1\n"
