@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA := /usr/share/datasets/fashion-mnist
 
-.PHONY: setup study test lint bench docs data browser postgres clean
+.PHONY: setup study test check lint bench docs data browser postgres clean
 
 setup: $(STAMP) data
 
@@ -40,16 +40,23 @@ study: setup
 test: setup browser postgres
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+# Lint, and every test that needs no training, server or browser: an answer within 90 seconds.
+check: $(STAMP) lint
+	$(BIN)/python -m pytest --numprocesses 2 -m "not integration"
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: setup
 	$(BIN)/python benchmarks/throughput.py
 
+# The generated pages, then all documents as a site in site/; a broken link is an error.
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

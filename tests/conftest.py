@@ -28,6 +28,23 @@ settings.register_profile("ci", max_examples=200, derandomize=True, deadline=Non
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+INTEGRATION_FOLDERS = ("tests/faults/",)
+"""Every test in them starts and ends real processes."""
+INTEGRATION_FIXTURES = {"browser", "page", "postgres", "finished_search", "stripes_search", "fashion", "data_root"}
+"""A test that uses one of them trains, starts a server or opens a browser, or waits for one that did."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make check` leaves out."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        parameters = getattr(item, "callspec", None)
+        served = parameters is not None and "postgresql" in parameters.params.values()
+        inside = any(folder in item.nodeid for folder in INTEGRATION_FOLDERS)
+        if inside or served or fixtures & INTEGRATION_FIXTURES or item.get_closest_marker("slow"):
+            item.add_marker("integration")
+
+
 @pytest.fixture(autouse=True)
 def no_components_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""

@@ -9,14 +9,12 @@ import os
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import hpsearch
-
-PACKAGE = Path(hpsearch.__file__).parent
+from tests.support.imports import MAY_READ_TEST_IMAGES, PACKAGE, TEST_IMAGES, file_of, imported, modules
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
@@ -31,50 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """The packages from the bottom up. A package imports from lower layers only, so two of one layer do not know each other."""
 
-TEST_IMAGES = "training.data.held_out"
-MAY_READ_TEST_IMAGES = {"workflows.final_training", TEST_IMAGES}
-
 MOST_ENTRIES = 12
 """At the top of the package, `__init__` and `__main__` included."""
-
-
-def modules() -> list[str]:
-    """All modules by their names below `hpsearch`."""
-    names = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] != "studies":
-            names.append(".".join(parts))
-    return names
-
-
-def file_of(module: str) -> Path:
-    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
-
-
-def imports(tree: ast.AST, module: str) -> Iterator[str]:
-    """What a module imports, those inside functions included and those for types alone left out."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        else:
-            yield from imports(node, module)
-
-
-def imported(module: str) -> set[str]:
-    """The package's modules that a module imports, by their names below `hpsearch`."""
-    known = set(modules())
-    found = set()
-    for name in imports(ast.parse(file_of(module).read_text(encoding="utf-8")), module):
-        inner = name.removeprefix("hpsearch.")
-        if inner != name:
-            found.add(next((part for part in (inner, inner.rpartition(".")[0]) if part in known), inner.partition(".")[0]))
-    return found - {"__version__"}
 
 
 def package_of(module: str) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.imports import MAY_READ_TEST_IMAGES, TEST_IMAGES, file_of, imported, modules
 from tests.support.stripes_config import STRIPES
-from tests.test_architecture import MAY_READ_TEST_IMAGES, TEST_SPLIT, file_of, imported, modules
 
 ROOT = Path(__file__).resolve().parents[3]
-READER = "training.sources"
+READER = "training.data.datasets"
 """Whose `read_images` takes `train=False`."""
 
 STUDY = """
@@ -50,16 +50,16 @@ def _is_flag(value: ast.expr) -> bool:
 
 def test_one_module_alone_asks_for_the_test_images() -> None:
     # The reader itself hands the flag on to a user's factory.
-    assert {module for module in modules() if _asks_for_test_images(module)} == {TEST_SPLIT, READER}
+    assert {module for module in modules() if _asks_for_test_images(module)} == {TEST_IMAGES, READER}
 
 
 def test_what_reads_images_is_used_by_two_modules_alone() -> None:
     users = {module for module in modules() if READER in imported(module) and "read_images" in file_of(module).read_text(encoding="utf-8")}
-    assert users == {"training.data", TEST_SPLIT}
+    assert users == {"training.data.split", TEST_IMAGES}
 
 
 def test_final_training_alone_imports_the_test_split() -> None:
-    assert {module for module in modules() if TEST_SPLIT in imported(module)} == MAY_READ_TEST_IMAGES - {TEST_SPLIT}
+    assert {module for module in modules() if TEST_IMAGES in imported(module)} == MAY_READ_TEST_IMAGES - {TEST_IMAGES}
 
 
 def _hpsearch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
