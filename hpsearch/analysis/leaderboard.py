@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.analysis.metrics import Z95, wilson_interval
-from hpsearch.storage.records import BASELINE, TrialRow
+from hpsearch.storage.records import BASELINE, TrialKey, TrialRow
+
+TrialT = TypeVar("TrialT", TrialRow, FrozenTrial)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,26 @@ class Leaderboard:
         }
 
 
+def rank(trials: Iterable[TrialT], model: str | None = None) -> list[TrialT]:
+    """Return the complete trials, best first: highest validation accuracy, then fewest parameters, then lowest number.
+
+    Args:
+        trials: Typed rows, or Optuna's own trials.
+        model: Rank the trials of this model only; needs typed rows.
+
+    Returns:
+        The ranked trials. Pruned, failed and unfinished ones are left out.
+    """
+    complete = [
+        trial
+        for trial in trials
+        if trial.state in ("complete", TrialState.COMPLETE)
+        and trial.value is not None
+        and (model is None or (isinstance(trial, TrialRow) and trial.model == model))
+    ]
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), _n_parameters(trial), trial.number))
+
+
 def difference_margin(share: float, count: int) -> float:
     """Two configurations measured on `count` images each differ by less than this by chance, 95 times in 100."""
     return Z95 * math.sqrt(2 * share * (1 - share) / count)
@@ -114,19 +138,18 @@ def difference_margin(share: float, count: int) -> float:
 
 def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> Leaderboard:
     """The leaderboard of all trials of a study."""
-    complete = [(trial.value, trial) for trial in trials if trial.state == "complete" and trial.value is not None]
-    ranked = sorted(complete, key=lambda pair: (-pair[0], pair[1].n_parameters or 0, pair[1].number))
+    ranked = [(trial.value or 0.0, trial) for trial in rank(trials)]
     best = ranked[0][0] if ranked else 0.0
     margin = difference_margin(best, validation_images)
     standings = tuple(
         Standing(
-            rank=rank,
+            rank=position,
             trial=trial,
             value=value,
             interval=wilson_interval(value, validation_images),
             unresolved=value == best or best - value < margin,
         )
-        for rank, (value, trial) in enumerate(ranked, start=1)
+        for position, (value, trial) in enumerate(ranked, start=1)
     )
     counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail", "running", "waiting")}
     return Leaderboard(
@@ -160,6 +183,11 @@ def settings(trial: TrialRow) -> str:
         else:
             shown.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
     return " ".join(shown)
+
+
+def _n_parameters(trial: TrialRow | FrozenTrial) -> float:
+    known = trial.n_parameters if isinstance(trial, TrialRow) else trial.user_attrs.get(TrialKey.PARAMETERS)
+    return math.inf if known is None else known
 
 
 def _gain(standings: Iterable[Standing], margin: float) -> Gain | None:

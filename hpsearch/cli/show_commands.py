@@ -73,6 +73,7 @@ def show(
 
 def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:
     """List the studies of a storage."""
+    from hpsearch.analysis.leaderboard import rank
     from hpsearch.storage.records import read_trials
     from hpsearch.storage.workspace import Workspace
 
@@ -80,7 +81,7 @@ def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: Jso
     found = []
     for name in store.names():
         trials = read_trials(store.load(name))
-        best = max((trial.value for trial in trials if trial.state == "complete" and trial.value is not None), default=None)
+        best = next((trial.value for trial in rank(trials)), None)
         last = max((trial.finished for trial in trials if trial.finished), default=None)
         states = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail", "running", "waiting")}
         found.append(

@@ -12,11 +12,11 @@ import optuna
 from hpsearch.analysis.ablation import Explanation
 from hpsearch.analysis.finalists import Verdict
 from hpsearch.analysis.importance import Importances, importances
-from hpsearch.analysis.leaderboard import Leaderboard, make_leaderboard
+from hpsearch.analysis.leaderboard import Leaderboard, make_leaderboard, rank
 from hpsearch.analysis.metrics import Metrics, Predictions, measure, read_mistakes, read_predictions
 from hpsearch.config.paths import StudyPaths
 from hpsearch.errors import DataError
-from hpsearch.report.figures.search_figures import models_of, ranked
+from hpsearch.report.figures.search_figures import models_of
 from hpsearch.report.figures.space_figures import PlainSpace
 from hpsearch.report.html import Gallery
 from hpsearch.report.mistakes import mistakes_gallery
@@ -105,7 +105,7 @@ def read_studied(
     evaluated: dict[str, EvaluatedTrial] = {}
     missing: list[str] = []
     for model in models_of(trials):
-        for trial in ranked(trials, model)[:1]:
+        for trial in rank(trials, model)[:1]:
             try:
                 predictions = read_predictions(paths.trial(trial.number).predictions)
                 evaluated[model] = EvaluatedTrial(trial=trial, predictions=predictions, metrics=measure(predictions))

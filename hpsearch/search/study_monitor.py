@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import TrialKey, TrialRow, repeat_of, trial_row
 
@@ -52,7 +53,7 @@ class StudyMonitor:
         self._unfinished: dict[int, FrozenTrial] = {}
         self._last_finished = -1
         self._finished: Counter[str] = Counter()
-        self._best: FrozenTrial | None = None
+        self._best: list[FrozenTrial] = []
         self._workers: set[str] = set()
         self._news: list[FrozenTrial] = []
         self._read()
@@ -71,7 +72,7 @@ class StudyMonitor:
             ended=tuple(trial_row(trial) for trial in news),
             running=tuple(trial_row(trial) for trial in unfinished if trial.state == TrialState.RUNNING),
             counts=self._finished + Counter(_state(trial) for trial in unfinished),
-            best=None if self._best is None else trial_row(self._best),
+            best=trial_row(self._best[0]) if self._best else None,
         )
 
     def has_claimed(self, worker: str) -> bool:
@@ -89,16 +90,8 @@ class StudyMonitor:
                 self._last_finished = max(self._last_finished, trial._trial_id)
                 self._finished[_state(trial)] += 1
                 self._news.append(trial)
-                if _rank(trial) > _rank(self._best):
-                    self._best = trial
+        self._best = rank([*self._best, *(trial for trial in trials if repeat_of(trial) is None)])[:1]
 
 
 def _state(trial: FrozenTrial) -> str:
     return trial.state.name.lower()
-
-
-def _rank(trial: FrozenTrial | None) -> float:
-    """Of two alike the one that was there first stays the best."""
-    if trial is None or trial.state != TrialState.COMPLETE or trial.value is None or repeat_of(trial) is not None:
-        return -1.0
-    return trial.value

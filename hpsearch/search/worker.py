@@ -22,6 +22,7 @@ from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.paths import StudyPaths
 from hpsearch.config.train_config import TrainConfig
@@ -238,7 +239,7 @@ class Worker:
     def _forget_all_but_the_best(self, number: int, *, pruned: bool) -> None:
         """Remove the checkpoint of a trial that is over, or of the one that it pushed out of the best."""
         complete = [trial for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if not is_copy(trial)]
-        ranked = [trial.number for trial in sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))]
+        ranked = [trial.number for trial in rank(complete)]
         fallen = {number} if pruned or number not in ranked[: self.keep] else set()
         for each in fallen | set(ranked[self.keep : self.keep + PUSHED_OUT]):
             self.trainer.forget(self.paths.trial(each).checkpoint)

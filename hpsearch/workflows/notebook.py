@@ -10,13 +10,14 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from hpsearch.analysis.importance import FEWEST_TRIALS
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.errors import UsageError, did_you_mean
 from hpsearch.report.figures import prediction_figures as figures_of_predictions
 from hpsearch.report.figures import repeat_figures as figures_of_repeats
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures import space_figures as figures_of_space
-from hpsearch.report.figures.search_figures import Cost, ranked
+from hpsearch.report.figures.search_figures import Cost
 from hpsearch.report.sections.space_results import searched
 from hpsearch.report.study_results import EvaluatedTrial, StudyResults
 from hpsearch.storage.workspace import Workspace
@@ -97,7 +98,7 @@ def slice_of(study: str, parameter: str, *, storage: str | None = None, runs: Ru
 def contour(study: str, model: str, x: str, y: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
     """What a random forest expects of a model over two parameters, the others as in its best trial."""
     results = _read(study, storage, runs)
-    best = ranked(results.trials, model)[:1]
+    best = rank(results.trials, model)[:1]
     if not best:
         raise UsageError(f"no trial of '{model}' is complete in '{results.name}'", hint=did_you_mean(model, results.models))
     for name in (x, y):
@@ -161,7 +162,7 @@ def _read(study: str, storage: str | None, runs: Runs) -> StudyResults:
 def _judged(results: StudyResults) -> list[EvaluatedTrial]:
     if not results.evaluated:
         raise UsageError(f"no predictions of '{results.name}' are at hand", hint="Trials leave them in the folder of runs when they end.")
-    return [results.evaluated[trial.model] for trial in ranked(each.trial for each in results.evaluated.values())]
+    return [results.evaluated[trial.model] for trial in rank(each.trial for each in results.evaluated.values())]
 
 
 def _two(results: StudyResults) -> tuple[EvaluatedTrial, EvaluatedTrial]:
@@ -172,6 +173,6 @@ def _two(results: StudyResults) -> tuple[EvaluatedTrial, EvaluatedTrial]:
 
 
 def _require(results: StudyResults, parameter: str) -> None:
-    known = list(dict.fromkeys(name for trial in ranked(results.trials) for name in trial.params))
+    known = list(dict.fromkeys(name for trial in rank(results.trials) for name in trial.params))
     if parameter not in known:
         raise UsageError(f"'{parameter}' is no parameter of a complete trial of '{results.name}'", hint=did_you_mean(parameter, known))

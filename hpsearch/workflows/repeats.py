@@ -10,7 +10,7 @@ import optuna
 
 from hpsearch.analysis.ablation import Explanation
 from hpsearch.analysis.finalists import Candidate, Verdict
-from hpsearch.analysis.leaderboard import make_leaderboard
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.paths import EXPLAIN, FINALISTS
 from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import UsageError
@@ -162,8 +162,7 @@ def _best(trials: Sequence[TrialRow], *, top: int, per_model: bool) -> list[Tria
     """The best complete trials, each configuration once."""
     chosen: list[TrialRow] = []
     known = set()
-    board = make_leaderboard(trials, validation_images=1)
-    for trial in (standing.trial for standing in board.standings):
+    for trial in rank(trials):
         rivals = [each for each in chosen if not per_model or each.model == trial.model]
         digest = replace(trial.config, seed=0).digest if trial.config is not None else None
         if len(rivals) < top and digest is not None and digest not in known:
@@ -175,7 +174,7 @@ def _best(trials: Sequence[TrialRow], *, top: int, per_model: bool) -> list[Tria
 def _baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
     """The best of the baselines; the first where none is complete."""
     baselines = [trial for trial in trials if trial.origin == BASELINE and trial.config is not None]
-    return max(baselines, key=lambda trial: (trial.state == "complete", trial.value or 0.0, -trial.number), default=None)
+    return next(iter(rank(baselines) or baselines), None)
 
 
 def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int | None, engine: RayEngine | None) -> Search:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import DATASET_IMAGES, Scalar, show
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.config.study_file import StudyFile, load_study_file
@@ -178,10 +179,8 @@ def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None
     if base is not None:
         start = one_trial(search.study, base).params
     else:
-        complete = [
-            (trial.value, trial.params) for trial in read_trials(search.study) if trial.state == "complete" and trial.value is not None
-        ]
-        start = max(complete, key=lambda pair: pair[0])[1] if complete else {}
+        best = rank(read_trials(search.study))
+        start = best[0].params if best else {}
     point = searched_values(search.file, search.file.space.complete(changes, start=start))
     with search.workspace.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
         search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})

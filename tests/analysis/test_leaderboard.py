@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
-from hpsearch.analysis.leaderboard import difference_margin, make_leaderboard
+from hpsearch.analysis.leaderboard import difference_margin, make_leaderboard, rank
 from hpsearch.analysis.metrics import wilson_interval
 from hpsearch.config.space_parser import configure
-from hpsearch.storage.records import TrialRow
+from hpsearch.storage.records import TrialKey, TrialRow, trial_row
 from tests.support.fake_trainer import formula_epoch
 
 
@@ -60,6 +62,22 @@ def test_complete_trials_are_ranked_and_others_counted() -> None:
     )
     assert [standing.trial.number for standing in board.standings] == [1, 0]
     assert board.counts == {"complete": 2, "pruned": 1, "fail": 1, "running": 1, "waiting": 0}
+
+
+def test_ties_go_to_the_smaller_model_and_then_to_the_earlier_trial() -> None:
+    trials = [_trial(0, 0.9, parameters=500), _trial(1, 0.9, parameters=100), _trial(2, 0.95), _trial(3, 0.9, parameters=100)]
+    assert [trial.number for trial in rank(trials)] == [2, 1, 3, 0]
+
+
+def test_stored_trials_are_ranked_as_their_rows_are() -> None:
+    study = optuna.create_study(direction="maximize")
+    for n_parameters, value in ((500, 0.9), (100, 0.9), (None, 0.9), (900, 0.95), (100, 0.9)):
+        attrs = {} if n_parameters is None else {TrialKey.PARAMETERS: n_parameters}
+        study.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
+    study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, value=0.99))
+    assert (
+        [trial.number for trial in rank(study.trials)] == [trial.number for trial in rank(map(trial_row, study.trials))] == [3, 1, 4, 0, 2]
+    )
 
 
 def test_what_lies_within_the_margin_of_the_best_is_unresolved() -> None:

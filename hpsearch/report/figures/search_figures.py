@@ -9,6 +9,7 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.report.figures.style import FAINT, INK, Mark, figure, hover, marks, pale, safe
 from hpsearch.storage.records import TrialRow
 
@@ -29,12 +30,6 @@ POINT = "%{text}<extra></extra>"
 def models_of(trials: Iterable[TrialRow]) -> list[str]:
     """The models' names, in the order that all figures draw them in."""
     return sorted({trial.model for trial in trials if trial.model})
-
-
-def ranked(trials: Iterable[TrialRow], model: str | None = None) -> list[TrialRow]:
-    """The complete trials, best first, as the leaderboard ranks them; of one model or of all."""
-    complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None and model in (None, trial.model)]
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.n_parameters or 0, trial.number))
 
 
 def percent(trial: TrialRow) -> float:
@@ -68,7 +63,7 @@ def history(trials: Sequence[TrialRow]) -> go.Figure:
     looks = marks(models_of(trials))
     traces: list[go.Scatter] = []
     for model, look in looks.items():
-        complete = sorted(ranked(trials, model), key=lambda trial: trial.number)
+        complete = sorted(rank(trials, model), key=lambda trial: trial.number)
         pruned = [trial for trial in trials if trial.model == model and trial.state == "pruned" and trial.value is not None]
         traces.append(_points(pruned, look, name=f"{safe(model)}, pruned", open_=True, opacity=0.55))
         traces.append(_points(complete, look, name=safe(model)))
@@ -85,7 +80,7 @@ def history(trials: Sequence[TrialRow]) -> go.Figure:
 
 def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.Figure:
     """Accuracy against what a trial costs, by model; the line is Pareto's: nothing is both cheaper and better than it."""
-    complete = [trial for trial in ranked(trials) if cost_of(trial, by)]
+    complete = [trial for trial in rank(trials) if cost_of(trial, by)]
     looks = marks(models_of(trials))
     traces = [
         _points(
@@ -131,7 +126,7 @@ def models(trials: Sequence[TrialRow]) -> go.Figure:
     """All complete trials of each model: best, median, spread."""
     traces = []
     for model, look in marks(models_of(trials)).items():
-        own = ranked(trials, model)
+        own = rank(trials, model)
         traces.append(
             go.Box(
                 y=[percent(trial) for trial in own],
@@ -151,7 +146,7 @@ def models(trials: Sequence[TrialRow]) -> go.Figure:
     return figure(
         traces,
         x={"type": "category"},
-        y={"title": ACCURACY, "range": view([percent(trial) for trial in ranked(trials)])},
+        y={"title": ACCURACY, "range": view([percent(trial) for trial in rank(trials)])},
         height=380,
         showlegend=False,
     )
@@ -162,10 +157,10 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
     faint: list[go.Scatter] = []
     strong: list[go.Scatter] = []
     for model, look in marks(models_of(trials)).items():
-        best = ranked(trials, model)[:top]
+        best = rank(trials, model)[:top]
         rest = [trial for trial in trials if trial.model == model and trial.epochs and trial not in best]
         faint.append(_faint_curves(rest))
-        for rank, trial in enumerate(best):
+        for position, trial in enumerate(best):
             strong.append(
                 go.Scatter(
                     x=[epoch.number for epoch in trial.epochs],
@@ -174,18 +169,18 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
                     mode="lines+markers",
                     name=safe(model),
                     legendgroup=safe(model),
-                    showlegend=rank == 0,
-                    line={"color": look.colour, "width": 2.5 if rank == 0 else 1.3},
-                    marker={"symbol": look.symbol, "size": 7 if rank == 0 else 4},
+                    showlegend=position == 0,
+                    line={"color": look.colour, "width": 2.5 if position == 0 else 1.3},
+                    marker={"symbol": look.symbol, "size": 7 if position == 0 else 4},
                     hovertemplate="epoch %{x}: %{y:.2f} %<br>%{text}<extra></extra>",
                 )
             )
-    lasts = [percent(trial) for trial in ranked(trials)]
+    lasts = [percent(trial) for trial in rank(trials)]
     # The best may begin far below the view: their last two thirds are what tells them apart.
     lows = [
         100 * trial.epochs[len(trial.epochs) // 3].val_accuracy
         for model in models_of(trials)
-        for trial in ranked(trials, model)[:top]
+        for trial in rank(trials, model)[:top]
         if trial.epochs
     ]
     shown = view(lasts)

@@ -10,9 +10,10 @@ import numpy
 import plotly.graph_objects as go
 
 from hpsearch.analysis.importance import Importances, design_of, surface
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import Scalar
 from hpsearch.config.distributions import str_of
-from hpsearch.report.figures.search_figures import ACCURACY, POINT, log_ticks, models_of, percent, ranked, view
+from hpsearch.report.figures.search_figures import ACCURACY, POINT, log_ticks, models_of, percent, view
 from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, figure, hover, marks, safe
 from hpsearch.storage.records import TrialRow
 
@@ -66,7 +67,7 @@ def slice_of(trials: Sequence[TrialRow], name: str, space: PlainSpace) -> go.Fig
     """Accuracy against the values of one parameter, by model; larger points are the best of each."""
     traces = []
     for model, look in marks(models_of(trials)).items():
-        own = [trial for trial in ranked(trials, model) if name in trial.params]
+        own = [trial for trial in rank(trials, model) if name in trial.params]
         if own:
             traces.append(
                 go.Scatter(
@@ -80,15 +81,15 @@ def slice_of(trials: Sequence[TrialRow], name: str, space: PlainSpace) -> go.Fig
                 )
             )
     return figure(
-        traces, x=value_axis(name, space), y={"title": ACCURACY, "range": view([percent(trial) for trial in ranked(trials)])}, height=320
+        traces, x=value_axis(name, space), y={"title": ACCURACY, "range": view([percent(trial) for trial in rank(trials)])}, height=320
     )
 
 
 def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: PlainSpace) -> go.Figure:
     """What a forest expects of a model over two parameters, the others as in its best trial; the points are its trials."""
     design = design_of(trials, model)
-    own = [trial for trial in ranked(trials, model) if x in trial.params and y in trial.params]
-    best = ranked(trials, model)[0]
+    own = [trial for trial in rank(trials, model) if x in trial.params and y in trial.params]
+    best = rank(trials, model)[0]
     at = {name: _number(best.params[name], design.choices.get(name)) for name in design.names if name in best.params}
     grid = _grid(space, x, design.choices.get(x), own), _grid(space, y, design.choices.get(y), own)
     expected = 100 * surface(design, x, y, at, grid)
@@ -118,7 +119,7 @@ def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Plain
 
 def parallel(trials: Sequence[TrialRow], space: PlainSpace, names: Sequence[str], top: int = 10) -> go.Figure:
     """One line a trial across its parameters, to its accuracy; the best of each model in colour, the others faint."""
-    accuracies = [percent(trial) for trial in ranked(trials)]
+    accuracies = [percent(trial) for trial in rank(trials)]
     low, high = (view(accuracies) or [accuracies[0] - 1, accuracies[0] + 1]) if accuracies else (0.0, 100.0)
 
     def heights(trial: TrialRow) -> list[float | None]:
@@ -126,9 +127,9 @@ def parallel(trials: Sequence[TrialRow], space: PlainSpace, names: Sequence[str]
         return [*places, max(0.0, (percent(trial) - low) / (high - low)), None]
 
     columns = [*range(len(names) + 1), None]
-    best = {model: ranked(trials, model)[:top] for model in models_of(trials)}
+    best = {model: rank(trials, model)[:top] for model in models_of(trials)}
     shown = {trial.number for own in best.values() for trial in own}
-    rest = [trial for trial in ranked(trials) if trial.number not in shown]
+    rest = [trial for trial in rank(trials) if trial.number not in shown]
     rest = rest[:: -(-len(rest) // MOST_FAINT_LINES) or 1]
     traces = [
         go.Scatter(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.analysis.metrics import compare
 from hpsearch.config.sections import show_duration
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures.prediction_figures import confusion, confusion_difference, recall, recall_difference
-from hpsearch.report.figures.search_figures import COSTS, Cost, cost_of, out_of_sight, pareto, percent, ranked
+from hpsearch.report.figures.search_figures import COSTS, Cost, cost_of, out_of_sight, pareto, percent
 from hpsearch.report.html import Block, Chart, Paragraph, Table
 from hpsearch.report.study_results import EvaluatedTrial, StudyResults
 from hpsearch.storage.records import TrialRow
@@ -21,7 +22,7 @@ SURE = 0.05
 
 def costs(study: StudyResults) -> Iterator[Block]:
     """Accuracy against parameters, FLOPs and seconds, with the Pareto line."""
-    complete = ranked(study.trials)
+    complete = rank(study.trials)
     if not complete:
         yield Paragraph(text=NONE_COMPLETE)
         return
@@ -60,7 +61,7 @@ def _hidden(trials: list[TrialRow]) -> str:
 
 def comparison(study: StudyResults) -> Iterator[Block]:
     """Best, median and spread of each model; the best of each on the same images."""
-    complete = ranked(study.trials)
+    complete = rank(study.trials)
     if not complete:
         yield Paragraph(text=NONE_COMPLETE)
         return
@@ -90,7 +91,7 @@ def comparison(study: StudyResults) -> Iterator[Block]:
         yield Paragraph(text=f"Only one model was searched, {study.models[0]}: there is nothing to compare it with.")
     for sentence in study.missing:
         yield Paragraph(text=sentence, kind="aside")
-    evaluated = [study.evaluated[trial.model] for trial in ranked(each.trial for each in study.evaluated.values())]
+    evaluated = [study.evaluated[trial.model] for trial in rank(each.trial for each in study.evaluated.values())]
     if evaluated:
         yield _recall_chart(evaluated)
     if len(evaluated) < 2:
@@ -117,7 +118,7 @@ def comparison(study: StudyResults) -> Iterator[Block]:
 
 
 def _model_row(study: StudyResults, model: str) -> tuple[str, ...]:
-    own = ranked(study.trials, model)
+    own = rank(study.trials, model)
     tried = sum(trial.model == model for trial in study.trials)
     if not own:
         return (model, str(tried), "0", "", "", "", "", "")
@@ -186,7 +187,7 @@ def learning(study: StudyResults) -> Iterator[Block]:
     if pruned:
         after = statistics.median(len(trial.epochs) for trial in pruned)
         said += f" {len(pruned)} of {len(trained)} were pruned, half of them after epoch {after:g} at the latest."
-    best = ranked(study.trials)[:1]
+    best = rank(study.trials)[:1]
     yield Chart(
         title="Validation accuracy by epoch",
         figure=figures.curves(study.trials),
@@ -222,7 +223,7 @@ def progress(study: StudyResults) -> Iterator[Block]:
     if not valued:
         yield Paragraph(text="No trial has a value yet.")
         return
-    complete = ranked(study.trials)
+    complete = rank(study.trials)
     said = f"Trial {complete[0].number} of {len(study.trials)} is the best so far." if complete else "No trial is complete yet."
     yield Chart(
         title="Accuracy by trial",

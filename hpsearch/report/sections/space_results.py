@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 
 from hpsearch.analysis.importance import FEWEST_TRIALS, design_of
+from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import Scalar
 from hpsearch.config.distributions import str_of
 from hpsearch.report.figures import space_figures as figures_of_space
-from hpsearch.report.figures.search_figures import models_of, ranked
+from hpsearch.report.figures.search_figures import models_of
 from hpsearch.report.figures.space_figures import range_of
 from hpsearch.report.html import Block, Bullets, Chart, Paragraph, Table
 from hpsearch.report.study_results import StudyResults
@@ -27,7 +28,7 @@ def importance(study: StudyResults) -> Iterator[Block]:
     if not study.trials:
         yield Paragraph(text="No trial is complete yet.")
     for model in models_of(study.trials):
-        count = len(ranked(study.trials, model))
+        count = len(rank(study.trials, model))
         if count < FEWEST_TRIALS:
             yield Paragraph(text=f"{model} has {count} complete trials; importances are computed from {FEWEST_TRIALS} on.", kind="aside")
     if not found:
@@ -59,11 +60,11 @@ def importance(study: StudyResults) -> Iterator[Block]:
 
 def where(study: StudyResults) -> Iterator[Block]:
     """Slices and contours of the important parameters, and the values that lie on a bound."""
-    if not ranked(study.trials):
+    if not rank(study.trials):
         yield Paragraph(text="No trial is complete yet.")
         return
     flags = [
-        flag for model in models_of(study.trials) for trial in ranked(study.trials, model)[:1] for flag in on_a_bound(trial, study.space)
+        flag for model in models_of(study.trials) for trial in rank(study.trials, model)[:1] for flag in on_a_bound(trial, study.space)
     ]
     if flags:
         yield Paragraph(text="Some best values lie at an end of their range: better ones may lie beyond it.", kind="warning")
@@ -80,7 +81,7 @@ def where(study: StudyResults) -> Iterator[Block]:
         )
     for one in study.importances:
         design = design_of(study.trials, one.model)
-        best = ranked(study.trials, one.model)[0]
+        best = rank(study.trials, one.model)[0]
         pair = [each.name for each in one.parameters if each.name in best.params and each.name in design.names][:2]
         if len(pair) == 2:
             yield Chart(
@@ -105,7 +106,7 @@ def _important(study: StudyResults) -> list[str]:
 
 def searched(study: StudyResults) -> list[str]:
     """The parameters of which complete trials have more than one value, those of every trial first."""
-    complete = ranked(study.trials)
+    complete = rank(study.trials)
     names = dict.fromkeys(name for trial in complete for name in trial.params if name in study.space and "fixed" not in study.space[name])
     return sorted((name for name in names if len({trial.params.get(name) for trial in complete}) > 1), key=lambda name: "." in name)
 
@@ -113,7 +114,7 @@ def searched(study: StudyResults) -> list[str]:
 def _best_values(study: StudyResults, name: str) -> str:
     parts = []
     for model in models_of(study.trials):
-        best = next((trial for trial in ranked(study.trials, model) if name in trial.params), None)
+        best = next((trial for trial in rank(study.trials, model) if name in trial.params), None)
         if best is not None:
             parts.append(f"{_short(best.params[name])} in the best {model}")
     return f"{name} is {' and '.join(parts)}."
@@ -143,7 +144,7 @@ def _short(value: Scalar) -> str:
 
 def crossing(study: StudyResults) -> Iterator[Block]:
     """Parallel coordinates."""
-    complete = ranked(study.trials)
+    complete = rank(study.trials)
     names = searched(study)
     if not names:
         yield Paragraph(text="Fewer than two different trials are complete: there is nothing to lay side by side.")

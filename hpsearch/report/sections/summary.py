@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hpsearch.analysis.leaderboard import Standing, settings
+from hpsearch.analysis.leaderboard import Standing, rank, settings
 from hpsearch.analysis.metrics import compare
 from hpsearch.config.sections import show_duration
-from hpsearch.report.figures.search_figures import ranked
 from hpsearch.report.html import Block, Bullets, Paragraph, Table
 from hpsearch.report.study_results import StudyResults
 from hpsearch.report.text import verdict_reading
@@ -82,9 +81,9 @@ def winner(study: StudyResults, best: Standing) -> str:
         f"{best.trial.model} is the best: trial {best.trial.number} recognises {100 * best.value:.2f} % of "
         f"{study.board.validation_images:,} validation images (95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
     )
-    others = [ranked(study.trials, model)[0] for model in study.models if model != best.trial.model and ranked(study.trials, model)]
+    others = [rank(study.trials, model)[0] for model in study.models if model != best.trial.model and rank(study.trials, model)]
     if others:
-        rival = ranked(others)[0]
+        rival = rank(others)[0]
         ahead = best.value - (rival.value or 0.0)
         sure = "more than chance" if ahead > study.board.margin else "which may be chance"
         return f"{head}, {100 * ahead:.2f} points ahead of the best {rival.model}: {sure}."
