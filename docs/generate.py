@@ -14,10 +14,10 @@ from pydantic.fields import FieldInfo
 
 from hpsearch.cli.main import app
 from hpsearch.config.components import BUILT_IN, TRAINER_OPTIONS, Option
-from hpsearch.config.distributions import str_of
 from hpsearch.config.paths import bundled_studies
 from hpsearch.config.sections import Section
 from hpsearch.config.study_file import Contents
+from hpsearch.formatting import str_of
 
 DOCS = Path(__file__).resolve().parent
 WRITTEN_BY = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"

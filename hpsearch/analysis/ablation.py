@@ -12,10 +12,10 @@ from typing import Any
 
 from hpsearch.analysis.paired import Estimate, Scores, TwoWayFit, mean_estimate
 from hpsearch.config.components import Scalar
-from hpsearch.config.distributions import str_of
 from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import ConfigError
+from hpsearch.formatting import str_of
 
 CHOOSING = 1
 """The repeat on which the next change is chosen; those after it measure the path."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from hpsearch.analysis.metrics import Measured, Metrics, mean_over_seeds, overfitting
+from hpsearch.formatting import times
 
 FORMAT = 1
 """Of `metrics.json`; a reader of another one refuses it."""
@@ -179,11 +180,6 @@ def repeat_command(metrics: Mapping[str, Any]) -> str:
     """What trains the same models again, in the folder of what `metrics.json` holds."""
     count = len(metrics["seeds"])
     return "hpsearch train config.toml --final" + (f" --seeds {count}" if count > 1 else "")
-
-
-def times(count: int) -> str:
-    """`once`, or `2 times`."""
-    return "once" if count == 1 else f"{count} times"
 
 
 def _seed_data(score: SeedScore) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 from hpsearch.cli.console import note, print_json, print_table, say
 from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, RunsOption, StorageOption
 from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.formatting import many
 
 if TYPE_CHECKING:
     from hpsearch.workflows.compare import Compared, Side, Untrained
@@ -59,7 +60,7 @@ def _trained(side: Side | Untrained, device: str) -> Side:
             note(f"{side.label} was trained as {side.source}, whose predictions are compared.")
         return side
     epochs = side.best.config.epochs
-    note(f"{side.label} is trained first: {side.best.config.model.name}, {epochs} epoch{'s' if epochs > 1 else ''}.")
+    note(f"{side.label} is trained first: {side.best.config.model.name}, {many(epochs, 'epoch')}.")
     with tempfile.TemporaryDirectory(prefix="hpsearch-compare-") as folder:
         for epoch in side.train(Path(folder), device=device):
             note(
@@ -94,6 +95,6 @@ def _print_comparison(compared: Compared) -> None:
 
 
 def _shown(value: object) -> str:
-    from hpsearch.config.distributions import str_of
+    from hpsearch.formatting import str_of
 
     return str_of(value) if isinstance(value, bool | int | float | str) else "" if value is None else str(value)

@@ -75,12 +75,13 @@ def run_again(search: Search, *, pace: float) -> None:
     Raises:
         SystemExit: it was stopped.
     """
-    from hpsearch.config.sections import show_duration
+    from hpsearch.formatting import many, show_duration
 
     if search.earlier:
-        note(f"Continues: {search.earlier} runs are done already.")
-    many = "1 worker" if search.workers.count == 1 else f"{search.workers.count} workers"
-    text = f"{search.file.name}: at most {search.budget.trials} runs; {many} ({search.workers.reason})"
+        note(f"Continues: {many(search.earlier, 'run')} done already.")
+    text = (
+        f"{search.file.name}: at most {many(search.budget.trials, 'run')}; {many(search.workers.count, 'worker')} ({search.workers.reason})"
+    )
     left = search.budget.trials - search.earlier
     if pace and left > 0:
         text += f"; at the pace of the search up to {show_duration(left * pace / search.workers.count)}"

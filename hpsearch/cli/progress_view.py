@@ -57,7 +57,7 @@ class ProgressView:
             self._live.update(self._picture(look))
 
     def _picture(self, look: Snapshot) -> RenderableType:
-        from hpsearch.config.sections import show_duration
+        from hpsearch.formatting import show_duration
 
         progress, best = look.progress, look.progress.best
         parts = [f"{progress.finished} of {self._total} trials", f"{progress.counts.get('pruned', 0)} pruned"]
@@ -77,7 +77,7 @@ class ProgressView:
 
 
 def _line(trial: TrialRow, *, is_best: bool) -> Text:
-    from hpsearch.config.sections import show_duration
+    from hpsearch.formatting import show_duration
 
     value = "" if trial.value is None else f"{trial.value:.4f}"
     words = {"complete": "", "pruned": f"pruned after epoch {len(trial.epochs)}", "fail": f"failed: {trial.end.get('reason', '')}"}

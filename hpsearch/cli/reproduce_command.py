@@ -10,6 +10,7 @@ import typer
 from hpsearch.cli.console import note, print_json, print_table, say
 from hpsearch.cli.options import DataOption, JsonOption, RunsOption, StorageOption, StudyArgument
 from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.formatting import many, show_duration
 
 if TYPE_CHECKING:
     from hpsearch.workflows.reproduce import EpochPair, Rerun, Verdict
@@ -63,11 +64,9 @@ def reproduce(
 
 
 def _announce(rerun: Rerun) -> None:
-    from hpsearch.config.sections import show_duration
-
     trial = rerun.trial
     origin = f", a {trial.origin}" if trial.origin.startswith(("copy of", "retry of")) else ""
-    epochs = f"{len(trial.epochs)} epoch{'s' if len(trial.epochs) > 1 else ''}"
+    epochs = many(len(trial.epochs), "epoch")
     pruned = " before it was pruned" if trial.state == "pruned" else ""
     note(f"Trial {trial.number} of '{rerun.study}'{origin}: {trial.model}, {epochs}{pruned}, which took {show_duration(trial.seconds)}.")
     for each in rerun.differences:

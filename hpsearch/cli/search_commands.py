@@ -26,6 +26,7 @@ from hpsearch.cli.options import (
     engine_of,
 )
 from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.formatting import many, show_duration
 
 if TYPE_CHECKING:
     from hpsearch.analysis.finalists import Verdict
@@ -163,7 +164,7 @@ def worker(
     changes = {key: value for key, value in (("trials", trials), ("time", _seconds(time))) if value is not None}
     budget = file.budget.model_copy(update=changes)
     ended = work(file, workspace, budget, name=name, only=only, supervised=supervised, run=run, run_started=run_started)
-    note(f"{name} is done: it ended {ended} {'trial' if ended == 1 else 'trials'}.")
+    note(f"{name} is done: it ended {many(ended, 'trial')}.")
 
 
 def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
@@ -187,8 +188,6 @@ def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
 
 
 def _announce(search: Search) -> None:
-    from hpsearch.config.sections import show_duration
-
     file, budget = search.file, search.budget
     time = f" or {show_duration(budget.time)}" if budget.time else ""
     models = " and ".join(file.space.names_of("model"))
@@ -204,8 +203,7 @@ def _announce(search: Search) -> None:
         note(f"Failed trials {', '.join(map(str, search.retried))} are tried again.")
     for line in search.changed:
         note(f"Changed since the last run: {line}" if " → " in line else f"{line[0].upper()}{line[1:]}.")
-    many = "1 worker" if search.workers.count == 1 else f"{search.workers.count} workers"
-    note(f"{many} ({search.workers.reason}); logs in {search.workspace.paths.study(file.name).logs}.")
+    note(f"{many(search.workers.count, 'worker')} ({search.workers.reason}); logs in {search.workspace.paths.study(file.name).logs}.")
 
 
 def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hpsearch.analysis.ablation import Explanation
 from hpsearch.analysis.finalists import Finalist, Verdict
 from hpsearch.cli.console import print_json, print_table, say
-from hpsearch.config.distributions import str_of
 from hpsearch.config.paths import FINALISTS
+from hpsearch.formatting import str_of
 from hpsearch.report.text import explanation_reading, points, step_verdict, verdict_reading
 from hpsearch.storage.database import Store
 from hpsearch.workflows.repeat_study import read_explanation, read_verdict, stored_file

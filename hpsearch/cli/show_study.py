@@ -7,12 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpsearch.analysis.final_score import times
 from hpsearch.analysis.leaderboard import Leaderboard, Standing, last_train_accuracy, settings
 from hpsearch.analysis.trial_table import records
 from hpsearch.cli.console import print_table, say
-from hpsearch.config.sections import show_duration
-from hpsearch.report.cells import escape_cell
+from hpsearch.formatting import escape_cell, many, show_duration, times
 from hpsearch.storage.records import TrialRow
 
 LONGEST_TABLE = 20
@@ -57,8 +55,7 @@ def print_readings(readings: Sequence[Mapping[str, Any]]) -> None:
     say(f"Test split read {times(len(readings))}:")
     for each in readings:
         found = "cut off before its score was known" if each["accuracy"] is None else f"{100 * each['accuracy']:.2f} %"
-        many = "1 seed" if each["seeds"] == 1 else f"{each['seeds']} seeds"
-        say(f"  {each['at']}  {each['folder']}, {many}: {found}")
+        say(f"  {each['at']}  {each['folder']}, {many(each['seeds'], 'seed')}: {found}")
 
 
 def reading(board: Leaderboard) -> list[str]:

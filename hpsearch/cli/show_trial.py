@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpsearch.cli.console import print_json, print_table, say
-from hpsearch.config.distributions import str_of
-from hpsearch.config.sections import show_duration
+from hpsearch.formatting import show_duration, str_of
 from hpsearch.storage.records import TrialRow
 
 BAR_WIDTH = 30

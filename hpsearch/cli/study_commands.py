@@ -55,9 +55,10 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Validate a study file; print its space and defaults, and warn of unfair comparisons."""
-    from hpsearch.config.distributions import Fixed, str_of
+    from hpsearch.config.distributions import Fixed
     from hpsearch.config.fairness import unfair_comparisons, unsearched_defaults
     from hpsearch.config.study_file import load_study_file
+    from hpsearch.formatting import str_of
 
     study = load_study_file(file)
     warnings = unfair_comparisons(study.space)
@@ -146,7 +147,7 @@ def _estimate(study: StudyFile, data: Path | None) -> dict[str, float]:
 
 
 def _print_estimate(study: StudyFile, data: Path | None) -> None:
-    from hpsearch.config.sections import show_duration
+    from hpsearch.formatting import show_duration
     from hpsearch.workflows.estimate import estimate_search
 
     note("Measuring one epoch of the cheapest and of the dearest corner …")

@@ -62,10 +62,10 @@ def summary(
     """Print a model's layers: output shapes, parameters, bytes and FLOPs of one image."""
     from hpsearch.cli.search_commands import parse_assignments
     from hpsearch.config.components import BUILT_IN
-    from hpsearch.config.distributions import str_of
     from hpsearch.config.registration import load_component_file
     from hpsearch.config.train_config import resolve
     from hpsearch.errors import ConfigError
+    from hpsearch.formatting import str_of
 
     catalog = BUILT_IN
     for path in use or []:

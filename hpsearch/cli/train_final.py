@@ -17,6 +17,7 @@ from hpsearch.cli.console import note
 from hpsearch.cli.train_view import TrainingView
 from hpsearch.config.best_config import BestConfig
 from hpsearch.errors import StorageError, StudyNotFoundError, UsageError
+from hpsearch.formatting import many
 from hpsearch.storage.locks import FileLocks
 from hpsearch.storage.records import one_trial, write_reading
 from hpsearch.storage.workspace import Workspace
@@ -66,11 +67,10 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
 
 def _say_beginning(training: FinalTraining, seeds: int) -> None:
     config = training.best.config
-    many = "1 seed" if seeds == 1 else f"{seeds} seeds"
     goes_on = "goes on" if training.goes_on else "begins"
     note(
         f"Final training of {config.model.name} {goes_on} in {training.paths.folder}: all training images of {training.best.data.dataset}, "
-        f"{config.epochs} epochs, {many}, on {training.device}. Ctrl-C stops; the same command goes on."
+        f"{many(config.epochs, 'epoch')}, {many(seeds, 'seed')}, on {training.device}. Ctrl-C stops; the same command goes on."
     )
 
 

@@ -67,7 +67,7 @@ class TrainingView:
         return f"seed {number} of {self._seeds}, " if self._seeds > 1 else ""
 
     def _picture(self) -> RenderableType:
-        from hpsearch.config.sections import show_duration
+        from hpsearch.formatting import show_duration
 
         total, now = self._epochs * self._seeds, time.monotonic()
         done, parts = 0, []
@@ -88,7 +88,7 @@ class TrainingView:
 
 
 def _line(epoch: Epoch, epochs: int, prefix: str) -> str:
-    from hpsearch.config.sections import show_duration
+    from hpsearch.formatting import show_duration
 
     has_validation = epoch.val_accuracy == epoch.val_accuracy
     validation = f", validation {epoch.val_accuracy:.4f} (loss {epoch.val_loss:.4f})" if has_validation else ""

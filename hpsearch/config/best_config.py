@@ -16,11 +16,12 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER_OPTIONS, Component, ComponentFile, show, show_path
+from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER_OPTIONS, Component, ComponentFile
 from hpsearch.config.registration import current_catalog, load_component_file
 from hpsearch.config.sections import LARGEST_SEED, Data
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ComponentError, ConfigError, did_you_mean
+from hpsearch.formatting import show, show_path
 
 FORMAT = 1
 """Of the file; a reader of another one refuses it."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal
 
 from hpsearch.errors import ComponentError, did_you_mean
+from hpsearch.formatting import show
 
 Scalar = bool | int | float | str
 Kind = Literal["model", "optimizer", "schedule", "dataset"]
@@ -167,44 +167,6 @@ class Catalog:
     def extended(self, components: Iterable[Component]) -> Catalog:
         """This catalog and some components more."""
         return Catalog((*self.components, *components))
-
-
-LONGEST_SHOWN, DEEPEST_SHOWN, MOST_SHOWN = 80, 3, 20
-"""Characters, levels and items of a value in an error; a file can hold values of any size."""
-LONGEST_PATH = 500
-
-
-def show(value: object) -> str:
-    """A value as a study file would write it, cut to a length that an error can carry."""
-    text = _written(value, DEEPEST_SHOWN)
-    text = "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
-    if len(text) <= LONGEST_SHOWN:
-        return text
-    return f"{text[:60]}… ({len(value)} characters)" if isinstance(value, str) else f"{text[:60]}…"
-
-
-def show_path(path: Path) -> str:
-    """A path in quotes, whole but for a hostile length: its end is what tells files apart."""
-    text = str(path)
-    text = text if len(text) <= LONGEST_PATH else f"{text[:60]}…{text[-60:]}"
-    return "'" + "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text) + "'"
-
-
-def _written(value: object, depth: int) -> str:
-    if isinstance(value, str):
-        return f"'{value[: LONGEST_SHOWN + 1]}'"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and value.bit_length() > 1000:
-        return f"a number of some {value.bit_length() * 3 // 10:,} digits"
-    if isinstance(value, list | dict) and not depth:
-        return "…"
-    if isinstance(value, list):
-        return f"[{', '.join(_written(item, depth - 1) for item in value[:MOST_SHOWN])}]"
-    if isinstance(value, dict):
-        items = [f"{key[: LONGEST_SHOWN + 1]} = {_written(item, depth - 1)}" for key, item in list(value.items())[:MOST_SHOWN]]
-        return f"{{ {', '.join(items)} }}" if items else "{}"
-    return str(value) if isinstance(value, date | time) else repr(value)
 
 
 def same(one: object, other: object) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, cast
 
-from hpsearch.config.components import Scalar, is_finite, same, show
+from hpsearch.config.components import Scalar, is_finite, same
 from hpsearch.errors import StudyFileError, did_you_mean
+from hpsearch.formatting import show, str_of
 
 DISTRIBUTION_KEYS = ("float", "int", "choices")
 LARGEST_INT = 2**53
@@ -140,18 +141,13 @@ class Fixed:
 Distribution = FloatRange | IntRange | Choices | Fixed
 
 
-def str_of(value: Scalar) -> str:
-    """A value for a person's eye: no quotes, `true` as TOML writes it."""
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def key_error(key: str, rule: str, hint: str = "") -> StudyFileError:
     """The error of one key of a study file."""
     return StudyFileError(f"{show(key)[1:-1] if len(key) < 80 else show(key)}: {rule}", hint=hint)
 
 
 def read_distribution(key: str, entry: Any) -> Distribution:
-    """The domain that a study file writes as `entry`.
+    """The distribution that a study file writes as `entry`.
 
     Raises:
         StudyFileError: with `key`, the rule, the value and the likely mend.

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpsearch.config.components import show
 from hpsearch.errors import StudyFileError
+from hpsearch.formatting import show
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 DEFAULT_RUNS = Path("runs")

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from hpsearch.config.components import BUILT_IN, SELECTORS, Catalog, Component, ComponentFile, Kind, Option, Scalar, show, show_path
+from hpsearch.config.components import BUILT_IN, SELECTORS, Catalog, Component, ComponentFile, Kind, Option, Scalar
 from hpsearch.errors import ComponentError
+from hpsearch.formatting import show, show_path
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 

@@ -28,14 +28,6 @@ def parse_duration(text: object) -> float:
     return total
 
 
-def show_duration(seconds: float) -> str:
-    """`1h 30m`, `2m 5s` or `9s`."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest}s" if rest and not hours else ""]
-    return " ".join(part for part in parts if part) or "0s"
-
-
 Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, show, trainer_option
-from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, Trial, str_of
+from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, trainer_option
+from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, Trial
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ConfigError, did_you_mean
+from hpsearch.formatting import show, str_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ class Space:
         raise ConfigError(f"{show(key)} is no parameter of the space", hint=did_you_mean(key, names))
 
     def to_plain(self) -> dict[str, Any]:
-        """Name to domain and conditions, for a person to read and for the fingerprint; equal for equal spaces."""
+        """Name to distribution and conditions, for a person to read and for the fingerprint; equal for equal spaces."""
         plain: dict[str, Any] = {}
         for parameter in sorted(self.parameters, key=lambda parameter: parameter.name):
             distribution = parameter.distribution

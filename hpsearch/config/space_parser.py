@@ -16,7 +16,6 @@ from hpsearch.config.components import (
     Owner,
     Scalar,
     same,
-    show,
     trainer_option,
 )
 from hpsearch.config.distributions import (
@@ -35,6 +34,7 @@ from hpsearch.config.registration import current_catalog
 from hpsearch.config.space import Parameter, Space
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import StudyFileError, did_you_mean
+from hpsearch.formatting import show
 
 OTHER_NAMES = {
     "learningrate": "lr",
@@ -121,7 +121,7 @@ class _Reader:
             key,
             f"must be a value, a parameter (a table with float, int or choices), the table of a component, or a table with `when`; "
             f"found {_keys(entry)}",
-            _domain_hint(entry) or did_you_mean(key, [component.name for component in self.catalog if component.kind != "dataset"]),
+            _distribution_hint(entry) or did_you_mean(key, [component.name for component in self.catalog if component.kind != "dataset"]),
         )
 
     def _is_group(self, key: str, entry: Mapping[str, Any]) -> bool:
@@ -154,7 +154,7 @@ class _Reader:
                 raise self.error(
                     name,
                     f"must be a value or a parameter (a table with float, int or choices); found {_keys(entry)}",
-                    _domain_hint(entry) or "Tables do not nest deeper.",
+                    _distribution_hint(entry) or "Tables do not nest deeper.",
                 )
             self._add(name, key, entry, conditions)
 
@@ -356,7 +356,7 @@ class _Reader:
 
 
 def _typed(distribution: Distribution, options: list[Option]) -> Distribution:
-    """The domain with whole numbers as floats where the option is a float: `lr = 1` is 1.0."""
+    """The distribution with whole numbers as floats where the option is a float: `lr = 1` is 1.0."""
     if any(not isinstance(option.default, float) for option in options):
         return distribution
     if isinstance(distribution, Fixed):
@@ -382,7 +382,7 @@ def _keys(table: Mapping[str, Any]) -> str:
     return f"a table with {', '.join(list(map(show, table))[:5])}" if table else "an empty table"
 
 
-def _domain_hint(table: Mapping[str, Any]) -> str:
+def _distribution_hint(table: Mapping[str, Any]) -> str:
     """What a table that is meant as a parameter should say."""
     if {"low", "high", "min", "max"} & table.keys():
         return "Write { float = [low, high] } or { int = [low, high] }."

@@ -15,13 +15,14 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, ValidationError
 
-from hpsearch.config.components import BUILT_IN, DATASET_IMAGES, SELECTORS, Catalog, ComponentFile, Scalar, show, show_path, trainer_option
+from hpsearch.config.components import BUILT_IN, DATASET_IMAGES, SELECTORS, Catalog, ComponentFile, Scalar, trainer_option
 from hpsearch.config.paths import bundled_studies, check_study_name
 from hpsearch.config.registration import load_component_file
 from hpsearch.config.sections import LARGEST_SEED, Budget, Data, Finalists, Limits, Pruner, Sampler, Section, WarmStart
 from hpsearch.config.space import Space
 from hpsearch.config.space_parser import read_space
 from hpsearch.errors import ComponentError, ConfigError, StudyFileError, UsageError, did_you_mean
+from hpsearch.formatting import show, show_path
 
 LARGEST_FILE = 100_000
 """Bytes: a study file is written by a person; anything larger is another file by mistake."""

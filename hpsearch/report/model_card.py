@@ -8,7 +8,7 @@ from typing import Any
 from hpsearch.analysis.final_score import reads_sentence, repeat_command
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import BUILT_IN
-from hpsearch.config.distributions import str_of
+from hpsearch.formatting import many, str_of
 
 PART_NAMES = {"test": "test images", "train": "training images"}
 
@@ -41,13 +41,12 @@ def _worth(best: BestConfig, metrics: Mapping[str, Any]) -> list[str]:
         f"trial {provenance['trial']} of the study `{provenance['study']}`" if {"trial", "study"} <= set(provenance) else "a best config"
     )
     seeds = metrics["seeds"]
-    many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     low, high = metrics["test_accuracy_interval"]
     first = seeds[0]
     lines = [
         f"# {config.model.name} on {best.data.dataset}",
         "",
-        f"Trained by hpsearch from {origin}: on all training images, {config.epochs} epochs, {many}.",
+        f"Trained by hpsearch from {origin}: on all training images, {many(config.epochs, 'epoch')}, {many(len(seeds), 'seed')}.",
         "",
         f"**Test accuracy {100 * metrics['test_accuracy']:.2f} %**, 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the "
         f"{metrics['interval_over']}; {reads_sentence(metrics)}.",

@@ -9,6 +9,7 @@ from hpsearch import __version__
 from hpsearch.analysis.final_score import READS, reads_sentence, repeat_command
 from hpsearch.analysis.metrics import Metrics, Predictions
 from hpsearch.config.best_config import BestConfig
+from hpsearch.formatting import many
 from hpsearch.report.figures.prediction_figures import calibration, confusion, recall
 from hpsearch.report.html import Bullets, Chart, Code, Gallery, Page, Paragraph, Section, Table, render, section
 
@@ -72,12 +73,12 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
         for each in seeds
     )
     columns = {"seed": "left", "training accuracy": "right", "test accuracy": "right", "training loss": "right", "test loss": "right"}
-    many = f"the mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    origin = f"mean of {many(len(seeds), 'seed')}" if len(seeds) > 1 else "one seed"
     return section(
         "score",
         "The score",
         Paragraph(
-            text=f"{100 * metrics['test_accuracy']:.2f} % of {test.n_images:,} test images are recognised ({many}; 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the {metrics['interval_over']}).",
+            text=f"{100 * metrics['test_accuracy']:.2f} % of {test.n_images:,} test images are recognised ({origin}; 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the {metrics['interval_over']}).",
             kind="lead",
         ),
         Paragraph(text=metrics["overfitting"]),

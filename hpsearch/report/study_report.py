@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from hpsearch import __version__
+from hpsearch.formatting import many
 from hpsearch.report.html import Block, Page, Part, Section, render
 from hpsearch.report.sections.model_results import comparison, costs, learning, progress
 from hpsearch.report.sections.repeat_results import finalists, helped
 from hpsearch.report.sections.run_details import failures, images, repeating, workers
 from hpsearch.report.sections.space_results import crossing, importance, where
-from hpsearch.report.sections.summary import answer, comparability, many
+from hpsearch.report.sections.summary import answer, comparability
 from hpsearch.report.study_results import StudyResults
 
 Chapter = Callable[[StudyResults], Iterable[Block]]

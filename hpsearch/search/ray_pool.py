@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpsearch.errors import HpsearchError, StudyStoppedError, UsageError
+from hpsearch.formatting import many
 from hpsearch.search.worker_pool import POLL_SECONDS, STOP_SECONDS, TRIALS_A_WORKER, WorkerCount
 
 FOR_EVER = -1
@@ -79,7 +80,7 @@ class RayEngine:
         ray = _ray()
         total = ray.cluster_resources()
         nodes = sum(node["Alive"] for node in ray.nodes())
-        on = f"{nodes} Ray node{'' if nodes == 1 else 's'}"
+        on = many(nodes, "Ray node")
         limits = [
             (int(total.get("CPU", 0) / self.cpus) if self.cpus else trials, f"{total.get('CPU', 0):g} CPUs on {on}"),
             (int(total.get("GPU", 0) / self.gpus) if self.gpus else trials, f"{total.get('GPU', 0):g} GPUs on {on}"),

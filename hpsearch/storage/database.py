@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from hpsearch.config.components import show
 from hpsearch.config.paths import RunPaths
 from hpsearch.errors import DiskError, HpsearchError, OutageError, StorageError, StudyNotFoundError, did_you_mean
+from hpsearch.formatting import show
 from hpsearch.storage.lean_cache import TrimmedCache
 from hpsearch.storage.postgres import CONTINUES, DRIVER, PostgresServer, cause_of, is_passing, origin
 from hpsearch.storage.retry import RetryPolicy

@@ -20,8 +20,8 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.config.components import show_path
 from hpsearch.errors import DiskError, HpsearchError, StorageError, StudyNotFoundError
+from hpsearch.formatting import show_path
 from hpsearch.storage.retry import Result, RetryPolicy
 
 LOCK_WAIT = 60.0

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from hpsearch.errors import ConfigError
+from hpsearch.formatting import many
 
 
 def resolve_device(name: str) -> torch.device:
@@ -27,7 +28,7 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"the device must be auto, cpu, cuda or cuda:N, but got '{name}'")
     number = int(index or 0)
     if number >= available:
-        found = f"torch sees {available} CUDA device{'' if available == 1 else 's'}"
+        found = f"torch sees {many(available, 'CUDA device')}"
         raise ConfigError(
             f"the device '{name}' is not available: {found}", hint="Take --device cpu, or look at `nvidia-smi` and CUDA_VISIBLE_DEVICES."
         )

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
-from hpsearch.config.components import SELECTORS, show
+from hpsearch.config.components import SELECTORS
 from hpsearch.config.registration import current_catalog, registered
 from hpsearch.config.train_config import ComponentConfig, TrainConfig
 from hpsearch.errors import ComponentError, ConfigError, did_you_mean
+from hpsearch.formatting import show
 from hpsearch.training import models, optimizers
 
 Selector = Literal["model", "optimizer", "schedule"]

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from hpsearch.config.components import show_path
 from hpsearch.errors import DataError
+from hpsearch.formatting import show_path
 
 LARGEST_PICTURE = 50_000_000
 """Pixels; a file that claims more is a mistake or an attack."""

@@ -14,10 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from hpsearch.config.components import ComponentFile, show_path
+from hpsearch.config.components import ComponentFile
 from hpsearch.config.registration import load_component_file
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import ComponentError, DataError
+from hpsearch.formatting import show_path
 from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate
 from hpsearch.training.factory import build_model, check_components
 

@@ -18,9 +18,9 @@ import numpy
 from hpsearch.analysis.metrics import Comparison, Metrics, Predictions, measure, read_predictions
 from hpsearch.analysis.metrics import compare as compare_predictions
 from hpsearch.config.best_config import BestConfig, read_best_config
-from hpsearch.config.components import show, show_path
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import DataError, StudyNotFoundError, UsageError
+from hpsearch.formatting import show, show_path
 from hpsearch.storage.records import TrialRow, one_trial, read_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import CLASS_NAMES

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import psutil
 
 from hpsearch.errors import HpsearchError, StudyNotFoundError
+from hpsearch.formatting import many
 from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.workspace import Workspace
 
@@ -99,7 +100,7 @@ def _storage(workspace: Workspace) -> Finding:
     if kind in NETWORK_FILE_SYSTEMS:
         mend = "Its locks may lie. Put the database on a local disk with --storage."
         return Finding(what="storage", ok=False, says=f"{store} is on a network file system ({kind})", mend=mend)
-    return Finding(what="storage", ok=True, says=f"{store}, {len(names)} {'study' if len(names) == 1 else 'studies'}")
+    return Finding(what="storage", ok=True, says=f"{store}, {many(len(names), 'study', 'studies')}")
 
 
 def _file_system(path: str) -> str:

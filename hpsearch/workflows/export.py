@@ -11,9 +11,10 @@ from hpsearch.analysis.finalists import Finalist
 from hpsearch.analysis.leaderboard import Leaderboard, Standing
 from hpsearch.analysis.metrics import wilson_interval
 from hpsearch.config.best_config import BestConfig
-from hpsearch.config.components import BUILT_IN, ComponentFile, show_path
+from hpsearch.config.components import BUILT_IN, ComponentFile
 from hpsearch.config.sections import Data
 from hpsearch.errors import StudyNotFoundError, UsageError
+from hpsearch.formatting import show_path
 from hpsearch.storage.records import StudyRow, TrialRow
 
 ENDINGS = ("", ".toml", ".json")

@@ -11,9 +11,10 @@ from typing import Any
 
 from hpsearch.analysis.final_score import FORMAT, READS, HeldOutReading
 from hpsearch.config.best_config import BestConfig
-from hpsearch.config.components import ComponentFile, show_path
+from hpsearch.config.components import ComponentFile
 from hpsearch.config.paths import FinalPaths
 from hpsearch.errors import DiskError, UsageError
+from hpsearch.formatting import show_path
 
 LOCK = ".training"
 """The lock file of who trains here; a kill leaves it behind."""

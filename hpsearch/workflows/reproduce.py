@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpsearch.analysis.leaderboard import difference_margin
 from hpsearch.config.best_config import BestConfig
-from hpsearch.config.components import BUILT_IN, Catalog, show_path
+from hpsearch.config.components import BUILT_IN, Catalog
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.paths import FINALISTS
 from hpsearch.config.registration import load_component_file
 from hpsearch.config.train_config import resolve
 from hpsearch.errors import ComponentError, ConfigError, StudyNotFoundError, UsageError
+from hpsearch.formatting import show_path
 from hpsearch.storage.records import StudyRow, TrialRow, one_trial, read_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config

@@ -12,11 +12,12 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.config.components import SELECTORS, TRAINER_OPTIONS, Scalar, show
+from hpsearch.config.components import SELECTORS, TRAINER_OPTIONS, Scalar
 from hpsearch.config.sections import Budget
 from hpsearch.config.space import Space
 from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import NotComparableError
+from hpsearch.formatting import show
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import (
     BASELINE,

@@ -9,10 +9,11 @@ from pathlib import Path
 import optuna
 
 from hpsearch.analysis.leaderboard import rank
-from hpsearch.config.components import DATASET_IMAGES, Scalar, show
+from hpsearch.config.components import DATASET_IMAGES, Scalar
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.config.study_file import StudyFile, load_study_file
 from hpsearch.errors import ConfigError, HpsearchError, UsageError
+from hpsearch.formatting import show
 from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.search.worker_pool import WorkerCount, default_workers

@@ -1,13 +1,8 @@
-"""Options, components and the catalog; and how an error shows a value."""
+"""Options, components and the catalog."""
 
 from __future__ import annotations
 
-from datetime import date, time
-from pathlib import Path
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hpsearch.config.components import (
     BUILT_IN,
@@ -19,10 +14,9 @@ from hpsearch.config.components import (
     Option,
     Scalar,
     same,
-    show,
-    show_path,
 )
 from hpsearch.errors import ComponentError, did_you_mean
+from hpsearch.formatting import show
 
 ALL_OPTIONS = [*TRAINER_OPTIONS, *(option for component in BUILT_IN for option in component.options)]
 
@@ -93,61 +87,6 @@ def test_defaults_exist() -> None:
     for kind, name in DEFAULT_COMPONENTS.items():
         assert BUILT_IN.get(kind, name)  # type: ignore[arg-type]  # a selector is a kind
     assert set(DATASET_IMAGES) == set(BUILT_IN.names("dataset"))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (True, "true"),
-        ("adam", "'adam'"),
-        (0.1, "0.1"),
-        (["a", True, 1], "['a', true, 1]"),
-        ({"low": 0, "when": {"model": "cnn"}}, "{ low = 0, when = { model = 'cnn' } }"),
-        ({}, "{}"),
-        ([], "[]"),
-        (date(2020, 2, 29), "2020-02-29"),
-        (time(7, 30), "07:30:00"),
-        (None, "None"),
-        ("a\0b\n", r"'a\x00b\x0a'"),
-        ([[[[1]]]], "[[[…]]]"),
-    ],
-)
-def test_value_is_shown_as_a_study_file_writes_it(value: object, text: str) -> None:
-    assert show(value) == text
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    )
-)
-def test_any_value_is_shown_in_one_short_printable_line(value: object) -> None:
-    text = show(value)
-    assert text.isprintable()
-    assert len(text) <= 100
-
-
-def test_number_that_python_does_not_print_is_shown_by_its_size() -> None:
-    assert show(16**5000) == "a number of some 6,000 digits"
-
-
-def test_long_text_is_shown_with_its_length() -> None:
-    assert show("x" * 100_000).endswith("… (100000 characters)")
-
-
-def test_deep_value_is_shown_without_end() -> None:
-    deep: dict[str, object] = {}
-    for _ in range(50_000):
-        deep = {"a": deep}
-    assert show(deep) == "{ a = { a = { a = … } } }"
-
-
-def test_path_is_shown_to_its_end() -> None:
-    path = Path("/a" * 100 + "/study.toml")
-    assert show_path(path) == f"'{path}'"
-    assert show_path(Path("x" * 100_000 + "/study.toml")).endswith("/study.toml'")
-    assert show_path(Path("a\nb")) == r"'a\x0ab'"
 
 
 @pytest.mark.parametrize(

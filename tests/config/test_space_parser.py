@@ -17,7 +17,7 @@ def read(table: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("entry", "domain"),
+    ("entry", "distribution"),
     [
         (0.5, Fixed(value=0.5)),
         (True, Fixed(value=True)),
@@ -29,12 +29,12 @@ def read(table: dict[str, Any]) -> Any:
         ({"choices": ["b", "a"]}, Choices(values=("b", "a"))),
     ],
 )
-def test_entry_is_read_as_its_domain(entry: Any, distribution: Any) -> None:
+def test_entry_is_read_as_its_distribution(entry: Any, distribution: Any) -> None:
     assert read_distribution("x", entry) == distribution
 
 
 @pytest.mark.parametrize(
-    ("domain", "inside", "outside"),
+    ("distribution", "inside", "outside"),
     [
         (
             FloatRange(low=0.0, high=0.3, step=0.1),
@@ -48,7 +48,7 @@ def test_entry_is_read_as_its_domain(entry: Any, distribution: Any) -> None:
         (Fixed(value="a"), ["a"], ["b", 1]),
     ],
 )
-def test_domain_contains_what_it_says(distribution: Any, inside: list[Any], outside: list[Any]) -> None:
+def test_distribution_contains_what_it_says(distribution: Any, inside: list[Any], outside: list[Any]) -> None:
     assert all(distribution.contains(value) for value in inside)
     assert not any(distribution.contains(value) for value in outside)
 

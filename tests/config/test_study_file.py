@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from hpsearch.config.sections import parse_duration, show_duration
+from hpsearch.config.sections import parse_duration
 from hpsearch.config.study_file import LARGEST_FILE, json_schema, load_study_file, parse_study_file, shipped_study_files
 from hpsearch.errors import ComponentError, StudyFileError, UsageError
 from tests.support.bad_study_files import FILE, LATER_SECTIONS, MISTAKES, VALID, Mistake, study
@@ -268,11 +268,6 @@ def test_duration_is_read_in_seconds(text: str, seconds: float) -> None:
 def test_anything_else_is_no_duration(text: object) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_duration(text)
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0s"), (9, "9s"), (125, "2m 5s"), (5400, "1h 30m"), (3605, "1h")])
-def test_duration_is_shown_in_two_units(seconds: float, text: str) -> None:
-    assert show_duration(seconds) == text
 
 
 # Generated files

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hpsearch.analysis.importance import FEWEST_TRIALS, importances
-from hpsearch.config.sections import show_duration
+from hpsearch.formatting import show_duration
 from hpsearch.report.figures import prediction_figures as figures_of_predictions
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures import space_figures as figures_of_space

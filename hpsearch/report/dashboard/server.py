@@ -14,9 +14,8 @@ from typing import Any
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from hpsearch.config.components import show
 from hpsearch.errors import UsageError
-from hpsearch.report.cells import escape_csv
+from hpsearch.formatting import escape_csv, show
 from hpsearch.report.dashboard.access import AccessPolicy, App, Guard, is_loopback
 from hpsearch.report.dashboard.shown import DashboardStorage
 from hpsearch.storage.database import Store

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from hpsearch.analysis.importance import Importances, design_of, surface
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import Scalar
-from hpsearch.config.distributions import str_of
+from hpsearch.formatting import str_of
 from hpsearch.report.figures.search_figures import ACCURACY, POINT, log_ticks, models_of, percent, view
 from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, figure, hover, marks, safe
 from hpsearch.storage.records import TrialRow

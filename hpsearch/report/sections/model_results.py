@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.analysis.metrics import compare
-from hpsearch.config.sections import show_duration
+from hpsearch.formatting import show_duration
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures.prediction_figures import confusion, confusion_difference, recall, recall_difference
 from hpsearch.report.figures.search_figures import COSTS, Cost, cost_of, out_of_sight, pareto, percent

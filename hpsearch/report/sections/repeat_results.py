@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpsearch.analysis.finalists import Finalist, Verdict
-from hpsearch.config.distributions import str_of
+from hpsearch.formatting import str_of
 from hpsearch.report.figures import repeat_figures as figures_of_repeats
 from hpsearch.report.html import Block, Bullets, Chart, Paragraph, Table
 from hpsearch.report.study_results import StudyResults

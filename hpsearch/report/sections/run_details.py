@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from hpsearch.config.sections import show_duration
+from hpsearch.formatting import many, show_duration
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.html import Block, Chart, Code, Paragraph, Picture, Table
 from hpsearch.report.study_results import StudyResults
@@ -22,7 +22,7 @@ def workers(study: StudyResults) -> Iterator[Block]:
         return
     names = {worker for worker, _ in attempts}
     again = sum(len(trial.attempts) - 1 for trial in study.trials if trial.attempts)
-    said = f"{len(names)} worker{'' if len(names) == 1 else 's'}, {show_duration(study.board.seconds)} of training"
+    said = f"{many(len(names), 'worker')}, {show_duration(study.board.seconds)} of training"
     said += f"; {again} times a trial was interrupted and went on." if again else "; no trial was interrupted."
     counted = Counter(worker for worker, _ in attempts)
     yield Chart(
@@ -82,7 +82,7 @@ def failures(study: StudyResults) -> Iterator[Block]:
         )
     if diverged:
         yield Paragraph(
-            text=f"{len(diverged)} trial{' whose' if len(diverged) == 1 else 's whose'} loss was no finite number any more: {', '.join(map(str, diverged[:MOST_FAILURES]))}."
+            text=f"{many(len(diverged), 'trial')} had a loss that was not finite: {', '.join(map(str, diverged[:MOST_FAILURES]))}."
         )
 
 
@@ -102,6 +102,6 @@ def repeating(study: StudyResults) -> Iterator[Block]:
             versions = ", ".join(f"{package} {number}" for package, number in trial.run.get("versions", {}).items())
             made[versions, str(trial.run.get("device", ""))] += 1
     for (versions, device), count in made.most_common():
-        yield Paragraph(text=f"{count} trial{'' if count == 1 else 's'} on {device} with {versions or 'unknown versions'}.", kind="aside")
+        yield Paragraph(text=f"{many(count, 'trial')} on {device} with {versions or 'unknown versions'}.", kind="aside")
     yield Paragraph(text=f"Split {study.row.split_hash or 'not drawn yet'}, seed {study.row.comparable['seed']}.", kind="aside")
     yield Code(text=study.row.text, label=f"The study file, {name}", folded=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hpsearch.analysis.importance import FEWEST_TRIALS, design_of
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import Scalar
-from hpsearch.config.distributions import str_of
+from hpsearch.formatting import str_of
 from hpsearch.report.figures import space_figures as figures_of_space
 from hpsearch.report.figures.search_figures import models_of
 from hpsearch.report.figures.space_figures import range_of

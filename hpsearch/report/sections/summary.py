@@ -8,7 +8,7 @@ from typing import Any
 
 from hpsearch.analysis.leaderboard import Standing, rank, settings
 from hpsearch.analysis.metrics import compare
-from hpsearch.config.sections import show_duration
+from hpsearch.formatting import many, show_duration
 from hpsearch.report.html import Block, Bullets, Paragraph, Table
 from hpsearch.report.study_results import StudyResults
 from hpsearch.report.text import verdict_reading
@@ -176,11 +176,6 @@ def _notes(standing: Standing) -> str:
         "diverged" if standing.trial.end.get("diverged") else "",
     )
     return ", ".join(note for note in notes if note)
-
-
-def many(count: int, noun: str) -> str:
-    """`1 trial`, `1,600 trials`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hpsearch.config.components import BUILT_IN, show
+from hpsearch.config.components import BUILT_IN
 from hpsearch.config.registration import current_catalog, registered
 from hpsearch.errors import DataError, did_you_mean
+from hpsearch.formatting import show
 from hpsearch.training.data import files
 
 

@@ -1,0 +1,156 @@
+"""Values, paths, counts and durations as text, for messages, tables and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from datetime import date, time
+from pathlib import Path
+from typing import Any
+
+LONGEST_SHOWN, DEEPEST_SHOWN, MOST_SHOWN = 80, 3, 20
+"""Limits of a value in an error, in characters, levels and items: a file can hold a value of any size."""
+LONGEST_PATH = 500
+"""Limit of a path in an error, in characters."""
+FORMULA_BEGINS = "=+-@\t\r"
+"""First characters of a cell that a spreadsheet computes (OWASP, CSV Injection)."""
+
+
+def show(value: object) -> str:
+    """Return a value as a study file writes it, short enough for an error message.
+
+    Args:
+        value: any value that TOML can hold, or another object.
+
+    Returns:
+        At most `LONGEST_SHOWN` characters; control characters appear as `\\x0a`.
+    """
+    text = _printable(_written(value, DEEPEST_SHOWN))
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    return f"{text[:60]}… ({len(value)} characters)" if isinstance(value, str) else f"{text[:60]}…"
+
+
+def show_path(path: Path) -> str:
+    """Return a path in quotes. Only a path of more than `LONGEST_PATH` characters is cut, in its middle.
+
+    Args:
+        path: the path; its end tells files apart, so the end stays.
+
+    Returns:
+        The path in single quotes.
+    """
+    text = str(path)
+    return f"'{_printable(text if len(text) <= LONGEST_PATH else f'{text[:60]}…{text[-60:]}')}'"
+
+
+def str_of(value: bool | int | float | str) -> str:
+    """Return a value for a table or a list: without quotes, `true` as in TOML, six significant digits.
+
+    Args:
+        value: one value of a study file.
+
+    Returns:
+        The text.
+    """
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def show_duration(seconds: float) -> str:
+    """Return a duration as `1h 30m`, `2m 5s` or `9s`.
+
+    Args:
+        seconds: the duration, at least 0.
+
+    Returns:
+        Hours and minutes, or minutes and seconds.
+    """
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest}s" if rest and not hours else ""]
+    return " ".join(part for part in parts if part) or "0s"
+
+
+def many(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: `1 trial`, `2 trials`, `1,200 trials`.
+
+    Args:
+        count: the number of things.
+        noun: the singular.
+        plural: the plural; the singular with an `s` by default.
+
+    Returns:
+        The count and the noun.
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def times(count: int) -> str:
+    """Return `once` for 1, else `2 times`.
+
+    Args:
+        count: the number of times.
+
+    Returns:
+        The text.
+    """
+    return "once" if count == 1 else f"{count} times"
+
+
+def escape_cell(value: Any) -> Any:
+    """Return a CSV cell that no spreadsheet takes for a formula.
+
+    Args:
+        value: the cell's value.
+
+    Returns:
+        The value; a text that begins like a formula has an apostrophe before it.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(tuple(FORMULA_BEGINS)) else value
+
+
+def escape_csv(text: str) -> str:
+    """Return a CSV file with no cell that a spreadsheet takes for a formula.
+
+    Args:
+        text: the content of the file.
+
+    Returns:
+        The content with every cell escaped that is no number.
+    """
+    csv.field_size_limit(sys.maxsize)
+    written = io.StringIO()
+    writer = csv.writer(written)
+    for row in csv.reader(io.StringIO(text, newline="")):
+        writer.writerow([cell if _is_number(cell) else escape_cell(cell) for cell in row])
+    return written.getvalue()
+
+
+def _written(value: object, depth: int) -> str:
+    if isinstance(value, str):
+        return f"'{value[: LONGEST_SHOWN + 1]}'"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a number of some {value.bit_length() * 3 // 10:,} digits"
+    if isinstance(value, list | dict) and not depth:
+        return "…"
+    if isinstance(value, list):
+        return f"[{', '.join(_written(item, depth - 1) for item in value[:MOST_SHOWN])}]"
+    if isinstance(value, dict):
+        items = [f"{key[: LONGEST_SHOWN + 1]} = {_written(item, depth - 1)}" for key, item in list(value.items())[:MOST_SHOWN]]
+        return f"{{ {', '.join(items)} }}" if items else "{}"
+    return str(value) if isinstance(value, date | time) else repr(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
