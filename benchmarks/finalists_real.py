@@ -72,7 +72,7 @@ batch_size = 64
 
 def one_fold(fold: int, *, top: int, seeds: int, workers: int) -> Row:
     """A search, its finalists, and the truth about the winner."""
-    from hpsearch.storage.records import one_trial, read_trials
+    from hpsearch.storage.records import read_trial, read_trials
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeats import find_verdict, prepare_finalists
     from hpsearch.workflows.run import find_study_file, prepare_search
@@ -95,7 +95,7 @@ def one_fold(fold: int, *, top: int, seeds: int, workers: int) -> Row:
         assert verdict.winner is not None
         best = max(read_trials(search.study), key=lambda trial: trial.value or 0.0)
         winner = verdict.winner
-        trial = one_trial(search.study, int(winner.candidate.trial or 0))
+        trial = read_trial(search.study, int(winner.candidate.trial or 0))
         truths = [truth(trial, fold, seed) for seed in range(TRUTH_SEEDS)]
         naive = truths if best.number == trial.number else [truth(best, fold, seed) for seed in range(TRUTH_SEEDS)]
         low, high = winner.mean.interval

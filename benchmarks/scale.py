@@ -53,13 +53,13 @@ def busy() -> float:
 
 def fill(folder: Path, server: Postgres, url: str, trials: int) -> None:
     """A study with so many finished trials, as a search leaves them; beyond a thousand each is there several times."""
-    from hpsearch.storage.records import write_split
+    from hpsearch.storage.records import write_split_hash
     from hpsearch.storage.workspace import Workspace
 
-    store = Workspace(runs=folder / "runs", storage=url).make()
+    store = Workspace(runs=folder / "runs", storage=url).open_or_create()
     distinct = min(trials, DISTINCT)
     study = stored_study(folder, trials=distinct, epochs=3, state=every_third_pruned, storage=store.storage, text=TEXT)
-    write_split(study, "formula")
+    write_split_hash(study, "formula")
     store.dispose()
     database, copies = url.rsplit("/", 1)[1], trials // distinct - 1
     series = f"generate_series(1, {copies}) AS copy"

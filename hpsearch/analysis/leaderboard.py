@@ -186,7 +186,7 @@ def settings(trial: TrialRow) -> str:
 
 
 def _n_parameters(trial: TrialRow | FrozenTrial) -> float:
-    known = trial.n_parameters if isinstance(trial, TrialRow) else trial.user_attrs.get(TrialKey.PARAMETERS)
+    known = trial.n_parameters if isinstance(trial, TrialRow) else trial.user_attrs.get(TrialKey.N_PARAMETERS)
     return math.inf if known is None else known
 
 

@@ -51,7 +51,7 @@ def dashboard(
     workspace = Workspace(storage=storage, runs=runs)
     secret = choose_token(token or os.environ.get(TOKEN_VARIABLE), host)
     # A study that is asked for exists; without one there may not even be a database yet.
-    store, path = (workspace.make(), "/dashboard") if study is None else (workspace.open(), "")
+    store, path = (workspace.open_or_create(), "/dashboard") if study is None else (workspace.open(), "")
     if study is not None:
         path = f"/dashboard/studies/{store.load(study_name(study))._study_id}"
     names = frozenset(name.lower() for name in allow_host or []) | own_names(host)

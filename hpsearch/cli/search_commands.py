@@ -158,7 +158,7 @@ def worker(
 
     if not supervised:  # else whoever started it has seen to it
         train_like_a_worker()
-    workspace = Workspace(storage=storage, runs=runs, data=data, device=device, patient=True, beside=beside)
+    workspace = Workspace(storage=storage, runs=runs, data=data, device=device, wait_for_server=True, component_folder=beside)
     file = find_study_file(study, workspace)
     name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
     changes = {key: value for key, value in (("trials", trials), ("time", _seconds(time))) if value is not None}

@@ -31,7 +31,7 @@ def show(
     from hpsearch.cli.show_finalists import print_linked, print_verdict
     from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
     from hpsearch.cli.show_trial import print_trial
-    from hpsearch.storage.records import one_trial, read_readings, read_study, read_trials
+    from hpsearch.storage.records import read_held_out_readings, read_study, read_trial, read_trials
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeat_study import is_follow_up
     from hpsearch.workflows.repeats import find_verdict
@@ -46,7 +46,7 @@ def show(
         look_on(name, workspace)
     stored = store.load(name)
     if number is not None:
-        print_trial(one_trial(stored, number), as_json=json)
+        print_trial(read_trial(stored, number), as_json=json)
         return
     trials = read_trials(stored)
     if csv:
@@ -57,7 +57,7 @@ def show(
         return
     verdict = find_verdict(name, store)
     board = make_leaderboard(trials, validation_images=read_study(stored).comparable["data"]["validation_images"])
-    readings = read_readings(stored)
+    readings = read_held_out_readings(stored)
     if json:
         finalists = None if verdict is None else verdict.to_dict()
         print_json({"study": name, **board.to_dict(), "finalists": finalists, "test_readings": readings})
@@ -79,7 +79,7 @@ def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: Jso
 
     store = Workspace(storage=storage, runs=runs).open()
     found = []
-    for name in store.names():
+    for name in store.study_names():
         trials = read_trials(store.load(name))
         best = next((trial.value for trial in rank(trials)), None)
         last = max((trial.finished for trial in trials if trial.finished), default=None)
@@ -115,7 +115,7 @@ def export(
     """Write a trial as a config that stands alone: TOML, or JSON where the name ends in .json."""
     from hpsearch.analysis.leaderboard import make_leaderboard
     from hpsearch.errors import UsageError
-    from hpsearch.storage.records import one_trial, read_study, read_trials
+    from hpsearch.storage.records import read_study, read_trial, read_trials
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.export import best_config, chosen_standings, write_best_config
     from hpsearch.workflows.repeats import finished_verdict
@@ -130,9 +130,9 @@ def export(
     verdict = finished_verdict(name, store)
     winner = None if verdict is None or verdict.winner is None else verdict.winner.candidate.trial
     if trial is not None:
-        chosen = [one_trial(stored, trial)]
+        chosen = [read_trial(stored, trial)]
     elif winner is not None and top == 1 and per is None:
-        chosen = [one_trial(stored, winner)]
+        chosen = [read_trial(stored, winner)]
     else:
         board = make_leaderboard(read_trials(stored), validation_images=row.comparable["data"]["validation_images"])
         chosen = [standing.trial for standing in chosen_standings(board, top=top, per_model=per is not None)]

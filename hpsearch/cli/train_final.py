@@ -19,7 +19,7 @@ from hpsearch.config.best_config import BestConfig
 from hpsearch.errors import StorageError, StudyNotFoundError, UsageError
 from hpsearch.formatting import many
 from hpsearch.storage.locks import FileLocks
-from hpsearch.storage.records import one_trial, write_reading
+from hpsearch.storage.records import read_trial, write_held_out_reading
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.final_folder import LOCK
 from hpsearch.workflows.final_training import FinalTraining
@@ -38,7 +38,7 @@ class StudyHeldOutLog:
 
     def note(self, reading: HeldOutReading) -> int:
         """Put a reading on record, or what is known of it since; returns how many the study has."""
-        return write_reading(self.stored, reading.to_dict())
+        return write_held_out_reading(self.stored, reading.to_dict())
 
 
 def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: int, force: bool, with_onnx: bool) -> Mapping[str, Any]:
@@ -82,7 +82,7 @@ def _ledger(best: BestConfig, workspace: Workspace) -> StudyHeldOutLog | None:
     study, trial = provenance["study"], provenance["trial"]
     try:
         stored = workspace.open().load(str(study))
-        fingerprint = one_trial(stored, int(trial)).run.get("fingerprint")
+        fingerprint = read_trial(stored, int(trial)).run.get("fingerprint")
     except (StorageError, StudyNotFoundError, ValueError, TypeError) as error:
         reason = error.message if isinstance(error, UsageError) else str(error)
         note(

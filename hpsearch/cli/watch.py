@@ -43,7 +43,7 @@ def watch(name: str, workspace: Workspace) -> None:
             for last in _looks(study, monitor):
                 view.update(last)
     except KeyError as error:  # what Optuna's storage raises for a study that is no more
-        if name in store.names():
+        if name in store.study_names():
             raise
         raise study_deleted(name, store, workspace.paths.study(name)) from error
     if last is not None and not _is_over(study, last.progress):

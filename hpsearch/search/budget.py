@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import StudyStoppedError
-from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study, spent_in
+from hpsearch.storage.records import TrialKey, counts_towards_budget, read_run_seconds, read_study
 
 MOST_FAILURES_ALIKE = 3
 """The same failure so many times in a row is a bug, not bad luck: the study stops."""
@@ -35,7 +35,7 @@ class Clock:
 
     def spent(self, study: optuna.Study) -> float:
         """Seconds of all runs, this one included."""
-        return read_study(study).seconds_spent - spent_in(study, self.run) + self.elapsed()
+        return read_study(study).seconds_spent - read_run_seconds(study, self.run) + self.elapsed()
 
 
 def budget_allows_trial(existing: Iterable[FrozenTrial], *, trials: int) -> bool:

@@ -22,8 +22,8 @@ from hpsearch.errors import LeaseLostError, StudyStoppedError
 from hpsearch.search.budget import refuse_repeated_failure
 from hpsearch.search.trial_source import TrialSource
 from hpsearch.storage.database import Store
-from hpsearch.storage.locks import CLAIM_POLL, Lease, Locks, claim_lock, hand_lock, require_held, trial_lock
-from hpsearch.storage.records import BY_HAND, TrialKey, stored_epochs, write_attempt, write_end
+from hpsearch.storage.locks import LOCK_POLL, Lease, Locks, claim_lock, manual_lock, require_held, trial_lock
+from hpsearch.storage.records import BY_HAND, TrialKey, read_epochs, write_attempt, write_end
 
 MOST_DEATHS = 3
 """A trial whose worker died so many times with no epoch in between is the cause of it."""
@@ -117,14 +117,14 @@ class Claimer:
         """The trial's lease, for which its last worker may have to be waited for a moment: it is just leaving."""
         deadline = time.monotonic() + LEAVING_SECONDS
         while (lease := self.locks.acquire(trial_lock(trial._trial_id))) is None and time.monotonic() < deadline:
-            time.sleep(CLAIM_POLL)
+            time.sleep(LOCK_POLL)
         return lease
 
     def _is_spoken_for(self, trial: FrozenTrial) -> bool:
         """Whether somebody who queued the trial by hand waits for it, and has a worker of its own for it."""
         if trial.user_attrs.get(TrialKey.ORIGIN) != BY_HAND:
             return False
-        lease = self.locks.acquire(hand_lock(trial._trial_id))
+        lease = self.locks.acquire(manual_lock(trial._trial_id))
         if lease is not None:
             lease.release()
         return lease is None
@@ -163,7 +163,7 @@ class Claimer:
         if len(in_vain) < MOST_DEATHS:
             return False
         end = {"reason": f"its worker died {len(in_vain)} times at the same epoch", "traceback": self._log_tail(in_vain[-1]["worker"])}
-        write_end(trial, stored_epochs(trial), end)
+        write_end(trial, read_epochs(trial), end)
         self.study.tell(trial, state=TrialState.FAIL)
         return True
 
@@ -215,7 +215,7 @@ def end_hung(store: Store, study: optuna.Study, locks: Locks, number: int) -> bo
         if store.storage.get_trial(trial_id).state != TrialState.RUNNING:
             return False
         trial = optuna.Trial(study, trial_id)
-        epochs = stored_epochs(trial)
+        epochs = read_epochs(trial)
         write_end(trial, epochs, {"reason": TRIAL_TIME if epochs else TIME_SPENT})
         study.tell(trial, state=TrialState.PRUNED if epochs else TrialState.FAIL)
         return True

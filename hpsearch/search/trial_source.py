@@ -15,7 +15,7 @@ from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.search.budget import Clock, budget_allows_trial
-from hpsearch.storage.records import TrialKey, failed_of, repeat_of, scores_of
+from hpsearch.storage.records import TrialKey, candidate_scores, failed_candidates, repeat_of
 
 
 class TrialSource(Protocol):
@@ -122,4 +122,4 @@ class RepeatedTrials:
         return not self._runs(self.study.get_trials(deepcopy=False)).wanted
 
     def _runs(self, trials: Sequence[FrozenTrial]) -> NextRuns:
-        return self.next_runs(scores_of(trials), failed_of(trials))
+        return self.next_runs(candidate_scores(trials), failed_candidates(trials))

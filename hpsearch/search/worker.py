@@ -31,7 +31,7 @@ from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeu
 from hpsearch.search.deletion import study_deleted, study_exists
 from hpsearch.storage.database import Store, database_failed
 from hpsearch.storage.locks import require_held
-from hpsearch.storage.records import is_copy, stored_epochs, write_departure, write_end, write_epochs, write_run
+from hpsearch.storage.records import is_copy, read_epochs, write_clean_exit, write_end, write_epochs, write_run
 
 log = logging.getLogger("hpsearch")
 
@@ -208,13 +208,13 @@ class Worker:
 
     def _leave(self, claim: Claim) -> None:
         require_held(claim.lease)
-        write_departure(claim.trial)
+        write_clean_exit(claim.trial)
         requeue(self.store, claim.trial._trial_id)
 
     def _run(self, claim: Claim) -> None:
         trial = claim.trial
         checkpoint = self.paths.trial(trial.number).checkpoint
-        epochs = stored_epochs(trial)
+        epochs = read_epochs(trial)
         try:
             config = claim.config
             n_parameters, flops = self._guarded(lambda: self.trainer.cost(config))

@@ -40,7 +40,7 @@ class AdvisoryLease:
 class AdvisoryLocks:
     """The locks of one database on a server, for one process."""
 
-    are_used = False
+    in_use = False
 
     def __init__(self, server: PostgresServer, retry_policy: RetryPolicy) -> None:
         self._server = server
@@ -70,7 +70,7 @@ class AdvisoryLocks:
         finally:
             lease.release()
 
-    def require(self) -> None:
+    def require_held(self) -> None:
         """Refuse to go on where locks were lost with their connection.
 
         Raises:
@@ -86,7 +86,7 @@ class AdvisoryLocks:
             session.held.discard(name)
             session.run(f"SELECT pg_advisory_unlock({KEY})", name)
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Nothing: the server keeps no trace of a lock."""
 
     def _take(self, name: str, statement: str) -> AdvisoryLease | None:
@@ -100,7 +100,7 @@ class AdvisoryLocks:
                 session.held.add(name)
                 return AdvisoryLease(self, name, session)
 
-            return self._server.wait_out(self._retry_policy, take)
+            return self._server.retry(self._retry_policy, take)
 
     def _session(self) -> _Session:
         if self._open is not None and self._open.is_over:

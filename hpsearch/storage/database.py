@@ -19,7 +19,7 @@ from hpsearch.config.paths import RunPaths
 from hpsearch.errors import DiskError, HpsearchError, OutageError, StorageError, StudyNotFoundError, did_you_mean
 from hpsearch.formatting import show
 from hpsearch.storage.lean_cache import TrimmedCache
-from hpsearch.storage.postgres import CONTINUES, DRIVER, PostgresServer, cause_of, is_passing, origin
+from hpsearch.storage.postgres import DRIVER, RESUME_HINT, PostgresServer, error_text, is_transient, origin
 from hpsearch.storage.retry import RetryPolicy
 from hpsearch.storage.sqlite import SqliteFile
 from hpsearch.storage.trial_cache import BatchingCache
@@ -46,18 +46,18 @@ class Store:
     """
 
     def __init__(
-        self, url: str, backend: SqliteFile | PostgresServer, storage: BatchingCache, rdb: RDBStorage, retry_policy: RetryPolicy
+        self, url: str, database: SqliteFile | PostgresServer, storage: BatchingCache, rdb: RDBStorage, retry_policy: RetryPolicy
     ) -> None:
         self.url = url
-        self.backend = backend
+        self.database = database
         self.storage = storage
         self.rdb = rdb
         self.retry_policy = retry_policy
 
     def __str__(self) -> str:
-        return self.backend.shown
+        return self.database.shown
 
-    def names(self) -> list[str]:
+    def study_names(self) -> list[str]:
         """The names of all studies."""
         return [study.study_name for study in self.storage.get_all_studies()]
 
@@ -70,7 +70,7 @@ class Store:
         try:
             return optuna.load_study(study_name=name, storage=self.storage)
         except KeyError as error:
-            known = self.names()
+            known = self.study_names()
             hint = did_you_mean(name, known) if known else "`hpsearch run` with a study file makes one."
             raise StudyNotFoundError(f"no study {show(name)} in {self}", hint=hint) from error
 
@@ -96,7 +96,7 @@ class Store:
         Raises:
             KeyError: the study is no more.
         """
-        return self.backend.wait_out(
+        return self.database.retry(
             self.retry_policy, lambda: trials_in(self.rdb, study_id, reports=False, unfinished=unfinished, beyond=last_finished)
         )
 
@@ -106,22 +106,22 @@ class Store:
         Raises:
             KeyError: the study is no more.
         """
-        return self.backend.wait_out(self.retry_policy, lambda: running_in(self.rdb, study_id))
+        return self.database.retry(self.retry_policy, lambda: running_in(self.rdb, study_id))
 
     @contextmanager
-    def unless_away(self, *, say: str = "") -> Iterator[None]:
+    def skip_if_unavailable(self, *, warning: str = "") -> Iterator[None]:
         """Do without what the block writes where the database is locked or away and this process was asked to stop.
 
         Args:
-            say: a warning for when it comes to that.
+            warning: a warning for when it comes to that.
         """
         try:
             yield
         except (StorageInternalError, SQLAlchemyError, OutageError) as error:
-            if not (isinstance(error, OutageError) or (self.retry_policy.hurried() and self.backend.is_away(origin(error)))):
+            if not (isinstance(error, OutageError) or (self.retry_policy.stop_requested() and self.database.is_unavailable(origin(error)))):
                 raise
-            if say:
-                log.warning(say)
+            if warning:
+                log.warning(warning)
 
     def require_database(self) -> None:
         """Refuse to go on without the database.
@@ -129,7 +129,7 @@ class Store:
         Raises:
             DiskError: its file is gone.
         """
-        self.backend.require()
+        self.database.require()
 
     def dispose(self) -> None:
         """Close the connections."""
@@ -181,30 +181,30 @@ def open_store(url: str, *, create: bool, trimmed: bool = False, retry_policy: R
         StorageError: a URL of another kind, a folder that cannot be written, a database that cannot be used.
         StudyNotFoundError: the database does not exist and is not to be made.
     """
-    backend = database_at(url)
-    retry_policy = retry_policy or RetryPolicy(longest=backend.longest_wait)
+    database = database_at(url)
+    retry_policy = retry_policy or RetryPolicy(max_wait=database.max_wait)
 
-    backend.check(create=create)
+    database.check(create=create)
     try:
-        rdb = backend.open(retry_policy)
+        rdb = database.open(retry_policy)
     except RuntimeError as error:
         raise StorageError(
-            f"{backend.shown} holds the tables of another Optuna: {error}",
+            f"{database.shown} holds the tables of another Optuna: {error}",
             hint="Copy the database first; then `optuna storage upgrade --storage URL` brings it up to date.",
         ) from error
     except SQLAlchemyError as error:
-        raise backend.unusable(error) from error
+        raise database.unusable(error) from error
     cache = TrimmedCache if trimmed else BatchingCache
-    return Store(url, backend, cache(rdb, lambda call: backend.wait_out(retry_policy, call)), rdb, retry_policy)
+    return Store(url, database, cache(rdb, lambda call: database.retry(retry_policy, call)), rdb, retry_policy)
 
 
 def database_failed(error: BaseException) -> HpsearchError:
     """What to say when the database could not be read or written in the middle of things."""
-    cause = cause_of(error)
+    cause = error_text(error)
     error = getattr(origin(error), "orig", None) or error
     if type(error).__module__.startswith("psycopg") and getattr(error, "sqlstate", None) != DISK_FULL:
-        if is_passing(error):
-            return OutageError(f"the database cannot be reached: {cause}", hint=CONTINUES)
+        if is_transient(error):
+            return OutageError(f"the database cannot be reached: {cause}", hint=RESUME_HINT)
         return StorageError(f"the database refuses: {cause}", hint="What a role must be allowed to do stands in docs/postgres.md.")
     hint = "Another program holds its lock." if "locked" in cause else "Make room where it lies."
     return DiskError(f"the database failed: {cause}", hint=f"{hint} Then the same command continues.")

@@ -22,7 +22,7 @@ LEFT_OUT = frozenset(
     (
         TrialKey.RUN,
         TrialKey.EPOCHS,
-        TrialKey.PARAMETERS,
+        TrialKey.N_PARAMETERS,
         TrialKey.FLOPS,
         TrialKey.SECONDS,
         TrialKey.TRAIN_ACCURACY,

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from hpsearch.errors import LeaseLostError
 
-CLAIM_POLL = 0.02
+LOCK_POLL = 0.02
 """Seconds between two tries for a lock that another process holds for a moment."""
 
 
@@ -51,18 +51,18 @@ class Locks(Protocol):
     def hold(self, name: str) -> AbstractContextManager[None]:
         """Wait for the lock of that name, and hold it for the length of a block."""
 
-    def require(self) -> None:
+    def require_held(self) -> None:
         """Refuse to go on where locks were lost.
 
         Raises:
             LeaseLostError: locks that were acquired here, and not released, may be somebody else's by now.
         """
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Leave nothing behind where no lock is held."""
 
     @property
-    def are_used(self) -> bool:
+    def in_use(self) -> bool:
         """Whether somebody may just be making the database."""
 
 
@@ -110,21 +110,21 @@ class FileLocks:
     def hold(self, name: str) -> Iterator[None]:
         """Wait for the lock of that name, and hold it for the length of a block."""
         while (lease := self.acquire(name)) is None:
-            time.sleep(CLAIM_POLL)
+            time.sleep(LOCK_POLL)
         try:
             yield
         finally:
             lease.release()
 
-    def require(self) -> None:
+    def require_held(self) -> None:
         """Nothing: while the process lives, so do its locks."""
 
     @property
-    def are_used(self) -> bool:
+    def in_use(self) -> bool:
         """Whether the folder is there."""
         return self.folder.exists()
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Remove the folder if no lock lies in it."""
         with suppress(OSError):
             self.folder.rmdir()
@@ -140,12 +140,12 @@ def trial_lock(trial_id: int) -> str:
     return f"trial-{trial_id}.lease"
 
 
-def hand_lock(trial_id: int) -> str:
+def manual_lock(trial_id: int) -> str:
     """The lock of who queued a trial by hand and waits for it."""
     return f"trial-{trial_id}.by-hand"
 
 
-def feed_lock(study_id: int) -> str:
+def sync_lock(study_id: int) -> str:
     """The lock under which what the dashboard shows of a study is written."""
     return f"study-{study_id}.feed"
 

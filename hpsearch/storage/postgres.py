@@ -65,7 +65,7 @@ SETTINGS = ("sslmode", "certificate", "invalid connection option", "password sup
 PASSING_REFUSALS = ("the database system is", "too many", "remaining connection slots")
 """How a server that lives refuses a connection for the moment; libpq hands on the text alone."""
 
-CONTINUES = "Nothing is lost: checkpoints hold what was trained. Once it is back, the same command continues."
+RESUME_HINT = "Nothing is lost: checkpoints hold what was trained. Once it is back, the same command continues."
 
 log = logging.getLogger("hpsearch")
 
@@ -77,10 +77,10 @@ class PostgresServer:
 
     Attributes:
         shown: the URL without its password.
-        longest_wait: seconds.
+        max_wait: seconds.
     """
 
-    longest_wait = OUTAGE_WAIT
+    max_wait = OUTAGE_WAIT
 
     def __init__(self, url: URL) -> None:
         self.url = url.set(drivername=DRIVER)
@@ -136,18 +136,18 @@ class PostgresServer:
         """
         psycopg = _driver(self.shown)
         try:
-            self.wait_out(retry_policy, lambda: self.connect().close())
+            self.retry(retry_policy, lambda: self.connect().close())
         except psycopg.Error as error:
             raise self.unusable(error) from error
 
     def require(self) -> None:
         """Nothing: a server that is gone is noticed by whoever asks it."""
 
-    def is_away(self, error: BaseException) -> bool:
+    def is_unavailable(self, error: BaseException) -> bool:
         """Whether an error, in SQLAlchemy's words or psycopg's, says that the server is gone for the moment."""
-        return is_passing(error)
+        return is_transient(error)
 
-    def wait_out(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
+    def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
         """Call until the server answers.
 
         Raises:
@@ -155,24 +155,24 @@ class PostgresServer:
         """
         said = False
 
-        def say(error: Exception, waited: float) -> None:
+        def warn_once(error: Exception, waited: float) -> None:
             nonlocal said
             if not said:
                 said = True
-                log.warning("%s is away (%s); waiting for up to %.0f seconds", self.shown, cause_of(error), retry_policy.longest)
+                log.warning("%s is away (%s); waiting for up to %.0f seconds", self.shown, error_text(error), retry_policy.max_wait)
 
-        within = retry_policy.is_waiting
+        within = retry_policy.is_active
         try:
-            return retry_policy.wait_out(call, passes=self._passes, pauses=_pauses(), say=say)
+            return retry_policy.retry(call, is_transient=self._is_transient, delays=_delays(), on_error=warn_once)
         except Exception as error:
-            if self._passes(error) and not within:
-                retry_policy.longest = 0.0  # who waited in vain once does not wait again
-                raise OutageError(f"the database {self.shown} cannot be reached: {cause_of(error)}", hint=CONTINUES) from error
+            if self._is_transient(error) and not within:
+                retry_policy.max_wait = 0.0  # who waited in vain once does not wait again
+                raise OutageError(f"the database {self.shown} cannot be reached: {error_text(error)}", hint=RESUME_HINT) from error
             raise
 
     def unusable(self, error: BaseException) -> HpsearchError:
         """What to say when the database cannot be used from the start."""
-        cause = cause_of(error)
+        cause = error_text(error)
         hints = {
             "ssl": "See the section on TLS in docs/postgres.md.",
             "certificate": "See the section on TLS in docs/postgres.md.",
@@ -186,11 +186,11 @@ class PostgresServer:
         hint = next((hint for word, hint in hints.items() if word in cause), "Is the server running, and are host and port right?")
         return StorageError(f"cannot use the storage {self.shown}: {cause}", hint=hint)
 
-    def _passes(self, error: BaseException) -> bool:
-        return self.is_away(origin(error))
+    def _is_transient(self, error: BaseException) -> bool:
+        return self.is_unavailable(origin(error))
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error, in SQLAlchemy's words or psycopg's, may be gone at the next try."""
     import psycopg
 
@@ -216,7 +216,7 @@ def origin(error: BaseException) -> BaseException:
     return error
 
 
-def cause_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What the server or the network said, in one line."""
     error = origin(error)
     if isinstance(error, PendingRollbackError):
@@ -228,7 +228,7 @@ def cause_of(error: BaseException) -> str:
     return (text.splitlines() or [type(error).__name__])[0].rsplit("failed: ", 1)[-1]
 
 
-def _pauses() -> Iterator[float]:
+def _delays() -> Iterator[float]:
     pause = FIRST_PAUSE
     while True:
         yield pause
@@ -262,7 +262,7 @@ class _RetryingStorage(RDBStorage):
                     return True
                 raise
 
-        return self._server.wait_out(self._retry_policy, call)
+        return self._server.retry(self._retry_policy, call)
 
 
 def _waits(name: str) -> Callable[..., Any]:
@@ -270,7 +270,7 @@ def _waits(name: str) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(self: _RetryingStorage, *arguments: Any, **options: Any) -> Any:
-        return self._server.wait_out(self._retry_policy, lambda: method(self, *arguments, **options))
+        return self._server.retry(self._retry_policy, lambda: method(self, *arguments, **options))
 
     return call
 

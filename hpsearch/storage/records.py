@@ -25,7 +25,7 @@ from hpsearch.storage.trial_reader import whole_trials
 
 BASELINE, BY_HAND = "baseline", "by hand"
 """Where a trial that no sampler drew comes from."""
-MOST_TRIES = 2
+MAX_FAILURES = 2
 """A configuration that fails so often on one seed is not repeated any more."""
 
 PREFIX = "hpsearch:"
@@ -37,25 +37,25 @@ class StudyKey:
 
     FILE = "hpsearch:study_file"
     COMPARABLE = "hpsearch:comparable"
-    SPLIT = "hpsearch:split_hash"
-    SPENT = "hpsearch:seconds_spent:"
+    SPLIT_HASH = "hpsearch:split_hash"
+    RUN_SECONDS = "hpsearch:seconds_spent:"
     """And the id of a run."""
-    STOPS = "hpsearch:stop_requests"
+    STOP_REQUESTS = "hpsearch:stop_requests"
     """How often its workers were asked to stop."""
     PLAN = "hpsearch:plan"
     """Of a linked study: which configurations are repeated, as JSON text."""
-    IMAGES = "hpsearch:images"
+    N_IMAGES = "hpsearch:images"
     """Of a linked study: the training images of the data set."""
-    READING = "hpsearch:test_reading:"
+    HELD_OUT_READING = "hpsearch:test_reading:"
     """And the id of a reading of the test split: each has a key of its own, so that none overwrites another."""
-    FED = "hpsearch:fed"
+    SYNCED = "hpsearch:fed"
     """What the dashboard was last fed with; a system attribute, which the dashboard does not show."""
 
 
 class TrialKey:
     """The user attributes of a trial; those without the prefix are numbers for the dashboard's columns."""
 
-    PARAMETERS = "parameters"
+    N_PARAMETERS = "parameters"
     FLOPS = "flops"
     SECONDS = "seconds"
     TRAIN_ACCURACY = "train_accuracy"
@@ -130,7 +130,7 @@ def read_trials(study: optuna.Study) -> list[TrialRow]:
     return [trial_row(trial) for trial in whole_trials(study)]
 
 
-def one_trial(study: optuna.Study, number: int) -> TrialRow:
+def read_trial(study: optuna.Study, number: int) -> TrialRow:
     """One trial of a study.
 
     Raises:
@@ -160,7 +160,7 @@ def trial_row(trial: FrozenTrial) -> TrialRow:
         epochs=tuple(Epoch.from_dict(stored) for stored in json.loads(attrs.get(TrialKey.EPOCHS, "[]"))),
         origin=attrs.get(TrialKey.ORIGIN, ""),
         copy_of=attrs.get(TrialKey.COPY_OF, ""),
-        n_parameters=attrs.get(TrialKey.PARAMETERS),
+        n_parameters=attrs.get(TrialKey.N_PARAMETERS),
         flops=attrs.get(TrialKey.FLOPS),
         attempts=tuple(attrs.get(TrialKey.ATTEMPTS, [])),
         end=attrs.get(TrialKey.END, {}),
@@ -176,7 +176,7 @@ def repeat_of(trial: FrozenTrial) -> tuple[str, int] | None:
     return (attrs[TrialKey.CANDIDATE], attrs[TrialKey.REPEAT]) if TrialKey.REPEAT in attrs else None
 
 
-def scores_of(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float]]:
+def candidate_scores(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float]]:
     """The accuracy of every complete run of a linked study: configuration to repeat to value."""
     scores: dict[str, dict[int, float]] = defaultdict(dict)
     for trial in trials:
@@ -186,10 +186,10 @@ def scores_of(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float]]:
     return dict(scores)
 
 
-def failed_of(trials: Sequence[FrozenTrial]) -> frozenset[str]:
+def failed_candidates(trials: Sequence[FrozenTrial]) -> frozenset[str]:
     """The configurations of a linked study that failed on one seed again and again."""
     failures = Counter(repeat_of(trial) for trial in trials if trial.state == TrialState.FAIL)
-    return frozenset(run[0] for run, count in failures.items() if run is not None and count >= MOST_TRIES)
+    return frozenset(run[0] for run, count in failures.items() if run is not None and count >= MAX_FAILURES)
 
 
 def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> list[dict[str, Any]]:
@@ -198,12 +198,12 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> l
     Each notes the worker, its run, when (seconds since 1970) and how many epochs were on record then.
     """
     earlier = trial.user_attrs.get(TrialKey.ATTEMPTS, [])
-    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(stored_epochs(trial))}]
+    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial))}]
     trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
     return attempts
 
 
-def write_departure(trial: optuna.Trial) -> None:
+def write_clean_exit(trial: optuna.Trial) -> None:
     """Note that the trial's worker left it in good order, and did not die."""
     attempts = trial.user_attrs[TrialKey.ATTEMPTS]
     trial.set_user_attr(TrialKey.ATTEMPTS, [*attempts[:-1], {**attempts[-1], "left": True}])
@@ -217,11 +217,11 @@ def write_run(trial: optuna.Trial, config: TrainConfig, *, n_parameters: int, fl
     if trial.user_attrs.get(TrialKey.RUN) != packed:
         with transaction(trial):
             trial.set_user_attr(TrialKey.RUN, packed)
-            trial.set_user_attr(TrialKey.PARAMETERS, n_parameters)
+            trial.set_user_attr(TrialKey.N_PARAMETERS, n_parameters)
             trial.set_user_attr(TrialKey.FLOPS, flops)
 
 
-def stored_epochs(trial: optuna.Trial) -> list[Epoch]:
+def read_epochs(trial: optuna.Trial) -> list[Epoch]:
     """The epochs that a trial has on record."""
     return [Epoch.from_dict(stored) for stored in json.loads(trial.user_attrs.get(TrialKey.EPOCHS, "[]"))]
 
@@ -281,8 +281,8 @@ def read_study(study: optuna.Study) -> StudyRow:
         text=attrs[StudyKey.FILE]["text"],
         path=Path(attrs[StudyKey.FILE]["path"]),
         comparable=attrs[StudyKey.COMPARABLE],
-        split_hash=attrs.get(StudyKey.SPLIT),
-        seconds_spent=sum(value for key, value in attrs.items() if key.startswith(StudyKey.SPENT)),
+        split_hash=attrs.get(StudyKey.SPLIT_HASH),
+        seconds_spent=sum(value for key, value in attrs.items() if key.startswith(StudyKey.RUN_SECONDS)),
     )
 
 
@@ -292,26 +292,26 @@ def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mappi
     study.set_user_attr(StudyKey.COMPARABLE, dict(comparable))
 
 
-def stop_requests(study: optuna.Study) -> int:
+def read_stop_requests(study: optuna.Study) -> int:
     """How often the workers of a study were asked to stop so far."""
-    count: int = study.user_attrs.get(StudyKey.STOPS, 0)
+    count: int = study.user_attrs.get(StudyKey.STOP_REQUESTS, 0)
     return count
 
 
 def request_stop(study: optuna.Study) -> None:
     """Ask all workers of a study, wherever they run, to leave their trials in good order."""
-    study.set_user_attr(StudyKey.STOPS, stop_requests(study) + 1)
+    study.set_user_attr(StudyKey.STOP_REQUESTS, read_stop_requests(study) + 1)
 
 
-def write_reading(study: optuna.Study, reading: Mapping[str, Any]) -> int:
+def write_held_out_reading(study: optuna.Study, reading: Mapping[str, Any]) -> int:
     """Note a reading of the test split for a config of the study, or what is known of it since; returns how many there are."""
-    study.set_user_attr(f"{StudyKey.READING}{reading['id']}", dict(reading))
-    return len(read_readings(study))
+    study.set_user_attr(f"{StudyKey.HELD_OUT_READING}{reading['id']}", dict(reading))
+    return len(read_held_out_readings(study))
 
 
-def read_readings(study: optuna.Study) -> list[Mapping[str, Any]]:
+def read_held_out_readings(study: optuna.Study) -> list[Mapping[str, Any]]:
     """Every reading of the test split for a config of the study, the oldest first, as `hpsearch.analysis.final_score.HeldOutReading` has it."""
-    readings = [value for key, value in study.user_attrs.items() if key.startswith(StudyKey.READING)]
+    readings = [value for key, value in study.user_attrs.items() if key.startswith(StudyKey.HELD_OUT_READING)]
     return sorted(readings, key=lambda reading: (reading["at"], reading["id"]))
 
 
@@ -325,17 +325,17 @@ def counts_towards_budget(trial: FrozenTrial) -> bool:
     return not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
 
 
-def write_split(study: optuna.Study, split_hash: str) -> None:
+def write_split_hash(study: optuna.Study, split_hash: str) -> None:
     """Note the split that the study's trials are measured on."""
-    study.set_user_attr(StudyKey.SPLIT, split_hash)
+    study.set_user_attr(StudyKey.SPLIT_HASH, split_hash)
 
 
-def spent_in(study: optuna.Study, run: str) -> float:
+def read_run_seconds(study: optuna.Study, run: str) -> float:
     """How long a run had lasted when it was last noted, in seconds."""
-    seconds: float = study.user_attrs.get(f"{StudyKey.SPENT}{run}", 0.0)
+    seconds: float = study.user_attrs.get(f"{StudyKey.RUN_SECONDS}{run}", 0.0)
     return seconds
 
 
-def write_spent(study: optuna.Study, run: str, seconds: float) -> None:
+def write_run_seconds(study: optuna.Study, run: str, seconds: float) -> None:
     """Note how long a run has lasted so far."""
-    study.set_user_attr(f"{StudyKey.SPENT}{run}", round(seconds, 1))
+    study.set_user_attr(f"{StudyKey.RUN_SECONDS}{run}", round(seconds, 1))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-HURRIED_WAIT = 2.0
+MAX_WAIT_AFTER_STOP = 2.0
 """Seconds to wait for a database once this process was asked to stop."""
 
 
@@ -17,45 +17,45 @@ class RetryPolicy:
     """How long the connections of one storage wait.
 
     Args:
-        longest: seconds.
+        max_wait: seconds.
 
     Attributes:
-        hurried: whether this process was asked to stop.
-        resumed: called when the database answers again, before what it interrupted is tried once more; what it raises ends the wait.
+        stop_requested: whether this process was asked to stop.
+        before_retry: called when the database answers again, before what it interrupted is tried once more; what it raises ends the wait.
     """
 
-    def __init__(self, *, longest: float) -> None:
-        self.longest = longest
-        self.hurried: Callable[[], bool] = lambda: False
-        self.resumed: Callable[[], None] = lambda: None
+    def __init__(self, *, max_wait: float) -> None:
+        self.max_wait = max_wait
+        self.stop_requested: Callable[[], bool] = lambda: False
+        self.before_retry: Callable[[], None] = lambda: None
         self._here = threading.local()
 
     @property
-    def is_waiting(self) -> bool:
+    def is_active(self) -> bool:
         """Whether this thread is in a call that waits already."""
         return getattr(self._here, "waits", False)
 
-    def wait_out(
+    def retry(
         self,
         call: Callable[[], Result],
         *,
-        passes: Callable[[Exception], bool],
-        pauses: Iterator[float],
-        say: Callable[[Exception, float], None],
+        is_transient: Callable[[Exception], bool],
+        delays: Iterator[float],
+        on_error: Callable[[Exception, float], None],
     ) -> Result:
-        """Call until no error is in the way that passes by itself.
+        """Call until no error is in the way that is_transient by itself.
 
         A call within a call does not wait for itself: what it raises reaches the outer one.
 
         Args:
-            passes: whether an error may be gone at the next try.
-            pauses: seconds between two tries.
-            say: told of each error, and for how many seconds it has lasted.
+            is_transient: whether an error may be gone at the next try.
+            delays: seconds between two tries.
+            on_error: told of each error, and for how many seconds it has lasted.
 
         Raises:
-            Exception: the last error, after the longest wait.
+            Exception: the last error, after the max_wait wait.
         """
-        if self.is_waiting:
+        if self.is_active:
             return call()
         self._here.waits = True
         started: float | None = None
@@ -63,16 +63,16 @@ class RetryPolicy:
             while True:
                 try:
                     if started is not None:
-                        self.resumed()
+                        self.before_retry()
                     return call()
                 except Exception as error:
-                    if not passes(error):
+                    if not is_transient(error):
                         raise
                     started = time.monotonic() if started is None else started
                     waited = time.monotonic() - started
-                    if waited > (HURRIED_WAIT if self.hurried() else self.longest):
+                    if waited > (MAX_WAIT_AFTER_STOP if self.stop_requested() else self.max_wait):
                         raise
-                    say(error, waited)
-                time.sleep(next(pauses))
+                    on_error(error, waited)
+                time.sleep(next(delays))
         finally:
             self._here.waits = False

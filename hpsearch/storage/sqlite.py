@@ -34,7 +34,7 @@ PAUSE = 0.02
 """Seconds between two tries, for the locks that SQLite does not wait for."""
 CACHE_KILOBYTES = 256
 """Of the file that a connection keeps in memory; the system keeps it anyway, and SQLite's 2 MB fill up as a search goes on."""
-OTHER_PLACE = "Choose another place with --storage or --runs."
+OTHER_PATH_HINT = "Choose another place with --storage or --runs."
 
 log = logging.getLogger("hpsearch")
 
@@ -45,10 +45,10 @@ class SqliteFile:
     Attributes:
         path: absolute.
         shown: the URL.
-        longest_wait: seconds.
+        max_wait: seconds.
     """
 
-    longest_wait = LOCK_WAIT
+    max_wait = LOCK_WAIT
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -67,7 +67,7 @@ class SqliteFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot make the folder of {self.shown}: {error.strerror}", hint=OTHER_PLACE) from error
+            raise StorageError(f"cannot make the folder of {self.shown}: {error.strerror}", hint=OTHER_PATH_HINT) from error
         rdb = RDBStorage(
             self.url.render_as_string(hide_password=False), engine_kwargs={"connect_args": {"factory": _factory(retry_policy)}}
         )
@@ -94,25 +94,25 @@ class SqliteFile:
                     raise StudyNotFoundError(f"there is no database {database}", hint="`hpsearch run` with a study file makes one.")
                 folder = next(parent for parent in database.parents if parent.exists())
                 if not folder.is_dir() or not os.access(folder, os.W_OK):
-                    raise StorageError(f"{database} cannot be made: {folder} is no folder that can be written to", hint=OTHER_PLACE)
+                    raise StorageError(f"{database} cannot be made: {folder} is no folder that can be written to", hint=OTHER_PATH_HINT)
                 return
             is_empty = database.stat().st_size == 0
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise StorageError(f"cannot use the database {show_path(database)}: {reason}") from error
         if database.is_dir():
-            raise StorageError(f"the database {database} is a directory", hint=OTHER_PLACE)
+            raise StorageError(f"the database {database} is a directory", hint=OTHER_PATH_HINT)
         if is_empty:
             raise StorageError(f"{database} is empty", hint="Move it away, or choose another file with --storage.")
         if not os.access(database, os.R_OK | os.W_OK):
-            raise StorageError(f"{database} cannot be written to", hint=OTHER_PLACE)
+            raise StorageError(f"{database} cannot be written to", hint=OTHER_PATH_HINT)
         tables = self._tables()
         if tables and "studies" not in tables:
             raise StorageError(
                 f"{database} belongs to another program (tables {', '.join(sorted(tables)[:4])})", hint="Choose another with --storage."
             )
 
-    def wait_out(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
+    def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
         """Call: each statement waits by itself where the file is locked."""
         return call()
 
@@ -128,7 +128,7 @@ class SqliteFile:
         if not self.path.exists():
             raise DiskError(f"the database {self.path} is gone", hint="Put it back, or begin anew with the same command.")
 
-    def is_away(self, error: BaseException) -> bool:
+    def is_unavailable(self, error: BaseException) -> bool:
         """Whether an error, in SQLAlchemy's words or SQLite's, says that another program has locked the file."""
         return is_locked(getattr(error, "orig", error))
 
@@ -188,13 +188,13 @@ class _Connection(sqlite3.Connection):
         """
         said = False
 
-        def say(error: Exception, waited: float) -> None:
+        def warn_once(error: Exception, waited: float) -> None:
             nonlocal said
             if waited > SAY_WAITING and not said:
                 said = True
                 log.warning("waiting for %s, which another program has locked; for up to %.0f seconds", self.database, LOCK_WAIT)
 
-        return self.retry_policy.wait_out(call, passes=is_locked, pauses=itertools.repeat(PAUSE), say=say)
+        return self.retry_policy.retry(call, is_transient=is_locked, delays=itertools.repeat(PAUSE), on_error=warn_once)
 
 
 class _Cursor(sqlite3.Cursor):

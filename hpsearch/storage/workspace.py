@@ -15,7 +15,7 @@ from hpsearch.storage.database import Store, database_at, open_store, storage_ur
 from hpsearch.storage.locks import CREATION_LOCK, FileLocks, Locks
 from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.retry import RetryPolicy
-from hpsearch.storage.sqlite import OTHER_PLACE, SqliteFile
+from hpsearch.storage.sqlite import OTHER_PATH_HINT, SqliteFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +26,16 @@ class Workspace:
         storage: a URL; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
         data: the folder of the data set; looked for by default.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        patient: whether a server that is away from the start is waited for, as by a worker that begins in the middle of a run.
-        beside: the folder of a stored study's component files, where that is another one here than where its study file was.
+        wait_for_server: whether a server that is away from the start is waited for, as by a worker that begins in the middle of a run.
+        component_folder: the folder of a stored study's component files, where that is another one here than where its study file was.
     """
 
     storage: str | None = None
     runs: Path = DEFAULT_RUNS
     data: Path | None = None
     device: str = "auto"
-    patient: bool = False
-    beside: Path | None = None
+    wait_for_server: bool = False
+    component_folder: Path | None = None
 
     @property
     def paths(self) -> RunPaths:
@@ -55,7 +55,7 @@ class Workspace:
     @cached_property
     def retry_policy(self) -> RetryPolicy:
         """How long this process waits for it."""
-        return RetryPolicy(longest=self.database.longest_wait)
+        return RetryPolicy(max_wait=self.database.max_wait)
 
     @cached_property
     def locks(self) -> Locks:
@@ -67,21 +67,21 @@ class Workspace:
 
     def open(self, *, create: bool = False, trimmed: bool = False) -> Store:
         """The storage; lean for a process that lives as long as a search."""
-        if self.patient:
+        if self.wait_for_server:
             self.database.wait_for(self.retry_policy)
         store = open_store(self.url, create=create, trimmed=trimmed, retry_policy=self.retry_policy)
         # What a call would write after an outage is nobody's to write whose lock was lost in it.
-        self.retry_policy.resumed = self.locks.require
+        self.retry_policy.before_retry = self.locks.require_held
         return store
 
-    def make(self) -> Store:
+    def open_or_create(self) -> Store:
         """The storage; where there is none it is made, by one process at a time."""
         self.check()
         try:
-            with self.creating():
+            with self.creation_lock():
                 return self.open(create=True)
         finally:
-            self.locks.tidy()
+            self.locks.clean_up()
 
     def check(self) -> None:
         """Refuse a database that cannot be used, before anything is written.
@@ -89,11 +89,11 @@ class Workspace:
         Raises:
             StorageError: what is wrong with it.
         """
-        if not self.locks.are_used:  # else somebody may just be making the database
+        if not self.locks.in_use:  # else somebody may just be making the database
             self.database.check(create=True)
 
     @contextlib.contextmanager
-    def creating(self) -> Iterator[None]:
+    def creation_lock(self) -> Iterator[None]:
         """Make tables or studies in this block, as the only process that does.
 
         Raises:
@@ -103,4 +103,4 @@ class Workspace:
             with self.locks.hold(CREATION_LOCK):
                 yield
         except OSError as error:
-            raise StorageError(f"cannot write beside the database {self.database.shown}: {error.strerror}", hint=OTHER_PLACE) from error
+            raise StorageError(f"cannot write beside the database {self.database.shown}: {error.strerror}", hint=OTHER_PATH_HINT) from error

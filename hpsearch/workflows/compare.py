@@ -21,7 +21,7 @@ from hpsearch.config.best_config import BestConfig, read_best_config
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import DataError, StudyNotFoundError, UsageError
 from hpsearch.formatting import show, show_path
-from hpsearch.storage.records import TrialRow, one_trial, read_study
+from hpsearch.storage.records import TrialRow, read_study, read_trial
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import CLASS_NAMES
 from hpsearch.workflows.export import best_config
@@ -279,7 +279,7 @@ def _stored_run(best: BestConfig, workspace: Workspace) -> Side | None:
         return None
     with suppress(UsageError):
         study = workspace.open().load(name)
-        row = one_trial(study, number)
+        row = read_trial(study, number)
         stored = best_config(row, read_study(study))
         # The file may have been edited since.
         same = (stored.config.digest, stored.data, stored.split_seed) == (best.config.digest, best.data, best.split_seed)
@@ -291,7 +291,7 @@ def _trial(text: str, workspace: Workspace) -> Side:
     called, _, number = text.rpartition("/")
     name = study_name(called)
     study = workspace.open().load(name)
-    row = one_trial(study, int(number))
+    row = read_trial(study, int(number))
     if row.state == "fail":
         raise UsageError(f"trial {row.number} of '{name}' failed: {row.end.get('reason', 'no reason is on record')}")
     return replace(_of_trial(name, row, best_config(row, read_study(study)), workspace), label=text)
@@ -328,7 +328,7 @@ def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, in
         while row.copy_of:
             name, _, text = row.copy_of.rpartition("/")
             number = int(text)
-            row = one_trial(workspace.open().load(name), number)
+            row = read_trial(workspace.open().load(name), number)
     return name, number
 
 

@@ -84,7 +84,7 @@ def _storage(workspace: Workspace) -> Finding:
     try:
         database = workspace.database
         store = workspace.open()
-        names = store.names()
+        names = store.study_names()
         store.dispose()
     except StudyNotFoundError:
         if isinstance(database, PostgresServer):

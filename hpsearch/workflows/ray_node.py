@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.search.worker_pool import WorkerCount
-from hpsearch.storage.records import spent_in
+from hpsearch.storage.records import read_run_seconds
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import check_workspace, find_study_file
 from hpsearch.workflows.supervisor import RunContext, Search
@@ -41,8 +41,8 @@ def supervise_worker(order: Mapping[str, Any]) -> int:
             runs=Path(order["runs"]),
             data=None if order["data"] is None else Path(order["data"]),
             device=order["device"],
-            patient=True,
-            beside=beside,
+            wait_for_server=True,
+            component_folder=beside,
         )
         store = workspace.open(trimmed=True)
         file = find_study_file(order["study"], workspace)
@@ -61,7 +61,7 @@ def supervise_worker(order: Mapping[str, Any]) -> int:
         )
         context = RunContext(
             run=order["run"],
-            elapsed=spent_in(search.study, order["run"]),
+            elapsed=read_run_seconds(search.study, order["run"]),
             # A task that is begun again on another node is another worker.
             worker=f"worker-{order['run']}-{order['worker']}-{uuid.uuid4().hex[:4]}",
             command=(sys.executable, *order["command"]),

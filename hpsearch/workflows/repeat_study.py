@@ -26,7 +26,7 @@ from hpsearch.config.space import Space
 from hpsearch.config.study_file import StudyFile, parse_study_file
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.storage.database import Store
-from hpsearch.storage.records import StudyKey, failed_of, read_study, scores_of
+from hpsearch.storage.records import StudyKey, candidate_scores, failed_candidates, read_study
 
 EARLIER_NAMES = {"parameters": "n_parameters"}
 """Names that version 0.1 stored, by the names of today."""
@@ -144,7 +144,7 @@ def follow_up_file(file: StudyFile, plan: Plan) -> StudyFile:
 
 def follow_up_names(name: str, store: Store) -> list[str]:
     """The names of the studies that belong to one, as far as there are any."""
-    there = store.names()
+    there = store.study_names()
     return [follow_up for kind in (FINALISTS, EXPLAIN) if (follow_up := f"{name}.{kind}") in there]
 
 
@@ -189,8 +189,8 @@ def repeat_seed(seed: int, repeat: int) -> int:
 
 def write_images(study: optuna.Study, n_images: int) -> None:
     """Note how many training images the data set has."""
-    if study.user_attrs.get(StudyKey.IMAGES) != n_images:
-        study.set_user_attr(StudyKey.IMAGES, n_images)
+    if study.user_attrs.get(StudyKey.N_IMAGES) != n_images:
+        study.set_user_attr(StudyKey.N_IMAGES, n_images)
 
 
 def read_verdict(study: optuna.Study) -> Verdict:
@@ -203,15 +203,15 @@ def read_verdict(study: optuna.Study) -> Verdict:
     names = {candidate.name for candidate in plan.candidates}
     trials = study.get_trials(deepcopy=False)
     # Those that were finalists once, before the search went on, are not any more.
-    scores = {name: row for name, row in scores_of(trials).items() if name in names}
-    return judge(plan.candidates, scores, seeds=plan.seeds, failed=failed_of(trials) & names, **read_sizes(study))
+    scores = {name: row for name, row in candidate_scores(trials).items() if name in names}
+    return judge(plan.candidates, scores, seeds=plan.seeds, failed=failed_candidates(trials) & names, **read_sizes(study))
 
 
 def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, int]:
     """What the runs on the way say of each change, so far, and the number of the trial that it leads to."""
     plan = ExplainPlan.from_dict(json.loads(study.user_attrs[StudyKey.PLAN]), space)
     trials = study.get_trials(deepcopy=False)
-    found = explain(plan.ends, scores_of(trials), seeds=plan.seeds, failed=failed_of(trials), **read_sizes(study))
+    found = explain(plan.ends, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **read_sizes(study))
     return found, plan.goal_trial
 
 
@@ -219,4 +219,4 @@ def read_sizes(study: optuna.Study) -> dict[str, int]:
     """Validation images of a run, and how many all of them are drawn out of: none of those that the search was validated on."""
     n_images = int(read_study(study).comparable["data"]["validation_images"])
     # Before the first run there is no score that the number would bear on.
-    return {"n_images": n_images, "pool": int(study.user_attrs.get(StudyKey.IMAGES, 3 * n_images)) - n_images}
+    return {"n_images": n_images, "pool": int(study.user_attrs.get(StudyKey.N_IMAGES, 3 * n_images)) - n_images}

@@ -18,7 +18,7 @@ from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import claim_lock
-from hpsearch.storage.records import BASELINE, TrialRow, one_trial, read_trials, write_study
+from hpsearch.storage.records import BASELINE, TrialRow, read_trial, read_trials, write_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import why_unusable
 from hpsearch.workflows.repeat_study import ExplainPlan, FinalistsPlan, Plan, follow_up_file, read_explanation, read_verdict, write_plan
@@ -104,7 +104,7 @@ def prepare_explanation(
     number = find_winner(file.name, workspace) if trial is None else trial
     if number is None:
         raise UsageError(f"no trial of '{file.name}' is complete yet", hint="`hpsearch run` trains some.")
-    goal = one_trial(study, number)
+    goal = read_trial(study, number)
     if goal.config is None or goal.state == "fail":
         raise UsageError(f"trial {number} of '{file.name}' {why_unusable(goal)}")
     baseline = _baseline(trials)
@@ -136,7 +136,7 @@ def find_winner(name: str, workspace: Workspace) -> int | None:
 def find_verdict(name: str, store: Store) -> Verdict | None:
     """What the finalists of a study say so far; None where there are none."""
     follow_up = f"{name}.{FINALISTS}"
-    return read_verdict(store.load(follow_up)) if follow_up in store.names() else None
+    return read_verdict(store.load(follow_up)) if follow_up in store.study_names() else None
 
 
 def finished_verdict(name: str, store: Store) -> Verdict | None:
@@ -148,7 +148,7 @@ def finished_verdict(name: str, store: Store) -> Verdict | None:
 def find_explanation(file: StudyFile, store: Store) -> tuple[Explanation, int] | None:
     """What is known of the way to the winner, and which trial that is; None where nobody looked for it."""
     follow_up = f"{file.name}.{EXPLAIN}"
-    return read_explanation(store.load(follow_up), file.space) if follow_up in store.names() else None
+    return read_explanation(store.load(follow_up), file.space) if follow_up in store.study_names() else None
 
 
 def _searched(file: StudyFile, workspace: Workspace) -> optuna.Study:
@@ -182,9 +182,9 @@ def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int |
     count = count_workers(workspace, engine, workers, plan.most_runs)
     file = follow_up_file(search, plan)
     locks = workspace.locks
-    with workspace.creating():
+    with workspace.creation_lock():
         store = workspace.open()
-        study = store.load(file.name) if file.name in store.names() else store.create(file.name)
+        study = store.load(file.name) if file.name in store.study_names() else store.create(file.name)
         write_study(study, text=search.text, path=search.path, comparable=json.loads(json.dumps(search.comparable)))
         write_plan(study, plan)
     with locks.hold(claim_lock(store.storage.get_study_id_from_name(file.name))):

@@ -23,7 +23,7 @@ from hpsearch.config.registration import load_component_file
 from hpsearch.config.train_config import resolve
 from hpsearch.errors import ComponentError, ConfigError, StudyNotFoundError, UsageError
 from hpsearch.formatting import show_path
-from hpsearch.storage.records import StudyRow, TrialRow, one_trial, read_study
+from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trial
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config
 from hpsearch.workflows.repeat_study import is_follow_up, read_verdict
@@ -152,7 +152,7 @@ def prepare_rerun(name: str, number: int, workspace: Workspace, *, device: str |
         ConfigError: there is no such device here, or the components have other options now.
     """
     study = workspace.open().load(name)
-    row, trial = read_study(study), one_trial(study, number)
+    row, trial = read_study(study), read_trial(study, number)
     _require_record(trial, name)
     best = best_config(trial, row)
     catalog, changed = _load_components(row, trust=trust)
@@ -248,7 +248,7 @@ def _seed_margin(name: str, workspace: Workspace) -> float | None:
     from scipy.stats import t as student_t
 
     store, follow_up = workspace.open(), f"{name.partition('.')[0]}.{FINALISTS}"
-    if follow_up not in store.names():
+    if follow_up not in store.study_names():
         return None
     found = [(len(each.scores) - 1, each.deviation) for each in read_verdict(store.load(follow_up)).finalists if each.deviation is not None]
     freedom = sum(degrees for degrees, _ in found)

@@ -40,7 +40,7 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
     comparable = json.loads(json.dumps(file.comparable))
     changed: list[str] = []
     sources = _sources(store, file)  # what cannot be copied is refused before anything is written
-    if file.name not in store.names():
+    if file.name not in store.study_names():
         study, earlier = store.create(file.name), 0
     else:
         study = store.load(file.name)

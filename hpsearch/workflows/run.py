@@ -17,8 +17,8 @@ from hpsearch.formatting import show
 from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.search.worker_pool import WorkerCount, default_workers
-from hpsearch.storage.locks import Lease, claim_lock, hand_lock
-from hpsearch.storage.records import BY_HAND, TrialKey, one_trial, read_trials
+from hpsearch.storage.locks import Lease, claim_lock, manual_lock
+from hpsearch.storage.records import BY_HAND, TrialKey, read_trial, read_trials
 from hpsearch.storage.sqlite import SqliteFile
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import prepare
@@ -41,7 +41,7 @@ def find_study_file(study: str, workspace: Workspace) -> StudyFile:
     store = workspace.open()
     try:
         stored = store.load(study)
-        file = stored_file(stored, workspace.beside)
+        file = stored_file(stored, workspace.component_folder)
         return follow_up_file(file, read_plan(stored, file)) if is_follow_up(stored) else file
     finally:
         store.dispose()
@@ -82,11 +82,11 @@ def prepare_search(
     locks = workspace.locks
     try:
         # Several launchers on an empty store would trip over one another's tables.
-        with workspace.creating():
+        with workspace.creation_lock():
             store = workspace.open(create=True)
             study, earlier, changed = create_or_continue(store, file, budget)
     except HpsearchError:
-        locks.tidy()
+        locks.clean_up()
         raise
     with locks.hold(claim_lock(store.storage.get_study_id_from_name(file.name))):
         requeued = requeue_interrupted(store, study, locks)
@@ -178,7 +178,7 @@ def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None
         StudyNotFoundError: no such trial.
     """
     if base is not None:
-        start = one_trial(search.study, base).params
+        start = read_trial(search.study, base).params
     else:
         best = rank(read_trials(search.study))
         start = best[0].params if best else {}
@@ -187,6 +187,6 @@ def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None
         search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})
         queued = [trial for trial in search.study.get_trials(deepcopy=False) if trial.user_attrs.get(TrialKey.ORIGIN) == BY_HAND]
         # Held until this process ends, or lets go: workers of other runs leave the trial to it.
-        lease = search.workspace.locks.acquire(hand_lock(queued[-1]._trial_id))
+        lease = search.workspace.locks.acquire(manual_lock(queued[-1]._trial_id))
     assert lease is not None, "the trial is new, and its lock too"
     return queued[-1].number, lease

@@ -25,7 +25,7 @@ from hpsearch.search.study_monitor import Progress, StudyMonitor
 from hpsearch.search.worker_pool import Watchdog, WorkerCount, WorkerPool
 from hpsearch.storage.database import STORAGE_VARIABLE, Store
 from hpsearch.storage.locks import claim_lock
-from hpsearch.storage.records import stop_requests, write_spent
+from hpsearch.storage.records import read_stop_requests, write_run_seconds
 from hpsearch.storage.workspace import Workspace
 
 SNAPSHOT_SECONDS = 1.0
@@ -120,10 +120,10 @@ class Search:
     ) -> Generator[Snapshot, None, None]:
         run = context.run if context else uuid.uuid4().hex[:8]
         started = time.monotonic() - (context.elapsed if context else 0.0)
-        self.workspace.retry_policy.hurried = stop_requested
+        self.workspace.retry_policy.stop_requested = stop_requested
         monitor = StudyMonitor(self.store, self.study)
         pool = self._worker_pool(run, started, only_trial, monitor, context)
-        stops = stop_requests(self.study)
+        stops = read_stop_requests(self.study)
         hung = Watchdog(self.budget.trial_time)
         saved = looked = time.monotonic()
         deaths = 0
@@ -137,8 +137,8 @@ class Search:
                     self._requeue()
                 if now - saved >= SAVE_SECONDS and context is None:
                     saved = now
-                    with self.store.unless_away():
-                        write_spent(self.study, run, now - started)
+                    with self.store.skip_if_unavailable():
+                        write_run_seconds(self.study, run, now - started)
                 if now - looked >= SNAPSHOT_SECONDS or stop_requested():
                     looked = now
                     self.store.require_database()
@@ -146,19 +146,19 @@ class Search:
                     for number, worker in hung.overdue(progress.running, now):
                         self._end_hung(pool, number, worker)
                     yield Snapshot(progress=progress, elapsed=now - started, deaths=pool.deaths, stopped=False)
-                    if stop_requests(self.study) > stops:
+                    if read_stop_requests(self.study) > stops:
                         stopped = True
                         break
         finally:
             try:
                 pool.stop()
             finally:  # also when a second Ctrl-C ends the workers at once
-                with contextlib.suppress(KeyError), self.store.unless_away(say=LEFT_RUNNING):
+                with contextlib.suppress(KeyError), self.store.skip_if_unavailable(warning=LEFT_RUNNING):
                     if context is None:
-                        write_spent(self.study, run, time.monotonic() - started)
+                        write_run_seconds(self.study, run, time.monotonic() - started)
                     self._requeue()
         # The workers may all have left before this process looked.
-        stopped = stopped or (stop_requests(self.study) > stops and not self.is_spent)
+        stopped = stopped or (read_stop_requests(self.study) > stops and not self.is_spent)
         yield Snapshot(progress=monitor.read_progress(), elapsed=time.monotonic() - started, deaths=pool.deaths, stopped=stopped)
 
     @property
@@ -195,7 +195,7 @@ class Search:
             "only": only_trial,
             "run": run,
             "run-started": started,
-            "beside": self.workspace.beside,
+            "beside": self.workspace.component_folder,
         }
         command = [*(context.command if context else WORKER_COMMAND), self.file.name, "--supervised"]
         command += [argument for key, value in options.items() if value is not None for argument in (f"--{key}", str(value))]

@@ -31,7 +31,7 @@ from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.trial_source import RepeatedTrials, SampledTrials, TrialSource
 from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
 from hpsearch.storage.database import Store
-from hpsearch.storage.records import read_study, stop_requests, write_split
+from hpsearch.storage.records import read_stop_requests, read_study, write_split_hash
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeat_study import Plan, is_follow_up, read_plan, read_sizes, repeat_seed, write_images
 from hpsearch.workflows.resume import require_comparable
@@ -65,7 +65,7 @@ def work(
     if supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
     store = workspace.open(trimmed=True)
-    workspace.retry_policy.hurried = lambda: stop.requested
+    workspace.retry_policy.stop_requested = lambda: stop.requested
     clock = Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started)
     study = store.load(file.name)
     with report_deletion(study, store, workspace.paths.study(file.name)):
@@ -102,10 +102,10 @@ def _search(
     study.sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
     study.pruner = make_pruner(file.pruner, file.space)
     asked = _AskedToStop(study)
-    with workspace.creating():
+    with workspace.creation_lock():
         known = read_study(study).split_hash
         if known is None:
-            write_split(study, trainer.data_hash)
+            write_split_hash(study, trainer.data_hash)
         elif known != trainer.data_hash:
             raise NotComparableError(
                 f"the images of {file.data.dataset} here are not those that '{file.name}' was begun with",
@@ -145,12 +145,12 @@ class _AskedToStop:
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
-        self._before = self._now = stop_requests(study)
+        self._before = self._now = read_stop_requests(study)
         self._looked = time.monotonic()
 
     def __call__(self) -> bool:
         if time.monotonic() - self._looked >= ASK_SECONDS:
-            self._now = stop_requests(self._study)
+            self._now = read_stop_requests(self._study)
             self._looked = time.monotonic()
         return self._now > self._before
 

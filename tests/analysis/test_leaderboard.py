@@ -72,7 +72,7 @@ def test_ties_go_to_the_smaller_model_and_then_to_the_earlier_trial() -> None:
 def test_stored_trials_are_ranked_as_their_rows_are() -> None:
     study = optuna.create_study(direction="maximize")
     for n_parameters, value in ((500, 0.9), (100, 0.9), (None, 0.9), (900, 0.95), (100, 0.9)):
-        attrs = {} if n_parameters is None else {TrialKey.PARAMETERS: n_parameters}
+        attrs = {} if n_parameters is None else {TrialKey.N_PARAMETERS: n_parameters}
         study.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
     study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, value=0.99))
     assert (

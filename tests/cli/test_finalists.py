@@ -183,4 +183,4 @@ def test_a_study_with_no_complete_trial_has_no_finalists(searched: Callable[...,
         prepare_finalists(search.file, workspace, top=3, seeds=4)
     with pytest.raises(UsageError, match="no trial of 'small' is complete yet"):
         prepare_explanation(search.file, workspace, seeds=2)
-    assert search.store.names() == ["small"]
+    assert search.store.study_names() == ["small"]

@@ -97,7 +97,7 @@ def test_a_server_that_stays_away_ends_the_worker_and_nothing_is_lost(
     make_worker: Callable[..., Worker],
     tmp_path: Path,
 ) -> None:
-    search.workspace.retry_policy.longest = 1.0
+    search.workspace.retry_policy.max_wait = 1.0
 
     def vanishing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         for epoch in formula.train(config, checkpoint, owner):
@@ -201,4 +201,4 @@ def test_too_many_connections_are_waited_for(search: Search) -> None:
         fill()
     assert "max_connections" in raised.value.hint
     threading.Timer(1, held.clear).start()
-    assert Workspace(storage=search.workspace.storage, patient=True).open().names() == ["small"]
+    assert Workspace(storage=search.workspace.storage, wait_for_server=True).open().study_names() == ["small"]

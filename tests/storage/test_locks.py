@@ -105,7 +105,7 @@ def test_a_released_lock_leaves_no_file(tmp_path: Path) -> None:
     locks = FileLocks(tmp_path / "with space & 'quote'")
     lease = locks.acquire("trial")
     assert lease is not None
-    assert locks.are_used
+    assert locks.in_use
     lease.release()
     assert list(locks.folder.iterdir()) == []
     assert locks.acquire("trial") is not None
@@ -115,10 +115,10 @@ def test_the_folder_is_removed_with_the_last_lock(tmp_path: Path) -> None:
     locks = FileLocks(tmp_path / "locks")
     lease = locks.acquire("trial")
     assert lease is not None
-    locks.tidy()
+    locks.clean_up()
     assert locks.folder.exists()
     lease.release()
-    locks.tidy()
+    locks.clean_up()
     assert not locks.folder.exists()
 
 
@@ -137,11 +137,11 @@ def test_a_lock_is_lost_with_its_connection_and_known_to_be(postgres: Postgres, 
     locks = new_locks()
     lease = locks.acquire("trial")
     assert lease is not None
-    locks.require()
+    locks.require_held()
     postgres.end_connections(database)
     assert not lease.is_held
     with pytest.raises(LeaseLostError):
-        locks.require()
+        locks.require_held()
     assert new_locks().acquire("trial") is not None
     lease.release()
     assert locks.acquire("trial") is not None  # on a new connection: the other's ended with it

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.study_file import parse_study_file
-from hpsearch.storage.records import BASELINE, TrialKey, write_split, write_study
+from hpsearch.storage.records import BASELINE, TrialKey, write_split_hash, write_study
 from tests.support.fake_trainer import formula_epoch
 from tests.support.small_study import STUDY
 
@@ -55,7 +55,7 @@ def stored_study(
     file = parse_study_file(text.replace('name = "small"', f'name = "{name}"').replace("[2, 4]", "[1, 20]"), path=folder / "small.toml")
     study = optuna.create_study(study_name=name, direction="maximize", storage=storage)
     write_study(study, text=file.text, path=file.path, comparable=json.loads(json.dumps(file.comparable)))
-    write_split(study, "f" * 64)
+    write_split_hash(study, "f" * 64)
     draws = numpy.random.default_rng(0)
     study.add_trials(
         [_trial(file, number, epochs, state(number), models[number % len(models)], draws, end or {}) for number in range(trials)]
@@ -78,7 +78,7 @@ def _trial(
     attrs = {
         TrialKey.RUN: json.dumps({"config": config.to_dict(), "device": "cpu", "versions": {"torch": "2.13.0"}, "split_hash": "f" * 64}),
         TrialKey.EPOCHS: json.dumps([epoch.to_dict() for epoch in curve]),
-        TrialKey.PARAMETERS: 1000 * int(values.get("cnn.filters1", 5)),
+        TrialKey.N_PARAMETERS: 1000 * int(values.get("cnn.filters1", 5)),
         TrialKey.FLOPS: 1_000_000 + number,
         TrialKey.ATTEMPTS: [{"worker": f"worker-abc-{number % 2 + 1}", "run": "abc", "at": begin.timestamp(), "epochs": 0}],
         TrialKey.ORIGIN: BASELINE if number == 0 else "",

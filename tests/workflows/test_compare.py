@@ -14,7 +14,7 @@ from hpsearch import configure
 from hpsearch.analysis.metrics import Predictions
 from hpsearch.config.registration import load_component_file
 from hpsearch.errors import UsageError
-from hpsearch.storage.records import TrialKey, one_trial, read_study, read_trials
+from hpsearch.storage.records import TrialKey, read_study, read_trial, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.compare import Compared, Seen, Side, Untrained, compare_sides, find_side, require_same_images
 from hpsearch.workflows.export import best_config
@@ -33,7 +33,7 @@ def exported(workspace: Workspace, number: int, *changes: tuple[str, str], name:
     """Write a trial's config with some of its text replaced; returns the file."""
     load_component_file(Path("stripes.py"))
     study = workspace.open().load("stripes")
-    text = best_config(one_trial(study, number), read_study(study)).to_toml()
+    text = best_config(read_trial(study, number), read_study(study)).to_toml()
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)

@@ -159,7 +159,7 @@ def test_a_study_without_an_answer_says_so(folder: Path, states: list[str], says
     file = load_study_file(folder / "small.toml")
     (folder / "runs").mkdir()
     workspace = place_of(folder)
-    store = workspace.make()
+    store = workspace.open_or_create()
     study = store.create(file.name)
     write_study(study, text=file.text, path=file.path, comparable=json.loads(json.dumps(file.comparable)))
     for state in states:

@@ -160,7 +160,7 @@ def test_a_password_in_the_url_shows_in_no_process_list(searched: Callable[..., 
 def test_a_warm_start_from_a_study_that_is_missing_writes_nothing(searched: Callable[..., Search], workspace: Workspace) -> None:
     with pytest.raises(StudyNotFoundError, match="no study 'nope'"):
         searched(more='\n[warm_start]\nfrom = ["nope"]\n')
-    assert workspace.open().names() == []
+    assert workspace.open().study_names() == []
 
 
 def test_a_component_file_may_be_mended_while_no_epoch_was_trained(

@@ -44,7 +44,7 @@ def state_of(study: optuna.Study, paths: StudyPaths) -> str:
 
 def last_fed(study: optuna.Study, store: Store) -> str:
     """The state that the dashboard was last fed with; empty if never."""
-    return str(_system(study, store).get(StudyKey.FED, {}).get("state", ""))
+    return str(_system(study, store).get(StudyKey.SYNCED, {}).get("state", ""))
 
 
 def feed(study: optuna.Study, store: Store, results: StudyResults, paths: StudyPaths, artifacts: Path) -> None:
@@ -59,7 +59,7 @@ def feed(study: optuna.Study, store: Store, results: StudyResults, paths: StudyP
     import optuna_dashboard
 
     state = state_of(study, paths)
-    fed: dict[str, str] = dict(_system(study, store).get(StudyKey.FED, {}))
+    fed: dict[str, str] = dict(_system(study, store).get(StudyKey.SYNCED, {}))
     files = {name: content for name, content in _files(results, paths).items() if content is not None}
     addresses = {name: _keep(study, store, artifacts, name, content) for name, content in files.items()}
     for name, figure in plots(results).items():
@@ -68,7 +68,7 @@ def feed(study: optuna.Study, store: Store, results: StudyResults, paths: StudyP
             optuna_dashboard.save_plotly_graph_object(study, figure, graph_object_id=name)
             fed[name] = digest
     _write_note(study, results.row, results, addresses)
-    store.storage.set_study_system_attr(study._study_id, StudyKey.FED, {**fed, "state": state})
+    store.storage.set_study_system_attr(study._study_id, StudyKey.SYNCED, {**fed, "state": state})
 
 
 def forget(study: optuna.Study, store: Store, artifacts: Path) -> None:
