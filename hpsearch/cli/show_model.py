@@ -17,7 +17,7 @@ def print_validation(data: Mapping[str, Any]) -> None:
     metrics = data["validation"]
     low, high = metrics["interval"]
     say(
-        f"Validation accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} images, 95 % interval {100 * low:.2f} to {100 * high:.2f} %; "
+        f"Validation accuracy {100 * metrics['accuracy']:.2f} % of {metrics['n_images']:,} images, 95 % interval {100 * low:.2f} to {100 * high:.2f} %; "
         f"loss {data['val_loss']:.4f}, calibration error {metrics['calibration_error']:.4f}."
     )
     say(data["overfitting"])
