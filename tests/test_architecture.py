@@ -9,6 +9,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,29 @@ def test_module_says_in_one_sentence_what_it_is_for(module: str) -> None:
     said = ast.get_docstring(ast.parse(file_of(module).read_text(encoding="utf-8"))) or ""
     assert said.splitlines()
     assert said.splitlines()[0].endswith((".", ":"))
+
+
+OPTUNA_ADAPTER = "storage.optuna_internals"
+NOT_OF_OPTUNA = {"os._exit"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_parts(tree: ast.AST) -> Iterator[str]:
+    """Private attributes of anything but the object, class or base class itself, and private parts of Optuna that are imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and ast.unparse(node.value) not in ("self", "cls", "super()"):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("optuna"):
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            yield from (name for name in names if is_private(name))
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if module != OPTUNA_ADAPTER])
+def test_only_the_adapter_touches_private_parts_of_optuna(module: str) -> None:
+    assert set(private_parts(ast.parse(file_of(module).read_text(encoding="utf-8")))) <= NOT_OF_OPTUNA
 
 
 # What is loaded

@@ -44,6 +44,7 @@ def dashboard(
     """
     from hpsearch.report.dashboard.access import AccessPolicy, is_loopback, own_names
     from hpsearch.report.dashboard.server import TOKEN_VARIABLE, Server, choose_token, make_app
+    from hpsearch.storage.optuna_internals import get_study_id
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.dashboard_sync import Feeder
     from hpsearch.workflows.run import study_name
@@ -53,7 +54,7 @@ def dashboard(
     # A study that is asked for exists; without one there may not even be a database yet.
     store, path = (workspace.open_or_create(), "/dashboard") if study is None else (workspace.open(), "")
     if study is not None:
-        path = f"/dashboard/studies/{store.load(study_name(study))._study_id}"
+        path = f"/dashboard/studies/{get_study_id(store.load(study_name(study)))}"
     names = frozenset(name.lower() for name in allow_host or []) | own_names(host)
     policy = AccessPolicy(host=host, names=names, token=secret, allow_edit=allow_edit)
     server = Server(make_app(store, workspace.paths.artifacts, policy), host, port)

@@ -23,6 +23,7 @@ from hpsearch.search.budget import refuse_repeated_failure
 from hpsearch.search.trial_source import TrialSource
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import LOCK_POLL, Lease, Locks, claim_lock, manual_lock, require_held, trial_lock
+from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
 from hpsearch.storage.records import BY_HAND, TrialKey, read_epochs, write_attempt, write_end
 
 MOST_DEATHS = 3
@@ -88,7 +89,7 @@ class Claimer:
     def _claim(self) -> Claim | None:
         while True:
             self.store.require_database()
-            with self.locks.hold(claim_lock(self.study._study_id)):
+            with self.locks.hold(claim_lock(get_study_id(self.study))):
                 requeue_interrupted(self.store, self.study, self.locks)
                 if self.stopping():
                     return None
@@ -101,7 +102,7 @@ class Claimer:
         while (trial := self._next()) is not None:
             lease = self._lease(trial)
             if lease is None:
-                requeue(self.store, trial._trial_id)
+                requeue(self.store, get_trial_id(trial))
                 return None
             try:
                 attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time())
@@ -116,7 +117,7 @@ class Claimer:
     def _lease(self, trial: optuna.Trial) -> Lease | None:
         """The trial's lease, for which its last worker may have to be waited for a moment: it is just leaving."""
         deadline = time.monotonic() + LEAVING_SECONDS
-        while (lease := self.locks.acquire(trial_lock(trial._trial_id))) is None and time.monotonic() < deadline:
+        while (lease := self.locks.acquire(trial_lock(get_trial_id(trial)))) is None and time.monotonic() < deadline:
             time.sleep(LOCK_POLL)
         return lease
 
@@ -124,7 +125,7 @@ class Claimer:
         """Whether somebody who queued the trial by hand waits for it, and has a worker of its own for it."""
         if trial.user_attrs.get(TrialKey.ORIGIN) != BY_HAND:
             return False
-        lease = self.locks.acquire(manual_lock(trial._trial_id))
+        lease = self.locks.acquire(manual_lock(get_trial_id(trial)))
         if lease is not None:
             lease.release()
         return lease is None
@@ -139,8 +140,8 @@ class Claimer:
             waiting = [trial for trial in waiting if not self._is_spoken_for(trial)]
         for trial in waiting:
             with suppress(UpdateFinishedTrialError):  # failed from outside a moment ago
-                if self.store.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                    return optuna.Trial(self.study, trial._trial_id)
+                if self.store.storage.set_trial_state_values(get_trial_id(trial), TrialState.RUNNING):
+                    return optuna.Trial(self.study, get_trial_id(trial))
         return None if self.only is not None else self.source.begin(trials)
 
     def _config(self, trial: optuna.Trial, lease: Lease) -> TrainConfig:
@@ -184,7 +185,7 @@ def requeue_interrupted(store: Store, study: optuna.Study, locks: Locks) -> list
     its state is read again under the lease, since its worker may have just finished it.
     """
     requeued = []
-    for trial_id, number in store.running_trials(study._study_id):
+    for trial_id, number in store.storage.read_running(get_study_id(study)):
         lease = locks.acquire(trial_lock(trial_id))
         if lease is None:
             continue
@@ -207,7 +208,7 @@ def end_hung(store: Store, study: optuna.Study, locks: Locks, number: int) -> bo
 
     It is pruned at its last epoch, or failed if it has none. The caller holds the study's claim lock.
     """
-    trial_id = store.storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    trial_id = store.storage.get_trial_id_from_study_id_trial_number(get_study_id(study), number)
     lease = locks.acquire(trial_lock(trial_id))
     if lease is None:
         return False
@@ -226,7 +227,7 @@ def end_hung(store: Store, study: optuna.Study, locks: Locks, number: int) -> bo
 def is_being_searched(study: optuna.Study, locks: Locks) -> bool:
     """Whether a living worker trains a trial of the study."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        lease = locks.acquire(trial_lock(trial._trial_id))
+        lease = locks.acquire(trial_lock(get_trial_id(trial)))
         if lease is None:
             return True
         lease.release()

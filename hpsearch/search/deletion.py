@@ -11,6 +11,7 @@ from optuna.exceptions import StorageInternalError
 from hpsearch.config.paths import StudyPaths
 from hpsearch.errors import StudyNotFoundError, UsageError
 from hpsearch.storage.database import Store
+from hpsearch.storage.optuna_internals import get_study_id
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def report_deletion(study: optuna.Study, store: Store, paths: StudyPaths) -> Ite
 def study_exists(study: optuna.Study, store: Store) -> bool:
     """Whether the study stands in the storage."""
     try:
-        return store.storage.get_study_id_from_name(study.study_name) == study._study_id
+        return store.storage.get_study_id_from_name(study.study_name) == get_study_id(study)
     except KeyError:
         return False
 

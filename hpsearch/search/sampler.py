@@ -24,6 +24,7 @@ from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.errors import StudyStoppedError
 from hpsearch.search.study_view import TrialsView, trials_with, unlike_spaces, value_of
+from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import counts_towards_budget
 
 MOST_DRAWS = 200
@@ -63,9 +64,9 @@ class SpaceSampler(BaseSampler):
         Raises:
             StudyStoppedError: no draw was within the limits.
         """
-        if trial._trial_id not in self._points:
-            self._points = {trial._trial_id: self._draw(study, trial)}
-        return self._points[trial._trial_id][param_name]
+        if get_trial_id(trial) not in self._points:
+            self._points = {get_trial_id(trial): self._draw(study, trial)}
+        return self._points[get_trial_id(trial)][param_name]
 
     def _draw(self, study: Study, trial: FrozenTrial) -> Mapping[str, Scalar]:
         everything = TrialsView(study, lambda other: True)

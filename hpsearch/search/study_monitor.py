@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.storage.database import Store
+from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
 from hpsearch.storage.records import TrialKey, TrialRow, repeat_of, trial_row
 
 
@@ -49,7 +50,7 @@ class StudyMonitor:
 
     def __init__(self, store: Store, study: optuna.Study) -> None:
         self._store = store
-        self._study_id = study._study_id
+        self._study_id = get_study_id(study)
         self._unfinished: dict[int, FrozenTrial] = {}
         self._last_finished = -1
         self._finished: Counter[str] = Counter()
@@ -82,12 +83,12 @@ class StudyMonitor:
 
     def _read(self) -> None:
         """Read what is new, and again what was not over; what is over never changes."""
-        trials = self._store.changed_trials(self._study_id, unfinished=self._unfinished, last_finished=self._last_finished)
-        self._unfinished = {trial._trial_id: trial for trial in trials if not trial.state.is_finished()}
+        trials = self._store.storage.read_trials(self._study_id, unfinished=self._unfinished, last_finished=self._last_finished)
+        self._unfinished = {get_trial_id(trial): trial for trial in trials if not trial.state.is_finished()}
         for trial in trials:
             self._workers.update(attempt["worker"] for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
             if trial.state.is_finished():
-                self._last_finished = max(self._last_finished, trial._trial_id)
+                self._last_finished = max(self._last_finished, get_trial_id(trial))
                 self._finished[_state(trial)] += 1
                 self._news.append(trial)
         self._best = rank([*self._best, *(trial for trial in trials if repeat_of(trial) is None)])[:1]

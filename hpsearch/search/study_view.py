@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.components import Scalar
+from hpsearch.storage.optuna_internals import get_storage
 
 
 class TrialsView:
@@ -39,7 +40,7 @@ class TrialsView:
     @property
     def _storage(self) -> _StorageView:
         # Hyperband makes a study of its own on the storage, and asks that for all trials.
-        return _StorageView(self._study._storage, self)
+        return _StorageView(get_storage(self._study), self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)

@@ -15,6 +15,7 @@ from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.search.budget import Clock, budget_allows_trial
+from hpsearch.storage.optuna_internals import get_storage, get_study_id
 from hpsearch.storage.records import TrialKey, candidate_scores, failed_candidates, repeat_of
 
 
@@ -57,7 +58,7 @@ class SampledTrials:
         if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
             return None
         # Not by `ask`, which would first take a trial that waits for somebody else.
-        return optuna.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id))
+        return optuna.Trial(self.study, get_storage(self.study).create_new_trial(get_study_id(self.study)))
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
         """The point that the trial draws, or has drawn before."""
@@ -104,12 +105,12 @@ class RepeatedTrials:
         if not free:
             return None
         name, repeat = free[0]
-        number = self.study._storage.create_new_trial(
-            self.study._study_id,
+        number = get_storage(self.study).create_new_trial(
+            get_study_id(self.study),
             # With its name from the start: a trial that is killed here still says what it is.
             optuna.trial.create_trial(state=TrialState.WAITING, user_attrs={TrialKey.CANDIDATE: name, TrialKey.REPEAT: repeat}),
         )
-        self.study._storage.set_trial_state_values(number, TrialState.RUNNING)
+        get_storage(self.study).set_trial_state_values(number, TrialState.RUNNING)
         return optuna.Trial(self.study, number)
 
     def config(self, trial: optuna.Trial) -> TrainConfig:

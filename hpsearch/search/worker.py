@@ -31,6 +31,7 @@ from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeu
 from hpsearch.search.deletion import study_deleted, study_exists
 from hpsearch.storage.database import Store, database_failed
 from hpsearch.storage.locks import require_held
+from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import is_copy, read_epochs, write_clean_exit, write_end, write_epochs, write_run
 
 log = logging.getLogger("hpsearch")
@@ -198,7 +199,7 @@ class Worker:
 
     def _is_gone(self, claim: Claim) -> bool:
         try:
-            self.store.rdb.get_trial(claim.trial._trial_id)  # not from the cache, which keeps what is over
+            self.store.rdb.get_trial(get_trial_id(claim.trial))  # not from the cache, which keeps what is over
             # A trial that was just being made when the study went has nobody, and may have got the number of this one.
             return not study_exists(self.study, self.store)
         except KeyError:
@@ -209,7 +210,7 @@ class Worker:
     def _leave(self, claim: Claim) -> None:
         require_held(claim.lease)
         write_clean_exit(claim.trial)
-        requeue(self.store, claim.trial._trial_id)
+        requeue(self.store, get_trial_id(claim.trial))
 
     def _run(self, claim: Claim) -> None:
         trial = claim.trial
@@ -258,7 +259,7 @@ class Worker:
     def _train_epochs(self, claim: Claim, checkpoint: Path, epochs: list[Epoch]) -> str:
         trial, config = claim.trial, claim.config
         known = len(epochs)
-        reported = set(self.store.storage.get_trial(trial._trial_id).intermediate_values) if known else set()
+        reported = set(self.store.storage.get_trial(get_trial_id(trial)).intermediate_values) if known else set()
         prunes = not isinstance(self.study.pruner, NopPruner)
         training = self._begin(config, checkpoint, f"{self.study.study_name}/{trial.number}", known)
         try:
@@ -314,7 +315,7 @@ class Worker:
 
     def _tell(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:
         """As `Study.tell`, which reads the trial twice for it, and asks the sampler, which wants to know nothing."""
-        self.store.storage.set_trial_state_values(trial._trial_id, state, values)
+        self.store.storage.set_trial_state_values(get_trial_id(trial), state, values)
 
 
 class _Failure(Exception):

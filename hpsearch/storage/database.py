@@ -5,25 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from hpsearch.config.paths import RunPaths
 from hpsearch.errors import DiskError, HpsearchError, OutageError, StorageError, StudyNotFoundError, did_you_mean
 from hpsearch.formatting import show
-from hpsearch.storage.lean_cache import TrimmedCache
+from hpsearch.storage.optuna_internals import optuna_is_known
 from hpsearch.storage.postgres import DRIVER, RESUME_HINT, PostgresServer, error_text, is_transient, origin
+from hpsearch.storage.records import trim_attributes
 from hpsearch.storage.retry import RetryPolicy
 from hpsearch.storage.sqlite import SqliteFile
-from hpsearch.storage.trial_cache import BatchingCache
-from hpsearch.storage.trial_reader import running_in, trials_in
+from hpsearch.storage.trial_cache import BatchingCache, PlainCache, Retry, TrimmedCache
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
@@ -46,7 +46,7 @@ class Store:
     """
 
     def __init__(
-        self, url: str, database: SqliteFile | PostgresServer, storage: BatchingCache, rdb: RDBStorage, retry_policy: RetryPolicy
+        self, url: str, database: SqliteFile | PostgresServer, storage: PlainCache, rdb: RDBStorage, retry_policy: RetryPolicy
     ) -> None:
         self.url = url
         self.database = database
@@ -85,28 +85,6 @@ class Store:
     def delete(self, name: str) -> None:
         """Delete a study and all its trials."""
         optuna.delete_study(study_name=name, storage=self.storage)
-
-    def changed_trials(self, study_id: int, *, unfinished: Collection[int], last_finished: int) -> list[FrozenTrial]:
-        """The trials of a study that may have changed, read past Optuna's cache; without their intermediate values.
-
-        Args:
-            unfinished: ids of those that were not over when they were last read.
-            last_finished: the highest id of those that were; -1 for none. All trials beyond it are read too.
-
-        Raises:
-            KeyError: the study is no more.
-        """
-        return self.database.retry(
-            self.retry_policy, lambda: trials_in(self.rdb, study_id, reports=False, unfinished=unfinished, beyond=last_finished)
-        )
-
-    def running_trials(self, study_id: int) -> list[tuple[int, int]]:
-        """The trials of a study that are running, each as id and number; read past Optuna's cache, which would read all others too.
-
-        Raises:
-            KeyError: the study is no more.
-        """
-        return self.database.retry(self.retry_policy, lambda: running_in(self.rdb, study_id))
 
     @contextmanager
     def skip_if_unavailable(self, *, warning: str = "") -> Iterator[None]:
@@ -194,8 +172,12 @@ def open_store(url: str, *, create: bool, trimmed: bool = False, retry_policy: R
         ) from error
     except SQLAlchemyError as error:
         raise database.unusable(error) from error
-    cache = TrimmedCache if trimmed else BatchingCache
-    return Store(url, database, cache(rdb, lambda call: database.retry(retry_policy, call)), rdb, retry_policy)
+    retry: Retry = partial(database.retry, retry_policy)
+    if not optuna_is_known():
+        storage = PlainCache(rdb)
+    else:
+        storage = TrimmedCache(rdb, retry, trim_attributes) if trimmed else BatchingCache(rdb, retry)
+    return Store(url, database, storage, rdb, retry_policy)
 
 
 def database_failed(error: BaseException) -> HpsearchError:

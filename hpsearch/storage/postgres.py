@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from hpsearch.errors import HpsearchError, OutageError, StorageError, StudyNotFoundError
+from hpsearch.storage.optuna_internals import RDB_METHODS
 from hpsearch.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -275,12 +276,7 @@ def _waits(name: str) -> Callable[..., Any]:
     return call
 
 
-for _name in (
-    "create_new_study", "delete_study", "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name", "get_study_name_from_id",
-    "get_study_directions", "get_study_user_attrs", "get_study_system_attrs", "get_all_studies", "_create_new_trial",
-    "get_trial_id_from_study_id_trial_number", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr", "get_trial",
-    "get_all_trials", "_get_trials", "get_n_trials", "get_trial_user_attrs", "get_trial_system_attrs", "_get_best_trial_id",
-):  # fmt: skip
+for _name in {*RDB_METHODS} - {*vars(_RetryingStorage)}:
     setattr(_RetryingStorage, _name, _waits(_name))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +21,8 @@ from hpsearch.config.components import Scalar
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import StudyNotFoundError
-from hpsearch.storage.trial_cache import transaction
-from hpsearch.storage.trial_reader import whole_trials
+from hpsearch.storage.optuna_internals import get_storage, get_study_id
+from hpsearch.storage.trial_cache import PlainCache
 
 BASELINE, BY_HAND = "baseline", "by hand"
 """Where a trial that no sampler drew comes from."""
@@ -77,6 +78,38 @@ class TrialKey:
     """And with which of the seeds, from 1."""
 
 
+UNUSED_BY_SEARCH = frozenset(
+    (
+        TrialKey.RUN,
+        TrialKey.EPOCHS,
+        TrialKey.N_PARAMETERS,
+        TrialKey.FLOPS,
+        TrialKey.SECONDS,
+        TrialKey.TRAIN_ACCURACY,
+        TrialKey.GAP,
+        TrialKey.EPOCHS_DONE,
+    )
+)
+"""Attributes of a finished trial that samplers, pruners and the budget do not read, and that differ in each trial."""
+
+
+def trim_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user attributes of a finished trial without what a search does not read.
+
+    Args:
+        attributes: all user attributes of the trial.
+
+    Returns:
+        Those that a search reads. Of an attempt only the run is left, of an end only the reason.
+    """
+    trimmed = {key: value for key, value in attributes.items() if key not in UNUSED_BY_SEARCH}
+    if TrialKey.ATTEMPTS in trimmed:
+        trimmed[TrialKey.ATTEMPTS] = [{"run": attempt["run"]} for attempt in trimmed[TrialKey.ATTEMPTS]]
+    if TrialKey.END in trimmed:
+        trimmed[TrialKey.END] = {"reason": trimmed[TrialKey.END].get("reason")}
+    return trimmed
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
     """A stored trial.
@@ -127,7 +160,10 @@ class TrialRow:
 
 def read_trials(study: optuna.Study) -> list[TrialRow]:
     """All trials of a study, by number."""
-    return [trial_row(trial) for trial in whole_trials(study)]
+    storage, study_id = get_storage(study), get_study_id(study)
+    # Past the cache: that of a worker lacks attributes, and any other would keep all trials in memory.
+    trials = storage.read_trials(study_id) if isinstance(storage, PlainCache) else storage.get_all_trials(study_id, deepcopy=False)
+    return [trial_row(trial) for trial in trials]
 
 
 def read_trial(study: optuna.Study, number: int) -> TrialRow:
@@ -136,11 +172,11 @@ def read_trial(study: optuna.Study, number: int) -> TrialRow:
     Raises:
         StudyNotFoundError: there is no trial of that number.
     """
-    storage = study._storage
+    storage, study_id = get_storage(study), get_study_id(study)
     try:
-        return trial_row(storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number)))
+        return trial_row(storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number)))
     except KeyError as error:
-        count = storage.get_n_trials(study._study_id)
+        count = storage.get_n_trials(study_id)
         known = f"0 to {count - 1}" if count else "none yet"
         raise StudyNotFoundError(f"no trial {number} in '{study.study_name}'", hint=f"Its trials: {known}.") from error
 
@@ -229,6 +265,10 @@ def read_epochs(trial: optuna.Trial) -> list[Epoch]:
 def write_epochs(trial: optuna.Trial, epochs: Sequence[Epoch]) -> None:
     """Put a trial's epochs on record."""
     trial.set_user_attr(TrialKey.EPOCHS, _packed([epoch.to_dict() for epoch in epochs]))
+
+
+def transaction(trial: optuna.Trial) -> AbstractContextManager[None]:
+    return trial.storage.transaction() if isinstance(trial.storage, PlainCache) else nullcontext()
 
 
 def _packed(value: Any) -> str:

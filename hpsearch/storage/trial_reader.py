@@ -1,160 +1,141 @@
-"""Reads trials: a statement a table, where Optuna makes an object of every stored value.
+"""Read trials with one SQL statement for each table; Optuna's reader makes an object of every stored value.
 
-For two thousand trials of twenty epochs that is the difference between half a second and three.
-What a trial means is the business of `storage.py`.
+For two thousand trials of twenty epochs this takes half a second instead of three. `records` interprets the trials.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
-import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Select, bindparam
 from sqlalchemy.orm import Session
 
+from hpsearch.storage.optuna_internals import TRIAL_COLUMNS, table
+
 Rows = dict[int, list[Any]]
-"""What a table holds of each trial, by the trial's id."""
+"""The rows of one table, by trial id."""
 
 
-def whole_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials of a study, by number, but for their intermediate values, which `storage.py` keeps as epochs too.
-
-    They are read past Optuna's cache: a worker's holds less, and another process would keep them all.
-
-    Raises:
-        KeyError: the study is no more.
-    """
-    return trials_in(_database(study), study._study_id, reports=False)
-
-
-def trials_in(
-    database: RDBStorage, study_id: int, *, reports: bool, unfinished: Collection[int] = (), beyond: int = -1
+def read_trials(
+    rdb: RDBStorage, study_id: int, *, intermediate_values: bool, unfinished: Collection[int] = (), last_finished: int = -1
 ) -> list[FrozenTrial]:
-    """The trials of a study, by number.
+    """Read the trials of a study, or those that may have changed since an earlier reading.
 
     Args:
-        reports: whether with their intermediate values.
-        unfinished: of those that are known, the ids to read again.
-        beyond: the highest id that is known: all beyond it are read.
+        rdb: the database.
+        study_id: id of the study.
+        intermediate_values: whether to read the reported values too.
+        unfinished: ids of trials to read whatever their position.
+        last_finished: read all trials with a higher id; -1 for the whole study.
+
+    Returns:
+        The trials in the order of their numbers.
 
     Raises:
-        KeyError: the study is no more.
+        KeyError: the study does not exist.
     """
-    with Session(database.engine) as session:
-        models.StudyModel.find_or_raise_by_id(study_id, session)
-        if beyond < 0:
-            return _frozen(session, _of_study, {"study_id": study_id}, reports=reports)
-        changed = {"study_id": study_id, "beyond": beyond, "unfinished": sorted(unfinished)}
-        return _frozen(session, _of_study_and_changed, changed, reports=reports)
+    with Session(rdb.engine) as session:
+        table("StudyModel").find_or_raise_by_id(study_id, session)
+        values = {"study_id": study_id, "last_finished": last_finished, "unfinished": sorted(unfinished)}
+        return _read(session, "study" if last_finished < 0 else "changes", values, intermediate_values=intermediate_values)
 
 
-def trial_in(database: RDBStorage, trial_id: int) -> FrozenTrial:
-    """One trial.
+def read_trial(rdb: RDBStorage, trial_id: int) -> FrozenTrial:
+    """Read one trial.
+
+    Args:
+        rdb: the database.
+        trial_id: id of the trial.
+
+    Returns:
+        The trial.
 
     Raises:
-        KeyError: it is no more.
+        KeyError: the trial does not exist.
     """
-    with Session(database.engine) as session:
-        found = _frozen(session, _by_id, {"trial_id": trial_id}, reports=True)
+    with Session(rdb.engine) as session:
+        found = _read(session, "trial", {"trial_id": trial_id}, intermediate_values=True)
     if not found:
         raise KeyError(f"there is no trial of the id {trial_id}")
     return found[0]
 
 
-def running_in(database: RDBStorage, study_id: int) -> list[tuple[int, int]]:
-    """The running trials of a study, each as id and number.
-
-    Raises:
-        KeyError: the study is no more.
-    """
-    trial = models.TrialModel
-    with Session(database.engine) as session:
-        models.StudyModel.find_or_raise_by_id(study_id, session)
-        running = sqlalchemy.select(trial.trial_id, trial.number).where(trial.study_id == study_id, trial.state == TrialState.RUNNING)
-        return [(key, number) for key, number in session.execute(running.order_by(trial.number))]
-
-
-_of_study = models.TrialModel.study_id == bindparam("study_id")
-_of_study_and_changed = _of_study & (
-    (models.TrialModel.trial_id > bindparam("beyond")) | models.TrialModel.trial_id.in_(bindparam("unfinished", expanding=True))
-)
-_by_id = models.TrialModel.trial_id == bindparam("trial_id")
-
-
-def _frozen(session: Session, where: ColumnElement[bool], named: Mapping[str, Any], *, reports: bool) -> list[FrozenTrial]:
-    """The trials that a condition is true of, by number.
+def read_running(rdb: RDBStorage, study_id: int) -> list[tuple[int, int]]:
+    """Read which trials of a study are running.
 
     Args:
-        named: the values of the parameters in the condition.
+        rdb: the database.
+        study_id: id of the study.
+
+    Returns:
+        Id and number of each, in the order of their numbers.
+
+    Raises:
+        KeyError: the study does not exist.
     """
-    value, report = models.TrialValueModel, models.TrialIntermediateValueModel
-    # First: what is stored meanwhile belongs to trials that are known, and not the other way round.
-    trials: Sequence[Any] = session.scalars(_statement(where), named).all()
-    if not trials:
-        return []
+    trial = table("TrialModel")
+    statement = sqlalchemy.select(trial.trial_id, trial.number).where(trial.study_id == study_id, trial.state == TrialState.RUNNING)
+    with Session(rdb.engine) as session:
+        table("StudyModel").find_or_raise_by_id(study_id, session)
+        return [(trial_id, number) for trial_id, number in session.execute(statement.order_by(trial.number))]
 
-    def rows(table: Any, *columns: str) -> Rows:
-        found: Rows = defaultdict(list)
-        for key, *row in session.execute(_statement(where, table, *columns), named):
-            found[key].append(row)
-        return found
 
-    values = rows(value, "value", "value_type")
-    params = rows(models.TrialParamModel, "param_id", "param_name", "param_value", "distribution_json")
-    attributes = rows(models.TrialUserAttributeModel, "key", "value_json")
-    system_attributes = rows(models.TrialSystemAttributeModel, "key", "value_json")
-    curves = rows(report, "step", "intermediate_value", "intermediate_value_type") if reports else defaultdict(list)
-    frozen = []
-    for row in trials:
-        drawn = {name: (_distribution(text), internal) for _, name, internal, text in sorted(params[row.trial_id])}
-        frozen.append(
-            FrozenTrial(
-                number=row.number,
-                state=row.state,
-                value=None,
-                values=[value.stored_repr_to_value(*stored) for stored in values[row.trial_id]] or None,
-                datetime_start=row.datetime_start,
-                datetime_complete=row.datetime_complete,
-                params={name: distribution.to_external_repr(internal) for name, (distribution, internal) in drawn.items()},
-                distributions={name: distribution for name, (distribution, _) in drawn.items()},
-                user_attrs={key: json.loads(text) for key, text in attributes[row.trial_id]},
-                system_attrs={key: json.loads(text) for key, text in system_attributes[row.trial_id]},
-                intermediate_values={
-                    step: report.stored_repr_to_intermediate_value(*stored) for step, *stored in sorted(curves[row.trial_id])
-                },
-                trial_id=row.trial_id,
-            )
-        )
-    return frozen
+def _read(session: Session, selection: str, values: dict[str, Any], *, intermediate_values: bool) -> list[FrozenTrial]:
+    # The trials come first. What is stored meanwhile then belongs to known trials.
+    trials = session.scalars(_statement(selection), values).all()
+    parts: dict[str, Rows] = {name: defaultdict(list) for name in TRIAL_COLUMNS}
+    for name, rows in parts.items():
+        if trials and (intermediate_values or name != "TrialIntermediateValueModel"):
+            for trial_id, *row in session.execute(_statement(selection, name), values):
+                rows[trial_id].append(row)
+    return [_frozen_trial(trial, {name: rows[trial.trial_id] for name, rows in parts.items()}) for trial in trials]
+
+
+def _frozen_trial(trial: Any, rows: Mapping[str, list[Any]]) -> FrozenTrial:
+    to_value = table("TrialValueModel").stored_repr_to_value
+    to_intermediate_value = table("TrialIntermediateValueModel").stored_repr_to_intermediate_value
+    drawn = {name: (_distribution(text), internal) for _, name, internal, text in sorted(rows["TrialParamModel"])}
+    return FrozenTrial(
+        number=trial.number,
+        state=trial.state,
+        value=None,
+        values=[to_value(*stored) for stored in rows["TrialValueModel"]] or None,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
+        params={name: distribution.to_external_repr(internal) for name, (distribution, internal) in drawn.items()},
+        distributions={name: distribution for name, (distribution, _) in drawn.items()},
+        user_attrs={key: json.loads(text) for key, text in rows["TrialUserAttributeModel"]},
+        system_attrs={key: json.loads(text) for key, text in rows["TrialSystemAttributeModel"]},
+        intermediate_values={step: to_intermediate_value(*stored) for step, *stored in sorted(rows["TrialIntermediateValueModel"])},
+        trial_id=trial.trial_id,
+    )
 
 
 @cache
-def _statement(where: ColumnElement[bool], table: Any = None, *columns: str) -> Select[Any]:
-    """Reads the trials, or some columns of another table for them; made once, which takes as long as to run it."""
-    trial = models.TrialModel
-    if table is None:
+def _statement(selection: str, part: str = "") -> Select[Any]:
+    """The statement that reads the selected trials, or their rows in another table. Making one takes as long as running it."""
+    trial = table("TrialModel")
+    in_study = trial.study_id == bindparam("study_id")
+    is_unfinished = trial.trial_id.in_(bindparam("unfinished", expanding=True))
+    where: ColumnElement[bool] = {
+        "study": in_study,
+        "changes": in_study & (is_unfinished | (trial.trial_id > bindparam("last_finished"))),
+        "trial": trial.trial_id == bindparam("trial_id"),
+    }[selection]
+    if not part:
         return sqlalchemy.select(trial).where(where).order_by(trial.number)
-    joined = sqlalchemy.select(table.trial_id, *(getattr(table, column) for column in columns))
-    return joined.join(trial, trial.trial_id == table.trial_id).where(where)
+    columns = [getattr(table(part), name) for name in ("trial_id", *TRIAL_COLUMNS[part])]
+    return sqlalchemy.select(*columns).join(trial, trial.trial_id == table(part).trial_id).where(where)
 
 
 @lru_cache(maxsize=1000)
 def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
-
-
-def _database(study: optuna.Study) -> RDBStorage:
-    storage = study._storage
-    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
-    assert isinstance(backend, RDBStorage), "a store is a database"
-    return backend

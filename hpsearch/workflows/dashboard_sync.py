@@ -14,6 +14,7 @@ from hpsearch.report.dashboard.sync import feed, last_fed, state_of
 from hpsearch.report.study_results import read_studied
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import sync_lock
+from hpsearch.storage.optuna_internals import get_study_id
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeat_study import is_follow_up
 from hpsearch.workflows.write_report import read_studies, write_report
@@ -41,7 +42,7 @@ def feed_dashboard(name: str, workspace: Workspace, store: Store) -> bool:
     paths = workspace.paths.study(name)
     if paths.folder.exists() and not paths.report.exists():
         write_report(read_studies([name], workspace), paths.report)
-    with workspace.locks.hold(sync_lock(study._study_id)):
+    with workspace.locks.hold(sync_lock(get_study_id(study))):
         if last_fed(study, store) == state_of(study, paths):
             return False
         feed(study, store, read_studied(study, paths), paths, workspace.paths.artifacts)

@@ -18,6 +18,7 @@ from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.search.worker_pool import WorkerCount, default_workers
 from hpsearch.storage.locks import Lease, claim_lock, manual_lock
+from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import BY_HAND, TrialKey, read_trial, read_trials
 from hpsearch.storage.sqlite import SqliteFile
 from hpsearch.storage.workspace import Workspace
@@ -187,6 +188,6 @@ def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None
         search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})
         queued = [trial for trial in search.study.get_trials(deepcopy=False) if trial.user_attrs.get(TrialKey.ORIGIN) == BY_HAND]
         # Held until this process ends, or lets go: workers of other runs leave the trial to it.
-        lease = search.workspace.locks.acquire(manual_lock(queued[-1]._trial_id))
+        lease = search.workspace.locks.acquire(manual_lock(get_trial_id(queued[-1])))
     assert lease is not None, "the trial is new, and its lock too"
     return queued[-1].number, lease

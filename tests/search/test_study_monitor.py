@@ -73,14 +73,14 @@ def test_a_look_reads_no_trial_that_was_over_before(
     monitor = StudyMonitor(search.store, search.study)
     make_worker(search).work()
     read: list[int] = []
-    changed = search.store.changed_trials
+    changed = search.store.storage.read_trials
 
     def counted(study_id: int, **known: object) -> list[FrozenTrial]:
         trials = changed(study_id, **known)  # type: ignore[arg-type]
         read.append(len(trials))
         return trials
 
-    monkeypatch.setattr(search.store, "changed_trials", counted)
+    monkeypatch.setattr(search.store.storage, "read_trials", counted)
     for _ in range(3):
         monitor.read_progress()
     assert read == [8, 0, 0]

@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search.worker import Worker
-from hpsearch.storage.trial_cache import transaction
+from hpsearch.storage.records import transaction
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import Search
 from tests.support.fake_trainer import formula_trainer
@@ -55,6 +55,7 @@ def write_all(trial: optuna.Trial) -> None:
     trial.storage.set_trial_system_attr(trial._trial_id, "of a sampler", 3)
 
 
+@pytest.mark.usefixtures("any_optuna")
 def test_what_is_written_together_is_what_optuna_writes_one_by_one(search: Search) -> None:
     search.study.sampler = optuna.samplers.RandomSampler(0)
     ours, other = search.study.ask(), optuna.Study(search.file.name, search.store.rdb, optuna.samplers.RandomSampler(0)).ask()
@@ -70,6 +71,7 @@ def test_what_is_written_together_is_what_optuna_writes_one_by_one(search: Searc
     assert one["intermediate_values"] == "{0: 0.5, 1: inf, 2: -inf, 3: nan}"
 
 
+@pytest.mark.usefixtures("any_optuna")
 def test_trials_are_read_as_optuna_reads_them_however_they_go_on(search: Search) -> None:
     study = search.study
     for end in (TrialState.COMPLETE, None, TrialState.PRUNED, TrialState.FAIL):
@@ -101,6 +103,7 @@ def test_nobody_reads_half_of_it_and_nothing_is_written_of_a_block_that_fails(se
     assert as_optuna_reads(search)[-1]["user_attrs"] == {"after it": True}
 
 
+@pytest.mark.usefixtures("any_optuna")
 @pytest.mark.parametrize(
     "write", [lambda trial: trial.set_user_attr("key", 1), lambda trial: trial.report(0.5, 9)], ids=["attribute", "report"]
 )
@@ -118,6 +121,7 @@ def test_a_trial_that_is_over_or_no_more_is_not_written_to(search: Search, write
         search.study.get_trials()
 
 
+@pytest.mark.usefixtures("any_optuna")
 def test_another_kind_of_range_under_a_known_name_is_refused(search: Search, workspace: Workspace) -> None:
     search.study.ask().suggest_float("lr", 1e-3, 1.0)
     for study in (search.study, workspace.open().load("small")):

@@ -12,6 +12,8 @@ from hpsearch.storage.records import TrialKey, read_trials, trial_row, write_epo
 from hpsearch.workflows.supervisor import Search
 from tests.support.fake_trainer import formula_epoch
 
+pytestmark = pytest.mark.usefixtures("any_optuna")
+
 
 def test_all_trials_are_those_that_optuna_reads(searched: Callable[..., Search]) -> None:
     search = searched()

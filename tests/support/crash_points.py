@@ -32,7 +32,7 @@ def arm() -> None:
     import optuna
 
     from hpsearch.search import claim, worker
-    from hpsearch.storage import trial_cache as prompt_cache
+    from hpsearch.storage import trial_cache
 
     def hook(owner: Any, name: str, *, after: bool, nth: int = 1, number: Callable[..., int]) -> None:
         inner, calls = getattr(owner, name), 0
@@ -54,7 +54,7 @@ def arm() -> None:
     def by_second(result: Any, worker: Any, trial: Any, *_: Any) -> int:
         return int(trial.number)
 
-    def by_rows(result: Any, cache: prompt_cache.BatchingCache, rows: Any) -> int:
+    def by_rows(result: Any, cache: trial_cache.BatchingCache, rows: Any) -> int:
         first = next(iter(rows.values()))[0]
         return cache._trial_id_to_study_id_and_number[first["trial_id"]][1]
 
@@ -65,7 +65,7 @@ def arm() -> None:
         "after the draws": lambda: hook(worker, "write_run", after=False, number=by_first),
         "between checkpoint and store": lambda: hook(worker, "write_epochs", after=False, nth=2, number=by_first),
         # What a trial writes: its attempt, its point, its run, an epoch, another.
-        "after an epoch is stored": lambda: hook(prompt_cache.BatchingCache, "_write", after=True, nth=5, number=by_rows),
+        "after an epoch is stored": lambda: hook(trial_cache.BatchingCache, "_write", after=True, nth=5, number=by_rows),
         "between epochs and end": lambda: hook(worker, "write_end", after=False, number=by_first),
         "between end and tell": lambda: hook(worker.Worker, "_tell", after=False, number=by_second),
         "after tell": lambda: hook(worker.Worker, "_tell", after=True, number=by_second),

@@ -10,17 +10,16 @@ import copy
 from collections.abc import Container, Mapping
 from typing import Any
 
-from optuna.storages import _CachedStorage
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.storage.optuna_internals import CachedStorage
 from hpsearch.storage.records import PREFIX, TrialKey
 
 HIDDEN = frozenset({TrialKey.RUN, TrialKey.EPOCHS, TrialKey.ATTEMPTS})
 """Of a trial; where it comes from and why it ended are worth reading."""
 
 
-class DashboardStorage(_CachedStorage):
+class DashboardStorage(CachedStorage):
     """An Optuna storage that leaves these records out where trials and studies are listed; it writes like any other."""
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
@@ -31,7 +30,7 @@ class DashboardStorage(_CachedStorage):
         """The best trial of a study."""
         return _shown(super().get_best_trial(study_id))
 
-    def get_all_studies(self) -> list[FrozenStudy]:
+    def get_all_studies(self) -> list[Any]:
         """All studies; the note says what hpsearch keeps with them."""
         studies = super().get_all_studies()
         for study in studies:

@@ -25,6 +25,7 @@ from hpsearch.report.pictures import sheet
 from hpsearch.report.sections.summary import answer
 from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.database import Store
+from hpsearch.storage.optuna_internals import get_study_id
 from hpsearch.storage.records import StudyKey, StudyRow, read_trials
 
 ARTIFACT_KEY = "artifacts:"
@@ -68,7 +69,7 @@ def feed(study: optuna.Study, store: Store, results: StudyResults, paths: StudyP
             optuna_dashboard.save_plotly_graph_object(study, figure, graph_object_id=name)
             fed[name] = digest
     _write_note(study, results.row, results, addresses)
-    store.storage.set_study_system_attr(study._study_id, StudyKey.SYNCED, {**fed, "state": state})
+    store.storage.set_study_system_attr(get_study_id(study), StudyKey.SYNCED, {**fed, "state": state})
 
 
 def forget(study: optuna.Study, store: Store, artifacts: Path) -> None:
@@ -112,8 +113,8 @@ def _keep(study: optuna.Study, store: Store, artifacts: Path, name: str, content
         temporary.write_bytes(content)
         temporary.replace(path)
     if known is None:
-        store.storage.set_study_system_attr(study._study_id, f"{ARTIFACT_KEY}{meta.artifact_id}", json.dumps(asdict(meta)))
-    return f"/artifacts/{study._study_id}/{meta.artifact_id}"
+        store.storage.set_study_system_attr(get_study_id(study), f"{ARTIFACT_KEY}{meta.artifact_id}", json.dumps(asdict(meta)))
+    return f"/artifacts/{get_study_id(study)}/{meta.artifact_id}"
 
 
 def _metas(study: optuna.Study, store: Store) -> list[ArtifactMeta]:
@@ -122,7 +123,7 @@ def _metas(study: optuna.Study, store: Store) -> list[ArtifactMeta]:
 
 
 def _system(study: optuna.Study, store: Store) -> dict[str, Any]:
-    return store.storage.get_study_system_attrs(study._study_id)
+    return store.storage.get_study_system_attrs(get_study_id(study))
 
 
 def _digest(content: bytes) -> str:

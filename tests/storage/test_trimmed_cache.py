@@ -10,8 +10,7 @@ from optuna.trial import TrialState
 
 from hpsearch.config.study_file import StudyFile
 from hpsearch.search.worker import Worker
-from hpsearch.storage.lean_cache import LEFT_OUT
-from hpsearch.storage.records import TrialKey, read_trials
+from hpsearch.storage.records import UNUSED_BY_SEARCH, TrialKey, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import prepare_search
 from hpsearch.workflows.supervisor import Search
@@ -38,8 +37,8 @@ def test_what_a_search_looks_at_is_kept(done: Search, workspace: Workspace) -> N
         )
         assert list(one.params) == list(other.params)
         assert one.intermediate_values == other.intermediate_values
-        assert {*one.user_attrs} - {*other.user_attrs} == {*one.user_attrs} & LEFT_OUT
-    assert {TrialKey.RUN, TrialKey.EPOCHS} <= LEFT_OUT
+        assert {*one.user_attrs} - {*other.user_attrs} == {*one.user_attrs} & UNUSED_BY_SEARCH
+    assert {TrialKey.RUN, TrialKey.EPOCHS} <= UNUSED_BY_SEARCH
 
 
 def test_rows_are_whole_wherever_they_are_read(done: Search, workspace: Workspace) -> None:

@@ -1,0 +1,158 @@
+"""The only module that touches Optuna's private attributes and modules.
+
+Optuna may change them in any release. `optuna_is_known` compares them with what hpsearch expects. Where they differ, a store
+uses Optuna's own cache and reader (`trial_cache.PlainCache`): slower, but correct. The ids of studies and trials have no
+public name; all of hpsearch needs them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, cast
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
+from optuna.trial import FrozenTrial
+
+IMPORT_ERROR = ""
+try:
+    from optuna.storages._cached_storage import _StudyInfo
+    from optuna.storages._rdb import models
+    from optuna.storages._rdb.storage import _create_scoped_session
+except ImportError as error:  # pragma: no cover - another Optuna
+    IMPORT_ERROR = str(error)
+
+CachedStorage = _CachedStorage
+"""Optuna's cache of trials, the base class of those of hpsearch."""
+
+RDB_METHODS = (
+    *(name for name, _ in inspect.getmembers(BaseStorage, inspect.isfunction) if not name.startswith("_")),
+    *(name for name in ("_create_new_trial", "_get_trials", "_get_best_trial_id", "_set_trial_param") if hasattr(RDBStorage, name)),
+)
+"""The methods through which Optuna and its cache ask a database."""
+
+TRIAL_COLUMNS = {
+    "TrialValueModel": ("value", "value_type"),
+    "TrialParamModel": ("param_id", "param_name", "param_value", "distribution_json"),
+    "TrialUserAttributeModel": ("key", "value_json"),
+    "TrialSystemAttributeModel": ("key", "value_json"),
+    "TrialIntermediateValueModel": ("step", "intermediate_value", "intermediate_value_type"),
+}
+"""The tables that hold the parts of a trial, and their columns besides `trial_id`."""
+
+log = logging.getLogger("hpsearch")
+
+
+def get_study_id(study: optuna.Study) -> int:
+    """Return the id of a study in its database.
+
+    Args:
+        study: a study.
+
+    Returns:
+        The id, which no other study of the database has or had.
+    """
+    return study._study_id
+
+
+def get_trial_id(trial: optuna.Trial | FrozenTrial) -> int:
+    """Return the id of a trial in its database; a trial's number counts within its study only.
+
+    Args:
+        trial: a live or stored trial.
+
+    Returns:
+        The id, which no other trial of the database has or had.
+    """
+    return trial._trial_id
+
+
+def get_storage(study: Any) -> BaseStorage:
+    """Return the storage of a study.
+
+    Args:
+        study: a study, or a view of one.
+
+    Returns:
+        The storage that the study was made or loaded with.
+    """
+    storage: BaseStorage = study._storage
+    return storage
+
+
+def table(name: str) -> Any:
+    """Return the SQLAlchemy class of one of Optuna's tables.
+
+    Args:
+        name: of the class, for example `TrialModel`.
+
+    Returns:
+        The class.
+    """
+    return getattr(models, name)
+
+
+def new_study_info() -> Any:
+    """Return an empty entry for a study in Optuna's cache."""
+    return _StudyInfo()
+
+
+def scoped_session(rdb: RDBStorage) -> Any:
+    """Open a session that commits at its end, or rolls back; Optuna's own rules for errors hold.
+
+    Args:
+        rdb: the database.
+
+    Returns:
+        A context manager that gives an SQLAlchemy session. A row that the database refuses is ignored: it belongs to a trial
+        that was just deleted.
+    """
+    return _create_scoped_session(rdb.scoped_session, ignore_integrity_error=True)
+
+
+@cache
+def optuna_is_known() -> bool:
+    """Compare Optuna's private parts with what hpsearch expects, and warn once if they differ.
+
+    Returns:
+        Whether `trial_reader` and `BatchingCache` can be used.
+    """
+    difference = IMPORT_ERROR or next(find_differences(), "")
+    if difference:
+        log.warning("Optuna %s is new to hpsearch (%s); studies are read and written by a slower way", optuna.__version__, difference)
+    return not difference
+
+
+def find_differences() -> Iterator[str]:
+    """Look for private parts of Optuna that are not as expected.
+
+    Yields:
+        A description of each difference.
+    """
+    expected: tuple[tuple[Any, str, str], ...] = (
+        (_CachedStorage, "_add_trials_to_cache", "self, study_id, trials"),
+        (_CachedStorage, "_read_trials_from_remote_storage", "self, study_id"),
+        (_CachedStorage, "_get_cached_trial", "self, trial_id"),
+        (RDBStorage, "check_trial_is_updatable", "self, trial_id, trial_state"),
+        (models.StudyModel, "find_or_raise_by_id", "study_id, session, for_update"),
+        (models.TrialModel, "find_or_raise_by_id", "trial_id, session, for_update"),
+        (models.TrialValueModel, "stored_repr_to_value", "value, float_type"),
+        (models.TrialIntermediateValueModel, "intermediate_value_to_stored_repr", "value"),
+        (models.TrialIntermediateValueModel, "stored_repr_to_intermediate_value", "value, float_type"),
+    )
+    for owner, name, parameters in expected:
+        found = ", ".join(inspect.signature(getattr(owner, name)).parameters) if hasattr(owner, name) else "nothing"
+        if found != parameters:
+            yield f"{owner.__name__}.{name} takes {found}, not {parameters}"
+    instances = (
+        (_CachedStorage(cast("RDBStorage", None)), ("_lock", "_studies", "_trial_id_to_study_id_and_number")),
+        (_StudyInfo(), ("trials", "unfinished_trial_ids", "last_finished_trial_id", "param_distribution")),
+    )
+    for instance, attributes in instances:
+        yield from (f"{type(instance).__name__} has no {name}" for name in attributes if not hasattr(instance, name))
+    tables = {"TrialModel": ("number", "study_id", "state", "datetime_start", "datetime_complete"), **TRIAL_COLUMNS}
+    for name, columns in tables.items():
+        yield from (f"{name} has no {column}" for column in ("trial_id", *columns) if not hasattr(getattr(models, name, None), column))
