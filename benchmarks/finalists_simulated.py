@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from hpsearch.analysis.finalists import Candidate, judge, next_round
+from hpsearch.analysis.finalists import Candidate, evaluate_finalists, next_round
 
 CONFIGS = 100
 BLOCKS, IN_SPLIT = 60, 10
@@ -64,11 +64,11 @@ def search(world: World, *, top: int, seeds: int) -> dict[str, float]:
     scores: dict[str, dict[int, float]] = {name: {} for name in chosen}
     facts = {"seeds": seeds, "n_images": IMAGES, "pool": 1000 * (BLOCKS - IN_SPLIT)}
     runs = 0
-    while wanted := next_round(candidates, scores, **facts).wanted:
-        for name, repeat in wanted:
+    while required_runs := next_round(candidates, scores, **facts).required_runs:
+        for name, repeat in required_runs:
             scores[name][repeat] = world.run(chosen[name], repeat)
             runs += 1
-    verdict = judge(candidates, scores, **facts)
+    verdict = evaluate_finalists(candidates, scores, **facts)
     winner = verdict.winner
     assert winner is not None
     truth = world.truth[chosen[winner.candidate.name]]

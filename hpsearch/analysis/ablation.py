@@ -17,12 +17,12 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import ConfigError
 from hpsearch.formatting import str_of
 
-CHOOSING = 1
+SELECTION_REPEAT = 1
 """The repeat on which the next change is chosen; those after it measure the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class PathPoint:
     """A configuration between the two ends.
 
     Attributes:
@@ -53,7 +53,7 @@ class AblationPath:
         """The configuration of a point that was reached before."""
         return self._configs[name]
 
-    def neighbours(self, point: Point) -> list[Point]:
+    def neighbours(self, point: PathPoint) -> list[PathPoint]:
         """One change nearer to the goal: for each parameter that differs, in the space's order."""
         found = {}
         for parameter in self._space.searched:
@@ -73,9 +73,9 @@ class AblationPath:
             # Its default is out of range: it begins at the goal's value.
             return self._space.complete(change, start={**self.goal, **start})
 
-    def _point(self, changed: tuple[str, ...], values: Mapping[str, Scalar]) -> Point:
+    def _point(self, changed: tuple[str, ...], values: Mapping[str, Scalar]) -> PathPoint:
         label = " + ".join(sorted(changed)) or "start"
-        return Point(name=f"{label} ({self._config(values).digest[:8]})", changed=changed, values=values)
+        return PathPoint(name=f"{label} ({self._config(values).digest[:8]})", changed=changed, values=values)
 
     def _config(self, values: Mapping[str, Scalar]) -> TrainConfig:
         return self._space.config(values, seed=0)
@@ -91,10 +91,10 @@ class AblationRound:
         arrived: the path ends at the goal.
     """
 
-    path: tuple[Point, ...]
-    wanted: tuple[tuple[str, int], ...]
-    spare: tuple[tuple[str, int], ...]
-    arrived: bool
+    path: tuple[PathPoint, ...]
+    required_runs: tuple[tuple[str, int], ...]
+    optional_runs: tuple[tuple[str, int], ...]
+    reached_target: bool
 
 
 def next_round(ends: AblationPath, scores: Scores, *, seeds: int, failed: frozenset[str] = frozenset()) -> AblationRound:
@@ -107,23 +107,25 @@ def next_round(ends: AblationPath, scores: Scores, *, seeds: int, failed: frozen
     path = [ends.start]
     while near := ends.neighbours(path[-1]):
         able = [point for point in near if point.name not in failed] or near
-        missing = [point for point in able if CHOOSING not in scores.get(point.name, {})]
+        missing = [point for point in able if SELECTION_REPEAT not in scores.get(point.name, {})]
         # A single way needs no choice.
         if missing and len(able) > 1:
-            wanted = tuple((point.name, CHOOSING) for point in missing)
-            return AblationRound(path=tuple(path), wanted=wanted, spare=_measuring(path, scores, seeds, failed), arrived=False)
-        path.append(max(able, key=lambda point: scores[point.name][CHOOSING]) if len(able) > 1 else able[0])
-    return AblationRound(path=tuple(path), wanted=_measuring(path, scores, seeds, failed), spare=(), arrived=True)
+            required_runs = tuple((point.name, SELECTION_REPEAT) for point in missing)
+            return AblationRound(
+                path=tuple(path), required_runs=required_runs, optional_runs=_measuring(path, scores, seeds, failed), reached_target=False
+            )
+        path.append(max(able, key=lambda point: scores[point.name][SELECTION_REPEAT]) if len(able) > 1 else able[0])
+    return AblationRound(path=tuple(path), required_runs=_measuring(path, scores, seeds, failed), optional_runs=(), reached_target=True)
 
 
-def _measuring(path: Sequence[Point], scores: Scores, seeds: int, failed: frozenset[str]) -> tuple[tuple[str, int], ...]:
-    repeats = range(CHOOSING + 1, CHOOSING + seeds + 1)
+def _measuring(path: Sequence[PathPoint], scores: Scores, seeds: int, failed: frozenset[str]) -> tuple[tuple[str, int], ...]:
+    repeats = range(SELECTION_REPEAT + 1, SELECTION_REPEAT + seeds + 1)
     names = [point.name for point in path if point.name not in failed]
     return tuple((name, repeat) for repeat in repeats for name in names if repeat not in scores.get(name, {}))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class AblationStep:
     """One point of the path, and what the change to it did.
 
     Attributes:
@@ -150,13 +152,13 @@ class Explanation:
         is_over: no run is missing.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[AblationStep, ...]
     total: Estimate | None
     seeds: int
     is_over: bool
 
     @property
-    def helped(self) -> tuple[Step, ...]:
+    def helped(self) -> tuple[AblationStep, ...]:
         """The steps whose gain is more than chance."""
         return tuple(step for step in self.steps if step.gain is not None and step.gain.interval[0] > 0)
 
@@ -195,11 +197,11 @@ def explain(
     measured = {
         point.name: fresh
         for point in ablation.path
-        if (fresh := {repeat: value for repeat, value in scores.get(point.name, {}).items() if repeat > CHOOSING})
+        if (fresh := {repeat: value for repeat, value in scores.get(point.name, {}).items() if repeat > SELECTION_REPEAT})
     }
     fit = TwoWayFit(measured, n_images=n_images, pool=pool) if measured else None
 
-    def over(after: Point, before: Point) -> Estimate | None:
+    def over(after: PathPoint, before: PathPoint) -> Estimate | None:
         return fit.difference(after.name, before.name) if fit is not None and {after.name, before.name} <= set(measured) else None
 
     steps = []
@@ -208,7 +210,7 @@ def explain(
         parameter = point.changed[-1] if point.changed else ""
         old = before.values if before is not None else {}
         steps.append(
-            Step(
+            AblationStep(
                 parameter=parameter,
                 change=f"{str_of(old[parameter])} → {str_of(point.values[parameter])}" if parameter else "",
                 settings={name: value for name, value in point.values.items() if before is not None and name not in old},
@@ -216,5 +218,5 @@ def explain(
                 gain=None if before is None else over(point, before),
             )
         )
-    total = over(ablation.path[-1], ablation.path[0]) if ablation.arrived and len(ablation.path) > 1 else None
-    return Explanation(steps=tuple(steps), total=total, seeds=seeds, is_over=ablation.arrived and not ablation.wanted)
+    total = over(ablation.path[-1], ablation.path[0]) if ablation.reached_target and len(ablation.path) > 1 else None
+    return Explanation(steps=tuple(steps), total=total, seeds=seeds, is_over=ablation.reached_target and not ablation.required_runs)

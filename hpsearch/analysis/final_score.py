@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+<<<<<<< HEAD
 from hpsearch.analysis.metrics import Measured, Metrics, mean_over_seeds, overfitting
 from hpsearch.formatting import times
+=======
+from hpsearch.analysis.metrics import Estimate, Metrics, mean_over_seeds, overfitting
+>>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
 
 FORMAT = 1
 """Of `metrics.json`; a reader of another one refuses it."""
@@ -51,10 +55,10 @@ class HeldOutLog(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartScore:
+class SubsetScore:
     """A model on the training or on the test images; the interval of the loss is over the images."""
 
-    loss: Measured
+    loss: Estimate
     metrics: Metrics
 
 
@@ -63,8 +67,8 @@ class SeedScore:
     """One trained model: its seed, and what it is worth."""
 
     seed: int
-    train: PartScore
-    test: PartScore
+    train: SubsetScore
+    test: SubsetScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,19 +99,19 @@ class FinalScore:
         """What the intervals of the means are over: `seeds` where there are several, else `images`."""
         return "seeds" if len(self.scores) > 1 else "images"
 
-    def loss(self, part: str) -> Measured:
+    def loss(self, part: str) -> Estimate:
         """Mean cross-entropy of `train` or `test`, over the seeds."""
         losses = [getattr(score, part).loss for score in self.scores]
         return mean_over_seeds([each.value for each in losses]) if len(losses) > 1 else losses[0]
 
-    def accuracy(self, part: str) -> Measured:
+    def accuracy(self, part: str) -> Estimate:
         """Share of `train` or `test` images classified correctly, over the seeds."""
         found = [getattr(score, part).metrics for score in self.scores]
         if len(found) == 1:
-            return Measured(value=found[0].accuracy, interval=found[0].interval)
+            return Estimate(value=found[0].accuracy, interval=found[0].interval)
         mean = mean_over_seeds([each.accuracy for each in found])
         low, high = mean.interval
-        return Measured(value=mean.value, interval=(max(0.0, low), min(1.0, high)))
+        return Estimate(value=mean.value, interval=(max(0.0, low), min(1.0, high)))
 
     @property
     def gap(self) -> float:
@@ -185,7 +189,7 @@ def repeat_command(metrics: Mapping[str, Any]) -> str:
 def _seed_data(score: SeedScore) -> dict[str, Any]:
     data: dict[str, Any] = {"seed": score.seed}
     for part in ("train", "test"):
-        each: PartScore = getattr(score, part)
+        each: SubsetScore = getattr(score, part)
         data[f"{part}_loss"] = each.loss.value
         data[f"{part}_loss_interval"] = list(each.loss.interval)
         data[part] = each.metrics.to_dict()

@@ -38,7 +38,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
+class FinalistsRound:
     """Where the finalists stand.
 
     Attributes:
@@ -51,14 +51,14 @@ class Round:
     """
 
     winner: str | None
-    contenders: tuple[str, ...]
+    remaining: tuple[str, ...]
     dropped: Mapping[str, int]
-    wanted: tuple[tuple[str, int], ...]
-    spare: tuple[tuple[str, int], ...]
-    chosen_by: int
+    required_runs: tuple[tuple[str, int], ...]
+    optional_runs: tuple[tuple[str, int], ...]
+    selected_after: int
 
 
-def choosing_repeats(seeds: int) -> int:
+def selection_repeats(seeds: int) -> int:
     """Repeats that choose the winner, out of so many: the first half."""
     return max(1, seeds // 2)
 
@@ -71,7 +71,7 @@ def next_round(
     n_images: int,
     pool: int,
     failed: frozenset[str] = frozenset(),
-) -> Round:
+) -> FinalistsRound:
     """What the scores so far decide, and which runs come next.
 
     It depends on the scores alone, not on the order in which they came.
@@ -81,32 +81,46 @@ def next_round(
         images, pool: as for `hpsearch.analysis.paired.TwoWayFit`.
         failed: those that cannot be trained.
     """
-    choosing = choosing_repeats(seeds)
+    choosing = selection_repeats(seeds)
     able = [candidate for candidate in candidates if candidate.name not in failed]
     names = [candidate.name for candidate in able]
     baseline = next((candidate.name for candidate in able if candidate.is_baseline), None)
-    contenders, dropped = list(names), dict.fromkeys(failed, 0)
+    remaining, dropped = list(names), dict.fromkeys(failed, 0)
     measuring = range(choosing + 1, seeds + 1)
     always = [] if baseline is None else [(baseline, repeat) for repeat in measuring]
-    chosen_by = choosing
+    selected_after = choosing
     for repeat in range(1, choosing + 1):
-        missing = [name for name in contenders if repeat not in scores.get(name, {})]
+        missing = [name for name in remaining if repeat not in scores.get(name, {})]
         if missing:
-            ranked = _ranked(contenders, scores, repeat - 1)
-            spare = _missing([*always, *((name, later) for later in range(repeat + 1, choosing + 1) for name in ranked)], scores)
-            wanted = tuple((name, repeat) for name in ranked if name in missing)
-            return Round(winner=None, contenders=tuple(contenders), dropped=dropped, wanted=wanted, spare=spare, chosen_by=repeat)
-        if FIRST_DROP <= repeat < choosing and len(contenders) > 1:
-            behind = _clearly_behind(contenders, scores, repeat, n_images=n_images, pool=pool)
+            ranked = _ranked(remaining, scores, repeat - 1)
+            optional_runs = _missing([*always, *((name, later) for later in range(repeat + 1, choosing + 1) for name in ranked)], scores)
+            required_runs = tuple((name, repeat) for name in ranked if name in missing)
+            return FinalistsRound(
+                winner=None,
+                remaining=tuple(remaining),
+                dropped=dropped,
+                required_runs=required_runs,
+                optional_runs=optional_runs,
+                selected_after=repeat,
+            )
+        if FIRST_DROP <= repeat < choosing and len(remaining) > 1:
+            behind = _clearly_behind(remaining, scores, repeat, n_images=n_images, pool=pool)
             dropped.update(dict.fromkeys(behind, repeat))
-            contenders = [name for name in contenders if name not in behind]
-        if len(contenders) == 1:
-            chosen_by = repeat
+            remaining = [name for name in remaining if name not in behind]
+        if len(remaining) == 1:
+            selected_after = repeat
             break
-    winner = _ranked(contenders, scores, chosen_by)[0] if contenders else None
-    measured = list(dict.fromkeys([*([winner] if winner else []), *([baseline] if baseline else []), *contenders]))
-    wanted = _missing([(name, repeat) for repeat in measuring for name in measured], scores)
-    return Round(winner=winner, contenders=tuple(contenders), dropped=dropped, wanted=wanted, spare=(), chosen_by=chosen_by)
+    winner = _ranked(remaining, scores, selected_after)[0] if remaining else None
+    measured = list(dict.fromkeys([*([winner] if winner else []), *([baseline] if baseline else []), *remaining]))
+    required_runs = _missing([(name, repeat) for repeat in measuring for name in measured], scores)
+    return FinalistsRound(
+        winner=winner,
+        remaining=tuple(remaining),
+        dropped=dropped,
+        required_runs=required_runs,
+        optional_runs=(),
+        selected_after=selected_after,
+    )
 
 
 def _ranked(names: Sequence[str], scores: Scores, repeats: int) -> list[str]:
@@ -127,9 +141,9 @@ def _missing(runs: Sequence[tuple[str, int]], scores: Scores) -> tuple[tuple[str
     return tuple((name, repeat) for name, repeat in runs if repeat not in scores.get(name, {}))
 
 
-def _counted(candidate: Candidate, own: Mapping[int, float], now: Round, choosing: int) -> dict[int, float]:
+def _counted(candidate: Candidate, own: Mapping[int, float], now: FinalistsRound, choosing: int) -> dict[int, float]:
     """The runs that the plan asked for: what idle workers ran besides depends on their number, and the verdict must not."""
-    last = now.dropped.get(candidate.name, now.chosen_by)
+    last = now.dropped.get(candidate.name, now.selected_after)
     measured = candidate.is_baseline or candidate.name not in now.dropped
     return {repeat: value for repeat, value in own.items() if repeat <= last or (repeat > choosing and measured)}
 
@@ -154,20 +168,20 @@ class Finalist:
     mean: Estimate
     deviation: float | None
     best: float
-    flattery: float | None
+    optimism: float | None
     behind: Estimate | None
     is_tied: bool
     dropped_after: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class FinalistsResult:
     """What the finalists' repeats come down to.
 
     Attributes:
         finalists: the winner first, then by mean.
         gain: what the winner has over the baseline, on repeats that had no part in the choice; None without a baseline.
-        seeds: repeats of each, at most; those up to `chosen_by` chose.
+        seeds: repeats of each, at most; those up to `selected_after` chose.
         is_over: no run is missing.
         failed: those that could not be trained.
     """
@@ -176,14 +190,14 @@ class Verdict:
     winner: Finalist | None
     gain: Estimate | None
     seeds: int
-    chosen_by: int
+    selected_after: int
     is_over: bool
     failed: tuple[str, ...] = field(default=())
 
     @property
-    def choosing(self) -> int:
+    def selection_repeats(self) -> int:
         """Repeats that may have a part in the choice; those after it measure."""
-        return choosing_repeats(self.seeds)
+        return selection_repeats(self.seeds)
 
     @property
     def tied(self) -> tuple[Finalist, ...]:
@@ -211,7 +225,7 @@ class Verdict:
             "winner": None if self.winner is None else self.winner.candidate.name,
             "gain_over_baseline": None if self.gain is None else {"value": self.gain.value, "interval": list(self.gain.interval)},
             "seeds": self.seeds,
-            "chosen_by": self.chosen_by,
+            "chosen_by": self.selected_after,
             "is_over": self.is_over,
             "failed": list(self.failed),
             "finalists": [
@@ -226,7 +240,7 @@ class Verdict:
                     "deviation": each.deviation,
                     "probability_of_best": each.best,
                     "search_value": each.candidate.value,
-                    "flattery": each.flattery,
+                    "optimism": each.optimism,
                     "behind_winner": None if each.behind is None else {"value": each.behind.value, "interval": list(each.behind.interval)},
                     "is_tied": each.is_tied,
                     "dropped_after": each.dropped_after,
@@ -237,7 +251,7 @@ class Verdict:
         }
 
 
-def judge(
+def evaluate_finalists(
     candidates: Sequence[Candidate],
     scores: Scores,
     *,
@@ -245,14 +259,16 @@ def judge(
     n_images: int,
     pool: int,
     failed: frozenset[str] = frozenset(),
-) -> Verdict:
+) -> FinalistsResult:
     """The verdict on the scores so far; the arguments are those of `next_round`."""
     now = next_round(candidates, scores, seeds=seeds, n_images=n_images, pool=pool, failed=failed)
-    choosing = choosing_repeats(seeds)
+    choosing = selection_repeats(seeds)
     scores = {candidate.name: _counted(candidate, scores.get(candidate.name, {}), now, choosing) for candidate in candidates}
     ran = [candidate for candidate in candidates if scores[candidate.name]]
     if not ran:
-        return Verdict(finalists=(), winner=None, gain=None, seeds=seeds, chosen_by=now.chosen_by, is_over=False, failed=tuple(failed))
+        return FinalistsResult(
+            finalists=(), winner=None, gain=None, seeds=seeds, selected_after=now.selected_after, is_over=False, failed=tuple(failed)
+        )
     fresh = {name: {repeat: value for repeat, value in row.items() if repeat > choosing} for name, row in scores.items()}
     everything = TwoWayFit({candidate.name: scores[candidate.name] for candidate in ran}, n_images=n_images, pool=pool)
     probabilities = everything.best_probabilities(seed=0)
@@ -277,7 +293,7 @@ def judge(
                 mean=mean,
                 deviation=statistics.stdev(own.values()) if len(own) > 1 else None,
                 best=probabilities[candidate.name],
-                flattery=None if candidate.value is None else candidate.value - mean.value,
+                optimism=None if candidate.value is None else candidate.value - mean.value,
                 behind=behind,
                 is_tied=behind is not None and candidate.name not in now.dropped and behind.interval[0] <= 0,
                 dropped_after=now.dropped.get(candidate.name),
@@ -285,12 +301,12 @@ def judge(
         )
     finalists.sort(key=lambda each: (each.candidate.name != now.winner, -each.mean.value))
     baseline = next((candidate.name for candidate in ran if candidate.is_baseline), None)
-    return Verdict(
+    return FinalistsResult(
         finalists=tuple(finalists),
         winner=finalists[0] if now.winner is not None else None,
         gain=over(now.winner, baseline) if now.winner and baseline and baseline != now.winner else None,
         seeds=seeds,
-        chosen_by=now.chosen_by,
-        is_over=not now.wanted,
+        selected_after=now.selected_after,
+        is_over=not now.required_runs,
         failed=tuple(sorted(failed)),
     )

@@ -16,7 +16,7 @@ TrialT = TypeVar("TrialT", TrialRow, FrozenTrial)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class RankedTrial:
     """A complete trial in its place.
 
     Attributes:
@@ -32,19 +32,19 @@ class Standing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gain:
+class BaselineGain:
     """What the best has over the best baseline, in accuracy.
 
     Attributes:
         margin: a difference within it could be chance, of the validation images alone.
     """
 
-    baseline: Standing
+    baseline: RankedTrial
     difference: float
     margin: float
 
     @property
-    def is_shown(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the gain is more than chance."""
         return self.difference > self.margin
 
@@ -59,29 +59,29 @@ class Leaderboard:
         saved_seconds: what pruned trials would have gone on to take, at their own pace.
     """
 
-    standings: tuple[Standing, ...]
+    ranking: tuple[RankedTrial, ...]
     counts: dict[str, int]
     total: int
     validation_images: int
     margin: float
     seconds: float
     saved_seconds: float
-    gain: Gain | None
+    gain: BaselineGain | None
 
     @property
-    def best(self) -> Standing | None:
+    def best(self) -> RankedTrial | None:
         """The first, if any trial is complete."""
-        return self.standings[0] if self.standings else None
+        return self.ranking[0] if self.ranking else None
 
     @property
-    def unresolved(self) -> tuple[Standing, ...]:
+    def unresolved(self) -> tuple[RankedTrial, ...]:
         """The best and those that the search cannot tell from it."""
-        return tuple(standing for standing in self.standings if standing.unresolved)
+        return tuple(ranked for ranked in self.ranking if ranked.unresolved)
 
     @property
-    def smallest(self) -> Standing | None:
+    def smallest(self) -> RankedTrial | None:
         """Of the unresolved, the one with the fewest parameters."""
-        return min(self.unresolved, key=lambda standing: (standing.trial.n_parameters or math.inf, standing.rank), default=None)
+        return min(self.unresolved, key=lambda ranked: (ranked.trial.n_parameters or math.inf, ranked.rank), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -94,19 +94,19 @@ class Leaderboard:
             "gain_over_baseline": None if self.gain is None else {"difference": self.gain.difference, "margin": self.gain.margin},
             "leaderboard": [
                 {
-                    "rank": standing.rank,
-                    "trial": standing.trial.number,
-                    "val_accuracy": standing.value,
-                    "interval": list(standing.interval),
-                    "unresolved": standing.unresolved,
-                    "model": standing.trial.model,
-                    "n_parameters": standing.trial.n_parameters,
-                    "train_accuracy": last_train_accuracy(standing.trial),
-                    "epochs": len(standing.trial.epochs),
-                    "seconds": standing.trial.seconds,
-                    "params": dict(standing.trial.params),
+                    "rank": ranked.rank,
+                    "trial": ranked.trial.number,
+                    "val_accuracy": ranked.value,
+                    "interval": list(ranked.interval),
+                    "unresolved": ranked.unresolved,
+                    "model": ranked.trial.model,
+                    "n_parameters": ranked.trial.n_parameters,
+                    "train_accuracy": last_train_accuracy(ranked.trial),
+                    "epochs": len(ranked.trial.epochs),
+                    "seconds": ranked.trial.seconds,
+                    "params": dict(ranked.trial.params),
                 }
-                for standing in self.standings
+                for ranked in self.ranking
             ],
         }
 
@@ -141,8 +141,8 @@ def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> L
     ranked = [(trial.value or 0.0, trial) for trial in rank(trials)]
     best = ranked[0][0] if ranked else 0.0
     margin = difference_margin(best, validation_images)
-    standings = tuple(
-        Standing(
+    ranking = tuple(
+        RankedTrial(
             rank=position,
             trial=trial,
             value=value,
@@ -153,14 +153,14 @@ def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> L
     )
     counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail", "running", "waiting")}
     return Leaderboard(
-        standings=standings,
+        ranking=ranking,
         counts=counts,
         total=len(trials),
         validation_images=validation_images,
         margin=margin,
         seconds=sum(trial.seconds for trial in trials),
         saved_seconds=sum(map(_saved, trials)),
-        gain=_gain(standings, margin),
+        gain=_gain(ranking, margin),
     )
 
 
@@ -190,12 +190,12 @@ def _n_parameters(trial: TrialRow | FrozenTrial) -> float:
     return math.inf if known is None else known
 
 
-def _gain(standings: Iterable[Standing], margin: float) -> Gain | None:
-    ordered = list(standings)
-    baselines = [standing for standing in ordered if standing.trial.origin == BASELINE]
+def _gain(ranking: Iterable[RankedTrial], margin: float) -> BaselineGain | None:
+    ordered = list(ranking)
+    baselines = [ranked for ranked in ordered if ranked.trial.origin == BASELINE]
     if not baselines:
         return None
-    return Gain(baseline=baselines[0], difference=ordered[0].value - baselines[0].value, margin=margin)
+    return BaselineGain(baseline=baselines[0], difference=ordered[0].value - baselines[0].value, margin=margin)
 
 
 def _saved(trial: TrialRow) -> float:

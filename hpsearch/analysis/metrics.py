@@ -47,7 +47,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Estimate:
     """A figure and its 95 % interval."""
 
     value: float
@@ -139,20 +139,20 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
-def mean_over_images(values: NDArray[numpy.float64]) -> Measured:
+def mean_over_images(values: NDArray[numpy.float64]) -> Estimate:
     """The mean of one value an image, and its interval from their spread."""
     mean = float(values.mean())
     half = Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return Measured(value=mean, interval=(mean - half, mean + half))
+    return Estimate(value=mean, interval=(mean - half, mean + half))
 
 
-def mean_over_seeds(values: Sequence[float]) -> Measured:
+def mean_over_seeds(values: Sequence[float]) -> Estimate:
     """The mean of one value a seed, and its interval by Student's t; at least two values."""
     from scipy.stats import t as student_t
 
     mean = statistics.mean(values)
     half = float(student_t.ppf(0.975, df=len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Measured(value=mean, interval=(mean - half, mean + half))
+    return Estimate(value=mean, interval=(mean - half, mean + half))
 
 
 def overfitting(train: Sequence[float], other: Sequence[float], *, n_images: tuple[int, int], name: str) -> str:

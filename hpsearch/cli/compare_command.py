@@ -14,7 +14,7 @@ from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.formatting import many
 
 if TYPE_CHECKING:
-    from hpsearch.workflows.compare import Compared, Side, Untrained
+    from hpsearch.workflows.compare import EvaluatedModel, ModelComparison, UntrainedModel
 
 SIDE_HELP = "A trial, STUDY/N; a best config, FILE.toml or FILE.json; or the folder of a final model."
 
@@ -36,26 +36,26 @@ def compare(
     from hpsearch.errors import UsageError
     from hpsearch.search.worker_pool import train_like_a_worker
     from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.compare import CONFIG_ENDINGS, compare_sides, find_side, require_same_images
+    from hpsearch.workflows.compare import CONFIG_ENDINGS, compare_models, find_model, require_same_images
 
     if first == second:
         raise UsageError(f"{first} is compared with itself", hint="Name two different ones.")
     if first.endswith(CONFIG_ENDINGS) or second.endswith(CONFIG_ENDINGS):
         train_like_a_worker()
     workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
-    one, two = find_side(first, workspace), find_side(second, workspace)
+    one, two = find_model(first, workspace), find_model(second, workspace)
     require_same_images(one, two)
-    compared = compare_sides(_trained(one, device), _trained(two, device))
+    compared = compare_models(_trained(one, device), _trained(two, device))
     if json:
         print_json(compared.to_dict())
     else:
         _print_comparison(compared)
 
 
-def _trained(side: Side | Untrained, device: str) -> Side:
-    from hpsearch.workflows.compare import Side
+def _trained(side: EvaluatedModel | UntrainedModel, device: str) -> EvaluatedModel:
+    from hpsearch.workflows.compare import EvaluatedModel
 
-    if isinstance(side, Side):
+    if isinstance(side, EvaluatedModel):
         if side.source:
             note(f"{side.label} was trained as {side.source}, whose predictions are compared.")
         return side
@@ -70,7 +70,7 @@ def _trained(side: Side | Untrained, device: str) -> Side:
         return side.trained(Path(folder))
 
 
-def _print_comparison(compared: Compared) -> None:
+def _print_comparison(compared: ModelComparison) -> None:
     one, two = compared.first.label, compared.second.label
     rows = [[name, _shown(mine), _shown(theirs)] for name, (mine, theirs) in compared.settings.items()]
     print_table({"setting": "left", one: "left", two: "left"}, rows or [["no setting differs", "", ""]])
@@ -90,7 +90,7 @@ def _print_comparison(compared: Compared) -> None:
         f"{found.only_first:,} that only {one} gets right, {found.only_second:,} that only {two} does (McNemar's exact test)."
     )
     say(compared.sentence)
-    if compared.is_shown:
+    if compared.is_significant:
         say("That holds for these two as they were trained: another seed may say otherwise.")
 
 

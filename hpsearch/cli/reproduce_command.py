@@ -13,7 +13,7 @@ from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.formatting import many, show_duration
 
 if TYPE_CHECKING:
-    from hpsearch.workflows.reproduce import EpochPair, Rerun, Verdict
+    from hpsearch.workflows.reproduce import EpochComparison, Reproduction, ReproductionResult
 
 NOT_REPRODUCED = 1
 SHOWN = {
@@ -44,36 +44,47 @@ def reproduce(
     """
     from hpsearch.search.worker_pool import train_like_a_worker
     from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.reproduce import judge, prepare_rerun
+    from hpsearch.workflows.reproduce import compare_epochs, prepare_reproduction
     from hpsearch.workflows.run import study_name
 
     train_like_a_worker()
-    rerun = prepare_rerun(study_name(study), number, Workspace(storage=storage, runs=runs, data=data), device=device, trust=trust)
-    _announce(rerun)
+    reproduction = prepare_reproduction(
+        study_name(study), number, Workspace(storage=storage, runs=runs, data=data), device=device, trust=trust
+    )
+    _announce(reproduction)
     pairs = []
-    for pair in rerun.train():
+    for pair in reproduction.train():
         pairs.append(pair)
-        _say_epoch(pair, len(rerun.trial.epochs))
-    verdict = judge(rerun, pairs)
+        _say_epoch(pair, len(reproduction.trial.epochs))
+    verdict = compare_epochs(reproduction, pairs)
     if json:
-        print_json({"study": rerun.study, "trial": number, "state": rerun.trial.state, **verdict.to_dict()})
+        print_json({"study": reproduction.study, "trial": number, "state": reproduction.trial.state, **verdict.to_dict()})
     else:
-        _print_verdict(rerun, verdict)
+        _print_verdict(reproduction, verdict)
     if not verdict.is_reproduced:
         sys.exit(NOT_REPRODUCED)
 
 
+<<<<<<< HEAD
 def _announce(rerun: Rerun) -> None:
     trial = rerun.trial
+=======
+def _announce(reproduction: Reproduction) -> None:
+    from hpsearch.config.sections import show_duration
+
+    trial = reproduction.trial
+>>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
     origin = f", a {trial.origin}" if trial.origin.startswith(("copy of", "retry of")) else ""
     epochs = many(len(trial.epochs), "epoch")
     pruned = " before it was pruned" if trial.state == "pruned" else ""
-    note(f"Trial {trial.number} of '{rerun.study}'{origin}: {trial.model}, {epochs}{pruned}, which took {show_duration(trial.seconds)}.")
-    for each in rerun.differences:
+    note(
+        f"Trial {trial.number} of '{reproduction.study}'{origin}: {trial.model}, {epochs}{pruned}, which took {show_duration(trial.seconds)}."
+    )
+    for each in reproduction.differences:
         note(f"Not the same as then: {each}", style="yellow")
 
 
-def _say_epoch(pair: EpochPair, epochs: int) -> None:
+def _say_epoch(pair: EpochComparison, epochs: int) -> None:
     said = f", not {pair.then.val_accuracy:.4f}" if pair.now.val_accuracy != pair.then.val_accuracy else ""
     same = "differs" if pair.differing else "identical"
     note(
@@ -82,9 +93,9 @@ def _say_epoch(pair: EpochPair, epochs: int) -> None:
     )
 
 
-def _print_verdict(rerun: Rerun, verdict: Verdict) -> None:
+def _print_verdict(reproduction: Reproduction, verdict: ReproductionResult) -> None:
     last = verdict.pairs[-1]
-    called = f"Trial {rerun.trial.number} of '{rerun.study}'"
+    called = f"Trial {reproduction.trial.number} of '{reproduction.study}'"
     first = verdict.first_difference
     if first is None and verdict.is_reproduced:
         say(
@@ -95,34 +106,34 @@ def _print_verdict(rerun: Rerun, verdict: Verdict) -> None:
     _print_epochs(verdict)
     say()
     if first is None:
-        say(f"{called} is not reproduced: it ended after epoch {last.now.number} of {len(rerun.trial.epochs)}.")
+        say(f"{called} is not reproduced: it ended after epoch {last.now.number} of {len(reproduction.trial.epochs)}.")
     else:
         apart = 100 * (last.now.val_accuracy - last.then.val_accuracy)
         how = "is reproduced within the spread" if verdict.is_reproduced else "is not reproduced"
         say(
             f"{called} {how}: {apart:+.2f} points of validation accuracy after epoch {last.now.number}; "
-            f"{_spread(rerun)} allow ± {100 * verdict.margin:.2f} by chance. "
+            f"{_spread(reproduction)} allow ± {100 * verdict.margin:.2f} by chance. "
             f"Epoch {first.now.number} is the first that differs."
         )
     if verdict.differences:
         say(f"Not the same as then: {'; '.join(map(str, verdict.differences))}.")
     else:
-        say(f"Versions, device, split and component files are those on record{_doubts(rerun)}.")
+        say(f"Versions, device, split and component files are those on record{_doubts(reproduction)}.")
 
 
-def _spread(rerun: Rerun) -> str:
-    return f"{rerun.best.data.validation_images:,} images" if rerun.seed_margin is None else "the seeds of the finalists"
+def _spread(reproduction: Reproduction) -> str:
+    return f"{reproduction.best.data.validation_images:,} images" if reproduction.seed_margin is None else "the seeds of the finalists"
 
 
-def _doubts(rerun: Rerun) -> str:
+def _doubts(reproduction: Reproduction) -> str:
     """What the record does not say."""
-    doubts = [] if "processor" in rerun.trial.run else ["the processor is not on record"]
-    if len(rerun.trial.attempts) > 1:
-        doubts.append(f"the trial was trained in {len(rerun.trial.attempts)} attempts, of which the last one's are on record")
+    doubts = [] if "processor" in reproduction.trial.run else ["the processor is not on record"]
+    if len(reproduction.trial.attempts) > 1:
+        doubts.append(f"the trial was trained in {len(reproduction.trial.attempts)} attempts, of which the last one's are on record")
     return f"; {', and '.join(doubts)}" if doubts else ""
 
 
-def _print_epochs(verdict: Verdict) -> None:
+def _print_epochs(verdict: ReproductionResult) -> None:
     rows = []
     for pair in verdict.pairs:
         cells = [str(pair.now.number)]

@@ -29,7 +29,7 @@ from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.formatting import many, show_duration
 
 if TYPE_CHECKING:
-    from hpsearch.analysis.finalists import Verdict
+    from hpsearch.analysis.finalists import FinalistsResult
     from hpsearch.workflows.supervisor import Search
 
 TrialsOption = Annotated[int | None, typer.Option("--trials", min=1, help="Trials in all, instead of the study file's.")]
@@ -167,7 +167,7 @@ def worker(
     note(f"{name} is done: it ended {many(ended, 'trial')}.")
 
 
-def _run_finalists(search: Search, workers: int | None) -> Verdict | None:
+def _run_finalists(search: Search, workers: int | None) -> FinalistsResult | None:
     """The finalists that the study file asks for; None where no trial came so far, or others still search."""
     from hpsearch.cli.foreground import run_again
     from hpsearch.storage.records import read_trials
@@ -206,7 +206,7 @@ def _announce(search: Search) -> None:
     note(f"{many(search.workers.count, 'worker')} ({search.workers.reason}); logs in {search.workspace.paths.study(file.name).logs}.")
 
 
-def _print_result(search: Search, verdict: Verdict | None, *, as_json: bool) -> None:
+def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: bool) -> None:
     from hpsearch.analysis.leaderboard import make_leaderboard
     from hpsearch.cli.foreground import leave_pages
     from hpsearch.cli.show_finalists import print_verdict

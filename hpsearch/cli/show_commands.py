@@ -117,7 +117,7 @@ def export(
     from hpsearch.errors import UsageError
     from hpsearch.storage.records import read_study, read_trial, read_trials
     from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.export import best_config, chosen_standings, write_best_config
+    from hpsearch.workflows.export import best_config, select_best, write_best_config
     from hpsearch.workflows.repeats import finished_verdict
     from hpsearch.workflows.run import study_name
 
@@ -135,7 +135,7 @@ def export(
         chosen = [read_trial(stored, winner)]
     else:
         board = make_leaderboard(read_trials(stored), validation_images=row.comparable["data"]["validation_images"])
-        chosen = [standing.trial for standing in chosen_standings(board, top=top, per_model=per is not None)]
+        chosen = [ranked.trial for ranked in select_best(board, top=top, per_model=per is not None)]
     if not chosen:
         raise UsageError(f"no trial of '{name}' is complete yet", hint="`hpsearch run` trains some.")
     paths = [output] if len(chosen) == 1 else [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(chosen) + 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpsearch.analysis.ablation import Explanation
-from hpsearch.analysis.finalists import Finalist, Verdict
+from hpsearch.analysis.finalists import Finalist, FinalistsResult
 from hpsearch.cli.console import print_json, print_table, say
 from hpsearch.config.paths import FINALISTS
 from hpsearch.formatting import str_of
@@ -30,7 +30,7 @@ def print_linked(name: str, store: Store, *, as_json: bool) -> None:
         print_explanation(base, explanation, trial)
 
 
-def print_verdict(name: str, verdict: Verdict) -> None:
+def print_verdict(name: str, verdict: FinalistsResult) -> None:
     """The finalists and their reading."""
     if not verdict.finalists:
         say(f"{name}: no finalist has run yet.")
@@ -86,7 +86,7 @@ def print_explanation(name: str, explanation: Explanation, trial: int) -> None:
         say(line)
 
 
-def _row(each: Finalist, verdict: Verdict) -> list[str]:
+def _row(each: Finalist, verdict: FinalistsResult) -> list[str]:
     candidate = each.candidate
     low, high = each.mean.interval
     winner = verdict.winner is not None and candidate.name == verdict.winner.candidate.name
@@ -104,7 +104,7 @@ def _row(each: Finalist, verdict: Verdict) -> list[str]:
         f"{each.best:.2f}",
         "" if each.behind is None else points(each.behind),
         "" if candidate.value is None else f"{100 * candidate.value:.2f}",
-        "" if each.flattery is None else f"{100 * each.flattery:+.2f}",
+        "" if each.optimism is None else f"{100 * each.optimism:+.2f}",
         "" if candidate.n_parameters is None else f"{candidate.n_parameters:,}",
         str(len(each.scores)),
         ", ".join(each_note for each_note in notes if each_note),

@@ -7,7 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+<<<<<<< HEAD
 from hpsearch.analysis.leaderboard import Leaderboard, Standing, last_train_accuracy, settings
+=======
+from hpsearch.analysis.final_score import times
+from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, settings
+>>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
 from hpsearch.analysis.trial_table import records
 from hpsearch.cli.console import print_table, say
 from hpsearch.formatting import escape_cell, many, show_duration, times
@@ -23,10 +28,10 @@ def print_leaderboard(name: str, board: Leaderboard) -> None:
     if board.best is None:
         say(f"{name}: no trial is complete yet ({counts or 'no trials'}).")
         return
-    shown = board.standings[:LONGEST_TABLE]
+    shown = board.ranking[:LONGEST_TABLE]
     # Each model's best is on the table, wherever it stands.
-    firsts = {standing.trial.model: standing for standing in reversed(board.standings)}
-    shown += tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
+    firsts = {ranked.trial.model: ranked for ranked in reversed(board.ranking)}
+    shown += tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda ranked: ranked.rank))
     columns = {
         "rank": "right",
         "trial": "right",
@@ -40,9 +45,9 @@ def print_leaderboard(name: str, board: Leaderboard) -> None:
         "settings": "left",
         "": "left",
     }
-    print_table(columns, [_row(standing) for standing in shown], title=f"{name}: {board.total} trials ({counts})")
-    if len(board.standings) > len(shown):
-        say(f"… and {len(board.standings) - len(shown)} more: --json and --csv list all.")
+    print_table(columns, [_row(ranked) for ranked in shown], title=f"{name}: {board.total} trials ({counts})")
+    if len(board.ranking) > len(shown):
+        say(f"… and {len(board.ranking) - len(shown)} more: --json and --csv list all.")
     say()
     for line in reading(board):
         say(line)
@@ -74,11 +79,11 @@ def reading(board: Leaderboard) -> list[str]:
             f"Unresolved: {others} more {'is' if others == 1 else 'are'} within {100 * board.margin:.2f} points of it, "
             f"which this search cannot tell apart; {_smaller(smallest, best)}."
         )
-    if all(standing.trial.end.get("diverged") for standing in board.standings):
+    if all(ranked.trial.end.get("diverged") for ranked in board.ranking):
         lines.append("Every complete trial diverged: its loss was no finite number any more. Lower learning rates may help.")
     if board.gain is not None:
         gain, margin = 100 * board.gain.difference, 100 * board.gain.margin
-        verdict = "" if board.gain.is_shown else ": no gain shown"
+        verdict = "" if board.gain.is_significant else ": no gain shown"
         if board.gain.baseline == best:
             lines.append(f"Gain over the baseline: none, the baseline (trial {best.trial.number}) is the best.")
         else:
@@ -93,7 +98,7 @@ def reading(board: Leaderboard) -> list[str]:
     return lines
 
 
-def _smaller(smallest: Standing, best: Standing) -> str:
+def _smaller(smallest: RankedTrial, best: RankedTrial) -> str:
     if (smallest.trial.n_parameters or 0) >= (best.trial.n_parameters or 0):
         return "none of them is smaller"
     return (
@@ -110,20 +115,20 @@ def print_csv(trials: Sequence[TrialRow]) -> None:
         writer.writerow({name: escape_cell(value) for name, value in row.items()})
 
 
-def _row(standing: Standing) -> list[str]:
-    trial = standing.trial
+def _row(ranked: RankedTrial) -> list[str]:
+    trial = ranked.trial
     train = last_train_accuracy(trial)
-    low, high = standing.interval
+    low, high = ranked.interval
     notes = [
-        "unresolved" if standing.unresolved and standing.rank > 1 else "",
+        "unresolved" if ranked.unresolved and ranked.rank > 1 else "",
         trial.origin,
         "diverged" if trial.end.get("diverged") else "",
     ]
     return [
-        str(standing.rank),
+        str(ranked.rank),
         str(trial.number),
         trial.model,
-        f"{standing.value:.4f}",
+        f"{ranked.value:.4f}",
         f"{low:.4f} to {high:.4f}",
         "" if train is None else f"{train:.4f}",
         f"{trial.n_parameters:,}" if trial.n_parameters is not None else "",

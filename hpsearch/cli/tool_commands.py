@@ -114,16 +114,16 @@ def doctor(
     folder: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check what a search needs: Python, packages, data, storage, device; each is ok, or how to mend it."""
+    """Check what a search needs: Python, packages, data, storage, device; each is ok, or how to fix it."""
     from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.doctor import examine
+    from hpsearch.workflows.doctor import check_machine
 
-    findings = examine(Workspace(storage=storage, runs=runs, data=folder))
+    findings = check_machine(Workspace(storage=storage, runs=runs, data=folder))
     if json:
-        print_json([{"what": finding.what, "ok": finding.ok, "says": finding.says, "mend": finding.mend} for finding in findings])
+        print_json([{"what": finding.what, "ok": finding.ok, "says": finding.says, "fix": finding.fix} for finding in findings])
     else:
         rows = [
-            [finding.what, "ok" if finding.ok else "MEND", finding.says + (f"\n→ {finding.mend}" if finding.mend else "")]
+            [finding.what, "ok" if finding.ok else "FIX", finding.says + (f"\n→ {finding.fix}" if finding.fix else "")]
             for finding in findings
         ]
         print_table({"what": "left", "": "left", "found": "left"}, rows)

@@ -53,7 +53,7 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
             if with_onnx and training.write_onnx():
                 note(f"Wrote {training.paths.onnx}.")
             return metrics
-        ledger = _ledger(best, workspace)
+        log = _ledger(best, workspace)
         view = TrainingView(epochs=best.config.epochs, seeds=seeds)
         with _stopping_in_good_order(view):
             with view.on_screen():
@@ -62,7 +62,7 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
             if with_onnx:
                 training.write_onnx()
             note("All seeds are trained. Reading the test split …")
-            return training.score(ledger)
+            return training.score(log)
 
 
 def _say_beginning(training: FinalTraining, seeds: int) -> None:

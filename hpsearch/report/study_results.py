@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from hpsearch.analysis.ablation import Explanation
-from hpsearch.analysis.finalists import Verdict
+from hpsearch.analysis.finalists import FinalistsResult
 from hpsearch.analysis.importance import Importances, importances
 from hpsearch.analysis.leaderboard import Leaderboard, make_leaderboard, rank
 from hpsearch.analysis.metrics import Metrics, Predictions, measure, read_mistakes, read_predictions
@@ -52,7 +52,7 @@ class StudyResults:
     missing: tuple[str, ...]
     mistakes: Gallery | None
     samples: bytes | None = field(repr=False)
-    verdict: Verdict | None
+    verdict: FinalistsResult | None
     explanation: tuple[Explanation, int] | None
 
     @property
@@ -89,7 +89,7 @@ class StudyResults:
 
 
 def read_studied(
-    study: optuna.Study, paths: StudyPaths, *, verdict: Verdict | None = None, explanation: tuple[Explanation, int] | None = None
+    study: optuna.Study, paths: StudyPaths, *, verdict: FinalistsResult | None = None, explanation: tuple[Explanation, int] | None = None
 ) -> StudyResults:
     """Read a study and what lies in its folder.
 

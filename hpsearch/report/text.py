@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from hpsearch.analysis.ablation import Explanation, Step
-from hpsearch.analysis.finalists import Verdict
+from hpsearch.analysis.ablation import AblationStep, Explanation
+from hpsearch.analysis.finalists import FinalistsResult
 from hpsearch.analysis.paired import Estimate
 
 
-def verdict_reading(verdict: Verdict) -> list[str]:
+def verdict_reading(verdict: FinalistsResult) -> list[str]:
     """What the finalists come down to, in sentences."""
     winner = verdict.winner
     if winner is None:
         return ["The winner is not chosen yet: the same command continues."]
     low, high = winner.mean.interval
-    fresh = [repeat for repeat in winner.scores if repeat > verdict.choosing]
+    fresh = [repeat for repeat in winner.scores if repeat > verdict.selection_repeats]
     source = f"{len(fresh)} seeds that did not choose it" if fresh else "the seeds that chose it, so rather too high"
     lines = [
         f"Winner: {winner.candidate.name}, {winner.candidate.model}, {100 * winner.mean.value:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} %, by {source}; "
@@ -25,9 +25,9 @@ def verdict_reading(verdict: Verdict) -> list[str]:
         baseline = next(each.candidate.name for each in verdict.finalists if each.candidate.is_baseline)
         shown = "" if verdict.gain.interval[0] > 0 else ": no gain shown"
         lines.append(f"Gain over the baseline ({baseline}): {points(verdict.gain)}{shown}.")
-    if winner.flattery is not None:
+    if winner.optimism is not None:
         lines.append(
-            f"The search's own score of it was {100 * abs(winner.flattery):.2f} points {'higher' if winner.flattery > 0 else 'lower'}."
+            f"The search's own score of it was {100 * abs(winner.optimism):.2f} points {'higher' if winner.optimism > 0 else 'lower'}."
         )
     if verdict.tied:
         names = ", ".join(each.candidate.name for each in verdict.tied)
@@ -58,7 +58,7 @@ def explanation_reading(explanation: Explanation) -> list[str]:
     return lines
 
 
-def step_verdict(step: Step) -> str:
+def step_verdict(step: AblationStep) -> str:
     """Whether a change helped, in a word or three."""
     if step.gain is None:
         return ""

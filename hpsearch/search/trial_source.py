@@ -74,11 +74,11 @@ class NextRuns(Protocol):
     """Runs to begin: configuration and repeat."""
 
     @property
-    def wanted(self) -> Sequence[tuple[str, int]]:
+    def required_runs(self) -> Sequence[tuple[str, int]]:
         """Those that are needed to go on, the most useful first."""
 
     @property
-    def spare(self) -> Sequence[tuple[str, int]]:
+    def optional_runs(self) -> Sequence[tuple[str, int]]:
         """Those that will most likely be needed, for workers with nothing better to do."""
 
 
@@ -101,7 +101,7 @@ class RepeatedTrials:
         """The most useful run that nobody has taken up."""
         runs = self._runs(trials)
         taken = {run for trial in trials if not trial.state.is_finished() and (run := repeat_of(trial)) is not None}
-        free = [run for run in (*runs.wanted, *runs.spare) if run not in taken]
+        free = [run for run in (*runs.required_runs, *runs.optional_runs) if run not in taken]
         if not free:
             return None
         name, repeat = free[0]
@@ -120,7 +120,7 @@ class RepeatedTrials:
     @property
     def is_over(self) -> bool:
         """Whether all that is wanted is done."""
-        return not self._runs(self.study.get_trials(deepcopy=False)).wanted
+        return not self._runs(self.study.get_trials(deepcopy=False)).required_runs
 
     def _runs(self, trials: Sequence[FrozenTrial]) -> NextRuns:
         return self.next_runs(candidate_scores(trials), failed_candidates(trials))

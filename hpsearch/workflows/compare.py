@@ -42,7 +42,7 @@ SMALLEST_P = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class ImageSet:
     """The images that something is measured on.
 
     Attributes:
@@ -57,7 +57,7 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class EvaluatedModel:
     """One of the two, with what it makes of the images.
 
     Attributes:
@@ -66,13 +66,13 @@ class Side:
 
     label: str
     config: TrainConfig
-    images: Seen
+    images: ImageSet
     predictions: Predictions
     source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Untrained:
+class UntrainedModel:
     """A config that has to be trained before it can be compared."""
 
     label: str
@@ -81,9 +81,9 @@ class Untrained:
     split: Split = field(repr=False)
 
     @property
-    def images(self) -> Seen:
+    def images(self) -> ImageSet:
         """What it will be measured on."""
-        return Seen(dataset=self.best.data.dataset, split=self.split.hash)
+        return ImageSet(dataset=self.best.data.dataset, split=self.split.hash)
 
     def train(self, folder: Path, *, device: str) -> Iterator[Epoch]:
         """Train on its split as a worker does; sets torch to one thread.
@@ -103,30 +103,30 @@ class Untrained:
         config = read_best_config(self.path).config
         yield from train(config, self.split, checkpoint=folder / CHECKPOINT, device=device)
 
-    def trained(self, folder: Path) -> Side:
+    def trained(self, folder: Path) -> EvaluatedModel:
         """The side, once it was trained in that folder."""
         from hpsearch.training.trainer import predictions_path
 
         predictions = read_predictions(predictions_path(folder / CHECKPOINT))
-        return Side(label=self.label, config=self.best.config, images=self.images, predictions=predictions)
+        return EvaluatedModel(label=self.label, config=self.best.config, images=self.images, predictions=predictions)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ModelComparison:
     """Two sides on the same images.
 
     Attributes:
         settings: those that differ: name to both values; None where a side has no such setting.
     """
 
-    first: Side
-    second: Side
+    first: EvaluatedModel
+    second: EvaluatedModel
     metrics: tuple[Metrics, Metrics]
     found: Comparison
     settings: Mapping[str, tuple[Any, Any]]
 
     @property
-    def is_shown(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the images show that one is better."""
         return self.found.p_value < SURE
 
@@ -138,7 +138,7 @@ class Compared:
         low, high = found.interval
         points = f"{100 * abs(found.difference):.2f} ± {50 * (high - low):.2f} points"
         chance = f"p < {SMALLEST_P:g}" if found.p_value < SMALLEST_P else f"p = {found.p_value:.2g}"
-        if self.is_shown:
+        if self.is_significant:
             return f"{better.label} is better by {points} ({chance})."
         if found.only_first == found.only_second == 0:
             return "No difference shown: both get the same images right."
@@ -160,14 +160,14 @@ class Compared:
             "only_first_right": found.only_first,
             "only_second_right": found.only_second,
             "p_value": found.p_value,
-            "shown": self.is_shown,
+            "shown": self.is_significant,
             "sentence": self.sentence,
             "settings": {name: list(values) for name, values in self.settings.items()},
             "recall": {mine.name: [mine.recall, theirs.recall] for mine, theirs in zip(one.classes, two.classes, strict=True)},
         }
 
 
-def find_side(text: str, workspace: Workspace) -> Side | Untrained:
+def find_model(text: str, workspace: Workspace) -> EvaluatedModel | UntrainedModel:
     """What a word of the command line means: a final model's folder, a config file, or a trial `STUDY/N`.
 
     Raises:
@@ -188,7 +188,7 @@ def find_side(text: str, workspace: Workspace) -> Side | Untrained:
     )
 
 
-def require_same_images(first: Side | Untrained, second: Side | Untrained) -> None:
+def require_same_images(first: EvaluatedModel | UntrainedModel, second: EvaluatedModel | UntrainedModel) -> None:
     """Refuse two that did not see the same images, before anything is trained.
 
     Raises:
@@ -207,14 +207,14 @@ def require_same_images(first: Side | Untrained, second: Side | Untrained) -> No
         )
 
 
-def compare_sides(first: Side, second: Side) -> Compared:
+def compare_models(first: EvaluatedModel, second: EvaluatedModel) -> ModelComparison:
     """Compare two that saw the same images.
 
     Raises:
         UsageError, DataError: they did not.
     """
     require_same_images(first, second)
-    return Compared(
+    return ModelComparison(
         first=first,
         second=second,
         found=compare_predictions(first.predictions, second.predictions),
@@ -228,7 +228,7 @@ def _is_trial(text: str) -> bool:
     return bool(name) and number.isascii() and number.isdecimal()
 
 
-def _final_model(folder: Path, label: str) -> Side:
+def _final_model(folder: Path, label: str) -> EvaluatedModel:
     file = folder / PREDICTIONS
     if not file.is_file():
         raise UsageError(
@@ -253,10 +253,10 @@ def _final_model(folder: Path, label: str) -> Side:
         raise DataError(f"{file} is damaged: {type(error).__name__}: {error}", hint="`hpsearch train --final` writes it anew.") from error
     if not rows:
         raise DataError(f"{file} is damaged: it has no test images", hint="`hpsearch train --final` writes it anew.")
-    return Side(label=label, config=best.config, images=Seen(dataset=best.data.dataset), predictions=predictions)
+    return EvaluatedModel(label=label, config=best.config, images=ImageSet(dataset=best.data.dataset), predictions=predictions)
 
 
-def _config(path: Path, label: str, workspace: Workspace) -> Side | Untrained:
+def _config(path: Path, label: str, workspace: Workspace) -> EvaluatedModel | UntrainedModel:
     best = read_best_config(path)
     if (stored := _stored_run(best, workspace)) is not None:
         return replace(stored, label=label, config=best.config, source=stored.label)
@@ -269,10 +269,10 @@ def _config(path: Path, label: str, workspace: Workspace) -> Side | Untrained:
         seed=best.split_seed,
         folder=workspace.data,
     )
-    return Untrained(label=label, path=path, best=best, split=split)
+    return UntrainedModel(label=label, path=path, best=best, split=split)
 
 
-def _stored_run(best: BestConfig, workspace: Workspace) -> Side | None:
+def _stored_run(best: BestConfig, workspace: Workspace) -> EvaluatedModel | None:
     """The trial that a config names, where it is reachable, is the very same run and has predictions."""
     name, number = best.provenance.get("study"), best.provenance.get("trial")
     if not isinstance(name, str) or not isinstance(number, int):
@@ -287,7 +287,7 @@ def _stored_run(best: BestConfig, workspace: Workspace) -> Side | None:
     return None
 
 
-def _trial(text: str, workspace: Workspace) -> Side:
+def _trial(text: str, workspace: Workspace) -> EvaluatedModel:
     called, _, number = text.rpartition("/")
     name = study_name(called)
     study = workspace.open().load(name)
@@ -297,7 +297,7 @@ def _trial(text: str, workspace: Workspace) -> Side:
     return replace(_of_trial(name, row, best_config(row, read_study(study)), workspace), label=text)
 
 
-def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) -> Side:
+def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) -> EvaluatedModel:
     """A stored trial with the predictions of its last epoch.
 
     Raises:
@@ -313,10 +313,10 @@ def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) 
             f"trial {row.number} of '{name}' has no predictions: it {why}",
             hint=f"Compare its config, which is trained to its end first: `hpsearch export {name} --trial {row.number} -o FILE.toml`",
         )
-    return Side(
+    return EvaluatedModel(
         label=f"{name}/{row.number}",
         config=best.config,
-        images=Seen(dataset=best.data.dataset, split=str(row.run.get("split_hash"))),
+        images=ImageSet(dataset=best.data.dataset, split=str(row.run.get("split_hash"))),
         predictions=read_predictions(file),
     )
 

@@ -29,12 +29,12 @@ class Finding:
     what: str
     ok: bool
     says: str
-    mend: str = ""
+    fix: str = ""
 
 
-def examine(workspace: Workspace) -> list[Finding]:
+def check_machine(workspace: Workspace) -> list[Finding]:
     """All findings, in the order in which a search would stumble over them."""
-    examinations: list[Callable[[], Finding]] = [
+    checks: list[Callable[[], Finding]] = [
         _python,
         lambda: _package("torch"),
         _torchvision,
@@ -44,26 +44,26 @@ def examine(workspace: Workspace) -> list[Finding]:
         lambda: _disk(workspace),
         lambda: _device(workspace),
     ]
-    return [examination() for examination in examinations]
+    return [check() for check in checks]
 
 
 def _python() -> Finding:
     ok = sys.version_info >= LEAST_PYTHON
-    return Finding(what="Python", ok=ok, says=platform.python_version(), mend="" if ok else "Install Python 3.11 or newer.")
+    return Finding(what="Python", ok=ok, says=platform.python_version(), fix="" if ok else "Install Python 3.11 or newer.")
 
 
 def _package(name: str) -> Finding:
     try:
         return Finding(what=name, ok=True, says=version(name))
     except PackageNotFoundError:
-        return Finding(what=name, ok=False, says="is not installed", mend=f"pip install {name}")
+        return Finding(what=name, ok=False, says="is not installed", fix=f"pip install {name}")
 
 
 def _torchvision() -> Finding:
     try:
         from hpsearch.training.data import download as vision  # noqa: F401  # imported for what it says when it fails
     except (ImportError, RuntimeError) as error:
-        return Finding(what="torchvision", ok=False, says=str(error), mend="Install the torchvision that goes with your torch.")
+        return Finding(what="torchvision", ok=False, says=str(error), fix="Install the torchvision that goes with your torch.")
     return Finding(what="torchvision", ok=True, says=version("torchvision"))
 
 
@@ -73,10 +73,10 @@ def _data(workspace: Workspace) -> Finding:
     try:
         found = find("fashion-mnist", workspace.data)
     except HpsearchError as error:
-        return Finding(what="Fashion-MNIST", ok=False, says=error.message, mend=error.hint)
+        return Finding(what="Fashion-MNIST", ok=False, says=error.message, fix=error.hint)
     if found is None:
-        mend = "`hpsearch run` downloads it; on Debian, `apt-get install dataset-fashion-mnist`."
-        return Finding(what="Fashion-MNIST", ok=False, says="was not found", mend=mend)
+        fix = "`hpsearch run` downloads it; on Debian, `apt-get install dataset-fashion-mnist`."
+        return Finding(what="Fashion-MNIST", ok=False, says="was not found", fix=fix)
     return Finding(what="Fashion-MNIST", ok=True, says=f"in {next(iter(found.paths.values())).parent}, checksums right")
 
 
@@ -92,15 +92,21 @@ def _storage(workspace: Workspace) -> Finding:
         folder = next(parent for parent in database.path.parents if parent.exists())
         ok = os.access(folder, os.W_OK)
         return Finding(
-            what="storage", ok=ok, says=f"{database.path} is yet to be made", mend="" if ok else f"{folder} cannot be written to."
+            what="storage", ok=ok, says=f"{database.path} is yet to be made", fix="" if ok else f"{folder} cannot be written to."
         )
     except HpsearchError as error:
-        return Finding(what="storage", ok=False, says=error.message, mend=error.hint)
+        return Finding(what="storage", ok=False, says=error.message, fix=error.hint)
     kind = "" if isinstance(database, PostgresServer) else _file_system(str(database.path))
     if kind in NETWORK_FILE_SYSTEMS:
+<<<<<<< HEAD
         mend = "Its locks may lie. Put the database on a local disk with --storage."
         return Finding(what="storage", ok=False, says=f"{store} is on a network file system ({kind})", mend=mend)
     return Finding(what="storage", ok=True, says=f"{store}, {many(len(names), 'study', 'studies')}")
+=======
+        fix = "Its locks may lie. Put the database on a local disk with --storage."
+        return Finding(what="storage", ok=False, says=f"{store} is on a network file system ({kind})", fix=fix)
+    return Finding(what="storage", ok=True, says=f"{store}, {len(names)} {'study' if len(names) == 1 else 'studies'}")
+>>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
 
 
 def _file_system(path: str) -> str:
@@ -116,7 +122,7 @@ def _disk(workspace: Workspace) -> Finding:
         what="disk",
         ok=ok,
         says=f"{free / 1e9:.0f} GB free for {workspace.runs}",
-        mend="" if ok else "Make room, or choose another disk with --runs.",
+        fix="" if ok else "Make room, or choose another disk with --runs.",
     )
 
 
@@ -126,6 +132,6 @@ def _device(workspace: Workspace) -> Finding:
     try:
         device = resolve_device(workspace.device)
     except HpsearchError as error:
-        return Finding(what="device", ok=False, says=error.message, mend=error.hint)
+        return Finding(what="device", ok=False, says=error.message, fix=error.hint)
     memory = psutil.virtual_memory().available / 1e9
     return Finding(what="device", ok=True, says=f"{device}; {os.cpu_count()} cores, {memory:.0f} GB of memory free")

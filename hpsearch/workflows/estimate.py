@@ -28,7 +28,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corner:
+class MeasuredConfig:
     """One end of a space, measured.
 
     Attributes:
@@ -44,11 +44,11 @@ class Corner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class SearchEstimate:
     """Seconds that a search takes if all its trials were like the cheapest, like the dearest, or half-way between."""
 
-    cheapest: Corner
-    dearest: Corner
+    cheapest: MeasuredConfig
+    dearest: MeasuredConfig
     workers: int
     low: float
     middle: float
@@ -59,7 +59,7 @@ class Estimate:
         return asdict(self)
 
 
-def estimate_search(study: StudyFile, data: Path | None) -> Estimate:
+def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
     """Measure and estimate.
 
     Raises:
@@ -84,13 +84,13 @@ def estimate_search(study: StudyFile, data: Path | None) -> Estimate:
     configs = [study.space.config(study.space.sample(points.ask()), seed=0) for _ in range(DRAWS)]
     ordered = sorted(configs, key=cost)
 
-    def measure(label: str, config: TrainConfig) -> Corner:
+    def measure(label: str, config: TrainConfig) -> MeasuredConfig:
         once = replace(config, epochs=1)
         next(train(once, warm_up, device="cpu"))
         epoch = next(train(once, split, device="cpu"))
         steps = len(split.train_labels) / epoch.images_per_second
         seconds = steps * scale + (epoch.seconds - steps)
-        return Corner(
+        return MeasuredConfig(
             label=label,
             model=config.model.name,
             epochs=config.epochs,
@@ -102,7 +102,7 @@ def estimate_search(study: StudyFile, data: Path | None) -> Estimate:
     cheapest, dearest = measure("cheapest", ordered[0]), measure("dearest", ordered[-1])
     workers = default_workers(study.budget.trials).count
     share = study.budget.trials / workers
-    return Estimate(
+    return SearchEstimate(
         cheapest=cheapest,
         dearest=dearest,
         workers=workers,

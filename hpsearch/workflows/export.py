@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpsearch.analysis.finalists import Finalist
-from hpsearch.analysis.leaderboard import Leaderboard, Standing
+from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial
 from hpsearch.analysis.metrics import wilson_interval
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import BUILT_IN, ComponentFile
@@ -78,12 +78,12 @@ def _files_of(study: StudyRow) -> tuple[ComponentFile, ...]:
     return tuple(ComponentFile(path=path, sha256=hashes[path.name]) for path in used)
 
 
-def chosen_standings(board: Leaderboard, *, top: int, per_model: bool) -> Sequence[Standing]:
+def select_best(board: Leaderboard, *, top: int, per_model: bool) -> Sequence[RankedTrial]:
     """The best few, or the best few of each model."""
     if not per_model:
-        return board.standings[:top]
-    models = dict.fromkeys(standing.trial.model for standing in board.standings)
-    return [standing for model in models for standing in [each for each in board.standings if each.trial.model == model][:top]]
+        return board.ranking[:top]
+    models = dict.fromkeys(ranked.trial.model for ranked in board.ranking)
+    return [ranked for model in models for ranked in [each for each in board.ranking if each.trial.model == model][:top]]
 
 
 def write_best_config(config: BestConfig, path: Path) -> None:

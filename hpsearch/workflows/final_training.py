@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 
 from hpsearch import __version__
-from hpsearch.analysis.final_score import FinalScore, HeldOutLog, HeldOutReading, PartScore, SeedScore
+from hpsearch.analysis.final_score import FinalScore, HeldOutLog, HeldOutReading, SeedScore, SubsetScore
 from hpsearch.analysis.metrics import Predictions, mean_over_images, measure, most_confident_mistakes
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.epoch import Epoch
@@ -105,7 +105,7 @@ class FinalTraining:
                     )
             self._save(number, config, split, checkpoint)
 
-    def score(self, ledger: HeldOutLog | None = None) -> Mapping[str, Any]:
+    def score(self, log: HeldOutLog | None = None) -> Mapping[str, Any]:
         """Read the test split, once, and write down all that it says; returns what `metrics.json` then holds.
 
         Args:
@@ -122,8 +122,8 @@ class FinalTraining:
         )
         # Noted before the score is known: a reading counts also when something breaks afterwards.
         self._folder.note(reading)
-        if ledger is not None:
-            ledger.note(reading)
+        if log is not None:
+            log.note(reading)
         parts["test"] = load_test_images(self.best.data.dataset, folder=self._data)
         scores = []
         written: dict[str, Predictions] = {}
@@ -144,8 +144,8 @@ class FinalTraining:
         )
         reading = replace(reading, accuracy=score.accuracy("test").value)
         score = replace(score, readings=self._folder.note(reading))
-        if ledger is not None:
-            score = replace(score, study=ledger.study, study_reads=ledger.note(reading))
+        if log is not None:
+            score = replace(score, study=log.study, study_reads=log.note(reading))
         return self._write(score, written, parts)
 
     def write_onnx(self) -> bool:
@@ -212,8 +212,8 @@ class FinalTraining:
         write(self.paths.card, card)
 
 
-def _part_score(evaluation: Evaluation, predictions: Predictions) -> PartScore:
-    return PartScore(loss=mean_over_images(evaluation.losses.double().numpy()), metrics=measure(predictions))
+def _part_score(evaluation: Evaluation, predictions: Predictions) -> SubsetScore:
+    return SubsetScore(loss=mean_over_images(evaluation.losses.double().numpy()), metrics=measure(predictions))
 
 
 def _predictions(evaluation: Evaluation, images: Images) -> Predictions:

@@ -16,7 +16,7 @@ import optuna
 
 from hpsearch.analysis import ablation, finalists
 from hpsearch.analysis.ablation import AblationPath, AblationRound, Explanation, explain
-from hpsearch.analysis.finalists import Candidate, Round, Verdict, judge
+from hpsearch.analysis.finalists import Candidate, FinalistsResult, FinalistsRound, evaluate_finalists
 from hpsearch.analysis.paired import Scores
 from hpsearch.config.components import Scalar
 from hpsearch.config.paths import EXPLAIN, FINALISTS
@@ -51,7 +51,7 @@ class FinalistsPlan:
         """Where nobody is dropped."""
         return len(self.candidates) * self.seeds
 
-    def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> Round:
+    def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> FinalistsRound:
         """Which runs come next."""
         return finalists.next_round(self.candidates, scores, seeds=self.seeds, n_images=n_images, pool=pool, failed=failed)
 
@@ -93,12 +93,12 @@ class ExplainPlan:
     kind = EXPLAIN
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_ends", AblationPath(self.space, self.start, self.goal))
+        object.__setattr__(self, "_ablation_path", AblationPath(self.space, self.start, self.goal))
 
     @property
-    def ends(self) -> AblationPath:
-        """The two ends and what lies between them."""
-        found: AblationPath = self._ends  # type: ignore[attr-defined]  # set once, above
+    def ablation_path(self) -> AblationPath:
+        """The ablation path from `start` to `goal`."""
+        found: AblationPath = self._ablation_path  # type: ignore[attr-defined]  # set once, above
         return found
 
     @property
@@ -109,11 +109,11 @@ class ExplainPlan:
 
     def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> AblationRound:
         """Which runs come next."""
-        return ablation.next_round(self.ends, scores, seeds=self.seeds, failed=failed)
+        return ablation.next_round(self.ablation_path, scores, seeds=self.seeds, failed=failed)
 
     def config(self, name: str) -> TrainConfig:
         """The configuration of a point; `next_runs` comes first."""
-        return self.ends.config(name)
+        return self.ablation_path.config(name)
 
     def to_dict(self) -> dict[str, Any]:
         """For the storage."""
@@ -193,7 +193,7 @@ def write_images(study: optuna.Study, n_images: int) -> None:
         study.set_user_attr(StudyKey.N_IMAGES, n_images)
 
 
-def read_verdict(study: optuna.Study) -> Verdict:
+def read_verdict(study: optuna.Study) -> FinalistsResult:
     """What the finalists' runs come down to, so far.
 
     Args:
@@ -203,15 +203,24 @@ def read_verdict(study: optuna.Study) -> Verdict:
     names = {candidate.name for candidate in plan.candidates}
     trials = study.get_trials(deepcopy=False)
     # Those that were finalists once, before the search went on, are not any more.
+<<<<<<< HEAD
     scores = {name: row for name, row in candidate_scores(trials).items() if name in names}
     return judge(plan.candidates, scores, seeds=plan.seeds, failed=failed_candidates(trials) & names, **read_sizes(study))
+=======
+    scores = {name: row for name, row in scores_of(trials).items() if name in names}
+    return evaluate_finalists(plan.candidates, scores, seeds=plan.seeds, failed=failed_of(trials) & names, **read_sizes(study))
+>>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
 
 
 def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, int]:
     """What the runs on the way say of each change, so far, and the number of the trial that it leads to."""
     plan = ExplainPlan.from_dict(json.loads(study.user_attrs[StudyKey.PLAN]), space)
     trials = study.get_trials(deepcopy=False)
+<<<<<<< HEAD
     found = explain(plan.ends, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **read_sizes(study))
+=======
+    found = explain(plan.ablation_path, scores_of(trials), seeds=plan.seeds, failed=failed_of(trials), **read_sizes(study))
+>>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
     return found, plan.goal_trial
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import optuna
 
 from hpsearch.analysis.ablation import Explanation
-from hpsearch.analysis.finalists import Candidate, Verdict
+from hpsearch.analysis.finalists import Candidate, FinalistsResult
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.paths import EXPLAIN, FINALISTS
 from hpsearch.config.study_file import StudyFile
@@ -110,7 +110,7 @@ def prepare_explanation(
     baseline = _baseline(trials)
     start = file.space.complete({}, start={} if baseline is None else baseline.params)
     plan = ExplainPlan(seeds=seeds, start=start, goal=file.space.complete({}, start=goal.params), goal_trial=number, space=file.space)
-    if not plan.ends.neighbours(plan.ends.start):
+    if not plan.ablation_path.neighbours(plan.ablation_path.start):
         raise UsageError(
             f"trial {number} of '{file.name}' is the baseline", hint="There is nothing to explain; choose another with --trial."
         )
@@ -133,13 +133,13 @@ def find_winner(name: str, workspace: Workspace) -> int | None:
     return best[0].number if best else None
 
 
-def find_verdict(name: str, store: Store) -> Verdict | None:
+def find_verdict(name: str, store: Store) -> FinalistsResult | None:
     """What the finalists of a study say so far; None where there are none."""
     follow_up = f"{name}.{FINALISTS}"
     return read_verdict(store.load(follow_up)) if follow_up in store.study_names() else None
 
 
-def finished_verdict(name: str, store: Store) -> Verdict | None:
+def finished_verdict(name: str, store: Store) -> FinalistsResult | None:
     """What the finalists of a study say once all of them have run."""
     verdict = find_verdict(name, store)
     return verdict if verdict is not None and verdict.is_over else None

@@ -38,7 +38,7 @@ Kind = Literal["identical", "within the spread", "different"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class ChangedCondition:
     """A condition that is not what it was when the trial was trained: a version, the device, the split, a component file."""
 
     name: str
@@ -50,7 +50,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochPair:
+class EpochComparison:
     """One epoch of the trial, as it is on record and as it came out now."""
 
     then: Epoch
@@ -65,7 +65,7 @@ class EpochPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rerun:
+class Reproduction:
     """A trial that is ready to be run again.
 
     Attributes:
@@ -79,10 +79,10 @@ class Rerun:
     best: BestConfig
     split: Split
     device: str
-    differences: tuple[Difference, ...]
+    differences: tuple[ChangedCondition, ...]
     seed_margin: float | None
 
-    def train(self) -> Iterator[EpochPair]:
+    def train(self) -> Iterator[EpochComparison]:
         """Train to the last epoch on record; sets torch to one thread.
 
         Raises:
@@ -95,11 +95,11 @@ class Rerun:
         torch.set_num_threads(1)  # as a worker has: sums are then made in the same order
         with closing(train(self.best.config, self.split, device=self.device)) as training:
             for then, now in zip(self.trial.epochs, training, strict=False):
-                yield EpochPair(then=then, now=now)
+                yield EpochComparison(then=then, now=now)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ReproductionResult:
     """What a rerun shows.
 
     Attributes:
@@ -108,8 +108,8 @@ class Verdict:
     """
 
     kind: Kind
-    pairs: tuple[EpochPair, ...]
-    differences: tuple[Difference, ...]
+    pairs: tuple[EpochComparison, ...]
+    differences: tuple[ChangedCondition, ...]
     margin: float
 
     @property
@@ -118,7 +118,7 @@ class Verdict:
         return self.kind != "different"
 
     @property
-    def first_difference(self) -> EpochPair | None:
+    def first_difference(self) -> EpochComparison | None:
         """The first epoch that is not identical."""
         return next((pair for pair in self.pairs if pair.differing), None)
 
@@ -136,7 +136,7 @@ class Verdict:
         }
 
 
-def prepare_rerun(name: str, number: int, workspace: Workspace, *, device: str | None = None, trust: bool = False) -> Rerun:
+def prepare_reproduction(name: str, number: int, workspace: Workspace, *, device: str | None = None, trust: bool = False) -> Reproduction:
     """Find a trial, and load what it was trained with.
 
     Args:
@@ -163,7 +163,7 @@ def prepare_rerun(name: str, number: int, workspace: Workspace, *, device: str |
     found = _device(str(trial.run.get("device")), device)
     split = _split(best, workspace, follow_up=is_follow_up(study))
     now = environment(split, found)
-    return Rerun(
+    return Reproduction(
         study=name,
         trial=trial,
         best=replace(best, config=config),
@@ -174,24 +174,24 @@ def prepare_rerun(name: str, number: int, workspace: Workspace, *, device: str |
     )
 
 
-def judge(rerun: Rerun, pairs: Sequence[EpochPair]) -> Verdict:
+def compare_epochs(reproduction: Reproduction, pairs: Sequence[EpochComparison]) -> ReproductionResult:
     """Compare a rerun with its trial.
 
     Where conditions differ, the last epoch decides: its validation accuracy is the trial's value. The spread is that of the
     finalists' seeds, or, where no finalists ran, what the number of images alone allows.
     """
     last = pairs[-1]
-    margin = rerun.seed_margin
+    margin = reproduction.seed_margin
     if margin is None:
-        margin = difference_margin(last.then.val_accuracy, rerun.best.data.validation_images)
-    whole = len(pairs) == len(rerun.trial.epochs)
+        margin = difference_margin(last.then.val_accuracy, reproduction.best.data.validation_images)
+    whole = len(pairs) == len(reproduction.trial.epochs)
     apart = abs(last.then.val_accuracy - last.now.val_accuracy)
     kind: Kind = "different"
     if whole and not any(pair.differing for pair in pairs):
         kind = "identical"
-    elif whole and rerun.differences and apart <= margin:
+    elif whole and reproduction.differences and apart <= margin:
         kind = "within the spread"
-    return Verdict(kind=kind, pairs=tuple(pairs), differences=rerun.differences, margin=margin)
+    return ReproductionResult(kind=kind, pairs=tuple(pairs), differences=reproduction.differences, margin=margin)
 
 
 def _require_record(trial: TrialRow, study: str) -> None:
@@ -206,7 +206,7 @@ def _require_record(trial: TrialRow, study: str) -> None:
         raise StudyNotFoundError(f"{called} has no epochs on record", hint="Only what hpsearch trained can be reproduced.")
 
 
-def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[Difference]]:
+def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[ChangedCondition]]:
     """The components that the study may use, and which of their files say something else now."""
     recorded: Mapping[str, str] = row.comparable["component files"]
     catalog, changed = BUILT_IN, []
@@ -220,7 +220,7 @@ def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[Diffe
                     f"the component file {show_path(path)} is not the one that the trial was trained with",
                     hint=f"It had the SHA-256 {recorded.get(path.name, '')[:16]}…; put that one back, or go on with --trust.",
                 )
-            changed.append(Difference(name=path.name, then=f"{recorded.get(path.name, 'nothing')[:12]}…", now=f"{found[:12]}…"))
+            changed.append(ChangedCondition(name=path.name, then=f"{recorded.get(path.name, 'nothing')[:12]}…", now=f"{found[:12]}…"))
         catalog = catalog.extended(load_component_file(path))
     return catalog, changed
 
@@ -269,10 +269,10 @@ def _device(then: str, wanted: str | None) -> Any:
         return resolve_device("auto")
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[ChangedCondition]:
     """The conditions on record that are others now."""
     old = {"split": f"{str(then.get('split_hash'))[:12]}…", "device": str(then.get("device")), **then.get("versions", {})}
     new = {"split": f"{now['split_hash'][:12]}…", "device": now["device"], **now["versions"]}
     if "processor" in then:
         old["processor"], new["processor"] = then["processor"], now["processor"]
-    return [Difference(name=name, then=value, now=str(new.get(name))) for name, value in old.items() if value != new.get(name)]
+    return [ChangedCondition(name=name, then=value, now=str(new.get(name))) for name, value in old.items() if value != new.get(name)]

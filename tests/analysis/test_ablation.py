@@ -38,23 +38,23 @@ def accuracy(config: TrainConfig) -> float:
     return value + 0.01 * float(config.optimizer.options["lr"])
 
 
-def walk(ends: AblationPath, *, seeds: int = 3) -> tuple[AblationRound, Explanation, dict[str, dict[int, float]]]:
+def walk(path: AblationPath, *, seeds: int = 3) -> tuple[AblationRound, Explanation, dict[str, dict[int, float]]]:
     scores: dict[str, dict[int, float]] = {}
     for _ in range(1000):
-        ablation = next_round(ends, scores, seeds=seeds)
-        if not ablation.wanted:
-            return ablation, explain(ends, scores, seeds=seeds, **SIZES), scores
-        for name, repeat in ablation.wanted:
-            scores.setdefault(name, {})[repeat] = accuracy(ends.config(name)) + 0.001 * repeat
+        ablation = next_round(path, scores, seeds=seeds)
+        if not ablation.required_runs:
+            return ablation, explain(path, scores, seeds=seeds, **SIZES), scores
+        for name, repeat in ablation.required_runs:
+            scores.setdefault(name, {})[repeat] = accuracy(path.config(name)) + 0.001 * repeat
     raise AssertionError("it never ends")
 
 
 def test_the_way_leads_to_the_winner_one_change_at_a_time() -> None:
-    ends = AblationPath(space(), START, GOAL)
-    ablation, found, _ = walk(ends)
-    assert ablation.arrived
+    path = AblationPath(space(), START, GOAL)
+    ablation, found, _ = walk(path)
+    assert ablation.reached_target
     assert found.is_over
-    assert ends.config(ablation.path[-1].name).digest == space().config(GOAL, seed=0).digest
+    assert path.config(ablation.path[-1].name).digest == space().config(GOAL, seed=0).digest
     assert [len(point.changed) for point in ablation.path] == list(range(len(ablation.path)))
     for before, after in zip(ablation.path, ablation.path[1:], strict=False):
         changed = [name for name in before.values if name in after.values and before.values[name] != after.values[name]]
@@ -99,15 +99,15 @@ def test_a_single_way_needs_no_choice() -> None:
 
 
 def test_idle_workers_measure_the_part_of_the_way_that_is_known() -> None:
-    ends = AblationPath(space(), START, GOAL)
-    ablation = next_round(ends, {}, seeds=2)
-    assert ablation.spare == ((ends.start.name, 2), (ends.start.name, 3))
+    path = AblationPath(space(), START, GOAL)
+    ablation = next_round(path, {}, seeds=2)
+    assert ablation.optional_runs == ((path.start.name, 2), (path.start.name, 3))
 
 
 def test_a_step_that_cannot_be_trained_is_passed_by() -> None:
-    ends = AblationPath(space(), START, GOAL)
-    first = next_round(ends, {}, seeds=2)
-    broken = next(name for name, _ in first.wanted if name.startswith("epochs"))
-    scores = {name: {1: accuracy(ends.config(name))} for name, _ in first.wanted if name != broken}
-    ablation = next_round(ends, scores, seeds=2, failed=frozenset({broken}))
+    path = AblationPath(space(), START, GOAL)
+    first = next_round(path, {}, seeds=2)
+    broken = next(name for name, _ in first.required_runs if name.startswith("epochs"))
+    scores = {name: {1: accuracy(path.config(name))} for name, _ in first.required_runs if name != broken}
+    ablation = next_round(path, scores, seeds=2, failed=frozenset({broken}))
     assert ablation.path[1].changed == ("model",)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.analysis.finalists import Candidate, Verdict, judge, next_round
+from hpsearch.analysis.finalists import Candidate, FinalistsResult, evaluate_finalists, next_round
 
 SIZES = {"n_images": 10_000, "pool": 50_000}
 
@@ -36,17 +36,17 @@ def run_all(
     running: list[tuple[str, int]] = []
     for _ in range(1000):
         now = next_round(candidates, scores, seeds=seeds, **SIZES)
-        free = [run for run in (*now.wanted, *now.spare) if run not in running]
+        free = [run for run in (*now.required_runs, *now.optional_runs) if run not in running]
         running += free[: workers - len(running)]
-        if not now.wanted and not running:
+        if not now.required_runs and not running:
             return scores
         name, repeat = running.pop(chance.randrange(len(running)))
         scores.setdefault(name, {})[repeat] = score(name, repeat, truth)
     raise AssertionError("it never ends")
 
 
-def verdict(candidates: tuple[Candidate, ...], seeds: int, scores: Mapping[str, Mapping[int, float]]) -> Verdict:
-    return judge(candidates, scores, seeds=seeds, **SIZES)
+def verdict(candidates: tuple[Candidate, ...], seeds: int, scores: Mapping[str, Mapping[int, float]]) -> FinalistsResult:
+    return evaluate_finalists(candidates, scores, seeds=seeds, **SIZES)
 
 
 @given(workers=st.integers(1, 6), order=st.integers(0, 1000), seeds=st.integers(2, 9))
@@ -59,7 +59,7 @@ def test_the_verdict_does_not_depend_on_workers_or_their_order(workers: int, ord
     assert transaction.winner is not None
     assert transaction.winner.candidate == alone.winner.candidate
     assert transaction.winner.mean == alone.winner.mean
-    assert transaction.chosen_by == alone.chosen_by
+    assert transaction.selected_after == alone.selected_after
 
 
 @given(values=st.lists(st.floats(0.8, 0.95), min_size=1, max_size=5), seeds=st.integers(2, 10), workers=st.integers(1, 4))
@@ -96,7 +96,7 @@ def test_the_baseline_is_measured_even_where_it_is_far_behind() -> None:
 def test_a_clear_winner_spares_the_seeds_that_would_have_chosen_it() -> None:
     scores = run_all((BEST, BASE), 8, truth={"best": 0.92, "base": 0.5})
     assert set(scores["best"]) == {1, 2, 5, 6, 7, 8}
-    assert verdict((BEST, BASE), 8, scores).chosen_by == 2
+    assert verdict((BEST, BASE), 8, scores).selected_after == 2
 
 
 def test_those_that_the_seeds_cannot_tell_apart_are_tied_and_the_smaller_is_named() -> None:
@@ -113,17 +113,17 @@ def test_a_baseline_that_wins_shows_no_gain() -> None:
     assert found.gain is None
 
 
-def test_flattery_is_what_the_search_said_too_much() -> None:
+def test_optimism_is_the_search_score_minus_the_mean() -> None:
     found = verdict((candidate("best", value=0.95), BASE), 4, run_all((BEST, BASE), 4)).of_trial(len("best"))
     assert found is not None
-    assert found.flattery == pytest.approx(0.95 - found.mean.value)
+    assert found.optimism == pytest.approx(0.95 - found.mean.value)
 
 
 def test_one_that_cannot_be_trained_is_left_out() -> None:
     scores = {"best": {1: 0.9}}
     now = next_round((BEST, SECOND), scores, seeds=4, **SIZES, failed=frozenset({"second"}))
-    assert all(name == "best" for name, _ in now.wanted)
-    assert judge((BEST, SECOND), scores, seeds=4, **SIZES, failed=frozenset({"second"})).failed == ("second",)
+    assert all(name == "best" for name, _ in now.required_runs)
+    assert evaluate_finalists((BEST, SECOND), scores, seeds=4, **SIZES, failed=frozenset({"second"})).failed == ("second",)
 
 
 def test_before_the_first_run_there_is_no_verdict() -> None:
@@ -135,5 +135,5 @@ def test_before_the_first_run_there_is_no_verdict() -> None:
 
 def test_idle_workers_begin_what_will_be_needed_anyway() -> None:
     now = next_round((BEST, SECOND, BASE), {}, seeds=8, **SIZES)
-    assert [repeat for _, repeat in now.wanted] == [1, 1, 1]
-    assert now.spare[:2] == (("base", 5), ("base", 6))
+    assert [repeat for _, repeat in now.required_runs] == [1, 1, 1]
+    assert now.optional_runs[:2] == (("base", 5), ("base", 6))

@@ -60,7 +60,7 @@ def test_complete_trials_are_ranked_and_others_counted() -> None:
         [_trial(0, 0.8), _trial(1, 0.9), _trial(2, 0.95, state="pruned"), _trial(3, None, state="fail"), _trial(4, None, state="running")],
         validation_images=10_000,
     )
-    assert [standing.trial.number for standing in board.standings] == [1, 0]
+    assert [ranked.trial.number for ranked in board.ranking] == [1, 0]
     assert board.counts == {"complete": 2, "pruned": 1, "fail": 1, "running": 1, "waiting": 0}
 
 
@@ -83,7 +83,7 @@ def test_stored_trials_are_ranked_as_their_rows_are() -> None:
 def test_what_lies_within_the_margin_of_the_best_is_unresolved() -> None:
     margin = difference_margin(0.9, 10_000)
     board = make_leaderboard([_trial(0, 0.9), _trial(1, 0.9 - 0.99 * margin), _trial(2, 0.9 - 1.01 * margin)], validation_images=10_000)
-    assert [standing.trial.number for standing in board.unresolved] == [0, 1]
+    assert [ranked.trial.number for ranked in board.unresolved] == [0, 1]
 
 
 def test_the_smallest_of_the_unresolved_is_named() -> None:
@@ -99,8 +99,8 @@ def test_a_gain_within_the_margin_is_not_shown() -> None:
     far = make_leaderboard([_trial(0, 0.9, origin="baseline"), _trial(1, 0.93)], validation_images=10_000)
     assert near.gain is not None
     assert far.gain is not None
-    assert not near.gain.is_shown
-    assert far.gain.is_shown
+    assert not near.gain.is_significant
+    assert far.gain.is_significant
     assert far.gain.difference == pytest.approx(0.03)
 
 

@@ -32,7 +32,7 @@ def trials(tmp_path: Path) -> list[TrialRow]:
 def test_nothing_beats_a_trial_of_the_pareto_line_at_its_cost_or_less(trials: list[TrialRow]) -> None:
     front = pareto(trials, "parameters")
     for one in front:
-        better = [each for each in trials if (each.value or 0) > (one.value or 0) and (each.n_parameters or 0) <= (one.parameters or 0)]
+        better = [each for each in trials if (each.value or 0) > (one.value or 0) and (each.n_parameters or 0) <= (one.n_parameters or 0)]
         assert not better
     assert max(trials, key=lambda each: each.value or 0).value == front[-1].value
 

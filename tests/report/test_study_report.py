@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.analysis.finalists import Candidate, judge
+from hpsearch.analysis.finalists import Candidate, evaluate_finalists
 from hpsearch.analysis.leaderboard import make_leaderboard
 from hpsearch.config.paths import StudyPaths
 from hpsearch.report.sections.summary import rivals
@@ -153,7 +153,7 @@ def test_the_finalists_name_the_winner_where_they_have_run(tmp_path: Path) -> No
         "trial 2": {1: 0.9, 2: 0.91, 3: 0.9, 4: 0.91},
         "trial 4": {1: 0.85, 2: 0.86, 3: 0.85, 4: 0.84},
     }
-    verdict = judge(candidates, scores, seeds=4, n_images=1000, pool=5000)
+    verdict = evaluate_finalists(candidates, scores, seeds=4, n_images=1000, pool=5000)
     results = read_studied(stored_study(tmp_path), StudyPaths(tmp_path), verdict=verdict)
     said = words(report(results))
     assert "Winner: trial 2, cnn, 90.50 %" in said

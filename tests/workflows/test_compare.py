@@ -16,7 +16,15 @@ from hpsearch.config.registration import load_component_file
 from hpsearch.errors import UsageError
 from hpsearch.storage.records import TrialKey, read_study, read_trial, read_trials
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.compare import Compared, Seen, Side, Untrained, compare_sides, find_side, require_same_images
+from hpsearch.workflows.compare import (
+    EvaluatedModel,
+    ImageSet,
+    ModelComparison,
+    UntrainedModel,
+    compare_models,
+    find_model,
+    require_same_images,
+)
 from hpsearch.workflows.export import best_config
 from hpsearch.workflows.run import find_study_file, prepare_search
 from tests.support.stripes_study import change_trial
@@ -41,9 +49,9 @@ def exported(workspace: Workspace, number: int, *changes: tuple[str, str], name:
     return name
 
 
-def trained(side: Side | Untrained, folder: Path) -> Side:
+def trained(side: EvaluatedModel | UntrainedModel, folder: Path) -> EvaluatedModel:
     """The side of a config, trained to its end."""
-    assert isinstance(side, Untrained)
+    assert isinstance(side, UntrainedModel)
     for _ in side.train(folder, device="cpu"):
         pass
     return side.trained(folder)
@@ -54,9 +62,9 @@ def pruned(workspace: Workspace) -> int:
 
 
 def test_a_config_has_the_predictions_of_the_trial_that_it_is(stripes: Workspace) -> None:
-    side, trial = find_side(exported(stripes, 0), stripes), find_side("stripes/0", stripes)
-    assert isinstance(side, Side)
-    assert isinstance(trial, Side)
+    side, trial = find_model(exported(stripes, 0), stripes), find_model("stripes/0", stripes)
+    assert isinstance(side, EvaluatedModel)
+    assert isinstance(trial, EvaluatedModel)
     assert (side.label, side.source, side.images) == ("best.toml", "stripes/0", trial.images)
     assert numpy.array_equal(side.predictions.predicted, trial.predictions.predicted)
 
@@ -71,30 +79,30 @@ def test_a_config_has_the_predictions_of_the_trial_that_it_is(stripes: Workspace
     ],
 )
 def test_a_config_that_is_no_stored_trial_is_to_be_trained(stripes: Workspace, change: tuple[str, str]) -> None:
-    assert isinstance(find_side(exported(stripes, 0, change), stripes), Untrained)
+    assert isinstance(find_model(exported(stripes, 0, change), stripes), UntrainedModel)
 
 
 def test_a_config_is_trained_to_what_its_trial_was(stripes: Workspace, tmp_path: Path) -> None:
-    side = trained(find_side(exported(stripes, 0, ('study = "stripes"', 'study = "gone"')), stripes), tmp_path)
-    trial = find_side("stripes/0", stripes)
-    assert isinstance(trial, Side)
-    assert compare_sides(side, trial).found.only_first == compare_sides(side, trial).found.only_second == 0
+    side = trained(find_model(exported(stripes, 0, ('study = "stripes"', 'study = "gone"')), stripes), tmp_path)
+    trial = find_model("stripes/0", stripes)
+    assert isinstance(trial, EvaluatedModel)
+    assert compare_models(side, trial).found.only_first == compare_models(side, trial).found.only_second == 0
     assert numpy.array_equal(side.predictions.confidence, trial.predictions.confidence)
-    assert compare_sides(trial, side).metrics[0].classes[0].name == "across"
+    assert compare_models(trial, side).metrics[0].classes[0].name == "across"
 
 
 def test_the_config_of_a_pruned_trial_is_trained_to_its_end(stripes: Workspace, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no predictions: it was pruned after epoch \d") as caught:
-        find_side(f"stripes/{pruned(stripes)}", stripes)
+        find_model(f"stripes/{pruned(stripes)}", stripes)
     assert "hpsearch export stripes" in caught.value.hint
-    side = trained(find_side(exported(stripes, pruned(stripes)), stripes), tmp_path)
+    side = trained(find_model(exported(stripes, pruned(stripes)), stripes), tmp_path)
     assert len(side.predictions.label) == 100
 
 
 def test_another_split_is_refused_before_anything_is_trained(stripes: Workspace) -> None:
-    other = find_side(exported(stripes, 0, ("split_seed = 3", "split_seed = 4")), stripes)
+    other = find_model(exported(stripes, 0, ("split_seed = 3", "split_seed = 4")), stripes)
     with pytest.raises(UsageError, match="are measured on other validation images of stripes: split "):
-        require_same_images(find_side("stripes/0", stripes), other)
+        require_same_images(find_model("stripes/0", stripes), other)
 
 
 def test_a_copy_has_the_predictions_of_where_it_was_trained(stripes: Workspace) -> None:
@@ -104,34 +112,34 @@ def test_a_copy_has_the_predictions_of_where_it_was_trained(stripes: Workspace) 
         study = prepare_search(find_study_file(f"./{name}.toml", stripes), stripes).study
     copy = next(trial for trial in read_trials(study) if trial.value == 1.0 and trial.copy_of)
     first = next(trial for trial in read_trials(stripes.open().load("stripes")) if trial.run == copy.run)
-    side, original = find_side(f"third/{copy.number}", stripes), find_side(f"stripes/{first.number}", stripes)
-    assert isinstance(side, Side)
-    assert isinstance(original, Side)
+    side, original = find_model(f"third/{copy.number}", stripes), find_model(f"stripes/{first.number}", stripes)
+    assert isinstance(side, EvaluatedModel)
+    assert isinstance(original, EvaluatedModel)
     assert numpy.array_equal(side.predictions.confidence, original.predictions.confidence)
 
 
 def test_a_trial_whose_predictions_are_lost_is_told_how_to_go_on(stripes: Workspace) -> None:
     stripes.paths.study("stripes").trial(0).predictions.unlink()
     with pytest.raises(UsageError, match=r"it is complete, but '.*predictions\.npz' is missing"):
-        find_side("stripes/0", stripes)
-    assert isinstance(find_side(exported(stripes, 0), stripes), Untrained)
+        find_model("stripes/0", stripes)
+    assert isinstance(find_model(exported(stripes, 0), stripes), UntrainedModel)
 
 
 def test_a_trial_of_another_split_is_another_lot_of_images(stripes: Workspace) -> None:
     change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, "split_hash": "0" * 64})
     with pytest.raises(UsageError, match="split 000000000000… and "):
-        require_same_images(find_side("stripes/0", stripes), find_side("stripes/5", stripes))
+        require_same_images(find_model("stripes/0", stripes), find_model("stripes/5", stripes))
 
 
-def _side(label: str, right: list[bool]) -> Side:
+def _side(label: str, right: list[bool]) -> EvaluatedModel:
     labels = numpy.zeros(len(right), dtype=numpy.int64)
     guesses = numpy.where(right, 0, 1)
     predictions = Predictions(label=labels, predicted=guesses, confidence=numpy.full(len(right), 0.9), classes=("a", "b"))
-    return Side(label=label, config=configure(), images=Seen(dataset="d", split="s"), predictions=predictions)
+    return EvaluatedModel(label=label, config=configure(), images=ImageSet(dataset="d", split="s"), predictions=predictions)
 
 
-def _compared(both: int, first: int, second: int) -> Compared:
-    return compare_sides(
+def _compared(both: int, first: int, second: int) -> ModelComparison:
+    return compare_models(
         _side("A", [True] * both + [True] * first + [False] * second), _side("B", [True] * both + [False] * first + [True] * second)
     )
 
@@ -149,17 +157,17 @@ def _compared(both: int, first: int, second: int) -> Compared:
 def test_a_sentence_reads_the_result(both: int, first: int, second: int, sentence: str) -> None:
     compared = _compared(both, first, second)
     assert compared.sentence == sentence
-    assert compared.is_shown == ("better" in sentence)
+    assert compared.is_significant == ("better" in sentence)
 
 
 def test_where_a_component_file_lies_is_no_setting_but_what_it_says_is() -> None:
     from hpsearch.config.components import ComponentFile
 
-    def with_file(path: str, sha256: str) -> Side:
+    def with_file(path: str, sha256: str) -> EvaluatedModel:
         side = _side("A", [True])
         return replace(side, config=replace(side.config, component_files=(ComponentFile(path=Path(path), sha256=sha256),)))
 
-    assert compare_sides(with_file("here/own.py", "1" * 64), with_file("there/own.py", "1" * 64)).settings == {}
-    assert compare_sides(with_file("own.py", "1" * 64), with_file("own.py", "2" * 64)).settings == {
+    assert compare_models(with_file("here/own.py", "1" * 64), with_file("there/own.py", "1" * 64)).settings == {}
+    assert compare_models(with_file("own.py", "1" * 64), with_file("own.py", "2" * 64)).settings == {
         "component_files.own.py": ("1" * 12, "2" * 12)
     }

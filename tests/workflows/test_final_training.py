@@ -164,11 +164,11 @@ def test_readings_are_told_to_the_study_before_and_after(best: BestConfig, tmp_p
             self.seen = (*self.seen, reading)
             return 7
 
-    ledger = HeldOutLog()
-    score = _finished(best, tmp_path / "final").score(ledger)
-    assert [each.accuracy for each in ledger.seen] == [None, score["test_accuracy"]]
-    assert len({each.id for each in ledger.seen}) == 1
-    assert ledger.seen[0].folder == "final"
+    log = HeldOutLog()
+    score = _finished(best, tmp_path / "final").score(log)
+    assert [each.accuracy for each in log.seen] == [None, score["test_accuracy"]]
+    assert len({each.id for each in log.seen}) == 1
+    assert log.seen[0].folder == "final"
     assert "test split read once, 7 times for the study 'stripes'" in (tmp_path / "final" / "README.md").read_text()
 
 

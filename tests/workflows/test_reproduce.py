@@ -14,7 +14,14 @@ from optuna.trial import TrialState
 from hpsearch.errors import ComponentError, StudyNotFoundError, UsageError
 from hpsearch.storage.records import BY_HAND, TrialKey, read_trials
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.reproduce import Difference, EpochPair, Rerun, Verdict, judge, prepare_rerun
+from hpsearch.workflows.reproduce import (
+    ChangedCondition,
+    EpochComparison,
+    Reproduction,
+    ReproductionResult,
+    compare_epochs,
+    prepare_reproduction,
+)
 from hpsearch.workflows.run import find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
 from tests.support.stripes_study import change_trial, command
@@ -27,9 +34,9 @@ def threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def reproduced(name: str, number: int, workspace: Workspace) -> Verdict:
-    rerun = prepare_rerun(name, number, workspace)
-    return judge(rerun, list(rerun.train()))
+def reproduced(name: str, number: int, workspace: Workspace) -> ReproductionResult:
+    reproduction = prepare_reproduction(name, number, workspace)
+    return compare_epochs(reproduction, list(reproduction.train()))
 
 
 def test_every_trial_of_two_workers_comes_out_identical(stripes: Workspace) -> None:
@@ -50,7 +57,7 @@ def test_a_pruned_trial_is_run_to_its_last_epoch_only(stripes: Workspace) -> Non
 
 def test_it_trains_on_one_thread_as_a_worker_does(stripes: Workspace) -> None:
     torch.set_num_threads(2)
-    next(prepare_rerun("stripes", 0, stripes).train())
+    next(prepare_reproduction("stripes", 0, stripes).train())
     assert torch.get_num_threads() == 1
 
 
@@ -67,29 +74,32 @@ def test_a_copy_is_run_as_it_was_where_it_was_trained(stripes: Workspace) -> Non
 
 def test_a_finalists_run_is_divided_as_it_was_and_its_seeds_tell_the_spread(stripes: Workspace) -> None:
     folder = stripes.runs.parent
-    assert prepare_rerun("stripes", 0, stripes).seed_margin is None
+    assert prepare_reproduction("stripes", 0, stripes).seed_margin is None
     done = command(folder, "finalists", "stripes", "--top", "2", "--seeds", "2")
     assert done.returncode == 0, done.stderr
     runs = read_trials(stripes.open().load("stripes.finalists"))
     assert len({trial.run["split_hash"] for trial in runs}) == 2
     for trial in runs[:4]:
         assert reproduced("stripes.finalists", trial.number, stripes).kind == "identical"
-    rerun = prepare_rerun("stripes", 0, stripes)
-    assert rerun.seed_margin is not None
-    assert judge(rerun, [EpochPair(then=epoch, now=epoch) for epoch in rerun.trial.epochs]).margin == rerun.seed_margin
+    reproduction = prepare_reproduction("stripes", 0, stripes)
+    assert reproduction.seed_margin is not None
+    assert (
+        compare_epochs(reproduction, [EpochComparison(then=epoch, now=epoch) for epoch in reproduction.trial.epochs]).margin
+        == reproduction.seed_margin
+    )
 
 
 def test_other_versions_and_devices_are_named(stripes: Workspace) -> None:
     changes = {"device": "cuda:77", "processor": "Z80", "versions": {"torch": "0.1"}}
     change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, **changes})
-    rerun = prepare_rerun("stripes", 0, stripes)
-    assert {each.name: each.then for each in rerun.differences} == {"device": "cuda:77", "processor": "Z80", "torch": "0.1"}
-    assert judge(rerun, list(rerun.train())).kind == "identical"
+    reproduction = prepare_reproduction("stripes", 0, stripes)
+    assert {each.name: each.then for each in reproduction.differences} == {"device": "cuda:77", "processor": "Z80", "torch": "0.1"}
+    assert compare_epochs(reproduction, list(reproduction.train())).kind == "identical"
 
 
 def test_another_split_is_named(stripes: Workspace) -> None:
     change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, "split_hash": "0" * 64})
-    (difference,) = prepare_rerun("stripes", 0, stripes).differences
+    (difference,) = prepare_reproduction("stripes", 0, stripes).differences
     assert (difference.name, difference.then) == ("split", "000000000000…")
 
 
@@ -97,23 +107,23 @@ def test_a_changed_component_file_is_refused_before_a_line_of_it_runs_and_named_
     source = stripes.runs.parent / "stripes.py"
     source.write_text(source.read_text() + "\nopen('ran', 'w').close()\n")
     with pytest.raises(ComponentError, match=r"stripes\.py' is not the one that the trial was trained with") as caught:
-        prepare_rerun("stripes", 0, stripes)
+        prepare_reproduction("stripes", 0, stripes)
     assert "--trust" in caught.value.hint
     assert not Path("ran").exists()
-    rerun = prepare_rerun("stripes", 0, stripes, trust=True)
-    assert [each.name for each in rerun.differences] == ["stripes.py"]
-    assert judge(rerun, list(rerun.train())).kind == "identical"
+    reproduction = prepare_reproduction("stripes", 0, stripes, trust=True)
+    assert [each.name for each in reproduction.differences] == ["stripes.py"]
+    assert compare_epochs(reproduction, list(reproduction.train())).kind == "identical"
 
 
 def test_a_missing_component_file_is_named(stripes: Workspace) -> None:
     (stripes.runs.parent / "stripes.py").unlink()
     with pytest.raises(ComponentError, match=r"stripes\.py' cannot be read"):
-        prepare_rerun("stripes", 0, stripes)
+        prepare_reproduction("stripes", 0, stripes)
 
 
 # The verdict
 
-OTHER_TORCH = Difference(name="torch", then="1.0", now="2.0")
+OTHER_TORCH = ChangedCondition(name="torch", then="1.0", now="2.0")
 
 
 @pytest.mark.parametrize(
@@ -128,42 +138,49 @@ OTHER_TORCH = Difference(name="torch", then="1.0", now="2.0")
     ],
 )
 def test_a_difference_is_forgiven_only_where_something_explains_it_and_within_the_spread(
-    stripes: Workspace, apart: float, differences: tuple[Difference, ...], kind: str
+    stripes: Workspace, apart: float, differences: tuple[ChangedCondition, ...], kind: str
 ) -> None:
-    rerun = _half_right(stripes, differences)
-    pairs = [EpochPair(then=epoch, now=replace(epoch, val_accuracy=epoch.val_accuracy + apart)) for epoch in rerun.trial.epochs]
-    verdict = judge(rerun, pairs)
+    reproduction = _half_right(stripes, differences)
+    pairs = [
+        EpochComparison(then=epoch, now=replace(epoch, val_accuracy=epoch.val_accuracy + apart)) for epoch in reproduction.trial.epochs
+    ]
+    verdict = compare_epochs(reproduction, pairs)
     assert (verdict.kind, verdict.is_reproduced) == (kind, kind != "different")
 
 
 def test_other_weights_alone_are_a_difference(stripes: Workspace) -> None:
-    rerun = _half_right(stripes, ())
-    pairs = [EpochPair(then=epoch, now=replace(epoch, weights_hash="other", seconds=0.0)) for epoch in rerun.trial.epochs]
+    reproduction = _half_right(stripes, ())
+    pairs = [EpochComparison(then=epoch, now=replace(epoch, weights_hash="other", seconds=0.0)) for epoch in reproduction.trial.epochs]
     assert pairs[0].differing == ("weights_hash",)
-    assert judge(rerun, pairs).kind == "different"
+    assert compare_epochs(reproduction, pairs).kind == "different"
 
 
 def test_a_rerun_that_ends_early_is_different(stripes: Workspace) -> None:
-    rerun = _half_right(stripes, (OTHER_TORCH,))
-    assert judge(rerun, [EpochPair(then=epoch, now=epoch) for epoch in rerun.trial.epochs[:-1]]).kind == "different"
+    reproduction = _half_right(stripes, (OTHER_TORCH,))
+    assert (
+        compare_epochs(reproduction, [EpochComparison(then=epoch, now=epoch) for epoch in reproduction.trial.epochs[:-1]]).kind
+        == "different"
+    )
 
 
 def test_losses_that_are_not_finite_are_equal_to_themselves(stripes: Workspace) -> None:
     epoch = replace(_half_right(stripes, ()).trial.epochs[0], train_loss=float("nan"), diverged=True)
-    assert EpochPair(then=epoch, now=replace(epoch, train_loss=float("inf"))).differing == ()
+    assert EpochComparison(then=epoch, now=replace(epoch, train_loss=float("inf"))).differing == ()
 
 
-def _half_right(workspace: Workspace, differences: tuple[Difference, ...]) -> Rerun:
+def _half_right(workspace: Workspace, differences: tuple[ChangedCondition, ...]) -> Reproduction:
     """A rerun of a trial of 50 % accuracy, where the spread is widest: 13.9 points of 100 images."""
-    rerun = prepare_rerun("stripes", 0, workspace)
-    epochs = tuple(replace(epoch, val_accuracy=0.5) for epoch in rerun.trial.epochs)
-    return replace(rerun, trial=replace(rerun.trial, epochs=epochs), differences=differences)
+    reproduction = prepare_reproduction("stripes", 0, workspace)
+    epochs = tuple(replace(epoch, val_accuracy=0.5) for epoch in reproduction.trial.epochs)
+    return replace(reproduction, trial=replace(reproduction.trial, epochs=epochs), differences=differences)
 
 
 def test_a_verdict_as_data_has_every_epoch_twice(stripes: Workspace) -> None:
-    rerun = _half_right(stripes, (OTHER_TORCH,))
-    first, *rest = (EpochPair(then=epoch, now=epoch) for epoch in rerun.trial.epochs)
-    data = json.loads(json.dumps(judge(rerun, [replace(first, now=replace(first.now, weights_hash="other")), *rest]).to_dict()))
+    reproduction = _half_right(stripes, (OTHER_TORCH,))
+    first, *rest = (EpochComparison(then=epoch, now=epoch) for epoch in reproduction.trial.epochs)
+    data = json.loads(
+        json.dumps(compare_epochs(reproduction, [replace(first, now=replace(first.now, weights_hash="other")), *rest]).to_dict())
+    )
     assert (data["verdict"], data["reproduced"], data["differences"]) == ("within the spread", True, {"torch": ["1.0", "2.0"]})
     assert [epoch["identical"] for epoch in data["epochs"]] == [False, True, True]
     assert data["epochs"][0]["now"] == {**data["epochs"][0]["then"], "weights_hash": "other"}
@@ -175,20 +192,20 @@ def test_a_verdict_as_data_has_every_epoch_twice(stripes: Workspace) -> None:
 def test_a_trial_that_has_nothing_to_compare_with_is_refused(searched: Callable[..., Search], workspace: Workspace) -> None:
     search = searched()
     with pytest.raises(UsageError, match="trial 0 of 'small' is still waiting"):
-        prepare_rerun("small", 0, workspace)
+        prepare_reproduction("small", 0, workspace)
     trial = search.study.ask()
     with pytest.raises(UsageError, match="trial 0 of 'small' is still running"):
-        prepare_rerun("small", 0, workspace)
+        prepare_reproduction("small", 0, workspace)
     trial.set_user_attr(TrialKey.END, {"reason": "ValueError: too deep"})
     search.study.tell(trial, state=TrialState.FAIL)
     with pytest.raises(UsageError, match="trial 0 of 'small' failed: ValueError: too deep"):
-        prepare_rerun("small", 0, workspace)
+        prepare_reproduction("small", 0, workspace)
     search.study.enqueue_trial({"epochs": 2}, user_attrs={TrialKey.ORIGIN: BY_HAND})
     search.study.tell(search.study.ask(), 0.5)
     with pytest.raises(StudyNotFoundError, match="trial 1 of 'small' has no epochs on record"):
-        prepare_rerun("small", 1, workspace)
+        prepare_reproduction("small", 1, workspace)
     with pytest.raises(StudyNotFoundError, match="no trial 2 in 'small'"):
-        prepare_rerun("small", 2, workspace)
+        prepare_reproduction("small", 2, workspace)
 
 
 # The command

@@ -41,7 +41,7 @@ def plots(study: StudyResults) -> dict[str, go.Figure]:
 def _models(study: StudyResults) -> go.Figure:
     if study.best is None:
         return _nothing("Models", "No trial is complete yet.")
-    return _titled(figures.models(study.trials), f"Models, all {len(study.board.standings)} complete trials")
+    return _titled(figures.models(study.trials), f"Models, all {len(study.board.ranking)} complete trials")
 
 
 def _cost(study: StudyResults) -> go.Figure:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from hpsearch.analysis.ablation import Explanation
-from hpsearch.analysis.finalists import Verdict
+from hpsearch.analysis.finalists import FinalistsResult
 from hpsearch.report.figures.style import FAINT, figure, marks, safe
 from hpsearch.report.text import step_verdict
 
 VERDICT_COLOURS = {"helped": "#0072B2", "hurt": "#D55E00"}
 
 
-def finalists(verdict: Verdict) -> go.Figure:
+def finalists(verdict: FinalistsResult) -> go.Figure:
     """The mean of each finalist with its 95 % interval, and each of its seeds as a small point."""
     looks = marks(each.candidate.model for each in verdict.finalists)
     traces = [

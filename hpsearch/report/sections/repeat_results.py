@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+<<<<<<< HEAD
 from hpsearch.analysis.finalists import Finalist, Verdict
 from hpsearch.formatting import str_of
+=======
+from hpsearch.analysis.finalists import Finalist, FinalistsResult
+from hpsearch.config.distributions import str_of
+>>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
 from hpsearch.report.figures import repeat_figures as figures_of_repeats
 from hpsearch.report.html import Block, Bullets, Chart, Paragraph, Table
 from hpsearch.report.study_results import StudyResults
@@ -86,7 +91,7 @@ def finalists(study: StudyResults) -> Iterator[Block]:
     yield table
 
 
-def _row(each: Finalist, verdict: Verdict) -> tuple[str, ...]:
+def _row(each: Finalist, verdict: FinalistsResult) -> tuple[str, ...]:
     candidate = each.candidate
     low, high = each.mean.interval
     wins = verdict.winner is not None and candidate.name == verdict.winner.candidate.name
@@ -105,7 +110,7 @@ def _row(each: Finalist, verdict: Verdict) -> tuple[str, ...]:
         f"{each.best:.2f}",
         "" if each.behind is None else points(each.behind),
         "" if candidate.value is None else f"{100 * candidate.value:.2f} %",
-        "" if each.flattery is None else f"{100 * each.flattery:+.2f}",
+        "" if each.optimism is None else f"{100 * each.optimism:+.2f}",
         str(len(each.scores)),
         "" if candidate.n_parameters is None else f"{candidate.n_parameters:,}",
     )

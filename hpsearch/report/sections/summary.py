@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hpsearch.analysis.leaderboard import Standing, rank, settings
+from hpsearch.analysis.leaderboard import RankedTrial, rank, settings
 from hpsearch.analysis.metrics import compare
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.html import Block, Bullets, Paragraph, Table
@@ -41,13 +41,13 @@ def answer(study: StudyResults) -> Iterator[Block]:
         yield Paragraph(text=rivals(study, board.best))
         yield Paragraph(text=_cost(study))
         yield Paragraph(text=_gain(study))
-    if all(standing.trial.end.get("diverged") for standing in board.standings):
+    if all(ranked.trial.end.get("diverged") for ranked in board.ranking):
         yield Paragraph(
             text="Every complete trial diverged: its loss was no finite number any more. Lower learning rates may help.", kind="warning"
         )
-    if verdict is None and len(board.standings) > 1:
+    if verdict is None and len(board.ranking) > 1:
         yield Paragraph(
-            text=f"The best of {len(board.standings)} single runs is partly luck: trained again, it will most likely score a little lower. "
+            text=f"The best of {len(board.ranking)} single runs is partly luck: trained again, it will most likely score a little lower. "
             f"`hpsearch finalists {study.name}` measures how much.",
             kind="aside",
         )
@@ -74,7 +74,7 @@ def no_answer(study: StudyResults) -> str:
     return f"No trial of {study.name} is complete yet: {counts['pruned']} pruned, {counts['fail']} failed, {unfinished} not finished."
 
 
-def winner(study: StudyResults, best: Standing) -> str:
+def winner(study: StudyResults, best: RankedTrial) -> str:
     """Who won, by how much, how sure."""
     low, high = best.interval
     head = (
@@ -87,21 +87,19 @@ def winner(study: StudyResults, best: Standing) -> str:
         ahead = best.value - (rival.value or 0.0)
         sure = "more than chance" if ahead > study.board.margin else "which may be chance"
         return f"{head}, {100 * ahead:.2f} points ahead of the best {rival.model}: {sure}."
-    if len(study.board.standings) > 1:
-        second = study.board.standings[1]
+    if len(study.board.ranking) > 1:
+        second = study.board.ranking[1]
         return f"{head}, {100 * (best.value - second.value):.2f} points ahead of the next, trial {second.trial.number}."
     return f"{head}. It is the only trial that was trained to its end."
 
 
-def rivals(study: StudyResults, best: Standing) -> str:
+def rivals(study: StudyResults, best: RankedTrial) -> str:
     """What cannot be told from the winner, and what of it is cheaper."""
     board = study.board
     count = len(board.unresolved) - 1
     if not count:
         return (
-            "No other trial comes near enough to be confused with it."
-            if len(board.standings) > 1
-            else "There is nothing to compare it with."
+            "No other trial comes near enough to be confused with it." if len(board.ranking) > 1 else "There is nothing to compare it with."
         )
     said = f"{many(count, 'other trial')} within {100 * board.margin:.2f} points cannot be told from it by this search"
     smallest = board.smallest
@@ -133,47 +131,47 @@ def _gain(study: StudyResults) -> str:
     number = gain.baseline.trial.number
     if gain.baseline == study.board.best:
         return f"No gain over the baseline: the baseline, trial {number}, is the best itself."
-    verdict = "" if gain.is_shown else ": no gain shown"
+    verdict = "" if gain.is_significant else ": no gain shown"
     return (
         f"Gain over the baseline, trial {number} ({gain.baseline.trial.model}, {100 * gain.baseline.value:.2f} %): "
         f"{100 * gain.difference:+.2f} ± {100 * gain.margin:.2f} points{verdict}."
     )
 
 
-def _leaders(study: StudyResults) -> tuple[Standing, ...]:
+def _leaders(study: StudyResults) -> tuple[RankedTrial, ...]:
     """The first few, and each model's best wherever it stands."""
-    shown = study.board.standings[:LEADERS]
-    firsts = {standing.trial.model: standing for standing in reversed(study.board.standings)}
-    return shown + tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
+    shown = study.board.ranking[:LEADERS]
+    firsts = {ranked.trial.model: ranked for ranked in reversed(study.board.ranking)}
+    return shown + tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda ranked: ranked.rank))
 
 
-def _leaderboard(study: StudyResults, shown: Sequence[Standing]) -> Table:
+def _leaderboard(study: StudyResults, shown: Sequence[RankedTrial]) -> Table:
     rows = tuple(
         (
-            str(standing.rank),
-            str(standing.trial.number),
-            standing.trial.model,
-            f"{100 * standing.value:.2f} %",
-            f"{100 * standing.interval[0]:.2f} to {100 * standing.interval[1]:.2f}",
-            f"{standing.trial.n_parameters:,}" if standing.trial.n_parameters is not None else "",
-            str(len(standing.trial.epochs)),
-            show_duration(standing.trial.seconds),
-            _notes(standing),
+            str(ranked.rank),
+            str(ranked.trial.number),
+            ranked.trial.model,
+            f"{100 * ranked.value:.2f} %",
+            f"{100 * ranked.interval[0]:.2f} to {100 * ranked.interval[1]:.2f}",
+            f"{ranked.trial.n_parameters:,}" if ranked.trial.n_parameters is not None else "",
+            str(len(ranked.trial.epochs)),
+            show_duration(ranked.trial.seconds),
+            _notes(ranked),
         )
-        for standing in shown
+        for ranked in shown
     )
     sides = ("right", "right", "left", "right", "left", "right", "right", "right", "left")
     headings = ("rank", "trial", "model", "accuracy", "95 % interval", "parameters", "epochs", "time", "")
-    left = len(study.board.standings) - len(shown)
+    left = len(study.board.ranking) - len(shown)
     more = f"; {left} more: `hpsearch show {study.name} --csv` has all" if left else ""
     return Table(caption=f"The leaderboard, on the validation images{more}", columns=dict(zip(headings, sides, strict=True)), rows=rows)
 
 
-def _notes(standing: Standing) -> str:
+def _notes(ranked: RankedTrial) -> str:
     notes = (
-        "unresolved" if standing.unresolved and standing.rank > 1 else "",
-        standing.trial.origin,
-        "diverged" if standing.trial.end.get("diverged") else "",
+        "unresolved" if ranked.unresolved and ranked.rank > 1 else "",
+        ranked.trial.origin,
+        "diverged" if ranked.trial.end.get("diverged") else "",
     )
     return ", ".join(note for note in notes if note)
 
