@@ -7,12 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-<<<<<<< HEAD
-from hpsearch.analysis.metrics import Measured, Metrics, mean_over_seeds, overfitting
-from hpsearch.formatting import times
-=======
 from hpsearch.analysis.metrics import Estimate, Metrics, mean_over_seeds, overfitting
->>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
+from hpsearch.formatting import times
 
 FORMAT = 1
 """Of `metrics.json`; a reader of another one refuses it."""

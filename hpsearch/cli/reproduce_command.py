@@ -65,15 +65,8 @@ def reproduce(
         sys.exit(NOT_REPRODUCED)
 
 
-<<<<<<< HEAD
-def _announce(rerun: Rerun) -> None:
-    trial = rerun.trial
-=======
 def _announce(reproduction: Reproduction) -> None:
-    from hpsearch.config.sections import show_duration
-
     trial = reproduction.trial
->>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
     origin = f", a {trial.origin}" if trial.origin.startswith(("copy of", "retry of")) else ""
     epochs = many(len(trial.epochs), "epoch")
     pruned = " before it was pruned" if trial.state == "pruned" else ""

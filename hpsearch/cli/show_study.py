@@ -7,12 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-<<<<<<< HEAD
-from hpsearch.analysis.leaderboard import Leaderboard, Standing, last_train_accuracy, settings
-=======
-from hpsearch.analysis.final_score import times
 from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, settings
->>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
 from hpsearch.analysis.trial_table import records
 from hpsearch.cli.console import print_table, say
 from hpsearch.formatting import escape_cell, many, show_duration, times

@@ -98,15 +98,9 @@ def _storage(workspace: Workspace) -> Finding:
         return Finding(what="storage", ok=False, says=error.message, fix=error.hint)
     kind = "" if isinstance(database, PostgresServer) else _file_system(str(database.path))
     if kind in NETWORK_FILE_SYSTEMS:
-<<<<<<< HEAD
-        mend = "Its locks may lie. Put the database on a local disk with --storage."
-        return Finding(what="storage", ok=False, says=f"{store} is on a network file system ({kind})", mend=mend)
-    return Finding(what="storage", ok=True, says=f"{store}, {many(len(names), 'study', 'studies')}")
-=======
         fix = "Its locks may lie. Put the database on a local disk with --storage."
         return Finding(what="storage", ok=False, says=f"{store} is on a network file system ({kind})", fix=fix)
-    return Finding(what="storage", ok=True, says=f"{store}, {len(names)} {'study' if len(names) == 1 else 'studies'}")
->>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
+    return Finding(what="storage", ok=True, says=f"{store}, {many(len(names), 'study', 'studies')}")
 
 
 def _file_system(path: str) -> str:

@@ -203,24 +203,15 @@ def read_verdict(study: optuna.Study) -> FinalistsResult:
     names = {candidate.name for candidate in plan.candidates}
     trials = study.get_trials(deepcopy=False)
     # Those that were finalists once, before the search went on, are not any more.
-<<<<<<< HEAD
     scores = {name: row for name, row in candidate_scores(trials).items() if name in names}
-    return judge(plan.candidates, scores, seeds=plan.seeds, failed=failed_candidates(trials) & names, **read_sizes(study))
-=======
-    scores = {name: row for name, row in scores_of(trials).items() if name in names}
-    return evaluate_finalists(plan.candidates, scores, seeds=plan.seeds, failed=failed_of(trials) & names, **read_sizes(study))
->>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
+    return evaluate_finalists(plan.candidates, scores, seeds=plan.seeds, failed=failed_candidates(trials) & names, **read_sizes(study))
 
 
 def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, int]:
     """What the runs on the way say of each change, so far, and the number of the trial that it leads to."""
     plan = ExplainPlan.from_dict(json.loads(study.user_attrs[StudyKey.PLAN]), space)
     trials = study.get_trials(deepcopy=False)
-<<<<<<< HEAD
-    found = explain(plan.ends, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **read_sizes(study))
-=======
-    found = explain(plan.ablation_path, scores_of(trials), seeds=plan.seeds, failed=failed_of(trials), **read_sizes(study))
->>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
+    found = explain(plan.ablation_path, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **read_sizes(study))
     return found, plan.goal_trial
 
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-<<<<<<< HEAD
-from hpsearch.analysis.finalists import Finalist, Verdict
-from hpsearch.formatting import str_of
-=======
 from hpsearch.analysis.finalists import Finalist, FinalistsResult
-from hpsearch.config.distributions import str_of
->>>>>>> c38d57c (names: standard terms for ranking, finalists, ablation and comparison)
+from hpsearch.formatting import str_of
 from hpsearch.report.figures import repeat_figures as figures_of_repeats
 from hpsearch.report.html import Block, Bullets, Chart, Paragraph, Table
 from hpsearch.report.study_results import StudyResults
