@@ -1,12 +1,15 @@
-"""The one class that owns every path: what lies where below the folder of runs."""
+"""The paths of all files below the folder of runs, and the one way to write such a file."""
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpsearch.errors import StudyFileError
+from hpsearch.errors import DiskError, StudyFileError
 from hpsearch.formatting import show
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
@@ -194,3 +197,57 @@ def bundled_studies() -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / "studies"
     return inside if inside.is_dir() else package.parent / "studies"
+
+
+def write_atomically(path: Path, content: bytes | str, *, previous: Path | None = None) -> None:
+    """Write a file so that a reader sees the old content or the new content, also after a crash or a power cut.
+
+    Several processes may write the same file at once. The folder is created if it is missing.
+
+    Args:
+        path: the file.
+        content: what the file holds; a string is written as UTF-8.
+        previous: where the file that is there now goes, if it is to be kept.
+
+    Raises:
+        DiskError: the file cannot be written; the old file is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None:
+            path.replace(previous)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise DiskError(
+            f"{path} cannot be written: {error.strerror or error}", hint="Make room there and run the same command again."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def partial_files(path: Path) -> list[Path]:
+    """Return what interrupted writes of a file left beside it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The partial files, those of version 0.1 included.
+    """
+    return list(path.parent.glob(f".{path.name}.*part"))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,11 +7,9 @@ it is kept beside it, so that one damaged file costs one epoch.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any
 
 import torch
 
-from hpsearch.errors import CheckpointError, DiskError
+from hpsearch.config.paths import partial_files, write_atomically
+from hpsearch.errors import CheckpointError
 
 FORMAT = b"hpsearch-checkpoint 1"
 
@@ -51,22 +50,8 @@ def save(path: Path, identity: Identity, content: dict[str, Any]) -> None:
     """
     payload = io.BytesIO()
     torch.save({"identity": vars(identity), "content": content}, payload)
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(temporary, _sealed(payload.getvalue()))
-        # A damaged one must not push out a good previous one.
-        if _payload(path) is not None:
-            path.replace(previous(path))
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise DiskError(
-            f"the checkpoint {path} cannot be written: {error.strerror or error}",
-            hint="Make room there and start again: training goes on from the last checkpoint.",
-        ) from error
+    # A damaged file must not push out a good previous one.
+    write_atomically(path, _sealed(payload.getvalue()), previous=previous(path) if _payload(path) is not None else None)
 
 
 def load(path: Path, identity: Identity) -> dict[str, Any] | None:
@@ -92,33 +77,13 @@ def load(path: Path, identity: Identity) -> dict[str, Any] | None:
 
 def remove(checkpoint: Path) -> None:
     """Delete a run's checkpoints; its predictions stay."""
-    for path in (checkpoint, previous(checkpoint), _temporary(checkpoint)):
+    for path in (checkpoint, previous(checkpoint), *partial_files(checkpoint)):
         path.unlink(missing_ok=True)
 
 
 def previous(path: Path) -> Path:
     """Where the checkpoint before the last one stands."""
     return path.with_name(f"{path.name}.previous")
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}.new")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sealed(payload: bytes) -> bytes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from hpsearch.config.paths import write_atomically
 from hpsearch.errors import TrainingError, UsageError
 from hpsearch.training.saved_model import SavedModel
 
@@ -48,17 +50,15 @@ def write_onnx(path: Path, model: SavedModel, images: Tensor) -> float:
         TrainingError: the model cannot be exported, or onnxruntime disagrees.
     """
     require_onnx()
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with tempfile.TemporaryDirectory(prefix="hpsearch-onnx-") as folder:
+        temporary = Path(folder) / path.name
         _export(temporary, model, images[:2])
         difference = _difference(temporary, model, images)
         if difference > TOLERANCE:
             raise TrainingError(
                 f"onnxruntime and torch differ by {difference:.2g}, where at most {TOLERANCE:.0e} is allowed: {path} is not written"
             )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, temporary.read_bytes())
     return difference
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hpsearch.config.components import ComponentFile
+from hpsearch.config.paths import write_atomically
 from hpsearch.config.registration import load_component_file
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import ComponentError, DataError
@@ -68,10 +69,8 @@ def save_model(path: Path, model: SavedModel) -> None:
     }
     # The layout of a convolution's weights in memory is no business of a file's.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.part")
-    # Not by save_file, whose file only its owner may read.
-    temporary.write_bytes(safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about)}))
-    temporary.replace(path)
+    # `save_file` would make a file that only its owner may read.
+    write_atomically(path, safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about)}))
 
 
 def load_model(path: Path | str) -> SavedModel:

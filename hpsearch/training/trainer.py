@@ -11,7 +11,7 @@ import io
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpsearch.config.epoch import Epoch
+from hpsearch.config.paths import write_atomically
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.errors import ConfigError, DiskError, TrainingError
+from hpsearch.errors import ConfigError, TrainingError
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import augment
 from hpsearch.training.data.split import Split, batches, count_batches
@@ -241,14 +242,4 @@ def _write_predictions(path: Path, evaluation: Evaluation, split: Split) -> None
         mistake=worst.numpy(),
         mistake_image=split.validation_images[worst.to(split.validation_images.device)].cpu().numpy(),
     )
-    temporary = path.with_name(f"{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_durably(temporary, content.getvalue())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise DiskError(
-            f"the predictions {path} cannot be written: {error.strerror or error}", hint="Make room there and start again."
-        ) from error
+    write_atomically(path, content.getvalue())

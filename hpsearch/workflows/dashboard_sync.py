@@ -34,7 +34,7 @@ def feed_dashboard(name: str, workspace: Workspace, store: Store) -> bool:
 
     Raises:
         StudyNotFoundError: there is no such study, or it was not made by hpsearch.
-        OSError: a file cannot be written.
+        DiskError: a file cannot be written.
     """
     study = store.load(name)
     if is_follow_up(study):

@@ -12,8 +12,8 @@ from typing import Any
 from hpsearch.analysis.final_score import FORMAT, READS, HeldOutReading
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import ComponentFile
-from hpsearch.config.paths import FinalPaths
-from hpsearch.errors import DiskError, UsageError
+from hpsearch.config.paths import FinalPaths, partial_files, write_atomically
+from hpsearch.errors import UsageError
 from hpsearch.formatting import show_path
 
 LOCK = ".training"
@@ -86,9 +86,9 @@ class FinalFolder:
             "readings": readings,
         }
         self._write_record()
-        write(self.paths.config, self._best.to_toml())
+        write_atomically(self.paths.config, self._best.to_toml())
         for file in self._best.files:  # the model of a user's component is of use only with the component's file
-            write(self.paths.folder / file.path.name, source_of(file))
+            write_atomically(self.paths.folder / file.path.name, source_of(file))
         self._force = False
 
     def note(self, reading: HeldOutReading) -> tuple[HeldOutReading, ...]:
@@ -118,7 +118,10 @@ class FinalFolder:
                     hint="Choose another folder with -o, or begin anew there with --force.",
                 )
             return
-        if not folder.is_dir() or all(path.name in (LOCK, partial(self.paths.metrics).name) for path in folder.iterdir()):
+        if not folder.is_dir() or {path.name for path in folder.iterdir()} <= {
+            LOCK,
+            *(path.name for path in partial_files(self.paths.metrics)),
+        }:
             return
         if not self._force:
             raise UsageError(
@@ -140,7 +143,8 @@ class FinalFolder:
         for path in self.paths.written:
             if path != self.paths.metrics:  # which the new beginning replaces: its readings are kept
                 path.unlink(missing_ok=True)
-            partial(path).unlink(missing_ok=True)
+            for partial in partial_files(path):
+                partial.unlink()
         for file in record["component_files"]:
             path = self.paths.folder / Path(file["path"]).name
             if _sha256(path) == file["sha256"]:
@@ -162,30 +166,7 @@ class FinalFolder:
         return self._record
 
     def _write_record(self) -> None:
-        write(self.paths.metrics, json.dumps(self._begun(), indent=2) + "\n")
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file that appears whole or not at all.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    temporary = partial(path)
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise DiskError(
-            f"{path} cannot be written: {error.strerror or error}", hint="Make room there; the same command goes on."
-        ) from error
-
-
-def partial(path: Path) -> Path:
-    """Where a file is written before it gets its name."""
-    return path.with_name(f".{path.name}.part")
+        write_atomically(self.paths.metrics, json.dumps(self._begun(), indent=2) + "\n")
 
 
 def source_of(file: ComponentFile) -> bytes:

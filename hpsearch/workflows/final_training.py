@@ -20,7 +20,7 @@ from hpsearch.analysis.final_score import FinalScore, HeldOutLog, HeldOutReading
 from hpsearch.analysis.metrics import Predictions, mean_over_images, measure, most_confident_mistakes
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.epoch import Epoch
-from hpsearch.config.paths import FinalPaths
+from hpsearch.config.paths import FinalPaths, write_atomically
 from hpsearch.config.seeds import derive_seed
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import TrainingError
@@ -38,7 +38,7 @@ from hpsearch.training.factory import build_model
 from hpsearch.training.plain_torch import torch_source
 from hpsearch.training.saved_model import SavedModel, load_model, save_model
 from hpsearch.training.trainer import train
-from hpsearch.workflows.final_folder import FinalFolder, write
+from hpsearch.workflows.final_folder import FinalFolder
 
 MISTAKES_SHOWN = 24
 """Of each part: three rows of eight."""
@@ -185,12 +185,12 @@ class FinalTraining:
 
     def _write(self, score: FinalScore, predictions: Mapping[str, Predictions], parts: Mapping[str, Images]) -> Mapping[str, Any]:
         """All files; `metrics.json`, which says that they are there, last."""
-        write(self.paths.config, self.best.to_toml())
-        write(self.paths.predictions, _csv(predictions))
+        write_atomically(self.paths.config, self.best.to_toml())
+        write_atomically(self.paths.predictions, _csv(predictions))
         can_be_shown = parts["test"].images.shape[1] in (1, 3)
         if can_be_shown:
             for part, images in parts.items():
-                write(self.paths.mistakes(part), _mistakes_sheet(images, score.mistakes[part]))
+                write_atomically(self.paths.mistakes(part), _mistakes_sheet(images, score.mistakes[part]))
         data = {**score.to_dict(), "pictures": [self.paths.mistakes(part).name for part in PARTS] if can_be_shown else []}
         indices = [each["index"] for each in score.mistakes["test"]] if can_be_shown else []
         first = score.scores[0]
@@ -202,14 +202,14 @@ class FinalTraining:
             predictions=predictions,
             mistakes=mistakes_gallery(predictions["test"], indices, parts["test"].images[indices].numpy()),
         )
-        write(self.paths.report, page)
+        write_atomically(self.paths.report, page)
         self._write_card(data)
         return self._folder.finish(data)
 
     def _write_card(self, metrics: Mapping[str, Any]) -> None:
         model = load_model(self.paths.model())
         card = model_card(self.best, metrics, model, source=torch_source(model.module), has_onnx=self.paths.onnx.is_file())
-        write(self.paths.card, card)
+        write_atomically(self.paths.card, card)
 
 
 def _part_score(evaluation: Evaluation, predictions: Predictions) -> SubsetScore:

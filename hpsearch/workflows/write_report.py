@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from hpsearch.analysis.ablation import Explanation
-from hpsearch.errors import ComponentError, HpsearchError, StudyFileError, UsageError
+from hpsearch.config.paths import write_atomically
+from hpsearch.errors import ComponentError, DiskError, HpsearchError, StudyFileError, UsageError
 from hpsearch.report.study_report import study_report
 from hpsearch.report.study_results import StudyResults, read_studied
 from hpsearch.storage.database import Store
@@ -62,13 +63,9 @@ def write_report(studies: Sequence[StudyResults], output: Path) -> None:
     """
     page = study_report(studies, at=datetime.now())
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        # Whoever has the page open, or an artifact of it, never sees half of it.
-        temporary = output.with_name(f".{output.name}-{os.getpid()}")
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(output)
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}", hint="Choose another file with -o.") from error
+        write_atomically(output, page)
+    except DiskError as error:
+        raise UsageError(error.message, hint="Choose another file with -o.") from error
 
 
 def print_to_pdf(page: Path, output: Path) -> None:

@@ -76,7 +76,7 @@ def test_reports_are_refused_with_one_clear_line(searched_folder: Path) -> None:
     (searched_folder / "taken").write_text("a file")
     nowhere = hpsearch(searched_folder, "report", "small", "-o", "taken/report.html")
     assert nowhere.returncode == 2
-    assert "cannot write taken/report.html" in nowhere.stderr
+    assert "taken/report.html cannot be written" in nowhere.stderr
     blind = hpsearch(searched_folder, "report", "small", "--pdf", PATH="/nowhere")
     assert blind.returncode == 2
     assert "--pdf needs Chromium" in blind.stderr

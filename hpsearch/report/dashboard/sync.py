@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,7 +17,7 @@ import optuna
 from optuna.artifacts import ArtifactMeta
 
 from hpsearch import __version__
-from hpsearch.config.paths import StudyPaths
+from hpsearch.config.paths import StudyPaths, write_atomically
 from hpsearch.report.dashboard.note import markdown, with_block
 from hpsearch.report.dashboard.plots import plots
 from hpsearch.report.pictures import sheet
@@ -55,7 +54,7 @@ def feed(study: optuna.Study, store: Store, results: StudyResults, paths: StudyP
         artifacts: the folder of the artifact store.
 
     Raises:
-        OSError: a file cannot be written.
+        DiskError: a file cannot be written.
     """
     import optuna_dashboard
 
@@ -107,11 +106,7 @@ def _keep(study: optuna.Study, store: Store, artifacts: Path, name: str, content
     meta = known or ArtifactMeta(artifact_id=str(uuid.uuid4()), filename=name, mimetype=KINDS[name], encoding=None)
     path = artifacts / meta.artifact_id
     if not path.exists() or path.read_bytes() != content:
-        artifacts.mkdir(parents=True, exist_ok=True)
-        # Whoever is just reading it never sees half of it.
-        temporary = artifacts / f".{meta.artifact_id}-{os.getpid()}"
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        write_atomically(path, content)
     if known is None:
         store.storage.set_study_system_attr(get_study_id(study), f"{ARTIFACT_KEY}{meta.artifact_id}", json.dumps(asdict(meta)))
     return f"/artifacts/{get_study_id(study)}/{meta.artifact_id}"

@@ -11,13 +11,13 @@ import http.client
 import logging
 import math
 import os
-import tempfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpsearch.errors import DataError, did_you_mean
+from hpsearch.config.paths import write_atomically
+from hpsearch.errors import DataError, DiskError, did_you_mean
 
 DATA_VARIABLE = "HPSEARCH_DATA"
 """The environment variable that names a folder to look in first."""
@@ -240,27 +240,13 @@ def _lay_out(found: Found, root: Path) -> Path:
         target = raw_file(root, found.dataset, name)
         try:
             if not (target.is_file() and target.read_bytes() == content):
-                _write_whole(target, content)
-        except OSError as error:
+                write_atomically(target, content)
+        except (OSError, DiskError) as error:
             raise DataError(
-                f"{target} cannot be written: {error.strerror}",
+                error.message if isinstance(error, DiskError) else f"{target} cannot be read: {error.strerror}",
                 hint=f"Set {DATA_VARIABLE} to a folder with 60 MB of space that you may write to.",
             ) from error
     return root
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp's files are their owner's alone; a data set is for every user of the machine.
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _download(dataset: str, root: Path) -> None:

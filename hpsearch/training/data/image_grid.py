@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from hpsearch.errors import DataError
+from hpsearch.config.paths import write_atomically
+from hpsearch.errors import DataError, DiskError
 from hpsearch.training.data.datasets import Images
 from hpsearch.training.data.split import Split, load_training_images
 from hpsearch.training.randomness import generator
@@ -67,12 +67,9 @@ def leave_samples(split: Split, path: Path) -> None:
     """
     if path.exists():
         return
-    with contextlib.suppress(OSError, DataError):
+    with contextlib.suppress(DiskError, DataError):
         images = Images(images=split.train_images.cpu(), labels=split.train_labels.cpu(), classes=split.classes)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}-{os.getpid()}")
-        temporary.write_bytes(sample_grid(images))
-        temporary.replace(path)
+        write_atomically(path, sample_grid(images))
 
 
 def training_image(dataset: str, index: int, *, folder: Path | None = None) -> tuple[Tensor, str]:
