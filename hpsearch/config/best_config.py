@@ -5,7 +5,6 @@ It needs no study and no database; who reads it back gets the identical config.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER_OPTIONS, Component, ComponentFile
-from hpsearch.config.registration import current_catalog, load_component_file
+from hpsearch.config.registration import current_catalog, find_component_file, load_component_file
 from hpsearch.config.sections import LARGEST_SEED, Data
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ComponentError, ConfigError, did_you_mean
@@ -115,10 +114,15 @@ def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
     changed: list[str] = []
     loaded: list[Component] = []
     for entry in _component_entries(table):
-        components, is_same = _load(entry, path, trust=trust)
+        recorded = Path(entry["path"])
+        # The file beside the config comes first, so that both can be handed on together.
+        file = find_component_file(
+            (path.parent / recorded.name, recorded), entry["sha256"], owner="the config", beside=path.name, trust=trust
+        )
+        components = load_component_file(file.path)
         catalog = catalog.extended(components)
         loaded += components
-        changed += [] if is_same else [Path(entry["path"]).name]
+        changed += [] if file.sha256 == entry["sha256"] else [recorded.name]
     settings: dict[Any, Any] = {}
     for kind in SELECTORS:
         if "name" not in sections[kind]:
@@ -168,25 +172,6 @@ def _section(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise ConfigError(f"[{key}] is missing")
     return dict(section)
-
-
-def _load(entry: Mapping[str, Any], path: Path, *, trust: bool) -> tuple[tuple[Component, ...], bool]:
-    """The components of a file, and whether it still says what it said when the config was made."""
-    file = Path(entry["path"])
-    # Beside the config first: so both can be handed on together.
-    workspace = next((each for each in (path.parent / file.name, file) if each.is_file()), None)
-    if workspace is None:
-        raise ComponentError(
-            f"the component file {show_path(file)} is missing", hint=f"Put it beside {path.name}: what it registers is part of the config."
-        )
-    is_same = hashlib.sha256(workspace.read_bytes()).hexdigest() == entry["sha256"]
-    if not is_same and not trust:
-        # Not even loaded: to load it is to run it.
-        raise ComponentError(
-            f"the component file {show_path(workspace)} is not the one that the config was made with",
-            hint=f"It must have the SHA-256 {entry['sha256'][:16]}…: put the right one beside {path.name}, or go on with this one by --trust.",
-        )
-    return load_component_file(workspace.resolve()), is_same
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -138,6 +138,54 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     BUILT_IN.extended(found)  # refuses a name twice within the file, or a built-in one
     _registered.update({component.name: component for component in found})
     return found
+
+
+def component_hash(path: Path) -> str | None:
+    """Return the SHA-256 of a component file, hexadecimal.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The hash, or None if the file cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def find_component_file(places: Sequence[Path], sha256: str, *, owner: str, beside: str, trust: bool | None = None) -> ComponentFile:
+    """Return the component file that a result was made with. The file is not run.
+
+    Args:
+        places: the paths where the file may be, in order of preference.
+        sha256: the hash of the file at that time, hexadecimal.
+        owner: what was made with it, for the error: `the config`.
+        beside: the file that it belongs beside, for the hint.
+        trust: whether to accept a file with other content; None if the user cannot choose.
+
+    Returns:
+        The file with its hash of today.
+
+    Raises:
+        ComponentError: the file is missing, or its content is another one and `trust` is not set.
+    """
+    found = [ComponentFile(path=path.resolve(), sha256=digest) for path in places if (digest := component_hash(path)) is not None]
+    if not found:
+        raise ComponentError(
+            f"the component file {show_path(places[-1])} is missing", hint=f"Put it beside {beside}: {owner} was made with it."
+        )
+    if trust:
+        return found[0]
+    for file in found:
+        if file.sha256 == sha256:
+            return file
+    raise ComponentError(
+        f"the component file {show_path(found[0].path)} is not the one that {owner} was made with",
+        hint=f"It must have the SHA-256 {sha256[:16]}…: put the right one beside {beside}"
+        + ("." if trust is None else ", or use this one with --trust."),
+    )
 
 
 def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> Callable[[Factory], Factory]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from hpsearch.config.components import ComponentFile
 from hpsearch.config.paths import write_atomically
-from hpsearch.config.registration import load_component_file
+from hpsearch.config.registration import find_component_file, load_component_file
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.errors import ComponentError, DataError
+from hpsearch.errors import DataError
 from hpsearch.formatting import show_path
 from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate
 from hpsearch.training.factory import build_model, check_components
@@ -90,7 +88,9 @@ def load_model(path: Path | str) -> SavedModel:
     except (KeyError, TypeError, ValueError) as error:
         raise _strange(file, f"what it says of itself is incomplete ({type(error).__name__}: {error})") from error
     for component in config.component_files:
-        _load_component(component, file)
+        places = (file.parent / component.path.name, component.path)
+        found = find_component_file(places, component.sha256, owner=f"the model {show_path(file)}", beside="the model")
+        load_component_file(found.path)
     check_components(config)
     module = build_model(config, (channels, height, width), len(classes))
     try:
@@ -123,20 +123,3 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _strange(file: Path, reason: str) -> DataError:
     return DataError(f"{show_path(file)} is no model of hpsearch: {reason}", hint="`hpsearch train FILE --final -o DIR` writes one.")
-
-
-def _load_component(component: ComponentFile, file: Path) -> None:
-    """Run the component file of a model: the one beside it, or the one that it was trained with."""
-    places = (file.parent / component.path.name, component.path)
-    found = {workspace: hashlib.sha256(workspace.read_bytes()).hexdigest() for workspace in places if workspace.is_file()}
-    if not found:
-        raise ComponentError(
-            f"the model {show_path(file)} needs the component file {component.path.name}, which is missing", hint="Put it beside the model."
-        )
-    same = [workspace for workspace, sha256 in found.items() if sha256 == component.sha256]
-    if not same:
-        raise ComponentError(
-            f"{show_path(next(iter(found)))} is not the component file that the model {show_path(file)} was trained with",
-            hint=f"It must have the SHA-256 {component.sha256[:16]}….",
-        )
-    load_component_file(same[0].resolve())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,8 +10,8 @@ from typing import Any
 
 from hpsearch.analysis.final_score import FORMAT, READS, HeldOutReading
 from hpsearch.config.best_config import BestConfig
-from hpsearch.config.components import ComponentFile
 from hpsearch.config.paths import FinalPaths, partial_files, write_atomically
+from hpsearch.config.registration import component_hash, find_component_file
 from hpsearch.errors import UsageError
 from hpsearch.formatting import show_path
 
@@ -88,7 +87,8 @@ class FinalFolder:
         self._write_record()
         write_atomically(self.paths.config, self._best.to_toml())
         for file in self._best.files:  # the model of a user's component is of use only with the component's file
-            write_atomically(self.paths.folder / file.path.name, source_of(file))
+            found = find_component_file([file.path], file.sha256, owner="the config", beside="the config")
+            write_atomically(self.paths.folder / file.path.name, found.path.read_bytes())
         self._force = False
 
     def note(self, reading: HeldOutReading) -> tuple[HeldOutReading, ...]:
@@ -147,7 +147,7 @@ class FinalFolder:
                 partial.unlink()
         for file in record["component_files"]:
             path = self.paths.folder / Path(file["path"]).name
-            if _sha256(path) == file["sha256"]:
+            if component_hash(path) == file["sha256"]:
                 path.unlink()
         for folder in (*self.paths.seeds.glob("*"), self.paths.seeds):
             with suppress(OSError):  # somebody's own files are in it
@@ -156,7 +156,7 @@ class FinalFolder:
     def _refuse_other_component_files(self) -> None:
         for file in self._best.files:
             copy = self.paths.folder / file.path.name
-            if copy.exists() and _sha256(copy) != file.sha256:
+            if copy.exists() and component_hash(copy) != file.sha256:
                 raise UsageError(
                     f"{show_path(copy)} is not the component file that the config names", hint="Choose another folder with -o."
                 )
@@ -169,14 +169,6 @@ class FinalFolder:
         write_atomically(self.paths.metrics, json.dumps(self._begun(), indent=2) + "\n")
 
 
-def source_of(file: ComponentFile) -> bytes:
-    """The content of a component file, as it was when the config was read."""
-    content = file.path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise UsageError(f"the component file {show_path(file.path)} was changed meanwhile", hint="Start again.")
-    return content
-
-
 def _read_record(path: Path) -> dict[str, Any] | None:
     """What a `metrics.json` of a final training holds; None where there is none."""
     try:
@@ -186,10 +178,3 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     keys = ("finished", "config", "dataset", "images", "component_files", "readings")
     ours = isinstance(record, dict) and record.get("format") == FORMAT and all(key in record for key in keys)
     return record if ours else None
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None

@@ -5,13 +5,11 @@ It trains as a worker does, on one thread, and stops after the last epoch on rec
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpsearch.analysis.leaderboard import difference_margin
@@ -19,10 +17,9 @@ from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import BUILT_IN, Catalog
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.paths import FINALISTS
-from hpsearch.config.registration import load_component_file
+from hpsearch.config.registration import find_component_file, load_component_file
 from hpsearch.config.train_config import resolve
-from hpsearch.errors import ComponentError, ConfigError, StudyNotFoundError, UsageError
-from hpsearch.formatting import show_path
+from hpsearch.errors import ConfigError, StudyNotFoundError, UsageError
 from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trial
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config
@@ -212,25 +209,12 @@ def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[Chang
     catalog, changed = BUILT_IN, []
     for name in tomllib.loads(row.text).get("use", []):
         path = (row.path.parent / name).resolve()
-        found = _sha256(path)
-        if found is not None and found != recorded.get(path.name):
-            # Known before a line of it runs.
-            if not trust:
-                raise ComponentError(
-                    f"the component file {show_path(path)} is not the one that the trial was trained with",
-                    hint=f"It had the SHA-256 {recorded.get(path.name, '')[:16]}…; put that one back, or go on with --trust.",
-                )
-            changed.append(ChangedCondition(name=path.name, then=f"{recorded.get(path.name, 'nothing')[:12]}…", now=f"{found[:12]}…"))
+        then = recorded.get(path.name, "")
+        file = find_component_file([path], then, owner="the trial", beside="the study file", trust=trust)
+        if file.sha256 != then:
+            changed.append(ChangedCondition(name=path.name, then=f"{then[:12] or 'nothing'}…", now=f"{file.sha256[:12]}…"))
         catalog = catalog.extended(load_component_file(path))
     return catalog, changed
-
-
-def _sha256(path: Path) -> str | None:
-    """Of a file; None where there is none, which whoever loads it says better."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
 
 
 def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:

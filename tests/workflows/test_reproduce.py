@@ -106,7 +106,7 @@ def test_another_split_is_named(stripes: Workspace) -> None:
 def test_a_changed_component_file_is_refused_before_a_line_of_it_runs_and_named_when_trusted(stripes: Workspace) -> None:
     source = stripes.runs.parent / "stripes.py"
     source.write_text(source.read_text() + "\nopen('ran', 'w').close()\n")
-    with pytest.raises(ComponentError, match=r"stripes\.py' is not the one that the trial was trained with") as caught:
+    with pytest.raises(ComponentError, match=r"stripes\.py' is not the one that the trial was made with") as caught:
         prepare_reproduction("stripes", 0, stripes)
     assert "--trust" in caught.value.hint
     assert not Path("ran").exists()
