@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from hpsearch.config.components import Scalar, is_finite, same
 from hpsearch.errors import StudyFileError, did_you_mean
 from hpsearch.formatting import show, str_of
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 DISTRIBUTION_KEYS = ("float", "int", "choices")
 LARGEST_INT = 2**53
@@ -27,15 +31,75 @@ UNQUOTE = "A number stands without quotes."
 
 
 class Trial(Protocol):
-    """What a parameter is drawn from: `optuna.Trial`, `optuna.trial.FixedTrial` or a sampler's draft."""
+    """An Optuna trial, live or fixed."""
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
+class Distribution(ABC):
+    """What a parameter can be."""
+
+    @property
+    def listed(self) -> tuple[Scalar, ...]:
+        """Every possible value; empty for a range."""
+        return ()
+
+    @property
+    def extremes(self) -> tuple[Scalar, ...]:
+        """The ends of a range, or every possible value: all are allowed if these are."""
+        return self.listed
+
+    @abstractmethod
+    def contains(self, value: Scalar) -> bool:
+        """Return whether a value is possible.
+
+        Args:
+            value: the value.
+
+        Returns:
+            True if it is.
+        """
+
+    @abstractmethod
+    def to_plain(self) -> dict[str, Any]:
+        """Return the distribution as JSON values.
+
+        Returns:
+            Equal values for equal distributions.
+        """
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+
+class Searched(Distribution):
+    """A distribution with an Optuna twin: anything but a fixed value."""
+
+    @abstractmethod
+    def suggest(self, trial: Trial, name: str) -> Scalar:
+        """Return a trial's value of the parameter.
+
+        Args:
+            trial: an Optuna trial.
+            name: the parameter's name.
+
+        Returns:
+            The value.
+        """
+
+    @abstractmethod
+    def to_optuna(self) -> BaseDistribution:
+        """Return Optuna's distribution of the same values.
+
+        Returns:
+            A float, int or categorical distribution.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
-class FloatRange:
+class FloatRange(Searched):
     """Numbers from `low` to `high`, both included; in steps, or evenly in the logarithm."""
 
     low: float
@@ -44,12 +108,17 @@ class FloatRange:
     log: bool = False
 
     @property
-    def listed(self) -> tuple[Scalar, ...]:
-        """Nothing: only choices can be listed."""
-        return ()
+    def extremes(self) -> tuple[Scalar, ...]:
+        """Both ends."""
+        return self.low, self.high
 
-    def draw(self, trial: Trial, name: str) -> float:
+    def suggest(self, trial: Trial, name: str) -> float:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def to_optuna(self) -> BaseDistribution:
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def contains(self, value: Scalar) -> bool:
         if isinstance(value, bool | str) or not self.low <= value <= self.high:
@@ -57,12 +126,15 @@ class FloatRange:
         steps = (value - self.low) / self.step if self.step else 0.0
         return abs(steps - round(steps)) <= BOUND_TOLERANCE * max(1.0, abs(steps))
 
+    def to_plain(self) -> dict[str, Any]:
+        return {"float": [self.low, self.high], "step": self.step, "log": self.log}
+
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" + (f" in steps of {self.step:g}" if self.step else "") + (", log" if self.log else "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntRange:
+class IntRange(Searched):
     """Whole numbers from `low` to `high`, both included; in steps, or evenly in the logarithm."""
 
     low: int
@@ -71,74 +143,78 @@ class IntRange:
     log: bool = False
 
     @property
-    def listed(self) -> tuple[Scalar, ...]:
-        """Nothing: only choices can be listed."""
-        return ()
+    def extremes(self) -> tuple[Scalar, ...]:
+        """Both ends."""
+        return self.low, self.high
 
-    def draw(self, trial: Trial, name: str) -> int:
+    def suggest(self, trial: Trial, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
+    def to_optuna(self) -> BaseDistribution:
+        from optuna.distributions import IntDistribution
+
+        return IntDistribution(self.low, self.high, log=self.log, step=self.step)
+
     def contains(self, value: Scalar) -> bool:
-        return (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and self.low <= value <= self.high
-            and (value - self.low) % self.step == 0
-        )
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator]  # `whole` rules strings out
+
+    def to_plain(self) -> dict[str, Any]:
+        return {"int": [self.low, self.high], "step": self.step, "log": self.log}
 
     def __str__(self) -> str:
         return f"{self.low} to {self.high}" + (f" in steps of {self.step}" if self.step != 1 else "") + (", log" if self.log else "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choices:
+class Choices(Searched):
     """A set of values of one type; their order means nothing."""
 
     values: tuple[Scalar, ...]
 
     @property
-    def ordered(self) -> tuple[Scalar, ...]:
-        """The values in an order that does not depend on how they were written down."""
+    def listed(self) -> tuple[Scalar, ...]:
+        """The values in an order that does not depend on the file's order."""
         return tuple(sorted(self.values, key=lambda value: (str(type(value)), value)))
 
-    @property
-    def listed(self) -> tuple[Scalar, ...]:
-        """Every value that it can be."""
-        return self.ordered
+    def suggest(self, trial: Trial, name: str) -> Scalar:
+        value: Scalar = trial.suggest_categorical(name, list(self.listed))
+        return value
 
-    def draw(self, trial: Trial, name: str) -> Scalar:
-        drawn: Scalar = trial.suggest_categorical(name, list(self.ordered))
-        return drawn
+    def to_optuna(self) -> BaseDistribution:
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.listed)
 
     def contains(self, value: Scalar) -> bool:
         return any(same(value, choice) for choice in self.values)
+
+    def to_plain(self) -> dict[str, Any]:
+        return {"choices": list(self.listed)}
 
     def __str__(self) -> str:
         return ", ".join(map(str_of, self.values))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fixed:
+class Fixed(Distribution):
     """One value that is not searched."""
 
     value: Scalar
 
     @property
     def listed(self) -> tuple[Scalar, ...]:
-        """Every value that it can be."""
+        """The one value."""
         return (self.value,)
-
-    def draw(self, trial: Trial, name: str) -> Scalar:
-        return self.value
 
     def contains(self, value: Scalar) -> bool:
         return same(value, self.value)
 
+    def to_plain(self) -> dict[str, Any]:
+        return {"fixed": self.value}
+
     def __str__(self) -> str:
         return str_of(self.value)
-
-
-Distribution = FloatRange | IntRange | Choices | Fixed
 
 
 def key_error(key: str, rule: str, hint: str = "") -> StudyFileError:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, trainer_option
-from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, Trial
+from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, Searched, Trial
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ConfigError, did_you_mean
 from hpsearch.formatting import show, str_of
@@ -87,11 +87,32 @@ class Space:
         return tuple(map(str, distribution.values)) if isinstance(distribution, Choices) else (str(distribution),)
 
     def sample(self, trial: Trial) -> dict[str, Scalar]:
-        """A value for every parameter that exists, drawn from `trial`; fixed values stand among them."""
+        """Return a value for every parameter that exists, drawn from a trial.
+
+        Args:
+            trial: an Optuna trial, live or fixed.
+
+        Returns:
+            Parameter names to values, fixed ones included.
+        """
+        return self.draw(lambda name, distribution: distribution.suggest(trial, name))
+
+    def draw(self, value_of: Callable[[str, Searched], Scalar]) -> dict[str, Scalar]:
+        """Return a value for every parameter that exists, parents first.
+
+        Args:
+            value_of: gives the value of a parameter by its name and distribution; not called for fixed ones.
+
+        Returns:
+            Parameter names to values, fixed ones included.
+        """
         values: dict[str, Scalar] = {}
         for parameter in self.parameters:
             if parameter.exists(values):
-                values[parameter.name] = parameter.distribution.draw(trial, parameter.name)
+                distribution = parameter.distribution
+                values[parameter.name] = (
+                    value_of(parameter.name, distribution) if isinstance(distribution, Searched) else distribution.listed[0]
+                )
         return values
 
     def config(self, values: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
@@ -164,21 +185,18 @@ class Space:
         raise ConfigError(f"{show(key)} is no parameter of the space", hint=did_you_mean(key, names))
 
     def to_plain(self) -> dict[str, Any]:
-        """Name to distribution and conditions, for a person to read and for the fingerprint; equal for equal spaces."""
+        """Return the parameters with their distributions and conditions, for a reader and for the fingerprint.
+
+        Returns:
+            Parameter names to JSON values; equal for equal spaces.
+        """
         plain: dict[str, Any] = {}
         for parameter in sorted(self.parameters, key=lambda parameter: parameter.name):
-            distribution = parameter.distribution
-            shown: dict[str, Any]
-            if isinstance(distribution, Choices):
-                shown = {"choices": list(distribution.ordered)}
-            elif isinstance(distribution, Fixed):
-                shown = {"fixed": distribution.value}
-            else:
-                kind = "float" if isinstance(distribution, FloatRange) else "int"
-                shown = {kind: [distribution.low, distribution.high], "step": distribution.step, "log": distribution.log}
+            plain[parameter.name] = parameter.distribution.to_plain()
             if parameter.when:
-                shown["when"] = {parent: list(Choices(values=allowed).ordered) for parent, allowed in sorted(parameter.when.items())}
-            plain[parameter.name] = shown
+                plain[parameter.name]["when"] = {
+                    parent: list(Choices(values=allowed).listed) for parent, allowed in sorted(parameter.when.items())
+                }
         return plain
 
     @property

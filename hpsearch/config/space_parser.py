@@ -331,8 +331,7 @@ class _Reader:
             )
         if isinstance(distribution, IntRange) and isinstance(option.default, bool | str):
             raise self.error(name, f"`{option.name}` is {option.type_name}", _choices_hint(option))
-        points = (distribution.low, distribution.high) if isinstance(distribution, FloatRange | IntRange) else distribution.listed
-        for value in points:
+        for value in distribution.extremes:
             if rule := option.refuses(value):
                 quoted = isinstance(value, str) and not isinstance(option.default, bool | str)
                 close = did_you_mean(value, map(str, option.choices)) if option.choices and isinstance(value, str) else ""

@@ -6,7 +6,6 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from hpsearch.config.distributions import Choices, Distribution, Fixed
 from hpsearch.config.sections import Pruner
 from hpsearch.config.space import Space
 from hpsearch.search.study_view import trials_with
@@ -50,11 +49,10 @@ def make_pruner(section: Pruner, space: Space) -> BasePruner:
 
 def most_epochs(space: Space) -> int:
     """The longest training of the space, in epochs."""
-    longest = [_largest(parameter.distribution) for parameter in space if parameter.owner == "trainer" and parameter.option == "epochs"]
+    longest = [
+        int(value)
+        for parameter in space
+        if parameter.owner == "trainer" and parameter.option == "epochs"
+        for value in parameter.distribution.extremes
+    ]
     return max(longest, default=0) or space.config({}, seed=0).epochs
-
-
-def _largest(distribution: Distribution) -> int:
-    if isinstance(distribution, Fixed):
-        return int(distribution.value)
-    return max(map(int, distribution.values)) if isinstance(distribution, Choices) else int(distribution.high)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from hpsearch.config.components import Scalar
+from hpsearch.config.distributions import Searched
 from hpsearch.config.sections import Budget, Sampler
 from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
@@ -79,7 +80,7 @@ class SpaceSampler(BaseSampler):
             given[self._balance] = self._least_tried(others, trial)
         seen = trials_with(others, self._balance, given[self._balance]) if self._balance else others
         for attempt in range(MOST_DRAWS):
-            point = self._space.sample(_Draft(self, seen, trial, given, attempt))
+            point = self._space.draw(_Draft(self, seen, trial, given, attempt).value)
             if self._accept(point):
                 return point
         raise StudyStoppedError(
@@ -128,20 +129,14 @@ class _Draft:
         # All of it, given or not: fewer draws would be other draws.
         self._joint = joint.sample_relative(study, trial, joint.infer_relative_search_space(unlike_spaces(study), trial))
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        return float(self._draw(name, FloatDistribution(low, high, log=log, step=step)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._draw(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Any:
-        return self._draw(name, CategoricalDistribution(choices))
-
-    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
+    def value(self, name: str, searched: Searched) -> Scalar:
+        """Return the point's value of one parameter."""
         if name in self._given:
             return self._given[name]
         if name in self._joint:
-            return self._joint[name]
+            return cast("Scalar", self._joint[name])
+        distribution = searched.to_optuna()
         if distribution.single():
-            return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]  # the other two have it
-        return self._sampler.inner(self._trial.number, name, self._attempt).sample_independent(self._study, self._trial, name, distribution)
+            return searched.extremes[0]
+        inner = self._sampler.inner(self._trial.number, name, self._attempt)
+        return cast("Scalar", inner.sample_independent(self._study, self._trial, name, distribution))

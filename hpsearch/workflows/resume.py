@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.components import SELECTORS, TRAINER_OPTIONS, Scalar
+from hpsearch.config.distributions import Searched
 from hpsearch.config.sections import Budget
 from hpsearch.config.space import Space
 from hpsearch.config.study_file import StudyFile
@@ -205,30 +206,12 @@ def _same_point(space: Space, trial: TrialRow) -> dict[str, Scalar] | None:
 
 
 def _distributions(space: Space, point: Mapping[str, Scalar]) -> dict[str, tuple[Scalar, BaseDistribution]]:
-    recorder = _Recorder(point)
-    space.sample(recorder)
-    return recorder.drawn
-
-
-class _Recorder:
-    """A trial whose values are given, and that remembers their distributions."""
-
-    def __init__(self, point: Mapping[str, Scalar]) -> None:
-        self._point = point
-        self.drawn: dict[str, tuple[Scalar, BaseDistribution]] = {}
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        return float(self._draw(name, FloatDistribution(low, high, log=log, step=step)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._draw(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return self._draw(name, CategoricalDistribution(choices))
-
-    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
-        self.drawn[name] = (self._point[name], distribution)
-        return self._point[name]
+    """Return the searched values of a complete point with their distributions."""
+    return {
+        parameter.name: (point[parameter.name], parameter.distribution.to_optuna())
+        for parameter in space
+        if parameter.name in point and isinstance(parameter.distribution, Searched)
+    }
 
 
 def _copy(study: optuna.Study, trial: FrozenTrial, drawn: Mapping[str, tuple[Scalar, BaseDistribution]], label: str) -> None:
