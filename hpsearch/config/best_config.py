@@ -13,19 +13,54 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
-from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER_OPTIONS, Component, ComponentFile
+from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER_OPTIONS, ComponentFile
 from hpsearch.config.registration import current_catalog, find_component_file, load_component_file
-from hpsearch.config.sections import LARGEST_SEED, Data
+from hpsearch.config.sections import Data, Section, Seed, explain
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ComponentError, ConfigError, did_you_mean
 from hpsearch.formatting import show, show_path
 
 FORMAT = 1
 """Of the file; a reader of another one refuses it."""
-SECTIONS = ("format", *SELECTORS, "trainer", "data", "provenance", "component_files")
 HEADER = "# One training run with nothing left open. `hpsearch train FILE` trains it; `--final` reads the test split.\n"
+
+
+class _Open(Section):
+    """A table with further keys, which `resolve` checks against the options of their owner."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class _Chosen(_Open):
+    name: str
+
+
+class _Trainer(_Open):
+    seed: Seed
+
+
+class _Data(Data):
+    split_seed: Seed
+
+
+class _File(Section):
+    path: str
+    sha256: str
+
+
+class _Contents(Section):
+    """The whole file."""
+
+    format: int
+    model: _Chosen
+    optimizer: _Chosen
+    schedule: _Chosen
+    trainer: _Trainer
+    data: _Data
+    provenance: dict[str, Any]
+    component_files: list[_File] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,75 +138,44 @@ def read_best_config(path: Path, *, trust: bool = False) -> BestConfig:
 
 def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
     if not isinstance(table, dict) or isinstance(table.get("format"), bool) or table.get("format") != FORMAT:
-        raise ConfigError(
-            f"format must be {FORMAT}, as `hpsearch export` writes it", hint="Is it a study file? `hpsearch run` searches one."
-        )
-    unknown = [key for key in table if key not in SECTIONS]
-    if unknown:
-        raise ConfigError(f"unknown key {show(unknown[0])}", hint=did_you_mean(unknown[0], SECTIONS))
-    sections = {key: _section(table, key) for key in (*SELECTORS, "trainer", "data", "provenance")}
+        raise ConfigError(f"format must be {FORMAT}, as `hpsearch export` writes it", hint="A study file is searched by `hpsearch run`.")
+    try:
+        contents = _Contents.model_validate(table)
+    except ValidationError as error:
+        message, hint = explain(error, _Contents)
+        raise ConfigError(message, hint=hint) from error
     catalog = BUILT_IN
     changed: list[str] = []
-    loaded: list[Component] = []
-    for entry in _component_entries(table):
-        recorded = Path(entry["path"])
+    data_files: list[ComponentFile] = []
+    for entry in contents.component_files:
+        recorded = Path(entry.path)
         # The file beside the config comes first, so that both can be handed on together.
-        file = find_component_file(
-            (path.parent / recorded.name, recorded), entry["sha256"], owner="the config", beside=path.name, trust=trust
-        )
+        places = (path.parent / recorded.name, recorded)
+        file = find_component_file(places, entry.sha256, owner="the config", beside=path.name, trust=trust)
         components = load_component_file(file.path)
         catalog = catalog.extended(components)
-        loaded += components
-        changed += [] if file.sha256 == entry["sha256"] else [recorded.name]
-    settings: dict[Any, Any] = {}
+        if any((each.kind, each.name) == ("dataset", contents.data.dataset) for each in components):
+            data_files.append(file)
+        if file.sha256 != entry.sha256:
+            changed.append(recorded.name)
+    # A data set may also come from a file that was loaded before.
+    known = (*catalog.names("dataset"), *current_catalog().names("dataset"))
+    if contents.data.dataset not in known:
+        raise ConfigError(f"data.dataset: unknown data set {show(contents.data.dataset)}", hint=did_you_mean(contents.data.dataset, known))
+    settings: dict[Any, Any] = {("trainer", name): value for name, value in (contents.trainer.model_extra or {}).items()}
     for kind in SELECTORS:
-        if "name" not in sections[kind]:
-            raise ConfigError(f"{kind}.name is missing")
-        settings["trainer", kind] = sections[kind].pop("name")
-        settings.update({(kind, name): value for name, value in sections[kind].items()})
-    seed = sections["trainer"].pop("seed", None)
-    split_seed = sections["data"].pop("split_seed", None)
-    for key, value in (("trainer.seed", seed), ("data.split_seed", split_seed)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_SEED:
-            raise ConfigError(f"{key} must be a whole number from 0 to {LARGEST_SEED}, but got {show(value)}")
-    settings.update({("trainer", name): value for name, value in sections["trainer"].items()})
-    try:
-        data = Data.model_validate(sections["data"])
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"data.{'.'.join(map(str, first['loc']))}: {first['msg']}, but got {show(first['input'])}") from error
-    if data.dataset not in (known := (*catalog.names("dataset"), *current_catalog().names("dataset"))):
-        raise ConfigError(f"data.dataset: unknown data set {show(data.dataset)}", hint=did_you_mean(data.dataset, known))
-    assert isinstance(seed, int)
-    assert isinstance(split_seed, int)
-    config = resolve(settings, catalog=catalog, seed=seed)
-    of_data = [each.file for each in loaded if each.file is not None and (each.kind, each.name) == ("dataset", data.dataset)]
+        chosen: _Chosen = getattr(contents, kind)
+        settings["trainer", kind] = chosen.name
+        settings.update({(kind, name): value for name, value in (chosen.model_extra or {}).items()})
     return BestConfig(
-        config=config,
-        data=data,
-        split_seed=split_seed,
-        # What was changed once stays on record, in every file that is written from this one.
-        provenance={**sections["provenance"], **({"changed_component_files": changed} if changed else {})},
-        data_files=tuple(of_data),
+        config=resolve(settings, catalog=catalog, seed=contents.trainer.seed),
+        data=Data(**contents.data.model_dump(exclude={"split_seed"})),
+        split_seed=contents.data.split_seed,
+        # A change stays on record in every file that is written from this one.
+        provenance={**contents.provenance, **({"changed_component_files": changed} if changed else {})},
+        data_files=tuple(data_files),
         changed_files=tuple(changed),
     )
-
-
-def _component_entries(table: Mapping[str, Any]) -> list[Mapping[str, str]]:
-    entries = table.get("component_files", [])
-    if not isinstance(entries, list):
-        raise ConfigError("component_files must be a list of tables", hint="Begin each with [[component_files]].")
-    for entry in entries:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("path", "sha256")):
-            raise ConfigError(f"component_files must be tables with `path` and `sha256`, but got {show(entry)}")
-    return list(entries)
-
-
-def _section(table: Mapping[str, Any], key: str) -> dict[str, Any]:
-    section = table.get(key)
-    if not isinstance(section, dict):
-        raise ConfigError(f"[{key}] is missing")
-    return dict(section)
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

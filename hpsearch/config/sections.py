@@ -1,53 +1,86 @@
-"""The sections of a study file but for the space: their keys, defaults and bounds, as pydantic models."""
+"""The sections of a study file except the space, as pydantic models, and the words for their errors."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from hpsearch.config.components import BUILT_IN, SELECTORS, trainer_option
+from hpsearch.errors import did_you_mean
+from hpsearch.formatting import show
 
 LARGEST_SEED = 2**32 - 1
-DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?\s*(?:(\d+(?:\.\d+)?)m)?\s*(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+"""The largest seed of numpy's RandomState, which Optuna's samplers use."""
 LONGEST_DURATION = 10 * 365 * 24 * 3600.0
+"""Ten years, in seconds."""
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?\s*(?:(\d+(?:\.\d+)?)m)?\s*(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+
+_RULES = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be a string in quotes",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "greater_than_equal": "must be at least {ge:,}",
+    "less_than_equal": "must be at most {le:,}",
+}
+"""Our words for pydantic's error types; the messages of the other types are good enough."""
 
 
 def parse_duration(text: object) -> float:
-    """Seconds of `2h`, `10m`, `90s` or `1h30m`.
+    """Return the seconds of a duration such as `2h`, `10m`, `90s` or `1h30m`.
+
+    Args:
+        text: what the file holds.
+
+    Returns:
+        Seconds, above 0 and at most `LONGEST_DURATION`.
 
     Raises:
-        ValueError: anything else.
+        ValueError: `text` is not such a duration.
     """
-    match = DURATION.fullmatch(text.strip()) if isinstance(text, str) and len(text) < 40 else None
+    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) and len(text) < 40 else None
     if match is None or not any(match.groups()):
         raise ValueError('must be a duration like "2h", "10m", "90s" or "1h30m"')
     hours, minutes, seconds = (float(group or 0) for group in match.groups())
     total = hours * 3600 + minutes * 60 + seconds
     if not 0 < total <= LONGEST_DURATION:
-        raise ValueError("must be longer than nothing and shorter than ten years")
+        raise ValueError("must be longer than 0 s and shorter than ten years")
     return total
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Section(BaseModel):
-    """A table of the study file: frozen, and an unknown key is an error."""
+    """A table of a file: frozen; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ChosenKind(Section):
-    """A section whose `kind` decides which of its other keys it takes."""
+class SectionOfKinds(Section):
+    """A section whose `kind` decides which of its other keys it takes.
+
+    Attributes:
+        TAKES: the keys of each kind.
+        DEFAULTS: the defaults of these keys.
+    """
 
     TAKES: ClassVar[dict[str, tuple[str, ...]]]
     DEFAULTS: ClassVar[dict[str, Any]]
 
     @model_validator(mode="after")
-    def _fits_kind(self) -> Self:
-        """Refuse the keys that another kind takes, and fill in the defaults of those that this one takes."""
-        kind: str = self.kind  # type: ignore[attr-defined]  # every subclass has one, each with choices of its own
+    def _check_keys_of_kind(self) -> Self:
+        """Refuse the keys of other kinds; set the defaults of this kind's keys."""
+        kind: str = self.kind  # type: ignore[attr-defined]  # every subclass has one, each with its own choices
         takes = self.TAKES[kind]
         for key, default in self.DEFAULTS.items():
             if key in takes and getattr(self, key) is None:
@@ -84,7 +117,7 @@ class Limits(Section):
     parameters: Count | None = Field(default=None, description="a draw with more trainable parameters is replaced and not counted")
 
 
-class Sampler(ChosenKind):
+class Sampler(SectionOfKinds):
     """Who proposes the next configuration."""
 
     kind: Literal["tpe", "random", "gp", "qmc"] = Field(default="tpe", description="gp and qmc only where no parameter is conditional")
@@ -97,7 +130,7 @@ class Sampler(ChosenKind):
     DEFAULTS: ClassVar[dict[str, Any]] = {"startup_trials": 10}
 
 
-class Pruner(ChosenKind):
+class Pruner(SectionOfKinds):
     """Who ends weak trials early, among trials of the same model."""
 
     kind: Literal["none", "median", "percentile", "halving", "hyperband"] = Field(
@@ -152,3 +185,73 @@ class WarmStart(Section):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     sources: list[str] = Field(alias="from", min_length=1, description="names of studies in the same storage")
+
+
+def explain(error: ValidationError, contents: type[Section]) -> tuple[str, str]:
+    """Return pydantic's first error in our words.
+
+    Args:
+        error: the error of a file's content.
+        contents: the model of the whole file.
+
+    Returns:
+        A message with key, rule and value, and a hint, which may be empty.
+    """
+    # A misspelled key is the cause of the missing one that is reported beside it.
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    key = show(key) if len(key) > 100 else key
+    kind, value = first["type"], first["input"]
+    is_table = len(location) == 1 and (key in _sections(contents) or key in ("space", "provenance"))
+    if kind == "extra_forbidden":
+        return f"unknown key {show(key)[1:-1]}", _place_of(location, contents)
+    if kind == "missing":
+        home = f"[{location[0]}]" if len(location) > 1 else "the file"
+        return f"{key} is missing", f"Add a table [{key}]." if is_table else f"Add `{location[-1]}` to {home}."
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        return f"{key}: must be one of {', '.join(map(show, choices))}, but got {show(value)}", hint
+    if kind == "value_error":
+        rule = str(first["ctx"]["error"])
+        # The value of a whole section would only hide the key that the rule names.
+        found = "" if isinstance(value, dict) else f", but got {show(value)}"
+    else:
+        rule = _RULES[kind].format(**first.get("ctx", {})) if kind in _RULES else re.sub("^(Input|Value|List) should", "must", first["msg"])
+        found = f", but got {show(value)}"
+    hint = f"Begin it with [{key}]." if is_table else ""
+    if kind == "list_type":
+        hint = (
+            f"Write {key} = [{show(value)}]."
+            if isinstance(value, str)
+            else f"Begin each with [[{key}]]."
+            if isinstance(value, dict)
+            else ""
+        )
+    return f"{key}: {rule}{found}", hint
+
+
+def _sections(contents: type[Section]) -> dict[str, type[Section]]:
+    """Return the sections of a file by key."""
+    return {
+        name: kind
+        for name, field in contents.model_fields.items()
+        for kind in (field.annotation, *get_args(field.annotation))
+        if isinstance(kind, type) and issubclass(kind, Section)
+    }
+
+
+def _place_of(location: list[str], contents: type[Section]) -> str:
+    """Say where an unknown key belongs, or which known key is close to it."""
+    name, sections = location[-1], _sections(contents)
+    section = sections[location[0]] if len(location) > 1 else contents
+    close = did_you_mean(name, [field.alias or key for key, field in section.model_fields.items()])
+    if close.startswith("Did"):
+        return close
+    homes = [key for key, other in sections.items() if name in other.model_fields]
+    if "space" in contents.model_fields and (
+        name in SELECTORS or trainer_option(name) or name in BUILT_IN.names("model") + BUILT_IN.names("optimizer")
+    ):
+        homes = ["space"]
+    return f"It belongs to [{homes[0]}]." if homes else close

@@ -11,14 +11,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from hpsearch.config.components import BUILT_IN, DATASET_IMAGES, SELECTORS, Catalog, ComponentFile, Scalar, trainer_option
+from hpsearch.config.components import BUILT_IN, DATASET_IMAGES, Catalog, ComponentFile, Scalar
 from hpsearch.config.paths import bundled_studies, check_study_name
 from hpsearch.config.registration import load_component_file
-from hpsearch.config.sections import LARGEST_SEED, Budget, Data, Finalists, Limits, Pruner, Sampler, Section, WarmStart
+from hpsearch.config.sections import Budget, Data, Finalists, Limits, Pruner, Sampler, Section, Seed, WarmStart, explain
 from hpsearch.config.space import Space
 from hpsearch.config.space_parser import read_space
 from hpsearch.errors import ComponentError, ConfigError, StudyFileError, UsageError, did_you_mean
@@ -36,7 +36,7 @@ class Contents(Section):
 
     name: str = Field(description="letters, digits, '-' and '_', at most 80: the study's name in the storage and its folder's")
     description: str = Field(default="", description="the question that the study asks")
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = Field(default=0, description="of the split, the sampler and every trial")
+    seed: Seed = Field(default=0, description="of the split, the sampler and every trial")
     use: list[str] = Field(default_factory=list, description="component files, relative to the study file")
     keep: Annotated[int, Field(ge=0, le=1_000_000)] = Field(default=3, description="so many of the best trials keep their last checkpoint")
     data: Data = Field(default_factory=Data)
@@ -134,7 +134,8 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
     try:
         contents = Contents.model_validate(table)
     except ValidationError as error:
-        raise _explain(error, path) from error
+        message, hint = explain(error, Contents)
+        raise StudyFileError(f"{path.name}: {message}", hint=hint) from error
     try:
         return _make_sense(contents, text, path)
     except (StudyFileError, ConfigError) as error:
@@ -282,87 +283,6 @@ def _baseline(space: Space, given: Mapping[str, Any], number: int) -> Mapping[st
     except UsageError as error:
         raise StudyFileError(f"baseline {number}: {error.message}", hint=error.hint) from error
     return values
-
-
-# pydantic's error types to our words; the rest of its messages already state the rule.
-_RULES = {
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "string_type": "must be a string in quotes",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-    "int_from_float": "must be a whole number",
-    "greater_than_equal": "must be at least {ge:,}",
-    "less_than_equal": "must be at most {le:,}",
-}
-
-
-def _explain(error: ValidationError, path: Path) -> StudyFileError:
-    # A misspelled key is the cause of the missing one that is reported beside it.
-    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
-    if len(key) > 100:
-        key = show(key)
-    kind, value = first["type"], first["input"]
-    if kind == "extra_forbidden":
-        return StudyFileError(f"{path.name}: unknown key {show(key)[1:-1]}", hint=_belongs(location))
-    if kind == "missing":
-        inner = location[-1]
-        what = f"a table [{inner}]" if _is_table(location) else f"`{inner}` to {f'[{location[0]}]' if len(location) > 1 else 'the file'}"
-        return StudyFileError(f"{path.name}: {key} is missing", hint=f"Add {what}.")
-    if kind == "value_error":
-        rule = str(first["ctx"]["error"])
-        rule = f"{rule}, but got {show(value)}" if not isinstance(value, dict) else rule
-    elif kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-        rule = f"must be one of {', '.join(map(show, choices))}, but got {show(value)}"
-        return StudyFileError(f"{path.name}: {key}: {rule}", hint=did_you_mean(value, choices) if isinstance(value, str) else "")
-    else:
-        said = _RULES[kind].format(**first.get("ctx", {})) if kind in _RULES else re.sub("^(Input|Value|List) should", "must", first["msg"])
-        rule = f"{said}, but got {show(value)}"
-    hint = f"Begin it with [{key}]." if _is_table(location) else ""
-    if kind == "list_type":
-        hint = (
-            f"Write {key} = [{show(value)}]."
-            if isinstance(value, str)
-            else f"Begin each with [[{key}]]."
-            if isinstance(value, dict)
-            else ""
-        )
-    return StudyFileError(f"{path.name}: {key}: {rule}", hint=hint)
-
-
-def _sections() -> dict[str, type[Section]]:
-    """The file's tables but for the space, by key."""
-    found: dict[str, type[Section]] = {}
-    for name, field in Contents.model_fields.items():
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, Section):
-                found[name] = kind
-    return found
-
-
-def _is_table(location: list[str]) -> bool:
-    return len(location) == 1 and location[0] in {*_sections(), "space"}
-
-
-def _belongs(location: list[str]) -> str:
-    """Where an unknown key belongs, or what it may have been meant for."""
-    name, sections = location[-1], _sections()
-    here: type[Section] = sections[location[0]] if len(location) > 1 else Contents
-    known = [field.alias or name for name, field in here.model_fields.items()]
-    close = did_you_mean(name, known)
-    if not close.startswith("Did"):
-        homes = [key for key, section in sections.items() if name in section.model_fields]
-        if name in SELECTORS or trainer_option(name) or name in BUILT_IN.names("model") + BUILT_IN.names("optimizer"):
-            homes = ["space"]
-        if homes:
-            return f"It belongs to [{homes[0]}]."
-    return close
 
 
 def _nearby(path: Path) -> str:

@@ -396,7 +396,7 @@ def _rows() -> Iterator[Mistake]:
     yield row("time as a number", study({"budget": "time = 3600"}), "budget.time", '"2h"', "3600")
     yield row("time without a unit", study({"budget": 'time = "90"'}), "budget.time", '"90s"', "'90'")
     yield row("time in words", study({"budget": 'time = "two hours"'}), "budget.time", '"2h"', "'two hours'")
-    yield row("no time", study({"budget": 'trial_time = "0s"'}), "budget.trial_time", "longer than nothing", "'0s'")
+    yield row("no time", study({"budget": 'trial_time = "0s"'}), "budget.trial_time", "longer than 0 s", "'0s'")
     yield row("negative time", study({"budget": 'time = "-2h"'}), "budget.time", '"2h"', "'-2h'")
     yield row("balance of something else", study({"budget": 'balance = "optimizer"'}), "budget.balance", "'model'", "'optimizer'")
     yield row(
