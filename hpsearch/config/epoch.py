@@ -1,4 +1,4 @@
-"""What a trainer yields: one epoch as plain numbers, and its form in a database."""
+"""The result of one epoch of training, and its form in a database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 EARLIER_NAMES = {"validation_loss": "val_loss", "validation_accuracy": "val_accuracy"}
-"""Names that version 0.1 stored, by the names of today."""
+"""Names that version 0.1 stored, and their names of today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,23 @@ class Epoch:
         seconds: time of the epoch, validation included.
         images_per_second: training images over the time of the training steps alone.
         weights_hash: SHA-256 of all weights and buffers after the epoch, hexadecimal.
-        diverged: the loss was no finite number; training ends here.
+        diverged: the loss was not finite; training ends here.
+
+    Example:
+        >>> import hpsearch
+        >>> epoch = hpsearch.Epoch(
+        ...     number=1,
+        ...     train_loss=0.7,
+        ...     train_accuracy=0.75,
+        ...     val_loss=0.8,
+        ...     val_accuracy=0.7,
+        ...     learning_rate=0.001,
+        ...     seconds=12.5,
+        ...     images_per_second=4000.0,
+        ...     weights_hash="00",
+        ... )
+        >>> hpsearch.Epoch.from_dict(epoch.to_dict()) == epoch
+        True
     """
 
     number: int
@@ -41,11 +57,22 @@ class Epoch:
     diverged: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """A dict for JSON, in which a number that is not finite is None."""
+        """Return the epoch for JSON.
+
+        Returns:
+            Field names to values; None for a number that is not finite.
+        """
         return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Epoch:
-        """The epoch that `to_dict` wrote, in this version or an earlier one; None becomes NaN."""
+        """Return the epoch that `to_dict` wrote, in this version or an earlier one.
+
+        Args:
+            stored: field names to values; None becomes NaN.
+
+        Returns:
+            The epoch.
+        """
         values: dict[str, Any] = {EARLIER_NAMES.get(key, key): math.nan if value is None else value for key, value in stored.items()}
         return cls(**values)

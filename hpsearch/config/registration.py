@@ -40,16 +40,27 @@ def option(
     choices: tuple[Scalar, ...] | None = None,
     help: str = "",
 ) -> Option:
-    """An option of a component; the decorator gives it its name.
+    """Return an option of a component. The decorator gives it its name.
 
     Args:
-        default: its type is the option's type.
-        low, high: inclusive bounds.
-        above, below: exclusive bounds.
-        choices: the only values allowed.
+        default: the default value; its type is the option's type.
+        low: the smallest value that is allowed.
+        high: the largest value that is allowed.
+        above: an exclusive lower bound.
+        below: an exclusive upper bound.
+        choices: the only values that are allowed.
+        help: what the option does, in one line.
+
+    Returns:
+        The option.
 
     Raises:
-        ComponentError: the default is not among what the option allows.
+        ComponentError: the option does not allow its own default.
+
+    Example:
+        >>> import hpsearch
+        >>> hpsearch.option(8, low=1, high=64).allowed
+        'a whole number, >= 1 and <= 64'
     """
     if not isinstance(default, bool | int | float | str):
         raise ComponentError(f"the default of an option must be a string, a number, or true or false, but got {show(default)}")
@@ -63,12 +74,52 @@ def model(name: str, *, help: str = "", **options: Option) -> Callable[[Factory]
     """Register a model: `factory(*, input_shape: (C, H, W), classes: int, **options) -> nn.Module`.
 
     The module maps float32 [N, C, H, W], normalised, to logits [N, classes].
+
+    Args:
+        name: the name that a study file uses.
+        help: what the model is, in one line; the first line of the factory's docstring by default.
+        options: the model's options by name.
+
+    Returns:
+        A decorator of the factory.
+
+    Raises:
+        ComponentError: the name or an option is not allowed.
+
+    Example:
+        >>> import hpsearch, torch
+        >>> @hpsearch.model("linear", bias=hpsearch.option(True))
+        ... def linear(*, input_shape, classes, bias):
+        ...     channels, height, width = input_shape
+        ...     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * height * width, classes, bias=bias))
+        >>> hpsearch.configure(model="linear").model.options["bias"]
+        True
     """
     return _register("model", name, help, options)
 
 
 def optimizer(name: str, *, help: str = "", **options: Option) -> Callable[[Factory], Factory]:
-    """Register an optimizer: `factory(parameters, **options) -> torch.optim.Optimizer`."""
+    """Register an optimizer: `factory(parameters, **options) -> torch.optim.Optimizer`.
+
+    Args:
+        name: the name that a study file uses.
+        help: what the optimizer is, in one line; the first line of the factory's docstring by default.
+        options: the optimizer's options by name.
+
+    Returns:
+        A decorator of the factory.
+
+    Raises:
+        ComponentError: the name or an option is not allowed.
+
+    Example:
+        >>> import hpsearch, torch
+        >>> @hpsearch.optimizer("adagrad", lr=hpsearch.option(0.01, above=0))
+        ... def adagrad(parameters, *, lr):
+        ...     return torch.optim.Adagrad(parameters, lr=lr)
+        >>> hpsearch.configure(optimizer="adagrad", lr=0.1).optimizer.options["lr"]
+        0.1
+    """
     return _register("optimizer", name, help, options)
 
 
@@ -76,6 +127,25 @@ def schedule(name: str, *, help: str = "", **options: Option) -> Callable[[Facto
     """Register a schedule: `factory(optimizer, *, steps: int, steps_per_epoch: int, **options) -> LRScheduler`.
 
     It is stepped after every batch; `steps` is the number of steps of the whole run.
+
+    Args:
+        name: the name that a study file uses.
+        help: what the schedule does, in one line; the first line of the factory's docstring by default.
+        options: the schedule's options by name.
+
+    Returns:
+        A decorator of the factory.
+
+    Raises:
+        ComponentError: the name or an option is not allowed.
+
+    Example:
+        >>> import hpsearch, torch
+        >>> @hpsearch.schedule("linear_decay")
+        ... def linear_decay(optimizer, *, steps, steps_per_epoch):
+        ...     return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+        >>> hpsearch.configure(schedule="linear_decay").schedule.name
+        'linear_decay'
     """
     return _register("schedule", name, help, options)
 
@@ -85,22 +155,59 @@ def dataset(name: str, *, help: str = "") -> Callable[[Factory], Factory]:
 
     images: uint8 [N, C, H, W] or [N, H, W], a tensor or array; labels: whole numbers [N] from 0.
     With `train=False` it returns the test images, which only final training asks for.
+
+    Args:
+        name: the name that a study file uses.
+        help: what the images show, in one line; the first line of the factory's docstring by default.
+
+    Returns:
+        A decorator of the factory.
+
+    Raises:
+        ComponentError: the name is not allowed.
+
+    Example:
+        >>> import hpsearch, torch
+        >>> @hpsearch.dataset("shades")
+        ... def shades(root, *, train):
+        ...     labels = torch.arange(60) % 2
+        ...     images = 200 * labels[:, None, None].expand(60, 28, 28)
+        ...     return images.to(torch.uint8), labels, ("dark", "bright")
+        >>> hpsearch.load_split("shades", validation_images=20, seed=0).classes
+        ('dark', 'bright')
     """
     return _register("dataset", name, help, {})
 
 
 def registered(name: str) -> Component | None:
-    """The component that a user registered last under that name in this process."""
+    """Return the component that a user registered last under a name in this process.
+
+    Args:
+        name: the component's name.
+
+    Returns:
+        The component, or None if there is none.
+    """
     return _registered.get(name)
 
 
 def current_catalog() -> Catalog:
-    """The built-in components and all that were registered in this process."""
+    """Return the built-in components and all that were registered in this process.
+
+    Returns:
+        The catalog.
+    """
     return BUILT_IN.extended(_registered.values())
 
 
 def load_component_file(path: Path) -> tuple[Component, ...]:
     """Run a component file and return what it registered.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its components.
 
     Raises:
         ComponentError: the file is missing, does not run, or registers nothing.

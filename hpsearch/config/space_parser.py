@@ -62,12 +62,23 @@ def read_space(table: Mapping[str, Any], *, catalog: Catalog, where: str = "spac
 
 
 def configure(*, seed: int = 0, **values: Scalar) -> TrainConfig:
-    """One training run from plain values: `configure(model="lenet5", optimizer="sgd", lr=0.05)`.
+    """Return one training run from plain values. What is not given has its default.
 
-    What is not given has its default.
+    Args:
+        seed: the seed of the run.
+        values: names of a study file's space to values.
+
+    Returns:
+        The config.
 
     Raises:
-        StudyFileError: a name that nobody takes, or a value outside what its owner allows.
+        StudyFileError: an unknown name, or a value that is not allowed.
+
+    Example:
+        >>> import hpsearch
+        >>> config = hpsearch.configure(model="lenet5", optimizer="sgd", lr=0.05)
+        >>> config.optimizer.options["lr"], config.epochs
+        (0.05, 10)
     """
     space = read_space(values, catalog=current_catalog(), where="")
     return space.config(space.complete({}), seed=seed)

@@ -49,6 +49,12 @@ class TrainConfig:
     Attributes:
         seed: every source of randomness of the run derives from it and the epoch's number.
         component_files: the users' files that the three components come from.
+
+    Example:
+        >>> import hpsearch
+        >>> config = hpsearch.configure(model="lenet5", epochs=2)
+        >>> isinstance(config, hpsearch.TrainConfig), config.model.name
+        (True, 'lenet5')
     """
 
     model: ComponentConfig

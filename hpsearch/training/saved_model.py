@@ -77,6 +77,15 @@ def load_model(path: Path | str) -> SavedModel:
     Raises:
         DataError: there is none, or it is damaged or of another maker.
         ComponentError: its architecture comes from a component file that is missing or changed.
+
+    Example:
+        `hpsearch train best.toml --final -o final` has written the folder `final`.
+
+        >>> import hpsearch, torch
+        >>> model = hpsearch.load_model("final")
+        >>> images = torch.zeros((2, *model.input_shape), dtype=torch.uint8)
+        >>> model.probabilities(images).shape
+        torch.Size([2, 2])
     """
     file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
     weights, about = _read(file)

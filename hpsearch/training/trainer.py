@@ -62,6 +62,18 @@ def train(
         CheckpointError: the checkpoint belongs to another run.
         TrainingError: out of memory.
         DiskError: the checkpoint cannot be written.
+
+    Example:
+        >>> import hpsearch, torch
+        >>> @hpsearch.dataset("shades")
+        ... def shades(root, *, train):
+        ...     labels = torch.arange(60) % 2
+        ...     images = 200 * labels[:, None, None].expand(60, 28, 28)
+        ...     return images.to(torch.uint8), labels, ("dark", "bright")
+        >>> split = hpsearch.load_split("shades", validation_images=20, seed=0)
+        >>> config = hpsearch.configure(model="lenet5", epochs=2, batch_size=10)
+        >>> [epoch.number for epoch in hpsearch.train(config, split, device="cpu")]
+        [1, 2]
     """
     run = _Run(config, split, resolve_device(device))
     identity = checkpoints.Identity(owner=owner, config=config.digest, split=split.hash)

@@ -22,6 +22,14 @@ def trials(study: str, *, storage: str | None = None, runs: Path | str = DEFAULT
 
     Raises:
         UsageError: there is no such study, or no pandas.
+
+    Example:
+        A search of the study `stripes` has ended in the folder `runs`.
+
+        >>> import hpsearch
+        >>> table = hpsearch.trials("stripes")
+        >>> len(table), table["model"][0]
+        (8, 'lenet5')
     """
     try:
         import pandas

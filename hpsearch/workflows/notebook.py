@@ -1,6 +1,13 @@
 """Each figure of the report for a study by name, for notebooks: `hpsearch.workflows.notebook.history("quickstart")`.
 
 A figure is plotly's: a notebook shows it, and `figure.write_html(...)` keeps it.
+
+Example:
+    A search of the study `stripes` has ended in the folder `runs`.
+
+    >>> import hpsearch
+    >>> figure = hpsearch.figures.history("stripes")
+    >>> figure.write_html("history.html")
 """
 
 from __future__ import annotations

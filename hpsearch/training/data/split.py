@@ -79,6 +79,17 @@ def load_split(
 
     Raises:
         DataError: the data set is unknown, missing or damaged, or the numbers do not fit it.
+
+    Example:
+        >>> import hpsearch, torch
+        >>> @hpsearch.dataset("shades")
+        ... def shades(root, *, train):
+        ...     labels = torch.arange(60) % 2
+        ...     images = 200 * labels[:, None, None].expand(60, 28, 28)
+        ...     return images.to(torch.uint8), labels, ("dark", "bright")
+        >>> split = hpsearch.load_split("shades", validation_images=20, seed=0)
+        >>> tuple(split.train_images.shape), split.validation_labels.bincount().tolist()
+        ((40, 1, 28, 28), [10, 10])
     """
     return split_of(load_training_images(dataset, folder=folder), validation_images=validation_images, seed=seed, train_images=train_images)
 
