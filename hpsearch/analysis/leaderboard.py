@@ -170,9 +170,28 @@ def last_train_accuracy(trial: TrialRow) -> float | None:
 
 
 def settings(trial: TrialRow) -> str:
-    """What was sampled but for the model, short: `adam lr=0.0031 batch_size=64`; in a linked study what is repeated."""
+    """Return the words of `setting_words` as one text.
+
+    Args:
+        trial: any trial.
+
+    Returns:
+        `adam batch_size=64 lr=0.0031`.
+    """
+    return " ".join(setting_words(trial))
+
+
+def setting_words(trial: TrialRow) -> list[str]:
+    """Return what was sampled, without the model; in a follow-up study what is repeated.
+
+    Args:
+        trial: any trial.
+
+    Returns:
+        Short words such as `adam`, `batch_size=64`, `lr=0.0031`.
+    """
     if trial.repeat is not None:
-        return f"{trial.repeat[0]}, seed {trial.repeat[1]}"
+        return [f"{trial.repeat[0]}, seed {trial.repeat[1]}"]
     shown: list[str] = []
     for name, value in sorted(trial.params.items(), key=lambda item: ("." in item[0], item[0])):
         short = name.rpartition(".")[2]
@@ -182,7 +201,7 @@ def settings(trial: TrialRow) -> str:
             shown.insert(0, str(value))
         else:
             shown.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
-    return " ".join(shown)
+    return shown
 
 
 def _n_parameters(trial: TrialRow | FrozenTrial) -> float:

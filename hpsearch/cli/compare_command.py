@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.console import note, print_json, print_table, say
+from hpsearch.cli.console import note, print_blocks, print_json, say
 from hpsearch.cli.options import DataOption, DeviceOption, JsonOption, RunsOption, StorageOption
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.formatting import many
+from hpsearch.report.blocks import Table, number_column, prose_column, text_column
 
 if TYPE_CHECKING:
     from hpsearch.workflows.compare import EvaluatedModel, ModelComparison, UntrainedModel
@@ -72,14 +73,16 @@ def _trained(side: EvaluatedModel | UntrainedModel, device: str) -> EvaluatedMod
 
 def _print_comparison(compared: ModelComparison) -> None:
     one, two = compared.first.label, compared.second.label
-    rows = [[name, _shown(mine), _shown(theirs)] for name, (mine, theirs) in compared.settings.items()]
-    print_table({"setting": "left", one: "left", two: "left"}, rows or [["no setting differs", "", ""]])
+    settings = tuple((name, _shown(mine), _shown(theirs)) for name, (mine, theirs) in compared.settings.items())
+    sides = (text_column("setting"), prose_column(one), prose_column(two))
+    print_blocks(Table(columns=sides, rows=settings or (("no setting differs", "", ""),)))
     say()
-    rows = [
-        [mine.name, f"{mine.recall:.3f}", f"{theirs.recall:.3f}", f"{mine.recall - theirs.recall:+.3f}", f"{mine.support:,}"]
+    rows = tuple(
+        (mine.name, f"{mine.recall:.3f}", f"{theirs.recall:.3f}", f"{mine.recall - theirs.recall:+.3f}", f"{mine.support:,}")
         for mine, theirs in zip(compared.metrics[0].classes, compared.metrics[1].classes, strict=True)
-    ]
-    print_table({"recall of": "left", **dict.fromkeys((one, two, "difference", "images"), "right")}, rows)
+    )
+    columns = (text_column("recall of"), *map(number_column, (one, two, "difference")), number_column("images", 1))
+    print_blocks(Table(columns=columns, rows=rows))
     say()
     found, (mine, theirs) = compared.found, compared.metrics
     low, high = found.interval

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from hpsearch.report.blocks import Block
+from hpsearch.report.terminal import render
 
 PLAIN_WIDTH = 160
 """Columns where there is no terminal to ask: a log keeps its lines whole."""
+LEAST_WIDTH = 40
+"""Columns: a narrower terminal wraps the lines itself."""
 
 
 def stdout() -> Console:
-    """The console for results."""
+    """Return the console for results."""
     return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
 
 
 def stderr() -> Console:
-    """The console for progress and errors."""
+    """Return the console for progress and errors."""
     return Console(stderr=True, width=None if sys.stderr.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def print_blocks(*blocks: Block) -> None:
+    """Print tables and sentences on stdout, as wide as the terminal or `$COLUMNS`.
+
+    Args:
+        blocks: what to print.
+    """
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    width = max(LEAST_WIDTH, Console().width) if known else None
+    for line in render(blocks, width, unknown_width=PLAIN_WIDTH):
+        stdout().print(line, soft_wrap=True)
 
 
 def say(text: str = "") -> None:
@@ -38,22 +54,6 @@ def note(text: str, *, style: str = "") -> None:
 def print_json(data: Any) -> None:
     """Data as JSON on stdout; numbers that are not finite become null."""
     sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
-
-
-def print_table(columns: Mapping[str, str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """A table on stdout.
-
-    Args:
-        columns: heading to justification, `left` or `right`.
-    """
-    if title:
-        say(title)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, justify in columns.items():
-        table.add_column(heading, justify=justify, no_wrap=justify == "right", overflow="fold")  # type: ignore[arg-type]  # one of the two words
-    for row in rows:
-        table.add_row(*map(Text, row))
-    stdout().print(table)
 
 
 def _finite(data: Any) -> Any:

@@ -119,4 +119,4 @@ def explain(
     if json:
         print_json({"study": file.name, "trial": found[1], **found[0].to_dict()})
     else:
-        print_explanation(file.name, *found)
+        print_explanation(*found)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.console import note, print_json, print_table, say
+from hpsearch.cli.console import note, print_blocks, print_json, say
 from hpsearch.cli.options import DataOption, JsonOption, RunsOption, StorageOption, StudyArgument
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.formatting import many, show_duration
+from hpsearch.report.blocks import Table, number_column, text_column
 
 if TYPE_CHECKING:
     from hpsearch.workflows.reproduce import EpochComparison, Reproduction, ReproductionResult
@@ -133,5 +134,7 @@ def _print_epochs(verdict: ReproductionResult) -> None:
         for name in SHOWN.values():
             then, now = getattr(pair.then, name), getattr(pair.now, name)
             cells.append(f"{now:.4g}" if name not in pair.differing else f"{then:.6g} → {now:.6g}")
-        rows.append([*cells, "other" if "weights_hash" in pair.differing else "the same"])
-    print_table({**dict.fromkeys(["epoch", *SHOWN], "right"), "weights": "left"}, rows)
+        rows.append((*cells, "other" if "weights_hash" in pair.differing else "the same"))
+    drops = {"lr": 4, "train loss": 3, "train acc": 2, "val loss": 1}
+    columns = (number_column("epoch"), *(number_column(name, drops.get(name, 0)) for name in SHOWN), text_column("weights"))
+    print_blocks(Table(columns=columns, rows=tuple(rows)))

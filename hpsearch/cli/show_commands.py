@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import print_json, print_table, say
+from hpsearch.cli.console import print_blocks, print_json, say
 from hpsearch.cli.options import JsonOption, PerOption, RunsOption, StorageOption, StudyArgument
 from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.report.blocks import Table, number_column, text_column
 
 
 def show(
@@ -92,11 +93,13 @@ def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: Jso
     elif not found:
         say(f"No studies in {store}.")
     else:
-        columns = {key: "left" if key in ("study", "last") else "right" for key in found[0]}
-        rows = [
-            ["" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in found
-        ]
-        print_table(columns, rows)
+        drops = {"waiting": 4, "running": 3, "pruned": 2, "fail": 2, "complete": 1}
+        columns = (text_column(key) if key in ("study", "last") else number_column(key, drops.get(key, 0)) for key in found[0])
+        rows = (
+            tuple("" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values())
+            for row in found
+        )
+        print_blocks(Table(columns=tuple(columns), rows=tuple(rows)))
 
 
 def export(

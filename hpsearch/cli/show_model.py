@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.analysis.final_score import reads_sentence
-from hpsearch.cli.console import print_table, say
+from hpsearch.cli.console import print_blocks, say
+from hpsearch.report.blocks import Table, number_column, text_column
 
 PARTS = {"train": "training images", "test": "test images"}
 
@@ -25,8 +26,8 @@ def print_validation(data: Mapping[str, Any]) -> None:
     if data["trial_val_accuracy"] is not None:
         say(f"On record for this config: {data['trial_val_accuracy']:.4f}; {data['against_trial']}.")
     say()
-    rows = [[each["name"], *_shares(each), f"{each['support']:,}"] for each in metrics["classes"]]
-    print_table({"class": "left", "precision": "right", "recall": "right", "F1": "right", "images": "right"}, rows)
+    rows = tuple((each["name"], *_shares(each), f"{each['support']:,}") for each in metrics["classes"])
+    print_blocks(Table(columns=(text_column("class"), *map(number_column, ("precision", "recall", "F1", "images"))), rows=rows))
     say()
     print_confusion(metrics, "validation images")
 
@@ -50,8 +51,10 @@ def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
             low, high = (scale * bound for bound in metrics[f"{part}_{key}_interval"])
             rows[-1] += [f"{scale * metrics[f'{part}_{key}']:.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}"]
     rows.append(["calibration error", *(cell for part in PARTS for cell in (f"{seeds[0][part]['calibration_error']:.4f}", ""))])
-    columns = {"": "left", "training images": "right", "95 % interval": "left", "test images": "right", "95 % interval ": "left"}
-    print_table(columns, rows)
+    columns = [text_column("")]
+    for heading in PARTS.values():
+        columns += [number_column(heading), text_column("95 % interval", 1)]
+    print_blocks(Table(columns=tuple(columns), rows=tuple(map(tuple, rows))))
     say()
     say(metrics["overfitting"])
     say(metrics["weakest"])
@@ -60,11 +63,16 @@ def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
     for mine, theirs, difference in zip(seeds[0]["train"]["classes"], seeds[0]["test"]["classes"], metrics["train_less_test"], strict=True):
         row = [mine["name"], *_shares(mine), f"{mine['support']:,}", *_shares(theirs), f"{theirs['support']:,}"]
         rows.append([*row, f"{difference['recall']:+.3f}"])
-    # A heading is a key: a blank more makes it another.
-    twice = {f"{heading}{blank}": "right" for blank in ("", " ") for heading in ("precision", "recall", "F1", "images")}
-    print_table(
-        {"class": "left", **twice, "recall, train less test": "right"}, rows, title="On the training images, then on the test images:"
-    )
+    columns = [text_column("class")]
+    for last in (False, True):
+        columns += [
+            number_column("precision", 2),
+            number_column("recall"),
+            number_column("F1", 3),
+            number_column("images", 0 if last else 1),
+        ]
+    columns.append(number_column("recall, train less test"))
+    print_blocks(Table(caption="On the training images, then on the test images:", columns=tuple(columns), rows=tuple(map(tuple, rows))))
     for part, name in PARTS.items():
         say()
         print_confusion(seeds[0][part], name)
@@ -74,12 +82,12 @@ def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
 
 def print_confusion(metrics: Mapping[str, Any], name: str) -> None:
     """What the images of each class are taken for; the columns bear the classes' numbers."""
-    rows = [
-        [str(number), each["name"], *map(str, row)]
+    rows = tuple(
+        (str(number), each["name"], *map(str, row))
         for number, (each, row) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True))
-    ]
-    columns = {"": "right", "taken for": "left", **{str(number): "right" for number in range(len(rows))}}
-    print_table(columns, rows, title=f"What the {name} of each class are taken for:")
+    )
+    columns = (number_column(""), text_column("true class"), *(number_column(str(number)) for number in range(len(rows))))
+    print_blocks(Table(caption=f"Confusion matrix of the {name}; columns are the predicted classes:", columns=columns, rows=rows))
 
 
 def written(folder: Path) -> list[str]:

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, settings
+from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial
 from hpsearch.analysis.trial_table import records
-from hpsearch.cli.console import print_table, say
+from hpsearch.cli.console import print_blocks, say
 from hpsearch.formatting import escape_cell, many, show_duration, times
+from hpsearch.report.text import leaderboard_table, trial_counts
 from hpsearch.storage.records import TrialRow
 
 LONGEST_TABLE = 20
@@ -19,30 +20,10 @@ LONGEST_TABLE = 20
 
 def print_leaderboard(name: str, board: Leaderboard) -> None:
     """The leaderboard and its reading."""
-    counts = ", ".join(f"{count} {word}" for word, count in _count_words(board) if count)
     if board.best is None:
-        say(f"{name}: no trial is complete yet ({counts or 'no trials'}).")
+        say(f"{name}: no trial is complete yet, {trial_counts(board)}.")
         return
-    shown = board.ranking[:LONGEST_TABLE]
-    # Each model's best is on the table, wherever it stands.
-    firsts = {ranked.trial.model: ranked for ranked in reversed(board.ranking)}
-    shown += tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda ranked: ranked.rank))
-    columns = {
-        "rank": "right",
-        "trial": "right",
-        "model": "left",
-        "val accuracy": "right",
-        "95 % interval": "left",
-        "train": "right",
-        "parameters": "right",
-        "epochs": "right",
-        "time": "right",
-        "settings": "left",
-        "": "left",
-    }
-    print_table(columns, [_row(ranked) for ranked in shown], title=f"{name}: {board.total} trials ({counts})")
-    if len(board.ranking) > len(shown):
-        say(f"… and {len(board.ranking) - len(shown)} more: --json and --csv list all.")
+    print_blocks(leaderboard_table(name, board, LONGEST_TABLE))
     say()
     for line in reading(board):
         say(line)
@@ -74,7 +55,7 @@ def reading(board: Leaderboard) -> list[str]:
             f"Unresolved: {others} more {'is' if others == 1 else 'are'} within {100 * board.margin:.2f} points of it, "
             f"which this search cannot tell apart; {_smaller(smallest, best)}."
         )
-    if all(ranked.trial.end.get("diverged") for ranked in board.ranking):
+    if all(standing.trial.end.get("diverged") for standing in board.ranking):
         lines.append("Every complete trial diverged: its loss was no finite number any more. Lower learning rates may help.")
     if board.gain is not None:
         gain, margin = 100 * board.gain.difference, 100 * board.gain.margin
@@ -108,32 +89,3 @@ def print_csv(trials: Sequence[TrialRow]) -> None:
     writer.writeheader()
     for row in found:
         writer.writerow({name: escape_cell(value) for name, value in row.items()})
-
-
-def _row(ranked: RankedTrial) -> list[str]:
-    trial = ranked.trial
-    train = last_train_accuracy(trial)
-    low, high = ranked.interval
-    notes = [
-        "unresolved" if ranked.unresolved and ranked.rank > 1 else "",
-        trial.origin,
-        "diverged" if trial.end.get("diverged") else "",
-    ]
-    return [
-        str(ranked.rank),
-        str(trial.number),
-        trial.model,
-        f"{ranked.value:.4f}",
-        f"{low:.4f} to {high:.4f}",
-        "" if train is None else f"{train:.4f}",
-        f"{trial.n_parameters:,}" if trial.n_parameters is not None else "",
-        str(len(trial.epochs)),
-        show_duration(trial.seconds),
-        settings(trial),
-        ", ".join(note for note in notes if note),
-    ]
-
-
-def _count_words(board: Leaderboard) -> list[tuple[str, int]]:
-    words = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
-    return [(word, board.counts[state]) for state, word in words.items()]

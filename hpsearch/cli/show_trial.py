@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsearch.cli.console import print_json, print_table, say
-from hpsearch.formatting import show_duration, str_of
+from hpsearch.cli.console import print_blocks, print_json, say
+from hpsearch.formatting import str_of
+from hpsearch.report.text import epochs_table
 from hpsearch.storage.records import TrialRow
-
-BAR_WIDTH = 30
 
 
 def print_trial(trial: TrialRow, *, as_json: bool) -> None:
@@ -31,7 +30,7 @@ def print_trial(trial: TrialRow, *, as_json: bool) -> None:
         _print_config(trial)
     if trial.epochs:
         say()
-        _print_curve(trial)
+        print_blocks(epochs_table(trial))
     if trial.end.get("traceback"):
         say()
         say(trial.end["traceback"].rstrip())
@@ -72,26 +71,3 @@ def _print_config(trial: TrialRow) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in trial.run.get("versions", {}).items())
     processor = f" ({trial.run['processor']})" if "processor" in trial.run else ""
     say(f"{'made with':<10} {versions}; device {trial.run.get('device', '')}{processor}; split {str(trial.run.get('split_hash'))[:12]}…")
-
-
-def _print_curve(trial: TrialRow) -> None:
-    accuracies = [epoch.val_accuracy for epoch in trial.epochs]
-    low, high = min(accuracies), max(accuracies)
-    rows = []
-    for epoch in trial.epochs:
-        share = (epoch.val_accuracy - low) / (high - low) if high > low else 1.0
-        rows.append(
-            [
-                str(epoch.number),
-                f"{epoch.train_loss:.4f}",
-                f"{epoch.train_accuracy:.4f}",
-                f"{epoch.val_loss:.4f}",
-                f"{epoch.val_accuracy:.4f}",
-                f"{epoch.learning_rate:.3g}",
-                show_duration(epoch.seconds),
-                f"{epoch.images_per_second:,.0f}",
-                "█" * max(1, round(share * BAR_WIDTH)),
-            ]
-        )
-    headings = ("epoch", "train loss", "train acc", "val loss", "val acc", "lr", "time", "images/s")
-    print_table({**dict.fromkeys(headings, "right"), "": "left"}, rows)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.console import note, print_json, print_table, say
+from hpsearch.cli.console import note, print_blocks, print_json, say
 from hpsearch.cli.options import DataOption, FileArgument, JsonOption, RunsOption, StorageOption, StudyArgument
 from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.report.blocks import Table, prose_column, text_column
 
 if TYPE_CHECKING:
     from hpsearch.config.study_file import StudyFile
@@ -82,16 +83,16 @@ def check(
         f"{study.data.validation_images:,} validation images, seed {study.seed}"
     )
     say()
-    rows = [
-        [
+    rows = tuple(
+        (
             parameter.name,
             "fixed" if isinstance(parameter.distribution, Fixed) else "searched",
             str(parameter.distribution),
             parameter.condition,
-        ]
+        )
         for parameter in study.space
-    ]
-    print_table({"parameter": "left", "": "left", "values": "left", "when": "left"}, rows)
+    )
+    print_blocks(Table(columns=(text_column("parameter"), text_column(""), prose_column("values"), prose_column("when")), rows=rows))
     say()
     for owner, values in unsearched_defaults(study.space).items():
         say(f"Not searched, {owner}: {', '.join(f'{name} = {str_of(value)}' for name, value in values.items())}")

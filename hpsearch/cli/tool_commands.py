@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import print_json, print_table, say
+from hpsearch.cli.console import print_blocks, print_json, say
 from hpsearch.cli.options import DataOption, JsonOption, RunsOption, StorageOption
 from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.report.blocks import Table, number_column, prose_column, text_column
 
 INPUT_SHAPE = (1, 28, 28)
 CLASSES = 10
@@ -46,10 +47,8 @@ def data(
         return
     say(f"{dataset} is in {root}; its files are whole.")
     say(f"{count:,} training images of {channels} × {height} × {width}; the test images wait for the final score.")
-    print_table(
-        {"label": "right", "class": "left", "images": "right"},
-        [[str(i), name, f"{n:,}"] for i, (name, n) in enumerate(zip(images.classes, counts, strict=True))],
-    )
+    rows = tuple((str(label), name, f"{n:,}") for label, (name, n) in enumerate(zip(images.classes, counts, strict=True)))
+    print_blocks(Table(columns=(number_column("label"), text_column("class"), number_column("images")), rows=rows))
     say(f"Wrote {picture}: random samples, seed {seed}.")
 
 
@@ -80,17 +79,17 @@ def summary(
 
         print_json({"model": model, "options": dict(config.model.options), **asdict(table)})
         return
-    columns = {
-        "layer": "left",
-        "kind": "left",
-        "output": "left",
-        "parameters": "right",
-        "trainable": "right",
-        "bytes": "right",
-        "FLOPs": "right",
-    }
+    columns = (
+        text_column("layer"),
+        text_column("kind", 1),
+        text_column("output"),
+        number_column("parameters"),
+        number_column("trainable", 3),
+        number_column("bytes", 2),
+        number_column("FLOPs"),
+    )
     rows = [
-        [
+        (
             layer.name,
             layer.kind,
             " × ".join(map(str, layer.output_shape)),
@@ -98,13 +97,13 @@ def summary(
             f"{layer.trainable:,}",
             f"{layer.bytes:,}",
             f"{layer.flops:,}",
-        ]
+        )
         for layer in table.layers
     ]
-    rows.append(["all", "", "", f"{table.n_parameters:,}", f"{table.trainable:,}", f"{table.bytes:,}", f"{table.flops:,}"])
+    rows.append(("all", "", "", f"{table.n_parameters:,}", f"{table.trainable:,}", f"{table.bytes:,}", f"{table.flops:,}"))
     shape = " × ".join(map(str, INPUT_SHAPE))
     say(f"{model} on {shape}: {' '.join(f'{name}={str_of(value)}' for name, value in config.model.options.items())}")
-    print_table(columns, rows)
+    print_blocks(Table(columns=columns, rows=tuple(rows)))
     say(f"{table.n_parameters:,} parameters, {table.trainable:,} trainable, {table.bytes / 1024:,.2f} KB in float32.")
 
 
@@ -122,11 +121,11 @@ def doctor(
     if json:
         print_json([{"what": finding.what, "ok": finding.ok, "says": finding.says, "fix": finding.fix} for finding in findings])
     else:
-        rows = [
-            [finding.what, "ok" if finding.ok else "FIX", finding.says + (f"\n→ {finding.fix}" if finding.fix else "")]
+        rows = tuple(
+            (finding.what, "ok" if finding.ok else "FIX", finding.says + (f"\n→ {finding.fix}" if finding.fix else ""))
             for finding in findings
-        ]
-        print_table({"what": "left", "": "left", "found": "left"}, rows)
+        )
+        print_blocks(Table(columns=(text_column("what"), text_column(""), prose_column("found")), rows=rows))
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 

@@ -1,151 +1,28 @@
-"""A page of HTML that stands alone: sections of sentences, tables, pictures and figures; it asks the network for nothing.
+"""Renders a page as one HTML file that loads nothing from the network.
 
-What a page says is plain data here; how it looks is in `web/`. All text is escaped by Jinja2.
+The templates are in `web/`. Jinja2 escapes all text.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+
+from hpsearch.report.blocks import Block, Chart, Page
 
 WEB = Path(__file__).resolve().parent / "web"
 SIGNIFICANT_DIGITS = 6
 """Of a number in a figure: more than a screen can show, and a third of the size."""
 LONGEST_TEXT = 20_000
 """Characters of one piece of text on a page: a browser lays out no more at once, and no person reads it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paragraph:
-    """A sentence or some.
-
-    Attributes:
-        kind: `plain`, `lead` for what everybody should read, `warning`, or `aside` for small print.
-    """
-
-    text: str
-    kind: Literal["plain", "lead", "warning", "aside"] = "plain"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bullets:
-    """Sentences in a list."""
-
-    items: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of texts.
-
-    Attributes:
-        columns: heading to justification, `left` or `right`.
-        folded: shown only when it is asked for.
-    """
-
-    caption: str
-    columns: Mapping[str, str]
-    rows: tuple[tuple[str, ...], ...]
-    folded: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A figure, what it shows in words, and its numbers as a table for who cannot see it.
-
-    Attributes:
-        says: the text alternative, shown below the figure too.
-        narrow: two of them stand side by side where there is room.
-    """
-
-    title: str
-    figure: go.Figure
-    says: str
-    table: Table | None = None
-    narrow: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A PNG and its text alternative; small ones are shown with their pixels."""
-
-    png: bytes = field(repr=False)
-    alternative: str
-    caption: str = ""
-
-    @property
-    def source(self) -> str:
-        """As a data URI."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gallery:
-    """Small pictures in a row or several."""
-
-    pictures: tuple[Picture, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Code:
-    """Text as it was written: a file, a command."""
-
-    text: str
-    label: str
-    folded: bool = False
-
-
-Block = Paragraph | Bullets | Table | Chart | Picture | Gallery | Code
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Blocks that belong together: one study's share of a section.
-
-    Attributes:
-        title: empty where the page is about one thing only.
-    """
-
-    blocks: tuple[Block, ...]
-    title: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A section of a page.
-
-    Attributes:
-        name: of the anchor, unique on the page.
-    """
-
-    name: str
-    title: str
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """A whole page."""
-
-    title: str
-    subtitle: str
-    sections: tuple[Section, ...]
-    footer: str
-
-
-def section(name: str, title: str, *blocks: Block | None) -> Section:
-    """A section about one thing; blocks that are None are left out."""
-    return Section(name=name, title=title, parts=(Part(blocks=tuple(block for block in blocks if block is not None)),))
 
 
 def render(page: Page) -> str:

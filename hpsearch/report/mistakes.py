@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hpsearch.analysis.metrics import Predictions
-from hpsearch.report.html import Gallery, Picture
+from hpsearch.report.blocks import Gallery, Picture
 from hpsearch.report.pictures import png
 
 

@@ -10,8 +10,9 @@ from hpsearch.analysis.final_score import READS, reads_sentence, repeat_command
 from hpsearch.analysis.metrics import Metrics, Predictions
 from hpsearch.config.best_config import BestConfig
 from hpsearch.formatting import many
+from hpsearch.report.blocks import Bullets, Chart, Code, Gallery, Page, Paragraph, Section, Table, number_column, section, text_column
 from hpsearch.report.figures.prediction_figures import calibration, confusion, recall
-from hpsearch.report.html import Bullets, Chart, Code, Gallery, Page, Paragraph, Section, Table, render, section
+from hpsearch.report.html import render
 
 
 def final_report(
@@ -72,7 +73,7 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
         )
         for each in seeds
     )
-    columns = {"seed": "left", "training accuracy": "right", "test accuracy": "right", "training loss": "right", "test loss": "right"}
+    columns = tuple(map(number_column, ("seed", "training accuracy", "test accuracy", "training loss", "test loss")))
     origin = f"mean of {many(len(seeds), 'seed')}" if len(seeds) > 1 else "one seed"
     return section(
         "score",
@@ -115,7 +116,7 @@ def _class_table(caption: str, metrics: Metrics, train: Metrics | None) -> Table
     for index, each in enumerate(metrics.classes):
         gap = [] if train is None else [f"{train.classes[index].recall - each.recall:+.3f}"]
         rows.append((each.name, f"{each.precision:.3f}", f"{each.recall:.3f}", f"{each.f1:.3f}", *gap, f"{each.support:,}"))
-    return Table(caption=caption, columns={"class": "left", **dict.fromkeys(headings, "right")}, rows=tuple(rows))
+    return Table(caption=caption, columns=(text_column("class"), *map(number_column, headings)), rows=tuple(rows))
 
 
 def _confusion(train: Metrics, test: Metrics) -> Section:
@@ -138,7 +139,7 @@ def confusion_table(metrics: Metrics) -> Table:
     names = [each.name for each in metrics.classes]
     return Table(
         caption="Images: rows are what they show, columns what they were taken for",
-        columns={"": "left", **dict.fromkeys(names, "right")},
+        columns=(text_column(""), *map(number_column, names)),
         rows=tuple((name, *map(str, row)) for name, row in zip(names, metrics.confusion, strict=True)),
         folded=True,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hpsearch.errors import DataError
-from hpsearch.report.html import Gallery
+from hpsearch.report.blocks import Gallery
 
 ZOOM = 3
 """Screen pixels a pixel: 28×28 images are stamps otherwise."""

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from hpsearch import __version__
-from hpsearch.formatting import many
-from hpsearch.report.html import Block, Page, Part, Section, render
+from hpsearch.report.blocks import Block, Page, Part, Section
+from hpsearch.report.html import render
 from hpsearch.report.sections.model_results import comparison, costs, learning, progress
 from hpsearch.report.sections.repeat_results import finalists, helped
 from hpsearch.report.sections.run_details import failures, images, repeating, workers
 from hpsearch.report.sections.space_results import crossing, importance, where
 from hpsearch.report.sections.summary import answer, comparability
 from hpsearch.report.study_results import StudyResults
+from hpsearch.report.text import trial_counts
 
 Chapter = Callable[[StudyResults], Iterable[Block]]
 
@@ -64,17 +65,4 @@ def study_report(studies: Sequence[StudyResults], *, at: datetime) -> str:
 
 
 def _subtitle(study: StudyResults) -> str:
-    counts = study.board.counts
-    words = [
-        f"{counts[state]} {word}"
-        for state, word in (
-            ("complete", "complete"),
-            ("pruned", "pruned"),
-            ("fail", "failed"),
-            ("running", "running"),
-            ("waiting", "waiting"),
-        )
-        if counts[state]
-    ]
-    trials = f"{many(study.board.total, 'trial')} ({', '.join(words)})" if words else "no trials"
-    return f"{' and '.join(study.models) or 'no model'} on {study.data['dataset']}, {trials}"
+    return f"{' and '.join(study.models) or 'no model'} on {study.data['dataset']}, {trial_counts(study.board)}"

@@ -16,9 +16,9 @@ from hpsearch.analysis.leaderboard import Leaderboard, make_leaderboard, rank
 from hpsearch.analysis.metrics import Metrics, Predictions, measure, read_mistakes, read_predictions
 from hpsearch.config.paths import StudyPaths
 from hpsearch.errors import DataError
+from hpsearch.report.blocks import Gallery
 from hpsearch.report.figures.search_figures import models_of
 from hpsearch.report.figures.space_figures import PlainSpace
-from hpsearch.report.html import Gallery
 from hpsearch.report.mistakes import mistakes_gallery
 from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trials
 

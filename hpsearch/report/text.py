@@ -1,57 +1,262 @@
-"""What the finalists and the way to the winner come down to, in sentences."""
+"""Sentences and tables of results. The page, the terminal and the dashboard's note share them."""
 
 from __future__ import annotations
 
 from hpsearch.analysis.ablation import AblationStep, Explanation
-from hpsearch.analysis.finalists import FinalistsResult
+from hpsearch.analysis.finalists import Finalist, FinalistsResult
+from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, setting_words
 from hpsearch.analysis.paired import Estimate
+from hpsearch.formatting import many, show_duration, str_of
+from hpsearch.report.blocks import Block, Paragraph, Table, number_column, paragraphs, text_column
+from hpsearch.storage.records import TrialRow
+
+STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
+"""The states of trials in words."""
+BAR_WIDTH = 20
+"""Characters of the longest bar."""
+
+
+def trial_counts(board: Leaderboard) -> str:
+    """Return the number of trials by state: `16 trials (9 complete, 7 pruned)`.
+
+    Args:
+        board: the leaderboard of a study.
+
+    Returns:
+        The words.
+    """
+    counts = [f"{board.counts[state]} {word}" for state, word in STATES.items() if board.counts[state]]
+    return f"{many(board.total, 'trial')} ({', '.join(counts)})" if counts else "no trials"
+
+
+def leaderboard_table(name: str, board: Leaderboard, longest: int) -> Table:
+    """Return the leaderboard: the first few trials, and the best trial of each model.
+
+    Args:
+        name: of the study.
+        board: its leaderboard.
+        longest: trials shown before those of other models.
+
+    Returns:
+        A table with the settings of each trial below its row.
+    """
+    shown = board.ranking[:longest]
+    firsts = {standing.trial.model: standing for standing in reversed(board.ranking)}
+    shown += tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
+    words = [setting_words(standing.trial) for standing in shown]
+    shared = [word for word in words[0] if all(word in each for each in words)] if len(words) > 1 else []
+    left = len(board.ranking) - len(shown)
+    caption = f"{name}: {trial_counts(board)}, complete trials ranked by validation accuracy."
+    caption += f" {left} more: `hpsearch show {name} --csv` has all." if left else ""
+    caption += f" The same in all rows: {' '.join(shared)}." if shared else ""
+    return Table(
+        caption=caption,
+        columns=(
+            number_column("rank"),
+            number_column("trial"),
+            text_column("model"),
+            number_column("val accuracy"),
+            text_column("95 % interval", 2),
+            number_column("train", 5),
+            number_column("parameters", 1),
+            number_column("epochs", 4),
+            number_column("time", 3),
+            text_column(""),
+        ),
+        rows=tuple(map(_standing_row, shown)),
+        details=tuple(tuple(word for word in each if word not in shared) for each in words),
+    )
+
+
+def _standing_row(standing: RankedTrial) -> tuple[str, ...]:
+    trial, (low, high) = standing.trial, standing.interval
+    train = last_train_accuracy(trial)
+    notes = (
+        "unresolved" if standing.unresolved and standing.rank > 1 else "",
+        trial.origin,
+        "diverged" if trial.end.get("diverged") else "",
+    )
+    return (
+        str(standing.rank),
+        str(trial.number),
+        trial.model,
+        f"{100 * standing.value:.2f} %",
+        f"{100 * low:.2f} to {100 * high:.2f}",
+        "" if train is None else f"{100 * train:.2f} %",
+        "" if trial.n_parameters is None else f"{trial.n_parameters:,}",
+        str(len(trial.epochs)),
+        show_duration(trial.seconds),
+        ", ".join(note for note in notes if note),
+    )
+
+
+def finalists_table(verdict: FinalistsResult) -> Table:
+    """Return the finalists, the winner first.
+
+    Args:
+        verdict: on the finalists; at least one has run.
+
+    Returns:
+        The table.
+    """
+    return Table(
+        caption=f"The finalists, up to {verdict.seeds} seeds each",
+        columns=(
+            text_column("finalist"),
+            text_column("model", 3),
+            text_column("verdict"),
+            number_column("accuracy"),
+            text_column("95 % interval", 1),
+            number_column("± seeds", 7),
+            number_column("probability of best", 4),
+            text_column("behind the winner", 2),
+            number_column("in the search", 6),
+            number_column("search − mean", 8),
+            number_column("runs", 5),
+            number_column("parameters", 9),
+        ),
+        rows=tuple(_finalist_row(each, verdict) for each in verdict.finalists),
+    )
+
+
+def _finalist_row(each: Finalist, verdict: FinalistsResult) -> tuple[str, ...]:
+    candidate, (low, high) = each.candidate, each.mean.interval
+    wins = verdict.winner is not None and candidate.name == verdict.winner.candidate.name
+    notes = (
+        "winner" if wins else "tied" if each.is_tied else "",
+        "baseline" if candidate.is_baseline else "",
+        f"clearly behind after {each.dropped_after}" if each.dropped_after else "",
+    )
+    return (
+        candidate.name,
+        candidate.model,
+        ", ".join(note for note in notes if note),
+        f"{100 * each.mean.value:.2f} %",
+        f"{100 * low:.2f} to {100 * high:.2f}",
+        "" if each.deviation is None else f"{100 * each.deviation:.2f}",
+        f"{each.best:.2f}",
+        "" if each.behind is None else points(each.behind),
+        "" if candidate.value is None else f"{100 * candidate.value:.2f} %",
+        "" if each.optimism is None else f"{100 * each.optimism:+.2f}",
+        str(len(each.scores)),
+        "" if candidate.n_parameters is None else f"{candidate.n_parameters:,}",
+    )
 
 
 def verdict_reading(verdict: FinalistsResult) -> list[str]:
-    """What the finalists come down to, in sentences."""
+    """Return the result of the finalists in sentences.
+
+    Args:
+        verdict: on the finalists.
+
+    Returns:
+        One sentence or two an item; the first names the winner.
+    """
     winner = verdict.winner
     if winner is None:
         return ["The winner is not chosen yet: the same command continues."]
     low, high = winner.mean.interval
     fresh = [repeat for repeat in winner.scores if repeat > verdict.selection_repeats]
-    source = f"{len(fresh)} seeds that did not choose it" if fresh else "the seeds that chose it, so rather too high"
+    source = f"by {len(fresh)} seeds that did not choose it" if fresh else "by the seeds that chose it, so it is probably too high"
     lines = [
-        f"Winner: {winner.candidate.name}, {winner.candidate.model}, {100 * winner.mean.value:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} %, by {source}; "
-        f"the best of the finalists with probability {winner.best:.2f}."
+        f"Winner: {winner.candidate.name}, {winner.candidate.model}, {100 * winner.mean.value:.2f} % "
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %), measured {source}. "
+        f"It is the best finalist with probability {winner.best:.2f}."
     ]
     if winner.candidate.is_baseline:
-        lines.append("It is the baseline: the search found nothing better.")
+        lines.append("The winner is the baseline: the search found nothing better.")
     elif verdict.gain is not None:
         baseline = next(each.candidate.name for each in verdict.finalists if each.candidate.is_baseline)
-        shown = "" if verdict.gain.interval[0] > 0 else ": no gain shown"
-        lines.append(f"Gain over the baseline ({baseline}): {points(verdict.gain)}{shown}.")
+        shown = "" if verdict.gain.interval[0] > 0 else " This gain may be chance."
+        lines.append(f"Gain over the baseline ({baseline}): {points(verdict.gain)}.{shown}")
     if winner.optimism is not None:
-        lines.append(
-            f"The search's own score of it was {100 * abs(winner.optimism):.2f} points {'higher' if winner.optimism > 0 else 'lower'}."
-        )
+        side = "higher" if winner.optimism > 0 else "lower"
+        lines.append(f"The search measured {100 * abs(winner.optimism):.2f} points {side} for the winner.")
     if verdict.tied:
         names = ", ".join(each.candidate.name for each in verdict.tied)
         smaller = verdict.smaller
-        note_smaller = (
-            "none of them is smaller"
+        size = (
+            "None of them is smaller."
             if smaller is None
-            else f"{smaller.candidate.name} is the smallest of them, {smaller.candidate.n_parameters:,} parameters against {winner.candidate.n_parameters:,}"
+            else f"The smallest is {smaller.candidate.name}: {smaller.candidate.n_parameters:,} parameters against {winner.candidate.n_parameters:,}."
         )
-        lines.append(f"Tied with it: {names}; {note_smaller}.")
+        lines.append(f"Tied with the winner: {names}. {size}")
     if verdict.failed:
-        lines.append(f"Left out, since they failed again and again: {', '.join(verdict.failed)}.")
+        lines.append(f"Left out because their runs failed repeatedly: {', '.join(verdict.failed)}.")
     if not verdict.is_over:
         lines.append("Not all runs are done: the same command continues.")
     return lines
 
 
+def verdict_blocks(name: str, verdict: FinalistsResult) -> list[Block]:
+    """Return the finalists and their result.
+
+    Args:
+        name: of the study.
+        verdict: on its finalists.
+
+    Returns:
+        A table and sentences.
+    """
+    if not verdict.finalists:
+        return [Paragraph(text=f"{name}: no finalist has run yet.")]
+    return [finalists_table(verdict), *paragraphs(verdict_reading(verdict))]
+
+
+def steps_table(explanation: Explanation, trial: int) -> Table:
+    """Return the steps from the baseline to a trial.
+
+    Args:
+        explanation: the ablation path and its measurements.
+        trial: the number of the trial at its end.
+
+    Returns:
+        A table with a row a step. Parameters that a step sets besides stand below its row.
+    """
+    rows = tuple(
+        (
+            str(number),
+            step.parameter or "the baseline",
+            step.change,
+            "" if step.mean is None else f"{100 * step.mean.value:.2f} %",
+            "" if step.gain is None else points(step.gain),
+            step_verdict(step),
+        )
+        for number, step in enumerate(explanation.steps)
+    )
+    return Table(
+        caption=f"The steps from the baseline to trial {trial}, {explanation.seeds} seeds each",
+        columns=(
+            number_column("step", 2),
+            text_column("parameter"),
+            text_column("change"),
+            number_column("accuracy", 1),
+            text_column("gain"),
+            text_column(""),
+        ),
+        rows=rows,
+        details=tuple(
+            ("also sets", *(f"{name}={str_of(value)}" for name, value in step.settings.items())) if step.settings else ()
+            for step in explanation.steps
+        ),
+    )
+
+
 def explanation_reading(explanation: Explanation) -> list[str]:
-    """What the way to the winner comes down to, in sentences."""
+    """Return the result of an ablation in sentences.
+
+    Args:
+        explanation: the ablation path and its measurements.
+
+    Returns:
+        One sentence or two an item.
+    """
     lines = []
     if explanation.total is not None:
         helped = ", ".join(f"{step.parameter} ({100 * step.gain.value:+.2f})" for step in explanation.helped if step.gain is not None)
         lines.append(
-            f"The whole way: {points(explanation.total)}. What made the difference: {helped or 'no single change that these seeds can show'}."
+            f"The whole path gains {points(explanation.total)}. "
+            f"What made the difference: {helped or 'no single change that these seeds can show'}."
         )
     if not explanation.is_over:
         lines.append("Not all runs are done: the same command continues.")
@@ -59,13 +264,68 @@ def explanation_reading(explanation: Explanation) -> list[str]:
 
 
 def step_verdict(step: AblationStep) -> str:
-    """Whether a change helped, in a word or three."""
+    """Return whether a change helped, in a few words.
+
+    Args:
+        step: of an ablation.
+
+    Returns:
+        `helped`, `hurt`, `no difference shown`, or nothing where there is no measurement.
+    """
     if step.gain is None:
         return ""
     return "helped" if step.gain.interval[0] > 0 else "hurt" if step.gain.interval[1] < 0 else "no difference shown"
 
 
 def points(estimate: Estimate) -> str:
-    """A difference of accuracies and its interval, in points."""
+    """Return a difference of accuracies and its interval, in points.
+
+    Args:
+        estimate: the difference, as a share.
+
+    Returns:
+        `+0.42 points (+0.10 to +0.74)`.
+    """
     low, high = estimate.interval
     return f"{100 * estimate.value:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def epochs_table(trial: TrialRow) -> Table:
+    """Return a trial epoch by epoch.
+
+    Args:
+        trial: it has trained one epoch at least.
+
+    Returns:
+        The table; its last column draws validation accuracy as a bar.
+    """
+    accuracies = [epoch.val_accuracy for epoch in trial.epochs]
+    low, high = min(accuracies), max(accuracies)
+    return Table(
+        caption=f"Trial {trial.number}, epoch by epoch",
+        columns=(
+            number_column("epoch"),
+            number_column("train loss", 4),
+            number_column("train acc", 2),
+            number_column("val loss", 3),
+            number_column("val acc"),
+            number_column("lr", 5),
+            number_column("time", 6),
+            number_column("images/s", 7),
+            text_column("", 8),
+        ),
+        rows=tuple(
+            (
+                str(epoch.number),
+                f"{epoch.train_loss:.4f}",
+                f"{100 * epoch.train_accuracy:.2f} %",
+                f"{epoch.val_loss:.4f}",
+                f"{100 * epoch.val_accuracy:.2f} %",
+                f"{epoch.learning_rate:.3g}",
+                show_duration(epoch.seconds),
+                f"{epoch.images_per_second:,.0f}",
+                "█" * max(1, round(BAR_WIDTH * ((epoch.val_accuracy - low) / (high - low) if high > low else 1.0))),
+            )
+            for epoch in trial.epochs
+        ),
+    )

@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 
 from hpsearch.analysis.importance import FEWEST_TRIALS, importances
 from hpsearch.config.paths import StudyPaths
+from hpsearch.report.blocks import Chart
 from hpsearch.report.figures.prediction_figures import HEADROOM, confusion_difference
 from hpsearch.report.figures.search_figures import curves, log_ticks, out_of_sight, pareto, timeline, view
-from hpsearch.report.html import Chart
 from hpsearch.report.sections.space_results import on_a_bound, where
 from hpsearch.report.study_results import read_studied
 from hpsearch.storage.records import TrialRow, read_trials

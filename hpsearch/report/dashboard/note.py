@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from hpsearch.report.html import Block, Bullets, Paragraph, Table
+from hpsearch.report.blocks import Block, Bullets, Paragraph, Table, text_column
 
 BEGIN = "[//]: # (hpsearch: what stands from here to the end mark is written anew; words of your own go above or below)"
 END = "[//]: # (hpsearch: end)"
@@ -57,9 +57,16 @@ def escaped(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    sides = ["---:" if side == "right" else ":---" for side in table.columns.values()]
-    rows = [[escaped(heading) for heading in table.columns], sides, *([_cell(text) for text in row] for row in table.rows)]
-    return f"{escaped(table.caption)}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    columns, rows = table.columns, table.rows
+    if table.details:
+        columns = (*columns, text_column("settings"))
+        rows = tuple((*row, " ".join(words)) for row, words in zip(rows, table.details, strict=True))
+    lines = [
+        [escaped(column.heading) for column in columns],
+        ["---:" if column.kind == "number" else ":---" for column in columns],
+        *([_cell(text) for text in row] for row in rows),
+    ]
+    return f"{escaped(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:

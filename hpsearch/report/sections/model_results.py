@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.analysis.metrics import compare
 from hpsearch.formatting import show_duration
+from hpsearch.report.blocks import Block, Chart, Paragraph, Table, number_column, text_column
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures.prediction_figures import confusion, confusion_difference, recall, recall_difference
 from hpsearch.report.figures.search_figures import COSTS, Cost, cost_of, out_of_sight, pareto, percent
-from hpsearch.report.html import Block, Chart, Paragraph, Table
 from hpsearch.report.study_results import EvaluatedTrial, StudyResults
+from hpsearch.report.text import epochs_table
 from hpsearch.storage.records import TrialRow
 
 NONE_COMPLETE = "No trial is complete yet."
@@ -37,7 +38,9 @@ def costs(study: StudyResults) -> Iterator[Block]:
             figure=figures.accuracy_by_cost(study.trials, by),
             says=_pareto_words(front, by) + _hidden(complete),
             table=Table(
-                caption="The Pareto line", columns={"trial": "right", "model": "left", COSTS[by]: "right", "accuracy": "right"}, rows=rows
+                caption="The Pareto line",
+                columns=(number_column("trial"), text_column("model"), number_column(COSTS[by]), number_column("accuracy")),
+                rows=rows,
             ),
             narrow=index > 0,
         )
@@ -78,7 +81,7 @@ def comparison(study: StudyResults) -> Iterator[Block]:
     )
     yield Table(
         caption="Each model in the search; the spread is that of its settings, not of seeds",
-        columns={headings[0]: "left", **dict.fromkeys(headings[1:], "right")},
+        columns=(text_column(headings[0]), *map(number_column, headings[1:])),
         rows=rows,
     )
     yield Chart(
@@ -145,7 +148,7 @@ def _recall_chart(evaluated: list[EvaluatedTrial]) -> Chart:
         title="Recall of each class" + (", the best of each model" if len(evaluated) > 1 else ", the best trial"),
         figure=recall({each.trial.model: each.metrics for each in evaluated}),
         says=" ".join(f"{side}: {'; '.join(each.metrics.weakest)}." for side, each in sides.items() if each.metrics.weakest),
-        table=Table(caption="Recall", columns={"class": "left", **dict.fromkeys(sides, "right")}, rows=rows),
+        table=Table(caption="Recall", columns=(text_column("class"), *map(number_column, sides)), rows=rows),
         narrow=len(evaluated) > 1,
     )
 
@@ -158,7 +161,7 @@ def _confusion_chart(each: EvaluatedTrial) -> Chart:
         says="Rows are what the validation images show, columns what they were taken for, in percent of the row.",
         table=Table(
             caption="Images",
-            columns={"": "left", **dict.fromkeys(names, "right")},
+            columns=(text_column(""), *map(number_column, names)),
             rows=tuple((name, *map(str, row)) for name, row in zip(names, each.metrics.confusion, strict=True)),
         ),
         narrow=True,
@@ -192,22 +195,7 @@ def learning(study: StudyResults) -> Iterator[Block]:
         title="Validation accuracy by epoch",
         figure=figures.curves(study.trials),
         says=said,
-        table=Table(
-            caption=f"Trial {best[0].number}, epoch by epoch",
-            columns=dict.fromkeys(("epoch", "training accuracy", "validation accuracy", "training loss", "validation loss"), "right"),
-            rows=tuple(
-                (
-                    str(e.number),
-                    f"{100 * e.train_accuracy:.2f} %",
-                    f"{100 * e.val_accuracy:.2f} %",
-                    f"{e.train_loss:.4f}",
-                    f"{e.val_loss:.4f}",
-                )
-                for e in best[0].epochs
-            ),
-        )
-        if best
-        else None,
+        table=epochs_table(best[0]) if best and best[0].epochs else None,
     )
     if best and best[0].epochs:
         last = best[0].epochs[-1]

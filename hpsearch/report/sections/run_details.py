@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from hpsearch.formatting import many, show_duration
+from hpsearch.report.blocks import Block, Chart, Code, Paragraph, Picture, Table, number_column, prose_column, text_column
 from hpsearch.report.figures import search_figures as figures
-from hpsearch.report.html import Block, Chart, Code, Paragraph, Picture, Table
 from hpsearch.report.study_results import StudyResults
 
 MOST_FAILURES = 50
@@ -31,7 +31,7 @@ def workers(study: StudyResults) -> Iterator[Block]:
         says=f"{said} Pale bars are attempts that did not end a trial completely: pruned, failed or interrupted.",
         table=Table(
             caption="Attempts of each worker",
-            columns={"worker": "left", "attempts": "right"},
+            columns=(text_column("worker"), number_column("attempts")),
             rows=tuple((worker, str(count)) for worker, count in counted.items()),
         ),
     )
@@ -77,7 +77,7 @@ def failures(study: StudyResults) -> Iterator[Block]:
         more = f"; the first {MOST_FAILURES} of {len(failed)}" if len(failed) > MOST_FAILURES else ""
         yield Table(
             caption=f"Failed trials{more}. `hpsearch run {study.name} --retry-failed` tries them again",
-            columns={"trial": "right", "model": "left", "epochs": "right", "reason": "left"},
+            columns=(number_column("trial"), text_column("model"), number_column("epochs"), prose_column("reason")),
             rows=rows,
         )
     if diverged:

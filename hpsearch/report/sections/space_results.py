@@ -9,10 +9,10 @@ from hpsearch.analysis.importance import FEWEST_TRIALS, design_of
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import Scalar
 from hpsearch.formatting import str_of
+from hpsearch.report.blocks import Block, Bullets, Chart, Paragraph, Table, number_column, text_column
 from hpsearch.report.figures import space_figures as figures_of_space
 from hpsearch.report.figures.search_figures import models_of
 from hpsearch.report.figures.space_figures import range_of
-from hpsearch.report.html import Block, Bullets, Chart, Paragraph, Table
 from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.records import TrialRow
 
@@ -47,7 +47,9 @@ def importance(study: StudyResults) -> Iterator[Block]:
         figure=figures_of_space.importances(found),
         says=f"Most important first: {leaders}. The whiskers hold 90 % of the resamples.",
         table=Table(
-            caption="Importances", columns={"model": "left", "parameter": "left", "share": "right", "90 % interval": "left"}, rows=rows
+            caption="Importances",
+            columns=(text_column("model"), text_column("parameter"), number_column("share"), text_column("90 % interval")),
+            rows=rows,
         ),
     )
     explained = ", ".join(f"{100 * max(0.0, one.explained):.0f} % for {one.model} ({one.trials} trials)" for one in found)

@@ -9,9 +9,9 @@ from typing import Any
 from hpsearch.analysis.leaderboard import RankedTrial, rank, settings
 from hpsearch.analysis.metrics import compare
 from hpsearch.formatting import many, show_duration
-from hpsearch.report.html import Block, Bullets, Paragraph, Table
+from hpsearch.report.blocks import Block, Bullets, Paragraph, Table, number_column, text_column
 from hpsearch.report.study_results import StudyResults
-from hpsearch.report.text import verdict_reading
+from hpsearch.report.text import leaderboard_table, verdict_reading
 
 LEADERS = 10
 """Rows of the leaderboard on the first screen."""
@@ -41,7 +41,7 @@ def answer(study: StudyResults) -> Iterator[Block]:
         yield Paragraph(text=rivals(study, board.best))
         yield Paragraph(text=_cost(study))
         yield Paragraph(text=_gain(study))
-    if all(ranked.trial.end.get("diverged") for ranked in board.ranking):
+    if all(standing.trial.end.get("diverged") for standing in board.ranking):
         yield Paragraph(
             text="Every complete trial diverged: its loss was no finite number any more. Lower learning rates may help.", kind="warning"
         )
@@ -51,14 +51,7 @@ def answer(study: StudyResults) -> Iterator[Block]:
             f"`hpsearch finalists {study.name}` measures how much.",
             kind="aside",
         )
-    shown = _leaders(study)
-    yield _leaderboard(study, shown)
-    yield Table(
-        caption="Their settings",
-        columns={"rank": "right", "trial": "right", "model": "left", "settings": "left"},
-        rows=tuple((str(each.rank), str(each.trial.number), each.trial.model, settings(each.trial)) for each in shown),
-        folded=True,
-    )
+    yield leaderboard_table(study.name, board, LEADERS)
 
 
 def no_answer(study: StudyResults) -> str:
@@ -138,44 +131,6 @@ def _gain(study: StudyResults) -> str:
     )
 
 
-def _leaders(study: StudyResults) -> tuple[RankedTrial, ...]:
-    """The first few, and each model's best wherever it stands."""
-    shown = study.board.ranking[:LEADERS]
-    firsts = {ranked.trial.model: ranked for ranked in reversed(study.board.ranking)}
-    return shown + tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda ranked: ranked.rank))
-
-
-def _leaderboard(study: StudyResults, shown: Sequence[RankedTrial]) -> Table:
-    rows = tuple(
-        (
-            str(ranked.rank),
-            str(ranked.trial.number),
-            ranked.trial.model,
-            f"{100 * ranked.value:.2f} %",
-            f"{100 * ranked.interval[0]:.2f} to {100 * ranked.interval[1]:.2f}",
-            f"{ranked.trial.n_parameters:,}" if ranked.trial.n_parameters is not None else "",
-            str(len(ranked.trial.epochs)),
-            show_duration(ranked.trial.seconds),
-            _notes(ranked),
-        )
-        for ranked in shown
-    )
-    sides = ("right", "right", "left", "right", "left", "right", "right", "right", "left")
-    headings = ("rank", "trial", "model", "accuracy", "95 % interval", "parameters", "epochs", "time", "")
-    left = len(study.board.ranking) - len(shown)
-    more = f"; {left} more: `hpsearch show {study.name} --csv` has all" if left else ""
-    return Table(caption=f"The leaderboard, on the validation images{more}", columns=dict(zip(headings, sides, strict=True)), rows=rows)
-
-
-def _notes(ranked: RankedTrial) -> str:
-    notes = (
-        "unresolved" if ranked.unresolved and ranked.rank > 1 else "",
-        ranked.trial.origin,
-        "diverged" if ranked.trial.end.get("diverged") else "",
-    )
-    return ", ".join(note for note in notes if note)
-
-
 def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
     """The studies in a table, and why they may not be compared."""
     rows = []
@@ -194,9 +149,14 @@ def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
                 show_duration(study.board.seconds),
             )
         )
-    headings = ("study", "winner", "accuracy", "95 % interval", "parameters", "gain over its baseline", "trials", "training")
-    sides = ("left", "left", "right", "left", "right", "right", "right", "right")
-    yield Table(caption="The winner of each study", columns=dict(zip(headings, sides, strict=True)), rows=tuple(rows))
+    columns = (
+        text_column("study"),
+        text_column("winner"),
+        number_column("accuracy"),
+        text_column("95 % interval"),
+        *map(number_column, ("parameters", "gain over its baseline", "trials", "training")),
+    )
+    yield Table(caption="The winner of each study", columns=columns, rows=tuple(rows))
     notes = differences(studies)
     if notes:
         yield Paragraph(text="These studies differ in more than their question, so read their differences with care:", kind="warning")

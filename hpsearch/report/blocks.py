@@ -1,0 +1,215 @@
+"""What a report says, as plain data. `html`, `terminal` and `dashboard.note` render the same blocks."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paragraph:
+    """One sentence or more.
+
+    Attributes:
+        kind: `plain`, `lead` for the main result, `warning`, or `aside` for small print.
+    """
+
+    text: str
+    kind: Literal["plain", "lead", "warning", "aside"] = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bullets:
+    """Sentences in a list."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        kind: `number` stands at the right. A terminal cuts a `text` that is too long, and wraps a `prose`.
+        drop: a narrow terminal drops the columns with the highest value first; 0 keeps the column.
+    """
+
+    heading: str
+    kind: Literal["text", "number", "prose"] = "text"
+    drop: int = 0
+
+    @property
+    def side(self) -> str:
+        """`left` or `right`."""
+        return "right" if self.kind == "number" else "left"
+
+
+def text_column(heading: str, drop: int = 0) -> Column:
+    """Return a column of short texts.
+
+    Args:
+        heading: the column's heading.
+        drop: see `Column`.
+
+    Returns:
+        The column.
+    """
+    return Column(heading=heading, drop=drop)
+
+
+def number_column(heading: str, drop: int = 0) -> Column:
+    """Return a column of numbers.
+
+    Args:
+        heading: the column's heading.
+        drop: see `Column`.
+
+    Returns:
+        The column.
+    """
+    return Column(heading=heading, kind="number", drop=drop)
+
+
+def prose_column(heading: str, drop: int = 0) -> Column:
+    """Return a column of texts that may need several lines.
+
+    Args:
+        heading: the column's heading.
+        drop: see `Column`.
+
+    Returns:
+        The column.
+    """
+    return Column(heading=heading, kind="prose", drop=drop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        caption: a title; empty for none.
+        details: for each row, the words of a line of its own below the row; empty for none.
+        folded: a page shows the table only on request.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    details: tuple[tuple[str, ...], ...] = ()
+    folded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A figure, what it shows in words, and its numbers as a table for readers who cannot see it.
+
+    Attributes:
+        says: the text alternative; it stands below the figure too.
+        narrow: two such charts stand side by side where there is room.
+    """
+
+    title: str
+    figure: go.Figure
+    says: str
+    table: Table | None = None
+    narrow: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A PNG and its text alternative."""
+
+    png: bytes = field(repr=False)
+    alternative: str
+    caption: str = ""
+
+    @property
+    def source(self) -> str:
+        """The PNG as a data URI."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Small pictures in rows."""
+
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """Text exactly as it was written: a file, a command."""
+
+    text: str
+    label: str
+    folded: bool = False
+
+
+Block = Paragraph | Bullets | Table | Chart | Picture | Gallery | Code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The blocks of one study in a section.
+
+    Attributes:
+        title: empty where the page is about one thing only.
+    """
+
+    blocks: tuple[Block, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section of a page.
+
+    Attributes:
+        name: the anchor, unique on the page.
+    """
+
+    name: str
+    title: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A whole page."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+    footer: str
+
+
+def section(name: str, title: str, *blocks: Block | None) -> Section:
+    """Return a section of one part.
+
+    Args:
+        name: the anchor.
+        title: the heading.
+        blocks: its content; None is left out.
+
+    Returns:
+        The section.
+    """
+    return Section(name=name, title=title, parts=(Part(blocks=tuple(block for block in blocks if block is not None)),))
+
+
+def paragraphs(lines: Iterable[str]) -> list[Paragraph]:
+    """Return each line as a plain paragraph.
+
+    Args:
+        lines: the sentences.
+
+    Returns:
+        The paragraphs.
+    """
+    return [Paragraph(text=line) for line in lines]

@@ -1,0 +1,221 @@
+"""Renders blocks for a terminal: no line is wider than the terminal, and no word is broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+from rich.cells import cell_len, chop_cells
+from rich.text import Text
+
+from hpsearch.report.blocks import Block, Bullets, Chart, Code, Column, Paragraph, Table
+
+GAP = 2
+"""Spaces between two columns."""
+INDENT = 6
+"""Spaces before the line below a row."""
+DETAIL_LINES = 2
+"""A row and its details take three lines at most."""
+SHORTEST_TEXT = 8
+"""A text is not cut below this width: it would say nothing."""
+NARROWEST_PROSE = 24
+"""Columns are dropped before prose gets narrower than this."""
+STYLES = {"lead": "bold", "warning": "yellow", "aside": "dim", "plain": ""}
+
+
+def render(blocks: Iterable[Block], width: int | None, *, unknown_width: int) -> list[Text]:
+    """Return the lines of some blocks. Pictures are left out.
+
+    Args:
+        blocks: what to print.
+        width: of the terminal; None where there is no terminal, so sentences stay on one line.
+        unknown_width: for tables, where there is no terminal.
+
+    Returns:
+        The lines without line ends.
+    """
+    lines: list[Text] = []
+    before: Block | None = None
+    for block in blocks:
+        shown = _block_lines(block, width, width or unknown_width)
+        if lines and shown and (isinstance(block, Table | Chart) or isinstance(before, Table | Chart)):
+            lines.append(Text())
+        lines += shown
+        before = block
+    return lines
+
+
+def _block_lines(block: Block, width: int | None, table_width: int) -> list[Text]:
+    if isinstance(block, Paragraph):
+        return [Text(line, style=STYLES[block.kind]) for line in _sentence(block.text, width)]
+    if isinstance(block, Bullets):
+        return [
+            Text(("• " if first else "  ") + line)
+            for item in block.items
+            for first, line in ((index == 0, line) for index, line in enumerate(_sentence(item, width and width - 2)))
+        ]
+    if isinstance(block, Code):
+        return [Text(line) for line in block.text.splitlines()]
+    if isinstance(block, Chart):
+        return [] if block.table is None else _table_lines(block.table, table_width)
+    return _table_lines(block, table_width) if isinstance(block, Table) else []
+
+
+def _sentence(text: str, width: int | None) -> list[str]:
+    return [text] if width is None else wrap(text.split(), width)
+
+
+def wrap(words: Sequence[str], width: int) -> list[str]:
+    """Return words as lines. Only a word that is wider than a line is broken, after a slash where it has one.
+
+    Args:
+        words: in order.
+        width: of a line, in cells.
+
+    Returns:
+        At least one line.
+    """
+    lines = [""]
+    for word in words:
+        for number, piece in enumerate(_pieces(word, width)):
+            glue = " " if lines[-1] and number == 0 else ""
+            if lines[-1] and cell_len(lines[-1] + glue + piece) > width:
+                lines.append(piece)
+            else:
+                lines[-1] += glue + piece
+    return lines
+
+
+def _pieces(word: str, width: int) -> list[str]:
+    """The word, or what a line can hold of it: broken after slashes, and elsewhere only where that is not enough."""
+    if cell_len(word) <= width:
+        return [word]
+    return [piece for part in re.findall(r"[^/]*/|[^/]+$", word) for piece in chop_cells(part, max(width, 1))]
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text that fits, or its first words and an ellipsis.
+
+    Args:
+        text: any text.
+        width: in cells.
+
+    Returns:
+        The text or its beginning.
+    """
+    if cell_len(text) <= width:
+        return text
+    kept = ""
+    for word in text.split():
+        if cell_len(kept) + cell_len(word) + 2 > width:
+            break
+        kept += f"{word} "
+    return f"{kept}…"
+
+
+def _table_lines(table: Table, width: int) -> list[Text]:
+    lines = [Text(line, style="bold") for line in wrap(table.caption.split(), width)] if table.caption else []
+    shown, widths = _fit(table, width)
+    columns = [table.columns[index] for index in shown]
+    headings = [wrap(column.heading.split(), room) for column, room in zip(columns, widths, strict=True)]
+    lines += [Text(line, style="bold") for line in _row_lines(headings, columns, widths, bottom=True)]
+    for number, row in enumerate(table.rows):
+        cells = [_cell_lines(row[index], column, room) for index, column, room in zip(shown, columns, widths, strict=True)]
+        lines += map(Text, _row_lines(cells, columns, widths))
+        if table.details:
+            lines += map(Text, _detail_lines(table.details[number], width - INDENT))
+    left_out = ", ".join(column.heading for index, column in enumerate(table.columns) if index not in shown and column.heading)
+    if left_out:
+        lines += [Text(line, style="dim") for line in wrap(f"Columns left out: {left_out}.".split(), width)]
+    return lines
+
+
+def _cell_lines(text: str, column: Column, width: int) -> list[str]:
+    if column.kind == "prose":
+        return [line for part in text.split("\n") for line in wrap(part.split(), width)]
+    return [cut(text, width) if column.kind == "text" else text]
+
+
+def _row_lines(cells: Sequence[Sequence[str]], columns: Sequence[Column], widths: Sequence[int], *, bottom: bool = False) -> list[str]:
+    """Cells of one line or several, side by side.
+
+    Args:
+        bottom: cells of fewer lines stand at the bottom, as headings do.
+    """
+    height = max(map(len, cells), default=0)
+    padded = [[""] * (height - len(cell)) + list(cell) for cell in cells] if bottom else cells
+    return [
+        (" " * GAP)
+        .join(
+            " " * (room - cell_len(line)) + line if column.kind == "number" else line + " " * (room - cell_len(line))
+            for line, column, room in zip(parts, columns, widths, strict=True)
+        )
+        .rstrip()
+        for parts in zip_longest(*padded, fillvalue="")
+    ]
+
+
+def _detail_lines(words: Sequence[str], width: int) -> list[str]:
+    lines = [line for line in wrap(words, width) if line]
+    if len(lines) > DETAIL_LINES:
+        lines = [*lines[: DETAIL_LINES - 1], cut(" ".join(lines[DETAIL_LINES - 1 :]), width)]
+    return [" " * INDENT + line for line in lines]
+
+
+def _fit(table: Table, width: int) -> tuple[list[int], list[int]]:
+    """The indices of the columns that fit, and their widths.
+
+    Headings are wrapped first, then columns are dropped, then texts are cut.
+    """
+    wide, narrow = _natural_widths(table, wrapped=False), _natural_widths(table, wrapped=True)
+    shown = list(range(len(table.columns)))
+    if _total(wide, shown) <= width:
+        return shown, [wide[index] for index in shown]
+    for index in sorted(shown, key=lambda index: (-table.columns[index].drop, -index)):
+        if _total(narrow, shown) <= width or table.columns[index].drop == 0:
+            break
+        shown.remove(index)
+    _cut_texts(table, narrow, shown, width)
+    while len(shown) > 1 and _total(narrow, shown) > width:
+        del shown[-1]
+    # Give the room that is left to the columns that want more.
+    for index in sorted(shown, key=lambda index: table.columns[index].kind != "prose"):
+        narrow[index] += max(0, min(wide[index] - narrow[index], width - _total(narrow, shown)))
+    return shown, [min(narrow[index], width) for index in shown]
+
+
+def _total(widths: Sequence[int], shown: Sequence[int]) -> int:
+    return sum(widths[index] for index in shown) + GAP * (len(shown) - 1)
+
+
+def _natural_widths(table: Table, *, wrapped: bool) -> list[int]:
+    """The width of each column; where `wrapped`, the smallest one that breaks no word of a heading or of prose."""
+    widths = []
+    for index, column in enumerate(table.columns):
+        cells = [line for row in table.rows for line in row[index].split("\n")]
+        heading = [column.heading]
+        if wrapped:
+            heading = column.heading.split()
+            if column.kind == "prose":
+                longest = max(map(cell_len, cells), default=0)
+                word = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
+                widths.append(max(word, min(NARROWEST_PROSE, longest), *map(cell_len, heading), 0))
+                continue
+        widths.append(max(map(cell_len, [*heading, *cells]), default=0))
+    return widths
+
+
+def _cut_texts(table: Table, widths: list[int], shown: Sequence[int], width: int) -> None:
+    """Make the widest texts narrower until the table fits, if it can."""
+    while (excess := _total(widths, shown) - width) > 0:
+        least = {
+            index: max([SHORTEST_TEXT, *(cell_len(word) for word in table.columns[index].heading.split())])
+            for index in shown
+            if table.columns[index].kind != "number"
+        }
+        wide = max((index for index in least if widths[index] > least[index]), key=lambda index: widths[index], default=None)
+        if wide is None:
+            return
+        second = max((widths[index] for index in least if index != wide), default=0)
+        widths[wide] = max(least[wide], widths[wide] - excess, min(second, widths[wide] - 1))
