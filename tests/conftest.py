@@ -17,7 +17,7 @@ from hpsearch.config.study_file import StudyFile, parse_study_file
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import prepare_search
 from hpsearch.workflows.supervisor import Search
-from tests.support import stripes_study
+from tests.support import synthetic_data
 from tests.support.browser import browser, page  # noqa: F401  # fixtures
 from tests.support.in_process_workers import make_worker  # noqa: F401  # a fixture
 from tests.support.postgres_server import any_storage, postgres  # noqa: F401  # fixtures
@@ -120,8 +120,8 @@ def searched_folder(finished_search: tuple[Path, subprocess.CompletedProcess[str
 def stripes_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which two workers have searched to the end."""
     inside = tmp_path_factory.mktemp("stripes")
-    stripes_study.write_study(inside)
-    done = stripes_study.command(inside, "run", "stripes.toml", "--workers", "2")
+    synthetic_data.write_study(inside)
+    done = synthetic_data.command(inside, "run", "stripes.toml", "--workers", "2")
     assert done.returncode == 0, done.stderr
     return inside
 
@@ -131,7 +131,7 @@ def stripes(stripes_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A copy of it, and the current folder."""
     inside = tmp_path / "stripes"
     shutil.copytree(stripes_search, inside)
-    stripes_study.change_record(
+    synthetic_data.change_record(
         inside, "study_user_attributes", "hpsearch:study_file", lambda file: {**file, "path": str(inside / "stripes.toml")}
     )
     monkeypatch.chdir(inside)

@@ -142,9 +142,13 @@ TRAINS = ("workflows.worker_process", "workflows.final_training", "workflows.est
 """Modules outside of `training` that load torch."""
 
 
+WITHOUT_TORCH = ("training.data.files", "training.data.image_grid")
+"""Modules of `training` that do not load torch: the commands that read use them."""
+
+
 def light(module: str) -> bool:
     """Whether a module must not load torch."""
-    return module == "training.data.files" or (package_of(module) != "training" and module not in (*TRAINS, "cli.train_final"))
+    return module in WITHOUT_TORCH or (package_of(module) != "training" and module not in (*TRAINS, "cli.train_final"))
 
 
 LIGHT = [module for module in modules() if light(module) and module != "__main__"]

@@ -13,7 +13,7 @@ import torch
 import hpsearch
 from hpsearch.training.factory import build_model
 from hpsearch.training.saved_model import SavedModel, save_model
-from tests.support.stripes_study import write_study
+from tests.support.synthetic_data import write_study
 
 EXEMPT = {"__version__"}
 """A string has no docstring of its own."""

@@ -34,7 +34,7 @@ def data(
     if index is not None:
         _print_image(dataset, index, root, as_json=json)
         return
-    from hpsearch.training.data.image_grid import sample_grid
+    from hpsearch.training.data.samples import sample_grid
     from hpsearch.training.data.split import load_training_images
 
     images = load_training_images(dataset, folder=root)
@@ -131,7 +131,7 @@ def doctor(
 
 
 def _print_image(dataset: str, index: int, root: Path, *, as_json: bool) -> None:
-    from hpsearch.training.data.image_grid import training_image
+    from hpsearch.training.data.samples import training_image
 
     image, label = training_image(dataset, index, folder=root)
     matrix = image[0].tolist()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hpsearch.analysis.metrics import Predictions
 from hpsearch.report.blocks import Gallery, Picture
-from hpsearch.report.pictures import png
+from hpsearch.training.data.image_grid import image_png
 
 
 def mistakes_gallery(predictions: Predictions, indices: Sequence[int], images: NDArray[Any]) -> Gallery:
@@ -23,5 +23,5 @@ def mistakes_gallery(predictions: Predictions, indices: Sequence[int], images: N
     for index, image in zip(indices, images, strict=True):
         truth, guess = predictions.classes[predictions.label[index]], predictions.classes[predictions.predicted[index]]
         said = f"{truth}, taken for {guess} ({100 * float(predictions.confidence[index]):.1f}\u00a0%)"
-        pictures.append(Picture(png=png(image), alternative=f"image {index}: {said}", caption=said))
+        pictures.append(Picture(png=image_png(image), alternative=f"image {index}: {said}", caption=said))
     return Gallery(pictures=tuple(pictures))

@@ -30,7 +30,7 @@ from hpsearch.report.model_report import final_report
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data.datasets import Images
 from hpsearch.training.data.held_out import load_test_images
-from hpsearch.training.data.image_grid import captioned_grid
+from hpsearch.training.data.image_grid import captioned_grid, to_pillow
 from hpsearch.training.data.split import Split, images_to_train_on, load_training_images, undivided
 from hpsearch.training.device import resolve_device
 from hpsearch.training.evaluate import Evaluation
@@ -240,8 +240,8 @@ def _mistakes(predictions: Predictions) -> list[dict[str, Any]]:
 
 def _mistakes_sheet(images: Images, mistakes: Any) -> bytes:
     indices = [each["index"] for each in mistakes]
-    captions = [(each["truth"], f"as {each['guess']}", f"{100 * each['confidence']:.1f} %") for each in mistakes]
-    return captioned_grid(images.images[indices], captions)
+    captions = [f"{each['truth']}\nas {each['guess']}\n{100 * each['confidence']:.1f} %" for each in mistakes]
+    return captioned_grid([to_pillow(image) for image in images.images[indices].numpy()], captions)
 
 
 def _csv(predictions: Mapping[str, Predictions]) -> str:

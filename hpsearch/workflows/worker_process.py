@@ -177,7 +177,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
         ConfigError: there is no such device.
     """
     from hpsearch.training import checkpoint as checkpoints
-    from hpsearch.training.data.image_grid import leave_samples
+    from hpsearch.training.data.samples import write_samples
     from hpsearch.training.data.split import Split, load_training_images, split_of, validation_indices
     from hpsearch.training.device import resolve_device
     from hpsearch.training.model_summary import summarize
@@ -199,7 +199,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
 
     else:
         split = divided(seed=file.seed).to(device)
-        leave_samples(split, workspace.paths.study(file.name).samples)
+        write_samples(split, workspace.paths.study(file.name).samples)
 
         def split_for(config: TrainConfig) -> Split:
             return split

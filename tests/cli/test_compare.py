@@ -12,7 +12,7 @@ from hpsearch.config.sections import Data
 from hpsearch.config.space_parser import configure
 from hpsearch.storage.workspace import Workspace
 from tests.support.small_study import hpsearch
-from tests.support.stripes_study import command
+from tests.support.synthetic_data import command
 
 
 def _final(folder: Path, guesses: str, truths: str = "aabbbb", **settings: object) -> Path:

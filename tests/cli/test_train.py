@@ -23,7 +23,7 @@ from hpsearch.storage.database import open_store
 from hpsearch.storage.records import TrialKey, read_held_out_readings, read_study, read_trial, write_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config
-from tests.support.stripes_config import STRIPES, write_stripes
+from tests.support.synthetic_data import STRIPES, write_best_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = {key: value for key, value in os.environ.items() if key not in (*WORKER_ENVIRONMENT, "OPTUNA_STORAGE", "HPSEARCH_DATA")}
@@ -61,14 +61,14 @@ def until(happens: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 def final(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished final model of two seeds."""
     folder = tmp_path_factory.mktemp("final model")
-    write_stripes(folder)
+    write_best_config(folder)
     done = hpsearch(folder, "train", "best.toml", "--final", "--seeds", "2", "--onnx")
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def test_training_on_validation_says_all_of_it(tmp_path: Path) -> None:
-    write_stripes(tmp_path)
+    write_best_config(tmp_path)
     done = hpsearch(tmp_path, "train", "best.toml")
     assert done.returncode == 0, done.stderr
     for words in ("Validation accuracy", "95 % interval", "calibration error", "points apart", "precision", "taken for"):
@@ -82,7 +82,7 @@ def test_training_on_validation_says_all_of_it(tmp_path: Path) -> None:
 
 
 def test_training_runs_in_the_environment_of_a_worker(tmp_path: Path) -> None:
-    write_stripes(tmp_path)
+    write_best_config(tmp_path)
     spy = "import os, json\n" + STRIPES + '\nopen("seen.json", "w").write(json.dumps(dict(os.environ)))\n'
     (tmp_path / "stripes.py").write_text(spy)
     assert hpsearch(tmp_path, "train", "best.toml", "--trust").returncode == 0
@@ -104,7 +104,7 @@ def test_a_finished_final_model_is_shown_and_the_test_split_not_read_again(final
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_final_training_that_is_ended_goes_on_to_the_same_model(number: signal.Signals, final: Path, tmp_path: Path) -> None:
-    write_stripes(tmp_path)
+    write_best_config(tmp_path)
     command = ("train", "best.toml", "--final", "--seeds", "2")
     process = started(tmp_path, *command)
     until(lambda: (tmp_path / "best-final" / "seeds" / "2" / "checkpoint").exists(), process)
@@ -123,7 +123,7 @@ def test_final_training_that_is_ended_goes_on_to_the_same_model(number: signal.S
 
 
 def test_the_study_counts_the_readings(tmp_path: Path) -> None:
-    write_stripes(tmp_path)
+    write_best_config(tmp_path)
     text = 'name = "striped"\nuse = ["stripes.py"]\n[data]\ndataset = "stripes"\nvalidation_images = 50\n[budget]\ntrials = 1\n[space]\nepochs = 1\nmodel = "lenet5"\n'
     file = parse_study_file(text, path=tmp_path / "striped.toml")
     store = open_store(f"sqlite:///{tmp_path}/runs/hpsearch.db", create=True)
@@ -155,7 +155,7 @@ def test_the_study_counts_the_readings(tmp_path: Path) -> None:
 
 
 def test_a_changed_component_file_is_refused_and_taken_by_trust(tmp_path: Path) -> None:
-    write_stripes(tmp_path)
+    write_best_config(tmp_path)
     (tmp_path / "stripes.py").write_text(STRIPES + "# changed\n")
     assert_refused(hpsearch(tmp_path, "train", "best.toml"), "stripes.py", "is not the one that the config was made with", "--trust")
     done = hpsearch(tmp_path, "train", "best.toml", "--trust", "--final", "-o", "final")
@@ -179,12 +179,12 @@ def test_a_changed_component_file_is_refused_and_taken_by_trust(tmp_path: Path) 
     ],
 )
 def test_a_best_config_that_makes_no_sense_is_refused(old: str, new: str, says: str, tmp_path: Path) -> None:
-    write_stripes(tmp_path, (old, new))
+    write_best_config(tmp_path, (old, new))
     assert_refused(hpsearch(tmp_path, "train", "best.toml"), says)
 
 
 def test_a_folder_that_is_not_its_own_is_refused(final: Path, tmp_path: Path) -> None:
-    write_stripes(tmp_path, ("epochs = 2", "epochs = 1"))
+    write_best_config(tmp_path, ("epochs = 2", "epochs = 1"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.md").write_text("my own")
     assert_refused(hpsearch(tmp_path, "train", "best.toml", "--final", "-o", "mine"), "holds something else", "--force")

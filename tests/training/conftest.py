@@ -23,12 +23,6 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def no_components_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(extensions, "_registered", dict(extensions._registered))
-
-
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     return files.prepare("fashion-mnist").absolute()

@@ -27,7 +27,7 @@ from hpsearch.workflows.compare import (
 )
 from hpsearch.workflows.export import best_config
 from hpsearch.workflows.run import find_study_file, prepare_search
-from tests.support.stripes_study import change_trial
+from tests.support.synthetic_data import change_trial
 
 
 @pytest.fixture(autouse=True)

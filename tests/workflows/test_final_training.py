@@ -28,7 +28,7 @@ from hpsearch.training.data.held_out import load_test_images
 from hpsearch.training.saved_model import load_model
 from hpsearch.workflows import final_training as final
 from hpsearch.workflows.final_training import FinalTraining
-from tests.support.stripes_config import write_stripes
+from tests.support.synthetic_data import write_best_config
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +39,13 @@ def one_thread() -> None:
 
 @pytest.fixture
 def best(tmp_path: Path) -> BestConfig:
-    return read_best_config(write_stripes(tmp_path))
+    return read_best_config(write_best_config(tmp_path))
 
 
 @pytest.fixture
 def hardly_trained(tmp_path: Path) -> BestConfig:
     """One whose model makes mistakes."""
-    return read_best_config(write_stripes(tmp_path, ("lr = 0.003", "lr = 1e-5"), ("epochs = 2", "epochs = 1")))
+    return read_best_config(write_best_config(tmp_path, ("lr = 0.003", "lr = 1e-5"), ("epochs = 2", "epochs = 1")))
 
 
 def _training(best: BestConfig, folder: Path, *, seeds: int = 1, force: bool = False) -> FinalTraining:

@@ -24,7 +24,7 @@ from hpsearch.workflows.reproduce import (
 )
 from hpsearch.workflows.run import find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
-from tests.support.stripes_study import change_trial, command
+from tests.support.synthetic_data import change_trial, command
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ All of it is kept as optuna-dashboard keeps its own, so that it shows the same h
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import uuid
 from collections.abc import Mapping
@@ -15,22 +16,26 @@ from typing import Any
 
 import optuna
 from optuna.artifacts import ArtifactMeta
+from PIL import Image
 
 from hpsearch import __version__
 from hpsearch.config.paths import StudyPaths, write_atomically
+from hpsearch.report.blocks import Gallery
 from hpsearch.report.dashboard.note import markdown, with_block
 from hpsearch.report.dashboard.plots import plots
-from hpsearch.report.pictures import sheet
 from hpsearch.report.sections.summary import answer
 from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.database import Store
 from hpsearch.storage.optuna_internals import get_study_id
 from hpsearch.storage.records import StudyKey, StudyRow, read_trials
+from hpsearch.training.data.image_grid import captioned_grid
 
 ARTIFACT_KEY = "artifacts:"
 """Where Optuna's artifact store keeps what an artifact is; `null` once it was deleted in the dashboard."""
 REPORT, SAMPLES, MISTAKES = "report.html", "samples.png", "mistakes.png"
 KINDS = {REPORT: "text/html", SAMPLES: "image/png", MISTAKES: "image/png"}
+MISTAKES_COLUMNS = 6
+"""Images in a row of the grid of mistakes: the dashboard shows it at the width of a card."""
 NOTE_TRIES = 3
 """A person may save the note while it is composed; then it is composed anew."""
 
@@ -81,8 +86,13 @@ def _files(results: StudyResults, paths: StudyPaths) -> Mapping[str, bytes | Non
     return {
         REPORT: paths.report.read_bytes() if paths.report.exists() else None,
         SAMPLES: results.samples,
-        MISTAKES: sheet(results.mistakes) if results.mistakes is not None and results.mistakes.pictures else None,
+        MISTAKES: _mistakes_grid(results.mistakes) if results.mistakes is not None and results.mistakes.pictures else None,
     }
+
+
+def _mistakes_grid(gallery: Gallery) -> bytes:
+    images = [Image.open(io.BytesIO(picture.png)) for picture in gallery.pictures]
+    return captioned_grid(images, [picture.caption for picture in gallery.pictures], columns=MISTAKES_COLUMNS)
 
 
 def _write_note(study: optuna.Study, row: StudyRow, results: StudyResults, addresses: Mapping[str, str]) -> None:

@@ -1,98 +1,110 @@
-"""Pictures of images in a grid: what a data set holds, and what a model mistakes."""
+"""Images as PNG files: one image, or a grid of images with captions. Does not load torch."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-import torch
+import numpy
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from torch import Tensor
 
-from hpsearch.config.paths import write_atomically
-from hpsearch.errors import DataError, DiskError
-from hpsearch.training.data.datasets import Images
-from hpsearch.training.data.split import Split, load_training_images
-from hpsearch.training.randomness import generator
+from hpsearch.errors import DataError
 
 ZOOM = 3
-"""Screen pixels a pixel: 28×28 images are stamps otherwise."""
+"""Screen pixels for each pixel of an image: without it, 28×28 images are too small to see."""
 
-CAPTION = 14
-"""Height of a line under an image, in pixels; Pillow's own font is 11 high."""
+CAPTION_LINE = 14
+"""Height of a line of a caption in pixels. The letters of Pillow's own font are 11 pixels high."""
+
+MOST_CAPTION_LINES = 4
+"""The grid does not draw further lines of a caption."""
 
 MARGIN = 6
+"""Pixels between two cells of a grid."""
 
 
-def sample_grid(data: Images, *, rows: int = 5, columns: int = 8, seed: int = 0) -> bytes:
-    """A PNG of images drawn at random, each with the name of its class.
+def to_pillow(image: NDArray[Any]) -> Image.Image:
+    """Return an image in Pillow's form.
 
-    Raises:
-        DataError: the images have another number of channels than 1 or 3.
-    """
-    number = min(rows * columns, len(data.labels))
-    chosen = torch.randperm(len(data.labels), generator=generator(seed, "sample grid"))[:number].tolist()
-    return captioned_grid(data.images[chosen], [(data.classes[int(data.labels[index])],) for index in chosen], columns=columns)
+    Args:
+        image: uint8 [C, H, W] with 1 or 3 channels.
 
-
-def captioned_grid(images: Tensor, captions: Sequence[tuple[str, ...]], *, columns: int = 8) -> bytes:
-    """A PNG of images uint8 [N, C, H, W], each over the lines of its caption; a caption too long for its image is cut.
+    Returns:
+        A grey or RGB image of H×W pixels.
 
     Raises:
-        DataError: the images have another number of channels than 1 or 3.
+        DataError: the image has another number of channels.
     """
-    number, _, height, width = images.shape
-    lines = max(map(len, captions), default=0)
-    cell_width = width * ZOOM + MARGIN
-    cell_height = height * ZOOM + lines * CAPTION + MARGIN
-    canvas = Image.new("RGB", (columns * cell_width + MARGIN, max(1, -(-number // columns)) * cell_height + MARGIN), "white")
+    channels = image.shape[0]
+    if channels not in (1, 3):
+        raise DataError(f"images to draw must have 1 or 3 channels, but these have {channels}")
+    return Image.fromarray(image[0] if channels == 1 else numpy.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
+def image_png(image: NDArray[Any]) -> bytes:
+    """Return an image as a PNG file, with the pixels as they are.
+
+    Args:
+        image: uint8 [C, H, W] with 1 or 3 channels.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        DataError: the image has another number of channels.
+    """
+    return _png(to_pillow(image))
+
+
+def captioned_grid(images: Sequence[Image.Image], captions: Sequence[str], *, columns: int = 8) -> bytes:
+    """Draw images row by row, each with its caption below it, and return the PNG file.
+
+    Args:
+        images: the images, in order.
+        captions: one for each image. Lines break at newlines and where a line would be wider than
+            the image; a word that is wider than the image is cut.
+        columns: images in a row.
+
+    Returns:
+        The content of the file.
+    """
+    width, height = (ZOOM * max((image.size[side] for image in images), default=0) for side in (0, 1))
+    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    lines = [_lines(pen, caption, width)[:MOST_CAPTION_LINES] for caption in captions]
+    cell_width, cell_height = width + MARGIN, height + CAPTION_LINE * max(map(len, lines), default=0) + MARGIN
+    rows = -(-len(images) // columns)
+    canvas = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
     pen = ImageDraw.Draw(canvas)
-    for workspace, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left = MARGIN + workspace % columns * cell_width
-        top = MARGIN + workspace // columns * cell_height
-        canvas.paste(_picture(image), (left, top))
-        for line, text in enumerate(caption):
-            pen.text((left, top + height * ZOOM + 1 + line * CAPTION), _shortened(pen, text, width * ZOOM), fill="black")
+    for cell, (image, caption) in enumerate(zip(images, lines, strict=True)):
+        left, top = MARGIN + cell % columns * cell_width, MARGIN + cell // columns * cell_height
+        canvas.paste(image.resize((image.width * ZOOM, image.height * ZOOM), Image.Resampling.NEAREST), (left, top))
+        for number, line in enumerate(caption):
+            pen.text((left, top + height + 1 + number * CAPTION_LINE), line, fill="black")
+    return _png(canvas)
+
+
+def _png(image: Image.Image) -> bytes:
     content = io.BytesIO()
-    canvas.save(content, format="PNG")
+    image.save(content, format="PNG", optimize=True)
     return content.getvalue()
 
 
-def leave_samples(split: Split, path: Path) -> None:
-    """Write a grid of a split's training images where none lies yet, for the reports.
-
-    Several workers may do it at once. A picture that cannot be made or written is no reason not to train.
-    """
-    if path.exists():
-        return
-    with contextlib.suppress(DiskError, DataError):
-        images = Images(images=split.train_images.cpu(), labels=split.train_labels.cpu(), classes=split.classes)
-        write_atomically(path, sample_grid(images))
-
-
-def training_image(dataset: str, index: int, *, folder: Path | None = None) -> tuple[Tensor, str]:
-    """One training image, uint8 [C, H, W], and the name of its class.
-
-    Raises:
-        DataError: there is no image of that index, or the data set is missing or damaged.
-    """
-    data = load_training_images(dataset, folder=folder)
-    if not 0 <= index < len(data.labels):
-        raise DataError(f"the index of a training image of '{dataset}' must lie from 0 to {len(data.labels) - 1}, but got {index}")
-    return data.images[index], data.classes[int(data.labels[index])]
-
-
-def _picture(image: Tensor) -> Image.Image:
-    channels, height, width = image.shape
-    if channels not in (1, 3):
-        raise DataError(f"a picture can be made of images with 1 or 3 channels, but these have {channels}")
-    made = Image.fromarray(image[0].numpy() if channels == 1 else image.permute(1, 2, 0).contiguous().numpy())
-    return made.resize((width * ZOOM, height * ZOOM), Image.Resampling.NEAREST)
-
-
-def _shortened(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    while pen.textlength(text) > width and len(text) > 1:
-        text = text[:-2] + "."
-    return text
+def _lines(pen: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:
+    """Break a text into lines of at most `width` pixels."""
+    lines: list[str] = []
+    for paragraph in text.replace(" %", "\u00a0%").split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            if line and pen.textlength(f"{line} {word}") <= width:
+                line += f" {word}"
+                continue
+            if line:
+                lines.append(line)
+            while pen.textlength(word) > width and len(word) > 1:
+                word = word[:-1]
+            line = word
+        lines.append(line)
+    # Pillow's own font has no non-breaking space.
+    return [line.replace("\u00a0", " ") for line in lines]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.imports import MAY_READ_TEST_IMAGES, TEST_IMAGES, file_of, imported, modules
-from tests.support.stripes_config import STRIPES
+from tests.support.synthetic_data import STRIPES
 
 ROOT = Path(__file__).resolve().parents[3]
 READER = "training.data.datasets"

@@ -1,63 +1,43 @@
-"""Pictures of training images."""
+"""Images as PNG files."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
+import numpy
 import pytest
-import torch
 from PIL import Image
 
 from hpsearch.errors import DataError
-from hpsearch.training.data.datasets import Images
-from hpsearch.training.data.image_grid import CAPTION, captioned_grid, sample_grid, training_image
-
-
-def test_the_grid_is_a_png_that_follows_its_seed(fashion: Images) -> None:
-    one, same, other = (sample_grid(fashion, seed=seed) for seed in (1, 1, 2))
-    assert one == same != other
-    with Image.open(io.BytesIO(one)) as picture:
-        assert picture.format == "PNG"
-        assert picture.width > 8 * 3 * 28
-        assert picture.height > 5 * 3 * 28
-
-
-def test_colour_images_keep_their_colours() -> None:
-    red = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    red[:, 0] = 200
-    content = sample_grid(Images(images=red, labels=torch.tensor([0, 1]), classes=("a", "a very long name of a class")))
-    with Image.open(io.BytesIO(content)) as picture:
-        assert picture.getpixel((10, 10)) == (200, 0, 0)
+from hpsearch.training.data.image_grid import CAPTION_LINE, captioned_grid, image_png, to_pillow
 
 
 def test_a_caption_of_several_lines_makes_room_for_them() -> None:
-    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    images = [Image.new("L", (28, 28))] * 3
     heights = []
-    for caption in (("Shirt",), ("Shirt", "as Coat", "99 %")):
+    for caption in ("Shirt", "Shirt\nas Coat\n99 %"):
         with Image.open(io.BytesIO(captioned_grid(images, [caption] * 3, columns=2))) as picture:
             heights.append(picture.height)
-    assert heights[1] == heights[0] + 2 * 2 * CAPTION, "two rows of images, two lines more under each"
+    assert heights[1] == heights[0] + 2 * 2 * CAPTION_LINE, "two rows of images, two lines more under each"
 
 
 def test_a_grid_of_nothing_is_a_picture_all_the_same() -> None:
-    with Image.open(io.BytesIO(captioned_grid(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), []))) as picture:
+    with Image.open(io.BytesIO(captioned_grid([], []))) as picture:
         assert picture.format == "PNG"
 
 
-def test_images_that_cannot_be_shown_are_refused() -> None:
-    images = Images(images=torch.zeros(2, 2, 8, 8, dtype=torch.uint8), labels=torch.tensor([0, 1]), classes=("a", "b"))
+def test_a_caption_breaks_where_it_would_be_wider_than_its_image() -> None:
+    images = [Image.new("L", (28, 28))]
+    wanted = captioned_grid(images, ["Shirt, taken for\nPullover (99.1 %)"])
+    assert captioned_grid(images, ["Shirt, taken for Pullover (99.1 %)"]) == wanted
+
+
+def test_an_image_keeps_its_pixels() -> None:
+    image = numpy.arange(3 * 4 * 5, dtype=numpy.uint8).reshape(3, 4, 5)
+    with Image.open(io.BytesIO(image_png(image))) as picture:
+        assert numpy.array_equal(numpy.asarray(picture), image.transpose(1, 2, 0))
+
+
+def test_images_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(DataError, match="1 or 3 channels, but these have 2"):
-        sample_grid(images)
-
-
-def test_one_training_image_comes_with_its_name(data_root: Path, fashion: Images) -> None:
-    image, name = training_image("fashion-mnist", 0, folder=data_root)
-    assert torch.equal(image, fashion.images[0])
-    assert name == "Ankle boot"
-
-
-@pytest.mark.parametrize("index", [-1, 60_000])
-def test_an_image_that_is_not_there_is_refused(data_root: Path, index: int) -> None:
-    with pytest.raises(DataError, match=f"must lie from 0 to 59999, but got {index}"):
-        training_image("fashion-mnist", index, folder=data_root)
+        to_pillow(numpy.zeros((2, 8, 8), dtype=numpy.uint8))

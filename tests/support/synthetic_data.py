@@ -1,7 +1,8 @@
-"""A study that trains for real in seconds: stripes under noise, a good baseline, and trials too slow to keep up, which are pruned."""
+"""A data set of stripes under noise, with a best config and a study that use it: both train for real within seconds."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -13,7 +14,7 @@ from typing import Any
 
 from tests.support.small_study import ROOT
 
-STRIPES = '''
+_COMPONENT = '''
 import torch
 import hpsearch
 
@@ -21,12 +22,49 @@ import hpsearch
 def stripes(root, *, train):
     """Horizontal and vertical stripes under noise."""
     draws = torch.Generator().manual_seed(1 if train else 2)
-    labels = torch.arange(400) % 2
-    images = torch.randint(0, 80, (400, 1, 28, 28), generator=draws)
-    images[labels == 0, :, ::4, :] += 60
-    images[labels == 1, :, :, ::4] += 60
+    labels = torch.arange({n_images}) % 2
+    images = torch.randint(0, 80, ({n_images}, 1, 28, 28), generator=draws)
+    images[labels == 0, :, ::4, :] += {contrast}
+    images[labels == 1, :, :, ::4] += {contrast}
     return images.to(torch.uint8), labels, ("across", "down")
 '''
+
+STRIPES = _COMPONENT.format(n_images=200, contrast=120)
+"""A component file with a data set that a model learns in a second."""
+
+FAINT_STRIPES = _COMPONENT.format(n_images=400, contrast=60)
+"""The same with more images and fainter stripes: a model with a bad learning rate falls behind and is pruned."""
+
+CONFIG = """
+format = 1
+
+[model]
+name = "lenet5"
+
+[optimizer]
+name = "adam"
+lr = 0.003
+
+[schedule]
+name = "constant"
+
+[trainer]
+epochs = 2
+batch_size = 32
+seed = 3
+
+[data]
+dataset = "stripes"
+validation_images = 50
+split_seed = 1
+
+[provenance]
+
+[[component_files]]
+path = "stripes.py"
+sha256 = "{sha256}"
+"""
+
 
 STUDY = """
 name = "stripes"
@@ -69,14 +107,30 @@ adam.lr = 0.003
 """
 
 
-def write_study(folder: Path) -> None:
-    """The study file and its data set."""
+def write_best_config(folder: Path, *changes: tuple[str, str]) -> Path:
+    """Write `best.toml` and its component file, and return the path of `best.toml`.
+
+    Args:
+        folder: where to write both files.
+        changes: pairs of a text in the config and its replacement.
+    """
     (folder / "stripes.py").write_text(STRIPES)
+    text = CONFIG.replace("{sha256}", hashlib.sha256(STRIPES.encode()).hexdigest())
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "best.toml").write_text(text)
+    return folder / "best.toml"
+
+
+def write_study(folder: Path) -> None:
+    """Write the study file, whose slow trials are pruned, and its component file."""
+    (folder / "stripes.py").write_text(FAINT_STRIPES)
     (folder / "stripes.toml").write_text(STUDY)
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `hpsearch` in a folder as it is."""
+    """Run `hpsearch` in a folder with its real trainer."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "hpsearch", *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
@@ -84,7 +138,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def change_record(folder: Path, table: str, key: str, change: Callable[[Any], Any], *, trial: int | None = None) -> None:
-    """Change an attribute behind Optuna's back, which keeps finished trials as they are."""
+    """Change a stored attribute in the database itself: Optuna does not change finished trials."""
     where = "key = ?" if trial is None else f"key = ? AND trial_id = (SELECT trial_id FROM trials WHERE number = {trial})"
     with sqlite3.connect(folder / "runs" / "hpsearch.db") as database:
         ((text,),) = database.execute(f"SELECT value_json FROM {table} WHERE {where}", [key]).fetchall()
@@ -93,5 +147,5 @@ def change_record(folder: Path, table: str, key: str, change: Callable[[Any], An
 
 
 def change_trial(folder: Path, trial: int, key: str, change: Callable[[Any], Any]) -> None:
-    """Change what is kept as JSON text of a trial."""
+    """Change an attribute of a trial that is stored as JSON text."""
     change_record(folder, "trial_user_attributes", key, lambda text: json.dumps(change(json.loads(text))), trial=trial)
