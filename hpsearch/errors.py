@@ -1,20 +1,20 @@
-"""Every error that hpsearch raises on purpose, and the exit code each one ends a command with.
+"""Every error that hpsearch raises on purpose, with the exit code of a command that it ends.
 
-    HpsearchError                 1   something went wrong that is not the caller's doing
-    ├── TrainingError             1   a run of the trainer could not be carried out
-    ├── CheckpointError           1   a checkpoint is damaged or belongs to another run
-    ├── DiskError                 1   a file or the database cannot be written: the disk is full, most likely
-    ├── StudyStoppedError         1   the search gave up: the same failure again and again, or no draw in the limits
-    ├── LeaseLostError            1   the locks of this process are gone with its connection: somebody else may hold them by now
-    ├── OutageError               3   the database's server cannot be reached, however long it was waited for
-    └── UsageError                2   what was asked cannot be done; nothing was written
-        ├── ComponentError        2   a model, optimizer, schedule or data set: unknown, twice, or does not import
-        ├── ConfigError           2   a value that its owner does not take
-        ├── StudyFileError        2   a study file that cannot be read or does not make sense
-        ├── DataError             2   images that are missing, cut or not what they should be
-        ├── StorageError          2   a storage URL or a database that cannot be used
-        ├── StudyNotFoundError    2   no study, or no trial, of that name
-        └── NotComparableError    2   the study file differs from what the stored trials were made with
+    HpsearchError                 1
+    ├── TrainingError             1
+    ├── CheckpointError           1
+    ├── DiskError                 1
+    ├── StudyStoppedError         1
+    ├── LeaseLostError            1
+    ├── OutageError               3
+    └── UsageError                2
+        ├── ComponentError        2
+        ├── ConfigError           2
+        ├── StudyFileError        2
+        ├── DataError             2
+        ├── StorageError          2
+        ├── StudyNotFoundError    2
+        └── NotComparableError    2
 
 A message states what was expected and what was found; `hint` says what to do about it.
 """
@@ -26,11 +26,11 @@ from collections.abc import Iterable
 
 
 class HpsearchError(Exception):
-    """The root of the tree.
+    """An error that is not the caller's mistake.
 
     Args:
         message: what was expected and what was found, in one sentence.
-        hint: what to do about it; empty when the message says it all.
+        hint: what to do about it; may be empty.
     """
 
     exit_code = 1
@@ -45,7 +45,7 @@ class HpsearchError(Exception):
 
 
 class TrainingError(HpsearchError):
-    """A run of the trainer could not be carried out."""
+    """A training run failed."""
 
 
 class CheckpointError(HpsearchError):
@@ -53,25 +53,25 @@ class CheckpointError(HpsearchError):
 
 
 class DiskError(HpsearchError):
-    """A file or the database cannot be written: the disk is full, most likely."""
+    """A file or the database cannot be written, most likely because the disk is full."""
 
 
 class StudyStoppedError(HpsearchError):
-    """The search gave up before its budget was spent."""
+    """The search gave up before its budget was spent: the same failure repeats, or every draw exceeds the limits."""
 
 
 class LeaseLostError(HpsearchError):
-    """The locks of this process are gone with its connection: somebody else may hold them by now."""
+    """This process lost its locks together with its connection; another process may hold them now."""
 
 
 class OutageError(HpsearchError):
-    """The database's server cannot be reached, however long it was waited for."""
+    """The database server could not be reached for the whole time that hpsearch waits."""
 
     exit_code = 3
 
 
 class UsageError(HpsearchError):
-    """What was asked cannot be done; nothing was written."""
+    """The request cannot be carried out; nothing was written."""
 
     exit_code = 2
 
@@ -81,7 +81,7 @@ class ComponentError(UsageError):
 
 
 class ConfigError(UsageError):
-    """A value that its owner does not take."""
+    """A value is not allowed."""
 
 
 class StudyFileError(UsageError):
@@ -89,25 +89,33 @@ class StudyFileError(UsageError):
 
 
 class DataError(UsageError):
-    """Images are missing, cut short or not what they should be."""
+    """Images are missing, incomplete or invalid."""
 
 
 class StorageError(UsageError):
-    """A storage URL, or the database behind it, cannot be used."""
+    """A storage URL or its database cannot be used."""
 
 
 class StudyNotFoundError(UsageError):
-    """No study, or no trial, of that name."""
+    """There is no such study or trial."""
 
 
 class NotComparableError(UsageError):
-    """The study file differs from what the stored trials were made with."""
+    """The study file differs from the one that the stored trials were made with."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence with the closest known name, or the list of them when none is close."""
+    """Return a sentence with the known name that is closest to a wrong one.
+
+    Args:
+        name: the wrong name.
+        known: the names to choose from.
+
+    Returns:
+        The sentence; it lists all known names if none is close, and is empty if there are none.
+    """
     names = list(dict.fromkeys(known))
-    # A name of 100 kB would make the comparison, not the answer, the work.
+    # Comparing a name of 100 kB would take too long.
     close = difflib.get_close_matches(name, names, n=1) if len(name) <= 100 else []
     if close:
         return f"Did you mean '{close[0]}'?"

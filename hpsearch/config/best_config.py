@@ -1,7 +1,4 @@
-"""A best config: one training run that stands alone, as a TOML or JSON file with nothing left open.
-
-It needs no study and no database; who reads it back gets the identical config.
-"""
+"""Best configs: one training run as a TOML or JSON file that needs no study and no database."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ from hpsearch.errors import ComponentError, ConfigError, did_you_mean
 from hpsearch.formatting import show, show_path
 
 FORMAT = 1
-"""Of the file; a reader of another one refuses it."""
-HEADER = "# One training run with nothing left open. `hpsearch train FILE` trains it; `--final` reads the test split.\n"
+"""Version of the file's format; a file of another version is refused."""
+HEADER = "# One training run with a value for every option. `hpsearch train FILE` trains it; `--final` reads the test split.\n"
 
 
 class _Open(Section):
@@ -68,12 +65,12 @@ class BestConfig:
     """A training run and where it comes from.
 
     Attributes:
-        config: the run, resolved; its seed is that of the trial.
-        data: which images, and how many are set aside for validation.
-        split_seed: of the train/validation split.
-        provenance: study, trial, fingerprint, validation score, versions; for a person to read.
+        config: the run; its seed is the trial's seed.
+        data: the data set and the size of the validation split.
+        split_seed: the seed of the train/validation split.
+        provenance: study, trial, fingerprint, validation score and versions, for a person to read.
         data_files: the users' files that the data set comes from.
-        changed_files: names of component files that were read although they are not what the config was made with.
+        changed_files: names of component files whose content is not the one that the config was made with.
     """
 
     config: TrainConfig
@@ -85,11 +82,15 @@ class BestConfig:
 
     @property
     def files(self) -> tuple[ComponentFile, ...]:
-        """All users' files that it takes to train it."""
+        """All users' files that the training needs."""
         return tuple({file.sha256: file for file in (*self.config.component_files, *self.data_files)}.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """The file as nested plain values."""
+        """Return the content of the file.
+
+        Returns:
+            Nested dicts of plain values.
+        """
         plain = self.config.to_dict()
         return {
             "format": FORMAT,
@@ -101,23 +102,35 @@ class BestConfig:
         }
 
     def to_toml(self) -> str:
-        """The file as TOML."""
+        """Return the content of the file as TOML.
+
+        Returns:
+            The text.
+        """
         return HEADER + tomli_w.dumps(self.to_dict())
 
     def to_json(self) -> str:
-        """The file as JSON."""
+        """Return the content of the file as JSON.
+
+        Returns:
+            The text.
+        """
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
 def read_best_config(path: Path, *, trust: bool = False) -> BestConfig:
-    """Read a best config, TOML or JSON by the name's ending.
+    """Read a best config.
 
     Args:
-        trust: take a component file also where it is not what the config was made with, and say so in its provenance.
+        path: a TOML file, or a JSON file if it ends in `.json`.
+        trust: accept component files whose content has changed; the provenance names them.
+
+    Returns:
+        The config.
 
     Raises:
-        ConfigError: it cannot be read, or something in it is missing, unknown or not allowed.
-        ComponentError: a component file is missing, or is not the one that the config was made with.
+        ConfigError: the file cannot be read, or something in it is missing, unknown or not allowed.
+        ComponentError: a component file is missing, or its content has changed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -179,5 +192,5 @@ def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no null."""
+    """Drop what is None: TOML has no null."""
     return {key: _without_none(value) if isinstance(value, Mapping) else value for key, value in table.items() if value is not None}

@@ -1,8 +1,7 @@
 """The built-in models, optimizers, schedules and data sets as tables of options.
 
-Plain data, no torch: a study file is checked against these tables, and so are the values of a
-single run. What the names build is in `hpsearch.training`; what a user adds is in
-`hpsearch.config.registration`.
+Study files and the values of a single run are checked against these tables. `hpsearch.training`
+builds the components, and `hpsearch.config.registration` holds those that a user adds.
 """
 
 from __future__ import annotations
@@ -21,17 +20,23 @@ Kind = Literal["model", "optimizer", "schedule", "dataset"]
 Owner = Literal["trainer", "model", "optimizer", "schedule"]
 
 SELECTORS: tuple[Literal["model", "optimizer", "schedule"], ...] = ("model", "optimizer", "schedule")
-"""The parameters whose value is the name of a component."""
+"""The parameters whose value is a component's name."""
 
 DEFAULT_COMPONENTS: Mapping[str, str] = {"model": "cnn", "optimizer": "adam", "schedule": "constant"}
-"""What a study file that does not name one gets."""
+"""The components of a study file that does not name any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One setting of a component: its name, default and what it allows.
+    """One setting of a component.
 
-    The type of `default` is the type of the option; an int serves where a float is wanted.
+    Attributes:
+        default: its type is the option's type; a float option also allows whole numbers.
+        low: the smallest allowed value.
+        high: the largest allowed value.
+        above: an exclusive lower bound.
+        below: an exclusive upper bound.
+        choices: the only allowed values.
     """
 
     name: str
@@ -40,19 +45,17 @@ class Option:
     low: float | None = None
     high: float | None = None
     above: float | None = None
-    """An exclusive lower bound."""
     below: float | None = None
-    """An exclusive upper bound."""
     choices: tuple[Scalar, ...] | None = None
 
     @property
     def type_name(self) -> str:
-        """`true or false`, `a whole number`, `a number` or `a string`: as an error says it."""
+        """The option's type in words: `true or false`, `a whole number`, `a number` or `a string`."""
         return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[type(self.default)]
 
     @property
     def allowed(self) -> str:
-        """What the option allows, in words: `a number, >= 0 and < 1`."""
+        """The allowed values in words: `a number, >= 0 and < 1`."""
         if self.choices is not None:
             return "one of " + ", ".join(map(show, self.choices))
         bounds = [
@@ -63,7 +66,14 @@ class Option:
         return ", ".join([self.type_name, " and ".join(bounds)]) if bounds else self.type_name
 
     def refuses(self, value: object) -> str | None:
-        """Why the option does not take `value`; None when it does."""
+        """Return why the option does not allow a value.
+
+        Args:
+            value: any value.
+
+        Returns:
+            The end of a sentence: rule and value; None if the value is allowed.
+        """
         rule = f"must be {self.allowed}, but got {show(value)}"
         if self.choices is not None:
             return None if any(same(value, choice) for choice in self.choices) else rule
@@ -84,13 +94,20 @@ class Option:
         return None if inside else rule
 
     def coerce(self, value: Scalar) -> Scalar:
-        """The allowed `value` in the option's own type: 1 becomes 1.0 where a number is wanted."""
+        """Return an allowed value in the option's type: 1 becomes 1.0 for a float option.
+
+        Args:
+            value: a value that the option allows.
+
+        Returns:
+            The value.
+        """
         return float(value) if isinstance(self.default, float) and not isinstance(value, bool | str) else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentFile:
-    """A user's Python file that registers components."""
+    """A user's Python file that registers components; `sha256` is the hash of its content, hexadecimal."""
 
     path: Path
     sha256: str
@@ -100,7 +117,7 @@ class ComponentFile:
 class Component:
     """A model, optimizer, schedule or data set by name.
 
-    `factory` and `file` are those of a user's component; a built-in one has neither here.
+    Only a user's component has a `factory` and, if it comes from a file, a `file`.
     """
 
     kind: Kind
@@ -111,7 +128,14 @@ class Component:
     file: ComponentFile | None = None
 
     def option(self, name: str) -> Option | None:
-        """The option of that name, if the component has it."""
+        """Return the option of a name.
+
+        Args:
+            name: the option's name.
+
+        Returns:
+            The option; None if the component does not have it.
+        """
         return next((option for option in self.options if option.name == name), None)
 
 
@@ -120,8 +144,8 @@ class Catalog:
     """The components that a study can name: the built-in ones and those of its component files.
 
     Raises:
-        ComponentError: two components share a name, whatever their kinds (a table `[space.NAME]`
-            could mean either), or a component takes the name of a trainer option or selector.
+        ComponentError: two components have the same name, also if their kinds differ (a table
+            `[space.NAME]` could mean either), or one has the name of a trainer option or selector.
     """
 
     components: tuple[Component, ...]
@@ -146,15 +170,36 @@ class Catalog:
         return iter(self.components)
 
     def names(self, kind: Kind) -> tuple[str, ...]:
-        """The names of one kind, in the order they were registered."""
+        """Return the names of one kind, in the order of registration.
+
+        Args:
+            kind: the kind of component.
+
+        Returns:
+            The names.
+        """
         return tuple(component.name for component in self.components if component.kind == kind)
 
     def find(self, name: str) -> Component | None:
-        """The component of that name, of whatever kind."""
+        """Return the component of a name, of any kind.
+
+        Args:
+            name: the component's name.
+
+        Returns:
+            The component; None if there is none.
+        """
         return next((component for component in self.components if component.name == name), None)
 
     def get(self, kind: Kind, name: str) -> Component:
-        """The component of that kind and name.
+        """Return the component of a kind and name.
+
+        Args:
+            kind: the kind of component.
+            name: the component's name.
+
+        Returns:
+            The component.
 
         Raises:
             ComponentError: there is none.
@@ -165,17 +210,42 @@ class Catalog:
         return component
 
     def extended(self, components: Iterable[Component]) -> Catalog:
-        """This catalog and some components more."""
+        """Return a catalog with more components.
+
+        Args:
+            components: the components to add.
+
+        Returns:
+            The new catalog.
+
+        Raises:
+            ComponentError: a name is taken.
+        """
         return Catalog((*self.components, *components))
 
 
 def same(one: object, other: object) -> bool:
-    """Equality in which true is not 1, as in TOML."""
+    """Return whether two values are equal in TOML, where true is not 1.
+
+    Args:
+        one: a value.
+        other: the value to compare with.
+
+    Returns:
+        True if they are equal.
+    """
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def is_finite(value: int | float) -> bool:
-    """Whether a number is finite and fits a float."""
+    """Return whether a number is finite and fits a float.
+
+    Args:
+        value: a number of any size.
+
+    Returns:
+        True if it is.
+    """
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -188,7 +258,7 @@ def _origin(component: Component) -> str:
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "silu", "gelu", "tanh", "sigmoid")
 
-_DROPOUT_HELP = "share of the inputs of the first dense layer that is zeroed in training"
+_DROPOUT_HELP = "share of the first dense layer's inputs that is set to zero in training"
 _BATCH_NORM = Option(name="batch_norm", default=False, help="batch normalisation after each convolution's pooling")
 
 
@@ -197,7 +267,7 @@ def _weight_decay(default: float) -> Option:
 
 
 def _learning_rate(default: float) -> Option:
-    return Option(name="lr", default=default, above=0, help="learning rate: the highest of the schedule")
+    return Option(name="lr", default=default, above=0, help="learning rate: the maximum of the schedule")
 
 
 _BETAS = (
@@ -205,16 +275,16 @@ _BETAS = (
     Option(name="beta2", default=0.999, low=0, below=1, help="decay of the running mean of squared gradients"),
 )
 
-# The defaults are those of torch but for three of SGD: torch's lr of 0.001 without momentum
-# hardly leaves the start within 10 epochs, and a baseline that cannot learn is none.
+# All other defaults are torch's. With torch's own defaults (lr 0.001, no momentum), SGD hardly
+# learns anything in 10 epochs, which makes a useless baseline.
 SGD_LR, SGD_MOMENTUM, SGD_WEIGHT_DECAY = 0.05, 0.9, 5e-4
 
 TRAINER_OPTIONS: tuple[Option, ...] = (
     Option(name="epochs", default=10, low=1, high=10_000, help="passes over the training images"),
-    Option(name="batch_size", default=128, low=1, high=65_536, help="images a step"),
+    Option(name="batch_size", default=128, low=1, high=65_536, help="images per step"),
     Option(name="label_smoothing", default=0.0, low=0, below=1, help="share of the target spread evenly over all classes"),
     Option(name="flip", default=False, help="mirror each training image left to right with probability 1/2"),
-    Option(name="shift", default=0, low=0, high=8, help="shift each training image by up to so many pixels each way"),
+    Option(name="shift", default=0, low=0, high=8, help="shift each training image by up to this many pixels in each direction"),
 )
 
 BUILT_IN = Catalog(
@@ -224,13 +294,15 @@ BUILT_IN = Catalog(
             name="cnn",
             help="two 3×3 convolutions and a dense layer: 121,930 parameters at its defaults",
             options=(
-                Option(name="filters1", default=32, low=1, high=1024, help="maps of the first convolution"),
-                Option(name="filters2", default=64, low=1, high=1024, help="maps of the second convolution"),
+                Option(name="filters1", default=32, low=1, high=1024, help="channels of the first convolution"),
+                Option(name="filters2", default=64, low=1, high=1024, help="channels of the second convolution"),
                 Option(name="dense", default=64, low=1, high=4096, help="width of the dense layer"),
                 Option(name="kernel_size", default=3, low=1, high=7, help="side of both convolutions' kernels, in pixels"),
                 _BATCH_NORM,
                 Option(name="dropout", default=0.5, low=0, below=1, help=_DROPOUT_HELP),
-                Option(name="activation", default="relu", choices=ACTIVATIONS, help="after each pooling and the dense layer"),
+                Option(
+                    name="activation", default="relu", choices=ACTIVATIONS, help="activation after each pooling and after the dense layer"
+                ),
             ),
         ),
         Component(
@@ -238,8 +310,8 @@ BUILT_IN = Catalog(
             name="lenet5",
             help="LeNet-5 (LeCun et al. 1998) with C5 as a convolution: 61,706 parameters",
             options=(
-                Option(name="activation", default="tanh", choices=ACTIVATIONS, help="after each convolution and F6"),
-                Option(name="pooling", default="average", choices=("average", "max"), help="of S2 and S4"),
+                Option(name="activation", default="tanh", choices=ACTIVATIONS, help="activation after each convolution and after F6"),
+                Option(name="pooling", default="average", choices=("average", "max"), help="kind of pooling in S2 and S4"),
                 _BATCH_NORM,
                 Option(name="dropout", default=0.0, low=0, below=1, help=_DROPOUT_HELP),
             ),
@@ -252,7 +324,7 @@ BUILT_IN = Catalog(
                 _learning_rate(SGD_LR),
                 Option(name="momentum", default=SGD_MOMENTUM, low=0, below=1, help="share of the last step that is kept"),
                 _weight_decay(SGD_WEIGHT_DECAY),
-                Option(name="nesterov", default=False, help="look ahead along the momentum; only with momentum above 0"),
+                Option(name="nesterov", default=False, help="Nesterov momentum; only with momentum above 0"),
             ),
         ),
         Component(kind="optimizer", name="adam", help="Adam", options=(_learning_rate(1e-3), *_BETAS, _weight_decay(0.0))),
@@ -276,14 +348,14 @@ BUILT_IN = Catalog(
         Component(
             kind="optimizer", name="nadam", help="Adam with Nesterov momentum", options=(_learning_rate(2e-3), *_BETAS, _weight_decay(0.0))
         ),
-        Component(kind="schedule", name="constant", help="the learning rate stays"),
+        Component(kind="schedule", name="constant", help="the learning rate does not change"),
         Component(
             kind="schedule",
             name="step",
             help="the learning rate falls in steps",
             options=(
-                Option(name="step_size", default=5, low=1, high=10_000, help="epochs between two falls"),
-                Option(name="gamma", default=0.1, above=0, high=1, help="factor of each fall"),
+                Option(name="step_size", default=5, low=1, high=10_000, help="epochs between two steps"),
+                Option(name="gamma", default=0.1, above=0, high=1, help="factor of each step"),
             ),
         ),
         Component(
@@ -295,20 +367,27 @@ BUILT_IN = Catalog(
         Component(
             kind="schedule",
             name="onecycle",
-            help="up to the learning rate, then down to almost nothing (Smith 2018)",
-            options=(Option(name="pct_start", default=0.3, above=0, below=1, help="share of the steps that go up"),),
+            help="the learning rate rises to its maximum, then falls to almost 0 (Smith 2018)",
+            options=(Option(name="pct_start", default=0.3, above=0, below=1, help="share of the steps in which it rises"),),
         ),
-        Component(kind="dataset", name="fashion-mnist", help="Zalando's articles of clothing, 28×28 grey, 10 classes"),
-        Component(kind="dataset", name="mnist", help="handwritten digits, 28×28 grey, 10 classes"),
-        Component(kind="dataset", name="kmnist", help="Kuzushiji characters, 28×28 grey, 10 classes"),
+        Component(kind="dataset", name="fashion-mnist", help="Zalando's articles of clothing: 28×28 pixels, grey, 10 classes"),
+        Component(kind="dataset", name="mnist", help="handwritten digits: 28×28 pixels, grey, 10 classes"),
+        Component(kind="dataset", name="kmnist", help="Kuzushiji characters: 28×28 pixels, grey, 10 classes"),
     )
 )
 
 
 DATASET_IMAGES: Mapping[str, int] = {"fashion-mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}
-"""Training images of the built-in data sets, so that a study file can be checked without them."""
+"""Numbers of training images: with them, a study file can be checked before the data is there."""
 
 
 def trainer_option(name: str) -> Option | None:
-    """The trainer's option of that name, if it has one."""
+    """Return the trainer's option of a name.
+
+    Args:
+        name: the option's name.
+
+    Returns:
+        The option; None if the trainer does not have it.
+    """
     return next((option for option in TRAINER_OPTIONS if option.name == name), None)

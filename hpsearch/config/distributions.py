@@ -1,4 +1,4 @@
-"""What a parameter can be: a range of numbers, a set of choices or one fixed value; and how a study file writes it."""
+"""What a parameter can be: a range of numbers, a set of choices or one fixed value. Reads them from a study file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hpsearch.config.components import Scalar, is_finite, same
 from hpsearch.errors import StudyFileError, did_you_mean
@@ -14,28 +14,21 @@ from hpsearch.formatting import show, str_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.trial import BaseTrial
 
 DISTRIBUTION_KEYS = ("float", "int", "choices")
 LARGEST_INT = 2**53
-"""Whole numbers above it are not exact in a float, and Optuna computes in floats."""
+"""Optuna computes in floats, which do not hold larger whole numbers exactly."""
 
 MOST_CHOICES = 1_000
-"""Every trial stores all of them."""
+"""Every trial stores all choices of a parameter."""
 MOST_STEPS = 1_000_000_000
-"""Of a range; more are none that anybody can tell apart."""
+"""Most steps of a range; smaller steps make no difference."""
 
 BOUND_TOLERANCE = 1e-9
-"""Relative slack when a float is compared with its bounds and steps: TOML writes 0.1, not its binary neighbour."""
+"""Relative tolerance of a float in steps: TOML writes 0.1, which no float equals."""
 
 UNQUOTE = "A number stands without quotes."
-
-
-class Trial(Protocol):
-    """An Optuna trial, live or fixed."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
 class Distribution(ABC):
@@ -78,7 +71,7 @@ class Searched(Distribution):
     """A distribution with an Optuna twin: anything but a fixed value."""
 
     @abstractmethod
-    def suggest(self, trial: Trial, name: str) -> Scalar:
+    def suggest(self, trial: BaseTrial, name: str) -> Scalar:
         """Return a trial's value of the parameter.
 
         Args:
@@ -112,7 +105,7 @@ class FloatRange(Searched):
         """Both ends."""
         return self.low, self.high
 
-    def suggest(self, trial: Trial, name: str) -> float:
+    def suggest(self, trial: BaseTrial, name: str) -> float:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def to_optuna(self) -> BaseDistribution:
@@ -147,7 +140,7 @@ class IntRange(Searched):
         """Both ends."""
         return self.low, self.high
 
-    def suggest(self, trial: Trial, name: str) -> int:
+    def suggest(self, trial: BaseTrial, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
     def to_optuna(self) -> BaseDistribution:
@@ -177,9 +170,8 @@ class Choices(Searched):
         """The values in an order that does not depend on the file's order."""
         return tuple(sorted(self.values, key=lambda value: (str(type(value)), value)))
 
-    def suggest(self, trial: Trial, name: str) -> Scalar:
-        value: Scalar = trial.suggest_categorical(name, list(self.listed))
-        return value
+    def suggest(self, trial: BaseTrial, name: str) -> Scalar:
+        return cast("Scalar", trial.suggest_categorical(name, list(self.listed)))
 
     def to_optuna(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
@@ -218,15 +210,31 @@ class Fixed(Distribution):
 
 
 def key_error(key: str, rule: str, hint: str = "") -> StudyFileError:
-    """The error of one key of a study file."""
+    """Return the error of one key of a study file.
+
+    Args:
+        key: the key, such as `space.lr`.
+        rule: the rule that is broken, and the value.
+        hint: what to do about it.
+
+    Returns:
+        The error.
+    """
     return StudyFileError(f"{show(key)[1:-1] if len(key) < 80 else show(key)}: {rule}", hint=hint)
 
 
 def read_distribution(key: str, entry: Any) -> Distribution:
-    """The distribution that a study file writes as `entry`.
+    """Return the distribution of one entry of a study file's space.
+
+    Args:
+        key: the entry's key, for errors.
+        entry: a value or a table, as TOML has it.
+
+    Returns:
+        The distribution.
 
     Raises:
-        StudyFileError: with `key`, the rule, the value and the likely mend.
+        StudyFileError: the entry makes no sense; names key, rule, value and a likely fix.
     """
     if isinstance(entry, bool | str):
         return Fixed(value=entry)

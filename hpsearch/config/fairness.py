@@ -1,4 +1,4 @@
-"""What a study leaves out: the defaults of what is not searched, and comparisons that are unfair."""
+"""Options that a study does not search: their defaults, and the unfair comparisons that follow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from hpsearch.config.space import Parameter, Space
 
 
 def unsearched_defaults(space: Space) -> Mapping[str, Mapping[str, Scalar]]:
-    """The options that the space does not mention, with their defaults, by owner (`the trainer`, `cnn`, …)."""
+    """Return the options that the space does not mention.
+
+    Args:
+        space: the search space.
+
+    Returns:
+        Option names to defaults, by owner (`the trainer`, `cnn`, …).
+    """
     found: dict[str, dict[str, Scalar]] = {}
     mentioned = {parameter.option for parameter in space if parameter.owner == "trainer"}
     found["the trainer"] = {option.name: option.default for option in TRAINER_OPTIONS if option.name not in mentioned}
@@ -22,7 +29,14 @@ def unsearched_defaults(space: Space) -> Mapping[str, Mapping[str, Scalar]]:
 
 
 def unfair_comparisons(space: Space) -> tuple[str, ...]:
-    """Warnings, each a sentence: an option that is searched for one component and left at its default for its rival."""
+    """Return a warning for each option that is searched for one component but not for another of the same kind.
+
+    Args:
+        space: the search space.
+
+    Returns:
+        Warnings, each a sentence.
+    """
     return tuple(_unfair(space))
 
 
@@ -53,7 +67,7 @@ def _is_searched(space: Space, kind: str, name: str, option: str) -> bool:
 
 
 def _can_meet(space: Space, parameter: Parameter, kind: str, name: str) -> bool:
-    """Whether the parameter can exist while that component is chosen, as far as its own conditions say."""
+    """Return whether the parameter can exist together with that component, by its own conditions."""
     return name in parameter.when.get(kind, (name,)) and all(
         _can_meet(space, space[parent], kind, name) for parent in parameter.when if parent not in SELECTORS
     )

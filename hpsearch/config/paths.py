@@ -15,14 +15,20 @@ from hpsearch.formatting import show
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 DEFAULT_RUNS = Path("runs")
 FINALISTS, EXPLAIN = "finalists", "explain"
-"""Kinds of studies that belong to another, `<study>.finalists`: no study file can give such a name."""
+"""Kinds of follow-up studies. They are named `<study>.finalists`; no study file can give such a name."""
 
 
 def check_study_name(name: str) -> str:
-    """The name, if a study can have it: it becomes a folder's name, so nothing in it may lead elsewhere.
+    """Return a study's name if it is allowed. It names a folder, so it must not lead to another folder.
+
+    Args:
+        name: the name.
+
+    Returns:
+        The name.
 
     Raises:
-        StudyFileError: it is empty, too long or holds other characters than letters, digits, '-' and '_'.
+        StudyFileError: it is empty, too long, or has characters other than letters, digits, '-' and '_'.
     """
     if not STUDY_NAME.fullmatch(name):
         raise StudyFileError(
@@ -34,7 +40,7 @@ def check_study_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The folder of runs; `runs/` by default. Nothing is created here."""
+    """The folder of all studies. This class creates nothing."""
 
     root: Path = DEFAULT_RUNS
 
@@ -45,16 +51,20 @@ class RunPaths:
 
     @property
     def artifacts(self) -> Path:
-        """The artifact store of all studies, as optuna-dashboard takes it; no study can have the name of this folder."""
+        """The artifact store that optuna-dashboard reads. No study can have this name."""
         return self.root / "hpsearch.artifacts"
 
     def study(self, name: str) -> StudyPaths:
-        """The paths of one study.
+        """Return the paths of one study. Those of a follow-up study lie in the folder of its study.
 
-        A linked study's lie in the folder of the study that it belongs to.
+        Args:
+            name: the study's name.
+
+        Returns:
+            The paths.
 
         Raises:
-            StudyFileError: a name that would leave the folder.
+            StudyFileError: the name is not allowed.
         """
         base, _, kind = name.partition(".")
         if kind in (FINALISTS, EXPLAIN):
@@ -74,7 +84,14 @@ class StudyPaths:
         return self.folder / "logs"
 
     def log(self, worker: str) -> Path:
-        """The log of one worker."""
+        """Return the log of one worker.
+
+        Args:
+            worker: the worker's name.
+
+        Returns:
+            The path.
+        """
         return self.logs / f"{worker}.log"
 
     @property
@@ -84,11 +101,18 @@ class StudyPaths:
 
     @property
     def samples(self) -> Path:
-        """A picture of some of its training images."""
+        """A grid of some training images."""
         return self.folder / "samples.png"
 
     def trial(self, number: int) -> TrialPaths:
-        """The paths of one trial."""
+        """Return the paths of one trial.
+
+        Args:
+            number: the trial's number, from 0.
+
+        Returns:
+            The paths.
+        """
         return TrialPaths(self.folder / "trials" / f"{number:05d}")
 
 
@@ -100,7 +124,7 @@ class TrialPaths:
 
     @property
     def checkpoint(self) -> Path:
-        """Where training goes on from."""
+        """The state from which training continues."""
         return self.folder / "checkpoint"
 
     @property
@@ -117,12 +141,12 @@ class FinalPaths:
 
     @property
     def config(self) -> Path:
-        """The best config that it was trained from."""
+        """The best config that was trained."""
         return self.folder / "config.toml"
 
     @property
     def metrics(self) -> Path:
-        """What it is worth, and each reading of the test split; written when training begins, and finished last."""
+        """The scores, and each reading of the test split. Written first, and completed last."""
         return self.folder / "metrics.json"
 
     @property
@@ -137,29 +161,50 @@ class FinalPaths:
 
     @property
     def report(self) -> Path:
-        """The page with figures."""
+        """The report of the model."""
         return self.folder / "report.html"
 
     @property
     def onnx(self) -> Path:
-        """The model for other runtimes."""
+        """The model as ONNX."""
         return self.folder / "model.onnx"
 
     def mistakes(self, part: str) -> Path:
-        """The most confident mistakes among the images of a part, `train` or `test`."""
+        """Return the picture of the most confident mistakes.
+
+        Args:
+            part: `train` or `test`.
+
+        Returns:
+            The path.
+        """
         return self.folder / f"mistakes-{part}.png"
 
     def model(self, number: int = 1) -> Path:
-        """The weights of a seed, by its number from 1; the first seed's are the model."""
+        """Return the weights of one seed. Those of the first seed are the model.
+
+        Args:
+            number: the position of the seed, from 1.
+
+        Returns:
+            The path.
+        """
         return (self.folder if number == 1 else self._seed(number)) / "model.safetensors"
 
     def checkpoint(self, number: int) -> Path:
-        """Where the training of a seed goes on from."""
+        """Return the state from which the training of one seed continues.
+
+        Args:
+            number: the position of the seed, from 1.
+
+        Returns:
+            The path.
+        """
         return self._seed(number) / "checkpoint"
 
     @property
     def written(self) -> list[Path]:
-        """Every file that hpsearch writes here, whether it is there or not."""
+        """Every file that hpsearch can write here."""
         top = [
             self.config,
             self.metrics,
@@ -176,7 +221,7 @@ class FinalPaths:
 
     @property
     def seeds(self) -> Path:
-        """The folder of what belongs to one seed alone."""
+        """The folder with a folder for each seed."""
         return self.folder / "seeds"
 
     def _seed(self, number: int) -> Path:
@@ -184,16 +229,27 @@ class FinalPaths:
 
 
 SEED_FILES = ("model.safetensors", "checkpoint", "checkpoint.previous", "checkpoint.new", "predictions.npz")
-"""What may lie in the folder of a seed."""
+"""The files in the folder of a seed; `checkpoint.new` is one of version 0.1."""
 
 
 def lock_folder(database: Path) -> Path:
-    """The folder of a SQLite database's locks: beside the file, since two folders of runs may share it."""
+    """Return the folder of a SQLite database's locks. Two folders of runs may share a database and so its locks.
+
+    Args:
+        database: the database file.
+
+    Returns:
+        The folder beside it.
+    """
     return database.with_name(f"{database.name}.locks")
 
 
 def bundled_studies() -> Path:
-    """The folder of the study files that come with hpsearch: in the wheel, or in the checkout."""
+    """Return the folder of the study files that come with hpsearch.
+
+    Returns:
+        The folder in the installed package, or in the checkout.
+    """
     package = Path(__file__).resolve().parent.parent
     inside = package / "studies"
     return inside if inside.is_dir() else package.parent / "studies"

@@ -1,7 +1,6 @@
-"""What a user's component file calls: decorators that register a model, optimizer, schedule or data set.
+"""Decorators that register a user's model, optimizer, schedule or data set, and component files that use them.
 
-A study file names such files in `use = ["my_net.py"]`; `load_component_file` runs one and returns
-what it registered. In a notebook the decorators work by themselves.
+A study file names component files: `use = ["my_net.py"]`. In a notebook the decorators are enough.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 COMPONENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 RESERVED_OPTIONS = ("help", "when", *SELECTORS)
-"""What a component's decorator or its table in a study file holds beside its options."""
+"""Names that no option can have: they mean something else in a decorator or in a study file."""
 
 _registered: dict[str, Component] = {}
 _loading: list[Component] | None = None
@@ -222,7 +221,7 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     file = ComponentFile(path=path, sha256=hashlib.sha256(source).hexdigest())
     module = ModuleType(f"hpsearch_component_{path.stem}_{file.sha256[:12]}")
     module.__file__ = str(path)
-    # Dataclasses and pickling look a class's module up by name.
+    # Dataclasses and pickle find a class's module by its name.
     sys.modules[module.__name__] = module
     _loading = []
     try:
@@ -242,7 +241,7 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
             f"component file {show_path(path)} registers nothing",
             hint='Decorate a function or class with @hpsearch.model("name"), .optimizer, .schedule or .dataset.',
         )
-    BUILT_IN.extended(found)  # refuses a name twice within the file, or a built-in one
+    BUILT_IN.extended(found)  # refuses a name that is built in or occurs twice in the file
     _registered.update({component.name: component for component in found})
     return found
 
@@ -298,7 +297,7 @@ def find_component_file(places: Sequence[Path], sha256: str, *, owner: str, besi
 def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> Callable[[Factory], Factory]:
     if not COMPONENT_NAME.fullmatch(name):
         raise ComponentError(f"a {kind}'s name must be letters, digits, '_' or '-', but got {show(name)}")
-    # An option of that name arrives as the component's own line of help.
+    # An option with the name `help` arrives as the component's help text.
     declared = options if isinstance(help, str) else {"help": help, **options}
     for key, value in declared.items():
         if key in RESERVED_OPTIONS:
@@ -323,7 +322,7 @@ def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> C
 
 
 def _line_of(error: BaseException, path: Path) -> str:
-    """Where in the component file the error came up."""
+    """Return the hint with the line of the component file that raised the error."""
     if isinstance(error, SyntaxError):
         return f"Look at line {error.lineno} of the file." if error.lineno else ""
     line = 0

@@ -91,39 +91,45 @@ class SectionOfKinds(Section):
 
 
 class Data(Section):
-    """Which images, and how many of the training images are set aside for validation."""
+    """The data set and the size of the validation split."""
 
     dataset: str = Field(default="fashion-mnist", description="fashion-mnist, mnist, kmnist, or one that a component file registers")
     validation_images: Count = Field(
-        default=10_000, description="set aside, stratified by class; the test images are never used in a search"
+        default=10_000,
+        description="training images that are held out for validation, stratified by class; a search never reads the test images",
     )
-    train_images: Count | None = Field(default=None, description="fewer training images, for a quick look; all the rest by default")
+    train_images: Count | None = Field(default=None, description="number of images to train on, for a quick search; all others by default")
 
 
 class Budget(Section):
-    """When the search is over."""
+    """When the search ends."""
 
-    trials: Count = Field(description="every trial in any state counts, over all runs and workers; a continued one counts once")
-    time: Duration | None = Field(default=None, description="summed over runs; when it is spent no trial starts, running ones finish")
+    trials: Count = Field(description="number of trials in any state, over all runs and workers; a continued trial counts once")
+    time: Duration | None = Field(default=None, description="summed over all runs; then no new trial starts, and running trials finish")
     trial_time: Duration | None = Field(
-        default=None, description="of one trial, over all continuations: then it is pruned at its last epoch, or failed if it has none"
+        default=None,
+        description="of one trial, over all continuations; then the trial is pruned after its last epoch, or failed if it has none",
     )
-    balance: Literal["model"] | None = Field(default=None, description="the numbers of trials of the models differ by at most one")
+    balance: Literal["model"] | None = Field(
+        default=None, description="the models have the same number of trials, up to a difference of one"
+    )
 
 
 class Limits(Section):
-    """What is never trained."""
+    """Models that are never trained."""
 
-    parameters: Count | None = Field(default=None, description="a draw with more trainable parameters is replaced and not counted")
+    parameters: Count | None = Field(
+        default=None, description="most trainable parameters; a larger model is drawn again and does not count"
+    )
 
 
 class Sampler(SectionOfKinds):
-    """Who proposes the next configuration."""
+    """The method that proposes the next configuration."""
 
-    kind: Literal["tpe", "random", "gp", "qmc"] = Field(default="tpe", description="gp and qmc only where no parameter is conditional")
+    kind: Literal["tpe", "random", "gp", "qmc"] = Field(default="tpe", description="gp and qmc need a space without conditional parameters")
     startup_trials: Count | None = Field(
         default=None,
-        description="random trials before the sampler begins to learn, in all: models under `balance` share them; 10 by default (tpe, gp)",
+        description="random trials before the sampler learns, shared by all models; 10 by default (tpe, gp)",
     )
 
     TAKES: ClassVar[dict[str, tuple[str, ...]]] = {"tpe": ("startup_trials",), "gp": ("startup_trials",), "random": (), "qmc": ()}
@@ -131,16 +137,16 @@ class Sampler(SectionOfKinds):
 
 
 class Pruner(SectionOfKinds):
-    """Who ends weak trials early, among trials of the same model."""
+    """The method that ends weak trials early; it compares trials of the same model."""
 
     kind: Literal["none", "median", "percentile", "halving", "hyperband"] = Field(
-        default="median", description="what a trial is compared with"
+        default="median", description="the rule by which a trial is pruned"
     )
     startup_trials: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
         default=None, description="finished trials of the same model before any is pruned; 5 by default (median, percentile)"
     )
     warmup_epochs: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
-        default=None, description="epochs that every trial is given; 2 by default (median, percentile)"
+        default=None, description="epochs before a trial can be pruned; 2 by default (median, percentile)"
     )
     min_trials: Count | None = Field(
         default=None, description="finished trials that must have reached the epoch; 1 by default (median, percentile)"
@@ -150,7 +156,7 @@ class Pruner(SectionOfKinds):
     )
     min_epochs: Count | None = Field(default=None, description="epochs before the first cut; 1 by default (halving, hyperband)")
     reduction_factor: Annotated[int, Field(ge=2, le=100)] | None = Field(
-        default=None, description="one in so many survives a cut; 3 by default (halving, hyperband)"
+        default=None, description="one of this many trials survives a cut; 3 by default (halving, hyperband)"
     )
 
     TAKES: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -171,16 +177,16 @@ class Pruner(SectionOfKinds):
 
 
 class Finalists(Section):
-    """The best few again, with fresh seeds."""
+    """The best trials again, with fresh seeds."""
 
-    top: Count = Field(default=3, description="so many of the best; the baseline is always one more")
+    top: Count = Field(default=3, description="number of best trials; the baseline is always added")
     seeds: Annotated[int, Field(ge=2, le=1_000)] = Field(
-        default=8, description="runs of each, at most: half of them choose the winner, half measure it"
+        default=8, description="most runs of each; half of them choose the winner, the other half measure it"
     )
 
 
 class WarmStart(Section):
-    """Trials of other studies that this one begins with."""
+    """Other studies whose trials this one begins with."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 

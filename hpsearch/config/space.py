@@ -1,6 +1,6 @@
-"""The search space as data: parameters, their conditions, sampling, completion and fingerprint.
+"""The search space: parameters, their conditions, sampling, defaults and fingerprint.
 
-`hpsearch.config.space_parser` makes one from a study file's `[space]`; a trial, live or fixed, samples it.
+`hpsearch.config.space_parser` reads it from a study file's `[space]`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, trainer_option
-from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, Searched, Trial
+from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, Searched
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ConfigError, did_you_mean
 from hpsearch.formatting import show, str_of
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +26,10 @@ class Parameter:
     """One parameter of the space.
 
     Attributes:
-        name: as in the study file and in Optuna, `sgd.lr`.
-        owner: who gets its value.
-        option: the name that the owner knows it by, `lr`.
-        when: other parameters' values under which it exists; all must hold.
+        name: its name in the study file and in Optuna, such as `sgd.lr`.
+        owner: the component that takes its value.
+        option: its name among the owner's options, such as `lr`.
+        when: the values of other parameters with which it exists; all conditions must hold.
     """
 
     name: str
@@ -36,18 +39,25 @@ class Parameter:
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
 
     def exists(self, values: Mapping[str, Scalar]) -> bool:
-        """Whether its conditions hold for the values drawn so far."""
+        """Return whether the conditions hold.
+
+        Args:
+            values: the values so far, by parameter name.
+
+        Returns:
+            True if they hold.
+        """
         return all(parent in values and any(same(values[parent], value) for value in allowed) for parent, allowed in self.when.items())
 
     @property
     def condition(self) -> str:
-        """Its conditions in words: `optimizer is adam or adamw`."""
+        """The conditions in words: `optimizer is adam or adamw`."""
         return " and ".join(f"{parent} is {' or '.join(map(str_of, allowed))}" for parent, allowed in self.when.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Parameters in an order in which none comes before one that it depends on."""
+    """Parameters; each one comes after those that its conditions name."""
 
     parameters: tuple[Parameter, ...]
     catalog: Catalog = field(repr=False, compare=False)
@@ -56,7 +66,14 @@ class Space:
         return iter(self.parameters)
 
     def get(self, name: str) -> Parameter | None:
-        """The parameter of that name."""
+        """Return the parameter of a name.
+
+        Args:
+            name: the parameter's name.
+
+        Returns:
+            The parameter; None if there is none.
+        """
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
     @property
@@ -82,11 +99,18 @@ class Space:
         return parameter
 
     def names_of(self, selector: str) -> tuple[str, ...]:
-        """The components that a selector (`model`, `optimizer`, `schedule`) can take."""
+        """Return the components that a selector can choose.
+
+        Args:
+            selector: `model`, `optimizer` or `schedule`.
+
+        Returns:
+            Names of components.
+        """
         distribution = self[selector].distribution
         return tuple(map(str, distribution.values)) if isinstance(distribution, Choices) else (str(distribution),)
 
-    def sample(self, trial: Trial) -> dict[str, Scalar]:
+    def sample(self, trial: BaseTrial) -> dict[str, Scalar]:
         """Return a value for every parameter that exists, drawn from a trial.
 
         Args:
@@ -116,16 +140,27 @@ class Space:
         return values
 
     def config(self, values: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
-        """The training run that sampled `values` stand for."""
+        """Return the training run of a point.
+
+        Args:
+            values: a value for every parameter that exists.
+            seed: the seed of the run.
+
+        Returns:
+            The config.
+        """
         settings = {(self[name].owner, self[name].option): value for name, value in values.items()}
         return resolve(settings, catalog=self.catalog, seed=seed)
 
     def complete(self, given: Mapping[str, Scalar], *, start: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        """The point of the space in which what `given` leaves out is as in `start`, or has its default.
+        """Return a complete point. A value that is not given comes from `start`, or is the default.
 
         Args:
-            given: by a parameter's name (`sgd.lr`) or its option's (`lr`).
-            start: by parameters' names; those that do not exist at this point are left out.
+            given: values by parameter name (`sgd.lr`) or option name (`lr`).
+            start: values by parameter name; those that do not exist at this point are ignored.
+
+        Returns:
+            A value for every parameter that exists.
 
         Raises:
             ConfigError: an unknown key, one that does not exist at this point, or a value outside its range.
@@ -159,7 +194,15 @@ class Space:
         return value
 
     def default(self, parameter: Parameter, values: Mapping[str, Scalar]) -> Scalar:
-        """What a parameter is when nobody says: its fixed value, or the default of its owner among `values`."""
+        """Return a parameter's default: its fixed value, or the default of its owner.
+
+        Args:
+            parameter: the parameter.
+            values: the point so far, which names the owner.
+
+        Returns:
+            The default.
+        """
         if isinstance(parameter.distribution, Fixed):
             return parameter.distribution.value
         if parameter.name in SELECTORS:
@@ -167,12 +210,20 @@ class Space:
         return self.option(parameter, values).default
 
     def option(self, parameter: Parameter, values: Mapping[str, Scalar]) -> Option:
-        """The option that a parameter sets, of the component chosen in `values`."""
+        """Return the option that a parameter sets.
+
+        Args:
+            parameter: the parameter.
+            values: the point so far, which names the component.
+
+        Returns:
+            The option.
+        """
         if parameter.owner == "trainer":
             option = trainer_option(parameter.option)
         else:
             option = self.catalog.get(parameter.owner, str(values[parameter.owner])).option(parameter.option)
-        assert option is not None, "space_table lets no parameter through that its owner does not take"
+        assert option is not None, "`read_space` refuses a parameter that its owner does not take"
         return option
 
     def _explain_unused(self, key: str, used: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Reads a `[space]` table into a Space, and says what is wrong with one that makes no sense."""
+"""Reads the `[space]` table of a study file, and explains what is wrong with it."""
 
 from __future__ import annotations
 
@@ -44,19 +44,24 @@ OTHER_NAMES = {
     "opt": "optimizer",
     "scheduler": "schedule",
 }
-"""What other tools call our options, for a hint: as written, without underscores."""
+"""Names of options in other tools, without underscores, and their names here; for hints."""
 
 Conditions = dict[str, tuple[Scalar, ...]]
 
 
 def read_space(table: Mapping[str, Any], *, catalog: Catalog, where: str = "space") -> Space:
-    """The space that a study file's table describes.
+    """Return the space that a table describes.
 
     Args:
-        where: the table's key, which error messages start with.
+        table: the content of `[space]`.
+        catalog: the components that the table can name.
+        where: the table's key, with which errors begin.
+
+    Returns:
+        The space.
 
     Raises:
-        StudyFileError: with the key, the rule, the value and the likely mend.
+        StudyFileError: the table makes no sense; names key, rule, value and a likely fix.
     """
     return _Reader(catalog, where).read(table)
 
@@ -121,7 +126,7 @@ class _Reader:
 
     def _is_parameter(self, key: str, entry: Mapping[str, Any]) -> bool:
         if any(distribution in entry for distribution in DISTRIBUTION_KEYS):
-            # A group may hold a parameter of such a name, but then as a table or beside others.
+            # A group may have a parameter with such a name, but then as a table.
             return not (self._is_group(key, entry) and any(isinstance(entry.get(distribution), dict) for distribution in DISTRIBUTION_KEYS))
         if self._is_group(key, entry):
             return False
@@ -152,7 +157,7 @@ class _Reader:
         else:
             conditions = self._read_when(label, table["when"])
             if len(table) == 1:
-                raise self.error(label, "has a condition, but no parameter", "Add the parameters that it is for, or drop the table.")
+                raise self.error(label, "has a condition, but no parameter", "Add the parameters that it applies to, or remove the table.")
         for key, entry in table.items():
             if key == "when":
                 continue
@@ -179,7 +184,7 @@ class _Reader:
         conditions: Conditions = {}
         for parent, value in _flat(when):
             if parent in conditions:
-                raise self.error(f"{label}.when", f"names {parent} twice", "Give all its values in one list.")
+                raise self.error(f"{label}.when", f"names {parent} twice", "Write all its values in one list.")
             conditions[parent] = self._allowed(label, parent, value)
         return conditions
 
@@ -212,13 +217,13 @@ class _Reader:
                 )
 
     def _parents_first(self) -> list[str]:
-        """Names by depth, selectors first, then alphabetically: an order that the file's own does not touch."""
+        """Return the names by depth, then selectors first, then by name. The order of the file does not matter."""
         for name, conditions in self.conditions.items():
             for parent in conditions:
                 if parent not in self.distributions:
                     raise self.error(
                         f"{name.rpartition('.')[0]}.when",
-                        f"names {show(parent)}, which is no parameter",
+                        f"names {show(parent)}, which is not a parameter",
                         did_you_mean(parent, self.distributions),
                     )
         depths: dict[str, int] = {}
@@ -229,14 +234,14 @@ class _Reader:
                 raise self.error(
                     f"{min(waiting).rpartition('.')[0]}.when",
                     f"conditions run in a circle: {', '.join(sorted(waiting)[:6])} wait for each other",
-                    "Drop one of the conditions.",
+                    "Remove one of the conditions.",
                 )
             for name in ready:
                 depths[name] = 1 + max((depths[parent] for parent in waiting.pop(name)), default=0)
         return sorted(depths, key=lambda name: (depths[name], name not in SELECTORS, name))
 
     def _check_condition(self, name: str) -> None:
-        """Merge a parameter's conditions with those of its parents; refuse what can never hold."""
+        """Merge a parameter's conditions with those of its parents. Refuse conditions that can never hold."""
         merged: Conditions = {}
         where = f"{name.rpartition('.')[0]}.when"
         for parent, allowed in self.conditions[name].items():
@@ -249,25 +254,25 @@ class _Reader:
                         raise self.error(
                             name.rpartition(".")[0],
                             f"can never apply: {parent} is never {show(value)}",
-                            f"Add it to {self.prefix}{parent}, or drop the table.",
+                            f"Add it to {self.prefix}{parent}, or remove the table.",
                         )
                     raise self.error(where, f"{parent} is never {show(value)}", f"It can be: {distribution}.")
             for key, values in [*self.effective[parent].items(), (parent, allowed)]:
                 common = tuple(value for value in merged.get(key, values) if any(same(value, other) for other in values))
                 if not common:
-                    raise self.error(where, f"can never hold: it asks two different things of {key}")
+                    raise self.error(where, f"can never hold: it requires two different values of {key}")
                 merged[key] = common
         self.effective[name] = merged
 
     def _condition(self, name: str) -> Conditions:
-        """A parameter's conditions in the values of its parents: `[2, 1, 1]` on the choices 1.0 and 2.0 is `(1.0, 2.0)`."""
+        """Return the conditions in the values of the parents: `[2, 1, 1]` for the choices 1.0 and 2.0 is `(1.0, 2.0)`."""
         return {
             parent: tuple(value for value in self.distributions[parent].listed if any(same(value, other) for other in allowed))
             for parent, allowed in self.conditions[name].items()
         }
 
     def _owner(self, name: str) -> Owner:
-        """Who takes the parameter's value, in every case in which the parameter exists."""
+        """Return the component that takes the parameter's value whenever the parameter exists."""
         option = self.options[name]
         if name in SELECTORS:
             return "trainer"
@@ -277,7 +282,7 @@ class _Reader:
         owners: list[Owner] = [kind for kind in SELECTORS if takers[kind]]
         own = self.catalog.find(name.rpartition(".")[0])
         if own is not None and own.option(option) is not None:
-            owners = [cast("Owner", own.kind)]  # a table named after a component means that component first
+            owners = [cast("Owner", own.kind)]  # the table of a component means that component first
         elif trainer_option(option) is not None:
             owners.insert(0, "trainer")
         if not owners:
@@ -286,7 +291,7 @@ class _Reader:
             raise self.error(
                 name,
                 f"both the {owners[0]} and the {owners[1]} take `{option}`",
-                f"Put it into the table of the one that is meant, [{self.prefix}NAME].",
+                f"Put it into the table of one of them, [{self.prefix}NAME].",
             )
         owner = owners[0]
         if owner != "trainer":
@@ -314,11 +319,11 @@ class _Reader:
         known = [*SELECTORS, *(known.name for known in TRAINER_OPTIONS), *reachable]
         elsewhere = [f"the {component.kind} '{component.name}'" for component in self.catalog if component.option(option)]
         if elsewhere:
-            return self.error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses", "Drop it.")
+            return self.error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses", "Remove it.")
         return self.error(name, "neither the trainer nor a model, optimizer or schedule of this study takes it", _nearest(option, known))
 
     def _possible(self, kind: Kind, name: str) -> list[Component]:
-        """The components of a kind that can be chosen while the parameter exists."""
+        """Return the components of a kind that can be chosen while the parameter exists."""
         values = self.distributions[kind].listed
         allowed = self.effective[name].get(kind, values)
         return [self.catalog.get(kind, str(value)) for value in values if value in allowed]
@@ -356,7 +361,7 @@ class _Reader:
                     raise self.error(
                         name,
                         f"{other} sets `{self.options[name]}` of the {owner} as well, and both can exist in one trial",
-                        "Drop one, or give them conditions that exclude each other.",
+                        "Remove one, or give them conditions that exclude each other.",
                     )
             by_target[owner, self.options[name]].append(name)
 
@@ -366,7 +371,7 @@ class _Reader:
 
 
 def _typed(distribution: Distribution, options: list[Option]) -> Distribution:
-    """The distribution with whole numbers as floats where the option is a float: `lr = 1` is 1.0."""
+    """Return the distribution in floats if the option is a float: `lr = 1` is 1.0."""
     if any(not isinstance(option.default, float) for option in options):
         return distribution
     if isinstance(distribution, Fixed):
@@ -377,7 +382,7 @@ def _typed(distribution: Distribution, options: list[Option]) -> Distribution:
 
 
 def _nearest(option: str, known: Iterable[str]) -> str:
-    """The option that was meant, by its letters or by what others call it."""
+    """Suggest the option that was meant, by its letters or by its name in other tools."""
     names = list(known)
     other = OTHER_NAMES.get(option.lower().replace("_", ""), "")
     return did_you_mean(other if other in names else option, names)
@@ -393,7 +398,7 @@ def _keys(table: Mapping[str, Any]) -> str:
 
 
 def _distribution_hint(table: Mapping[str, Any]) -> str:
-    """What a table that is meant as a parameter should say."""
+    """Suggest how to write a table that is meant as a parameter."""
     if {"low", "high", "min", "max"} & table.keys():
         return "Write { float = [low, high] } or { int = [low, high] }."
     close = did_you_mean(next(iter(table), ""), DISTRIBUTION_KEYS)
@@ -401,7 +406,7 @@ def _distribution_hint(table: Mapping[str, Any]) -> str:
 
 
 def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted names and their values, as TOML nests them: `{ cnn.dense = 1 }` is `{ cnn = { dense = 1 } }`."""
+    """Yield dotted names and values. TOML nests them: `{ cnn.dense = 1 }` is `{ cnn = { dense = 1 } }`."""
     for key, value in table.items():
         if isinstance(value, dict) and value and not any(isinstance(inner, dict) for inner in value.values()):
             yield from ((f"{key}.{name}", inner) for name, inner in value.items())

@@ -1,6 +1,6 @@
-"""What a study file says: read it, validate it as a whole, and explain what is wrong with one.
+"""Reads a study file, validates it as a whole, and explains what is wrong with it.
 
-The sections' keys stand in `hpsearch.config.sections`, the space in `hpsearch.config.space_parser`.
+`hpsearch.config.sections` has the keys of the sections; `hpsearch.config.space_parser` reads the space.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from hpsearch.errors import ComponentError, ConfigError, StudyFileError, UsageEr
 from hpsearch.formatting import show, show_path
 
 LARGEST_FILE = 100_000
-"""Bytes: a study file is written by a person; anything larger is another file by mistake."""
+"""In bytes. A person writes a study file; a larger file is another one by mistake."""
 
 DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""")
-"""Twenty names with dots between them; tomllib takes minutes for thousands."""
+"""Twenty names with dots between them. Thousands of them would keep tomllib busy for minutes."""
 
 
 class Contents(Section):
-    """The whole file, with the space and the baselines as they were written."""
+    """The whole file; space and baselines are as they were written."""
 
     name: str = Field(description="letters, digits, '-' and '_', at most 80: the study's name in the storage and its folder's")
-    description: str = Field(default="", description="the question that the study asks")
-    seed: Seed = Field(default=0, description="of the split, the sampler and every trial")
+    description: str = Field(default="", description="the question that the study answers")
+    seed: Seed = Field(default=0, description="seed of the split, the sampler and every trial")
     use: list[str] = Field(default_factory=list, description="component files, relative to the study file")
-    keep: Annotated[int, Field(ge=0, le=1_000_000)] = Field(default=3, description="so many of the best trials keep their last checkpoint")
+    keep: Annotated[int, Field(ge=0, le=1_000_000)] = Field(default=3, description="number of best trials that keep their last checkpoint")
     data: Data = Field(default_factory=Data)
     budget: Budget
     limits: Limits = Field(default_factory=Limits)
@@ -48,20 +48,21 @@ class Contents(Section):
     warm_start: WarmStart | None = Field(default=None)
     space: dict[str, Any] = Field(description="the parameters, see the search space")
     baseline: list[dict[str, Any]] = Field(
-        default_factory=list, description="configurations that are tried first; what they omit takes its default"
+        default_factory=list, description="configurations that are tried first; what they leave out has its default"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFile:
-    """A study file that makes sense as a whole.
+    """A valid study file.
 
     Attributes:
-        finalists: whether and how the best are run again at the end of the search.
+        finalists: how the best trials are repeated after the search; None if they are not.
         baselines: complete points of the space, tried first.
-        warm_start: studies whose trials it begins with.
-        component_files: what `use` named, with hashes.
-        text, path: the file as it was read; the path is absolute.
+        warm_start: names of studies whose trials this one begins with.
+        component_files: the files that `use` names.
+        text: the content of the file.
+        path: the absolute path of the file.
     """
 
     name: str
@@ -83,7 +84,7 @@ class StudyFile:
 
     @property
     def comparable(self) -> dict[str, Any]:
-        """All that trials of one study must share, as plain data: space, data, seed and component files."""
+        """Everything that all trials of a study must share: space, data, seed and component files."""
         return {
             "space": self.space.to_plain(),
             "data": self.data.model_dump(),
@@ -95,9 +96,15 @@ class StudyFile:
 def load_study_file(path: Path) -> StudyFile:
     """Read and validate a study file.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The study file.
+
     Raises:
-        StudyFileError: it cannot be read, or a key of it makes no sense; the message names file, key, rule and value.
-        ComponentError: a component file that is missing or does not import.
+        StudyFileError: it cannot be read or makes no sense; names file, key, rule and value.
+        ComponentError: a component file is missing or does not import.
     """
     try:
         with path.open("rb") as file:
@@ -114,10 +121,18 @@ def load_study_file(path: Path) -> StudyFile:
 
 
 def parse_study_file(text: str, *, path: Path) -> StudyFile:
-    """Validate the text of a study file; `path` is where component files are looked for and what errors name.
+    """Validate the text of a study file.
+
+    Args:
+        text: the content of the file.
+        path: the file that errors name; component files are relative to its folder.
+
+    Returns:
+        The study file.
 
     Raises:
-        StudyFileError, ComponentError: as for `load_study_file`.
+        StudyFileError: the text makes no sense; names file, key, rule and value.
+        ComponentError: a component file is missing or does not import.
     """
     _refuse_large(text, path)
     if deep := DEEP_KEY.search(text):
@@ -129,7 +144,7 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
     if is_best_config(table):
         raise StudyFileError(
             f"{path.name}: is a best config, one training run, and no study file",
-            hint=f"`hpsearch train {os.path.relpath(path)}` trains it and scores it on validation; --final is the last step.",
+            hint=f"`hpsearch train {os.path.relpath(path)}` trains it and evaluates it on the validation images; --final is the last step.",
         )
     try:
         contents = Contents.model_validate(table)
@@ -145,12 +160,23 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
 
 
 def is_best_config(table: Mapping[str, Any]) -> bool:
-    """Whether a TOML file's content is one training run, as `hpsearch export` writes it, and no study."""
+    """Return whether the content of a TOML file is a best config, as `hpsearch export` writes it.
+
+    Args:
+        table: the content.
+
+    Returns:
+        True if it is.
+    """
     return "format" in table and "trainer" in table and "space" not in table
 
 
 def shipped_study_files() -> list[Path]:
-    """The study files that come with hpsearch, by name; best configs lie beside them."""
+    """Return the study files that come with hpsearch.
+
+    Returns:
+        Paths in the order of their names; best configs in the same folder are left out.
+    """
     files = sorted(bundled_studies().glob("*.toml"))
     return [path for path in files if not is_best_config(tomllib.loads(path.read_text(encoding="utf-8")))]
 
@@ -161,7 +187,11 @@ def _refuse_large(content: bytes | str, path: Path) -> None:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a study file, for editors."""
+    """Return the JSON Schema of a study file, for editors.
+
+    Returns:
+        The schema.
+    """
     schema = Contents.model_json_schema(by_alias=True)
     plain: dict[str, Any] = {"type": ["string", "number", "boolean"]}
     number_range = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
@@ -194,7 +224,7 @@ def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
     baselines = tuple(_baseline(space, given, number) for number, given in enumerate(contents.baseline, start=1))
     if len(baselines) > contents.budget.trials:
         raise StudyFileError(
-            f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials", hint="A baseline is a trial, too."
+            f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials", hint="Each baseline is a trial."
         )
     return StudyFile(
         **{
@@ -215,7 +245,7 @@ def _load_components(use: list[str], path: Path) -> tuple[Catalog, tuple[Compone
     files: dict[Path, ComponentFile] = {}
     for name in use:
         if "\0" in name:
-            raise StudyFileError(f"use: {show(name)} is no file name")
+            raise StudyFileError(f"use: {show(name)} is not a file name")
         found = load_component_file((path.parent / name).resolve())
         catalog = catalog.extended(found)
         files.update({component.file.path: component.file for component in found if component.file})
@@ -237,7 +267,7 @@ def _check_data(data: Data, catalog: Catalog) -> None:
         )
     if data.train_images is not None and data.train_images + data.validation_images > images:
         raise StudyFileError(
-            f"data.train_images: {data.train_images:,} and {data.validation_images:,} validation images are more than the {images:,} there are",
+            f"data.train_images: {data.train_images:,} and {data.validation_images:,} validation images are more than the {images:,} training images of the data set",
             hint=f"Leave it out, or write at most {images - data.validation_images:,}.",
         )
 
@@ -250,7 +280,7 @@ def _check_search(contents: Contents, space: Space) -> None:
             hint='Use kind = "tpe", or make every parameter unconditional.',
         )
     if contents.budget.balance is not None and len(space.names_of(contents.budget.balance)) < 2:
-        raise StudyFileError("budget.balance: the space has one model only", hint="Drop `balance`.")
+        raise StudyFileError("budget.balance: the space has one model only", hint="Remove `balance`.")
 
 
 def _sources(contents: Contents) -> tuple[str, ...]:
@@ -286,7 +316,7 @@ def _baseline(space: Space, given: Mapping[str, Any], number: int) -> Mapping[st
 
 
 def _nearby(path: Path) -> str:
-    """A study file beside the missing one that the user may have meant."""
+    """Suggest a study file in the same folder that the user may have meant."""
     try:
         files = sorted(file.name for file in path.parent.glob("*.toml") if file.name != "pyproject.toml")[:20]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""TrainConfig: one training run with nothing left open, resolved from values and the options' defaults."""
+"""One training run with a value for every option, from given values and the options' defaults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hpsearch.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentConfig:
-    """A component by name, and a value for every option that it has."""
+    """A component's name, and a value for each of its options."""
 
     name: str
     options: Mapping[str, Scalar]
@@ -44,10 +44,10 @@ def _chosen(name: str, options: dict[str, Scalar]) -> ComponentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run: all that decides its result but the images themselves.
+    """One training run: everything that decides its result except the images.
 
     Attributes:
-        seed: every source of randomness of the run derives from it and the epoch's number.
+        seed: all randomness of the run derives from it and the epoch's number.
         component_files: the users' files that the three components come from.
 
     Example:
@@ -69,7 +69,11 @@ class TrainConfig:
     component_files: tuple[ComponentFile, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts of plain values, for JSON or TOML."""
+        """Return the config for JSON or TOML.
+
+        Returns:
+            Nested dicts of plain values.
+        """
         return {
             **{kind: {"name": getattr(self, kind).name, **getattr(self, kind).options} for kind in SELECTORS},
             **{option.name: getattr(self, option.name) for option in TRAINER_OPTIONS},
@@ -79,7 +83,14 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> TrainConfig:
-        """The config that `to_dict` wrote."""
+        """Return the config that `to_dict` wrote.
+
+        Args:
+            stored: nested dicts of plain values.
+
+        Returns:
+            The config.
+        """
         chosen: dict[str, ComponentConfig] = {
             kind: ComponentConfig(name=stored[kind]["name"], options={k: v for k, v in stored[kind].items() if k != "name"})
             for kind in SELECTORS
@@ -90,7 +101,7 @@ class TrainConfig:
 
     @property
     def settings(self) -> dict[tuple[Owner, str], Scalar]:
-        """What `resolve` takes: all choices and options, so that it makes the same config of them."""
+        """All choices and options; `resolve` makes the same config from them."""
         return {
             **{("trainer", kind): getattr(self, kind).name for kind in SELECTORS},
             **{(kind, name): value for kind in SELECTORS for name, value in getattr(self, kind).options.items()},
@@ -99,22 +110,26 @@ class TrainConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the config, hexadecimal; where a component file lies does not count, what it says does."""
+        """SHA-256 over the config, hexadecimal. It depends on the content of component files, not on their paths."""
         plain = self.to_dict()
         plain["component_files"] = [file.sha256 for file in self.component_files]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, seed: int) -> TrainConfig:
-    """The config in which every option that `settings` does not give has its default.
+    """Return a config. An option that is not given has its default.
 
     Args:
-        settings: `(owner, option) -> value`; the choice of a component stands under
-            `("trainer", "model")` and so on.
+        settings: `(owner, option)` to value; the name of the model has the key `("trainer", "model")`.
+        catalog: the components that can be named.
+        seed: the seed of the run.
+
+    Returns:
+        The config.
 
     Raises:
         ComponentError: an unknown component.
-        ConfigError: an option that its owner does not have, or a value that it does not take.
+        ConfigError: an option that its owner does not have, or a value that is not allowed.
     """
     given: dict[str, dict[str, Scalar]] = {"trainer": {}, **{kind: {} for kind in SELECTORS}}
     for (owner, name), value in settings.items():
@@ -122,19 +137,15 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
     names = {kind: str(given["trainer"].pop(kind, DEFAULT_COMPONENTS[kind])) for kind in SELECTORS}
     components: dict[str, Component] = {kind: catalog.get(kind, names[kind]) for kind in SELECTORS}
     chosen: dict[str, ComponentConfig] = {
-        kind: ComponentConfig(name=names[kind], options=complete(names[kind], components[kind].options, given[kind])) for kind in SELECTORS
+        kind: ComponentConfig(name=names[kind], options=_complete(names[kind], components[kind].options, given[kind])) for kind in SELECTORS
     }
     files = {component.file.path: component.file for component in components.values() if component.file is not None}
-    fields: dict[str, Any] = {**chosen, **complete("the trainer", TRAINER_OPTIONS, given["trainer"])}
+    fields: dict[str, Any] = {**chosen, **_complete("the trainer", TRAINER_OPTIONS, given["trainer"])}
     return TrainConfig(**fields, seed=seed, component_files=tuple(files.values()))
 
 
-def complete(owner: str, options: tuple[Option, ...], given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """A value for each of the options: the given one, or the default.
-
-    Raises:
-        ConfigError: an unknown option, or a value that the option does not take.
-    """
+def _complete(owner: str, options: tuple[Option, ...], given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return a value for each option: the given one, or the default."""
     unknown = [name for name in given if all(option.name != name for option in options)]
     if unknown:
         raise ConfigError(f"{owner} takes no '{unknown[0]}'", hint=did_you_mean(unknown[0], [option.name for option in options]))

@@ -208,7 +208,7 @@ def _rows() -> Iterator[Mistake]:
         study({"space.extra": 'when = { optimizer = "sgd" }'}),
         "space.extra",
         "no parameter",
-        "drop the table",
+        "remove the table",
     )
     yield row(
         "conditions in a circle",
@@ -218,7 +218,7 @@ def _rows() -> Iterator[Mistake]:
                 "space.two": 'when = { "one.nesterov" = true }\nflip = { choices = [true, false] }',
             }
         ),
-        "circle", "one.nesterov", "two.flip", "Drop one",
+        "circle", "one.nesterov", "two.flip", "Remove one",
     )  # fmt: skip
     yield row(
         "condition on itself",
@@ -332,7 +332,7 @@ def _rows() -> Iterator[Mistake]:
     yield row("text from a range", study({"space.cnn": "activation = { int = [0, 1] }"}), "space.cnn.activation", "choices")
     yield row("unknown activation", study({"space.cnn": 'activation = "rellu"'}), "space.cnn.activation", "'rellu'", "'relu'")
     yield row("lr of 0", study({"space.sgd": "lr = 0"}), "space.sgd.lr", "> 0", "0")
-    yield row("two owners of one value", study({"space": "lr = 0.1"}), "space.adam.lr", "lr sets `lr`", "Drop one")
+    yield row("two owners of one value", study({"space": "lr = 0.1"}), "space.adam.lr", "lr sets `lr`", "Remove one")
     yield row(
         "two tables of one value",
         study({"space.slow": 'when = { optimizer = "sgd" }\nlr = 0.1', "space.sgd": "-lr", "space.fast": 'when = { model = "cnn", optimizer = "sgd" }\nlr = 0.2'}),
