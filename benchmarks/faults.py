@@ -394,7 +394,7 @@ def _trains_again(setting: Setting) -> Row:
 
 def terminated(setting: Setting) -> Iterator[Row]:
     """Experiment 4."""
-    from hpsearch.training.checkpoint import Identity, load
+    from hpsearch.training.checkpoint import RunIdentity, load
 
     count, draw = setting.of(30, 3), setting.random("terminated")
     folder = setting.study("terminated", UNPRUNED_STUDY.format(images=12_000, epochs="4, 8"), trials="300")
@@ -413,7 +413,7 @@ def terminated(setting: Setting) -> Iterator[Row]:
                 continue
             interrupted += 1
             facts = json.loads(trial.attributes.get("hpsearch:run", "null"))
-            identity = facts and Identity(owner=f"small/{trial.number}", config=facts["digest"], split=facts["split_hash"])
+            identity = facts and RunIdentity(owner=f"small/{trial.number}", config=facts["digest"], split=facts["split_hash"])
             content = load(folder / "runs" / "small" / "trials" / f"{trial.number:05d}" / "checkpoint", identity) if identity else None
             # Its last epoch may be on disk and not yet in the database, never the other way round.
             whole = len(content["epochs"]) if content else 0
@@ -565,11 +565,11 @@ def damaged(setting: Setting) -> Iterator[Row]:
 
     import torch
 
-    from hpsearch.training.checkpoint import Identity, load, save
+    from hpsearch.training.checkpoint import RunIdentity, load, save
 
     log = logging.getLogger("hpsearch")
     path, draw = setting.study("damaged") / "checkpoint", setting.random("damaged")
-    me = Identity(owner="small/0", config="c", split="s")
+    me = RunIdentity(owner="small/0", config="c", split="s")
     save(path, me, {"epochs": [{"number": 1}], "model": {"weight": torch.arange(300.0)}})
     good = path.read_bytes()
     assert load(path, me) is not None

@@ -117,13 +117,13 @@ def truth(trial, fold: int, seed: int) -> float:  # type: ignore[no-untyped-def]
     sys.path.insert(0, str(HERE))
     import held_back
 
-    from hpsearch.training.data.split import split_of
+    from hpsearch.training.data.split import make_split
     from hpsearch.training.trainer import train
 
     torch.set_num_threads(1)
     kept, unseen = held_back.held_back(kept=True), held_back.held_back(kept=False)
     config = replace(trial.config, seed=1_000_000 * fold + seed)
-    split = split_of(kept, validation_images=5_000, train_images=6_000, seed=config.seed)
+    split = make_split(kept, validation_images=5_000, train_images=6_000, seed=config.seed)
     split = replace(split, validation_images=unseen.images, validation_labels=unseen.labels)
     return [epoch.val_accuracy for epoch in train(config, split, device="cpu")][-1]
 

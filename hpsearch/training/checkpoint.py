@@ -26,7 +26,7 @@ _log = logging.getLogger("hpsearch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class RunIdentity:
     """Which run a checkpoint belongs to.
 
     Attributes:
@@ -40,7 +40,7 @@ class Identity:
     split: str
 
 
-def save(path: Path, identity: Identity, content: dict[str, Any]) -> None:
+def save(path: Path, identity: RunIdentity, content: dict[str, Any]) -> None:
     """Write a checkpoint; the one that was there becomes the previous one.
 
     At every moment at least one whole checkpoint stands under one of the two names.
@@ -54,7 +54,7 @@ def save(path: Path, identity: Identity, content: dict[str, Any]) -> None:
     write_atomically(path, _sealed(payload.getvalue()), previous=previous(path) if _payload(path) is not None else None)
 
 
-def load(path: Path, identity: Identity) -> dict[str, Any] | None:
+def load(path: Path, identity: RunIdentity) -> dict[str, Any] | None:
     """The content of the checkpoint, or of the one before it where it is damaged; None where both are missing or damaged.
 
     Tensors come on the CPU. Nothing but tensors and plain values is ever unpickled.
@@ -113,7 +113,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return stored
 
 
-def _require_same_run(path: Path, stored: dict[str, str], wanted: Identity) -> None:
+def _require_same_run(path: Path, stored: dict[str, str], wanted: RunIdentity) -> None:
     for name, value in vars(wanted).items():
         if stored[name] != value:
             raise CheckpointError(

@@ -36,7 +36,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
+def deterministic_algorithms(device: torch.device) -> Iterator[None]:
     """Have CUDA take algorithms whose results repeat; on a CPU they do anyway, for one number of threads."""
     if device.type != "cuda":
         yield

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.training.factory import build_model
-from hpsearch.training.randomness import seeded
+from hpsearch.training.randomness import seeded_generators
 
 FLOP_BATCH = 2
 """Images in the pass that is counted; batch normalisation and squeezing models dislike a single one."""
@@ -89,7 +89,7 @@ def summarize(config: TrainConfig, input_shape: tuple[int, int, int], classes: i
         if not any(True for _ in module.children()) or any(True for _ in module.parameters(recurse=False)):
             module.register_forward_pre_hook(enter)
             module.register_forward_hook(lambda module, _, output, name=name: leave(name, module, output))
-    with counter, torch.no_grad(), seeded(config.seed, "summary", device=torch.device("cpu")):
+    with counter, torch.no_grad(), seeded_generators(config.seed, "summary", device=torch.device("cpu")):
         model(torch.zeros(FLOP_BATCH, *input_shape, device=device))
     return Summary(layers=tuple(rows), flops=counter.get_total_flops() // FLOP_BATCH, **_sizes(list(model.parameters())))
 
@@ -110,7 +110,7 @@ def _sizes(parameters: list[nn.Parameter]) -> dict[str, int]:
 def _without_memory(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> tuple[nn.Module, torch.device]:
     """The model on the meta device, which has shapes but no numbers; on the CPU where it needs numbers."""
     cpu, meta = torch.device("cpu"), torch.device("meta")
-    with seeded(config.seed, "summary", device=cpu):
+    with seeded_generators(config.seed, "summary", device=cpu):
         try:
             with meta:
                 model = build_model(config, input_shape, classes)

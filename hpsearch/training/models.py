@@ -53,7 +53,7 @@ def cnn(
     """
     channels, height, width = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    seen = zip(_seen(height, kernel_size, batch_norm), _seen(width, kernel_size, batch_norm), strict=True)
+    seen = zip(_used_sizes(height, kernel_size, batch_norm), _used_sizes(width, kernel_size, batch_norm), strict=True)
     for number, (filters, part) in enumerate(zip((filters1, filters2), seen, strict=True), start=1):
         layers[f"conv{number}"] = Conv2d(channels, filters, kernel_size, bias=not batch_norm, seen=part)
         layers[f"pool{number}"] = nn.MaxPool2d(2)
@@ -106,7 +106,7 @@ def lenet5(
     return _channels_last(layers)
 
 
-def _seen(size: int, kernel_size: int, batch_norm: bool) -> tuple[int, int]:
+def _used_sizes(size: int, kernel_size: int, batch_norm: bool) -> tuple[int, int]:
     """How many rows, or columns, of their inputs the CNN's two convolutions must see.
 
     Pooling leaves an odd last one out, as the pooling after it may another. Of 28 the CNN's output

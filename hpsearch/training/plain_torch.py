@@ -6,7 +6,7 @@ from torch import nn
 
 from hpsearch.training.layers import Dropout
 
-PLAIN = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.Flatten)
+LAYERS_WITHOUT_OPTIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.Flatten)
 """Layers that the models make without an option."""
 
 
@@ -42,4 +42,4 @@ def _layer(layer: nn.Module) -> str | None:
             return f"AvgPool2d({layer.kernel_size})"
         case Dropout():
             return f"Dropout({layer.p})"
-    return next((f"{kind.__name__}()" for kind in PLAIN if isinstance(layer, kind)), None)
+    return next((f"{kind.__name__}()" for kind in LAYERS_WITHOUT_OPTIONS if isinstance(layer, kind)), None)

@@ -20,7 +20,7 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 
 
 @contextmanager
-def seeded(seed: int, *names: str | int, device: torch.device) -> Iterator[None]:
+def seeded_generators(seed: int, *names: str | int, device: torch.device) -> Iterator[None]:
     """Seed torch's, numpy's and Python's global generators, and give them back as they were.
 
     A model may draw from any of them. Giving them back keeps two runs that take turns, and the

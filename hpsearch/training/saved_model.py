@@ -95,7 +95,7 @@ def load_model(path: Path | str) -> SavedModel:
         classes = tuple(str(name) for name in about["classes"])
         mean, std = (tuple(float(value) for value in about[key]) for key in ("mean", "std"))
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(file, f"what it says of itself is incomplete ({type(error).__name__}: {error})") from error
+        raise _not_a_model(file, f"what it says of itself is incomplete ({type(error).__name__}: {error})") from error
     for component in config.component_files:
         places = (file.parent / component.path.name, component.path)
         found = find_component_file(places, component.sha256, owner=f"the model {show_path(file)}", beside="the model")
@@ -105,7 +105,7 @@ def load_model(path: Path | str) -> SavedModel:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise _strange(file, f"its weights are not those of the {config.model.name} that it names") from error
+        raise _not_a_model(file, f"its weights are not those of the {config.model.name} that it names") from error
     return SavedModel(module=module.eval(), config=config, classes=classes, input_shape=(channels, height, width), mean=mean, std=std)
 
 
@@ -115,7 +115,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(file, framework="pt") as opened:
             metadata: Mapping[str, str] = opened.metadata() or {}
             if METADATA_KEY not in metadata:
-                raise _strange(file, "another program wrote it")
+                raise _not_a_model(file, "another program wrote it")
             about = json.loads(metadata[METADATA_KEY])
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping, it only has keys()
     except OSError as error:
@@ -124,11 +124,11 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"cannot read the model {show_path(file)}: {reason}", hint="`hpsearch train FILE --final -o DIR` writes one."
         ) from error
     except SafetensorError as error:
-        raise _strange(file, f"it is damaged or cut short ({error})") from error
+        raise _not_a_model(file, f"it is damaged or cut short ({error})") from error
     except ValueError as error:
-        raise _strange(file, f"what it says of itself is damaged ({error})") from error
+        raise _not_a_model(file, f"what it says of itself is damaged ({error})") from error
     return weights, about
 
 
-def _strange(file: Path, reason: str) -> DataError:
+def _not_a_model(file: Path, reason: str) -> DataError:
     return DataError(f"{show_path(file)} is no model of hpsearch: {reason}", hint="`hpsearch train FILE --final -o DIR` writes one.")

@@ -28,10 +28,10 @@ from hpsearch.errors import ConfigError, TrainingError
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import augment
 from hpsearch.training.data.split import Split, batches, count_batches
-from hpsearch.training.device import repeatable, resolve_device
+from hpsearch.training.device import deterministic_algorithms, resolve_device
 from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate
 from hpsearch.training.factory import build_model, build_optimizer, build_schedule, check_components
-from hpsearch.training.randomness import generator, seeded
+from hpsearch.training.randomness import generator, seeded_generators
 
 KEPT_MISTAKES = 24
 """Images that are kept with a run's predictions: enough to see a pattern, and a few kilobytes."""
@@ -76,7 +76,7 @@ def train(
         [1, 2]
     """
     run = _Run(config, split, resolve_device(device))
-    identity = checkpoints.Identity(owner=owner, config=config.digest, split=split.hash)
+    identity = checkpoints.RunIdentity(owner=owner, config=config.digest, split=split.hash)
     stored = checkpoints.load(checkpoint, identity) if checkpoint is not None else None
     return _epochs(run, stored, checkpoint, identity)
 
@@ -93,7 +93,7 @@ def predictions_path(checkpoint: Path) -> Path:
 
 
 def _epochs(
-    run: _Run, stored: dict[str, Any] | None, checkpoint: Path | None, identity: checkpoints.Identity
+    run: _Run, stored: dict[str, Any] | None, checkpoint: Path | None, identity: checkpoints.RunIdentity
 ) -> Generator[Epoch, None, None]:
     done: list[Epoch] = []
     if stored is not None:
@@ -120,7 +120,7 @@ class _Run:
         self.split = split.to(device)
         self.normalise = Normalisation.of(split.mean, split.std, device)
         self.steps_per_epoch = count_batches(len(split.train_labels), config.batch_size)
-        with seeded(config.seed, "weights", device=device), repeatable(device), self._faults_explained():
+        with seeded_generators(config.seed, "weights", device=device), deterministic_algorithms(device), self._errors_explained():
             self.model = build_model(config, split.input_shape, len(split.classes)).to(device)
             self._require_logits()
             self.optimizer = build_optimizer(config, self.model)
@@ -133,7 +133,11 @@ class _Run:
     def epoch(self, number: int) -> tuple[Epoch, Evaluation]:
         """Train for an epoch and measure it; the second result is that of the validation images."""
         start = time.perf_counter()
-        with seeded(self.config.seed, "epoch", number, device=self.device), repeatable(self.device), self._faults_explained():
+        with (
+            seeded_generators(self.config.seed, "epoch", number, device=self.device),
+            deterministic_algorithms(self.device),
+            self._errors_explained(),
+        ):
             seen, learning_rate, finite = self._train(number)
             trained = time.perf_counter()
             train = evaluate(self.model, self.sample_images, self.sample_labels, self.normalise)
@@ -210,7 +214,7 @@ class _Run:
             )
 
     @contextmanager
-    def _faults_explained(self) -> Iterator[None]:
+    def _errors_explained(self) -> Iterator[None]:
         """Say in the words of a config what torch reports of its tensors."""
         try:
             yield

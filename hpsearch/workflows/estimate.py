@@ -14,7 +14,7 @@ from optuna.study import create_study
 from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.search.worker_pool import default_workers
-from hpsearch.training.data.split import Split, load_training_images, split_of
+from hpsearch.training.data.split import Split, load_training_images, make_split
 from hpsearch.training.model_summary import summarize
 from hpsearch.training.trainer import train
 
@@ -68,7 +68,7 @@ def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
     images = load_training_images(study.data.dataset, folder=data)
 
     def of_size(train_images: int | None) -> Split:
-        return split_of(images, validation_images=study.data.validation_images, seed=study.seed, train_images=train_images)
+        return make_split(images, validation_images=study.data.validation_images, seed=study.seed, train_images=train_images)
 
     full = of_size(study.data.train_images)
     count = len(full.train_labels)

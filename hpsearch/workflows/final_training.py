@@ -31,7 +31,7 @@ from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data.datasets import Images
 from hpsearch.training.data.held_out import load_test_images
 from hpsearch.training.data.image_grid import captioned_grid, to_pillow
-from hpsearch.training.data.split import Split, images_to_train_on, load_training_images, undivided
+from hpsearch.training.data.split import Split, count_training_images, load_training_images, undivided
 from hpsearch.training.device import resolve_device
 from hpsearch.training.evaluate import Evaluation
 from hpsearch.training.factory import build_model
@@ -89,7 +89,7 @@ class FinalTraining:
         data = self.best.data
         images = load_training_images(data.dataset, folder=self._data)
         # Nothing is held out here; but no search can have chosen a config whose split cannot be made.
-        images_to_train_on(images, validation_images=data.validation_images, train_images=data.train_images)
+        count_training_images(images, validation_images=data.validation_images, train_images=data.train_images)
         split = undivided(images)
         self._folder.begin(split.hash)
         for number, seed in enumerate(self._seeds, start=1):
@@ -166,7 +166,7 @@ class FinalTraining:
         return True
 
     def _save(self, number: int, config: TrainConfig, split: Split, checkpoint: Path) -> None:
-        identity = checkpoints.Identity(owner="final", config=config.digest, split=split.hash)
+        identity = checkpoints.RunIdentity(owner="final", config=config.digest, split=split.hash)
         stored = checkpoints.load(checkpoint, identity)
         if stored is None:
             raise TrainingError(f"the checkpoint {checkpoint} is damaged", hint="The same command trains this seed again.")

@@ -219,12 +219,12 @@ def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[Chang
 
 def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:
     """The images as the trial's worker divided them: a run of a linked study by its own seed, and validated on none of the search's."""
-    from hpsearch.training.data.split import load_training_images, split_of, validation_indices
+    from hpsearch.training.data.split import load_training_images, make_split, validation_indices
 
     data, count = load_training_images(best.data.dataset, folder=workspace.data), best.data.validation_images
     searched_on = validation_indices(data, validation_images=count, seed=best.split_seed) if follow_up else None
     seed = best.config.seed if follow_up else best.split_seed
-    return split_of(data, validation_images=count, seed=seed, train_images=best.data.train_images, not_validated=searched_on)
+    return make_split(data, validation_images=count, seed=seed, train_images=best.data.train_images, exclude_from_validation=searched_on)
 
 
 def _seed_margin(name: str, workspace: Workspace) -> float | None:

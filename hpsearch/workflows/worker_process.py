@@ -178,7 +178,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
     """
     from hpsearch.training import checkpoint as checkpoints
     from hpsearch.training.data.samples import write_samples
-    from hpsearch.training.data.split import Split, load_training_images, split_of, validation_indices
+    from hpsearch.training.data.split import Split, load_training_images, make_split, validation_indices
     from hpsearch.training.device import resolve_device
     from hpsearch.training.model_summary import summarize
     from hpsearch.training.run_info import environment
@@ -186,7 +186,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
 
     device = resolve_device(workspace.device)
     data = load_training_images(file.data.dataset, folder=workspace.data)
-    divided = partial(split_of, data, validation_images=file.data.validation_images, train_images=file.data.train_images)
+    divided = partial(make_split, data, validation_images=file.data.validation_images, train_images=file.data.train_images)
     if repeats:
         searched_on = validation_indices(data, validation_images=file.data.validation_images, seed=file.seed)
         drawn: dict[int, Split] = {}
@@ -194,7 +194,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
         def split_for(config: TrainConfig) -> Split:
             if config.seed not in drawn:
                 drawn.clear()
-                drawn[config.seed] = divided(seed=config.seed, not_validated=searched_on).to(device)
+                drawn[config.seed] = divided(seed=config.seed, exclude_from_validation=searched_on).to(device)
             return drawn[config.seed]
 
     else:

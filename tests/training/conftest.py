@@ -13,7 +13,7 @@ from hpsearch.config.components import Scalar
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.training.data import files
 from hpsearch.training.data.datasets import Images, read_images
-from hpsearch.training.data.split import Split, split_of
+from hpsearch.training.data.split import Split, make_split
 
 Configure = Callable[..., TrainConfig]
 
@@ -36,7 +36,7 @@ def fashion(data_root: Path) -> Images:
 @pytest.fixture(scope="session")
 def small(fashion: Images) -> Split:
     """500 images to train on and 200 to validate."""
-    return split_of(fashion, validation_images=200, seed=5, train_images=500)
+    return make_split(fashion, validation_images=200, seed=5, train_images=500)
 
 
 @pytest.fixture

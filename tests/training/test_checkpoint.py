@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from hpsearch.errors import CheckpointError, DiskError
 from hpsearch.training import checkpoint as checkpoints
-from hpsearch.training.checkpoint import Identity, load, previous, remove, save
+from hpsearch.training.checkpoint import RunIdentity, load, previous, remove, save
 from hpsearch.training.data.split import Split
 from hpsearch.training.trainer import predictions_path, train
 
 from .conftest import Configure
 from .test_trainer import LIVELY, measured, run
 
-ME = Identity(owner="study 1 / trial 2", config="c", split="s")
+ME = RunIdentity(owner="study 1 / trial 2", config="c", split="s")
 
 
 def content(value: float) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_a_finished_run_is_told_again_without_training(small: Split, configure: 
 def test_an_epoch_is_on_disk_before_it_is_yielded(small: Split, configure: Configure, path: Path) -> None:
     config = configure(epochs=2, model="lenet5")
     for epoch in train(config, small, checkpoint=path, owner="me", device="cpu"):
-        loaded = load(path, Identity(owner="me", config=config.digest, split=small.hash))
+        loaded = load(path, RunIdentity(owner="me", config=config.digest, split=small.hash))
         assert loaded is not None
         assert [each["number"] for each in loaded["epochs"]][-1] == epoch.number
         assert predictions_path(path).exists() == (epoch.number == 2)
@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_run_is_refused(stored: Path, field: str, damage
     if damage:
         stored.write_bytes(b"")
     with pytest.raises(CheckpointError, match=f"belongs to another run: its {field} is '.+', but 'another' was expected"):
-        load(stored, Identity(**{**vars(ME), field: "another"}))
+        load(stored, RunIdentity(**{**vars(ME), field: "another"}))
 
 
 def test_another_owner_or_config_is_refused_by_the_trainer(small: Split, configure: Configure, path: Path) -> None:

@@ -15,7 +15,7 @@ import hpsearch
 from hpsearch.config.epoch import Epoch
 from hpsearch.errors import TrainingError
 from hpsearch.training.data.datasets import Images
-from hpsearch.training.data.split import Split, split_of
+from hpsearch.training.data.split import Split, make_split
 from hpsearch.training.trainer import predictions_path, train
 
 from .conftest import Configure
@@ -87,7 +87,7 @@ def test_a_checkpoint_goes_on_on_another_device(
 
 @pytest.mark.parametrize("model", ["cnn", "lenet5"])
 def test_a_gpu_learns_what_a_cpu_learns(fashion: Images, configure: Configure, model: str) -> None:
-    split = split_of(fashion, validation_images=2_000, seed=5, train_images=4_000)
+    split = make_split(fashion, validation_images=2_000, seed=5, train_images=4_000)
     config = configure(model=model, model_dropout=0.0, epochs=2, batch_size=64, flip=True, shift=1)
     here, there = run(config, split), run(config, split, device="cpu")
     for on_gpu, on_cpu in zip(here, there, strict=True):

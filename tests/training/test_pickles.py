@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpsearch.training.checkpoint import Identity, _sealed, load
+from hpsearch.training.checkpoint import RunIdentity, _sealed, load
 
 
 class _Trap:
@@ -29,5 +29,5 @@ def test_a_pickle_in_a_checkpoint_is_never_run(tmp_path: Path, protocol: int) ->
     torch.save(content, tmp_path / "payload", pickle_protocol=protocol)
     for payload in ((tmp_path / "payload").read_bytes(), pickle.dumps(content, protocol=protocol)):
         path.write_bytes(_sealed(payload))
-        assert load(path, Identity(owner="", config="", split="")) is None
+        assert load(path, RunIdentity(owner="", config="", split="")) is None
         assert not marker.exists()

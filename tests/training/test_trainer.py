@@ -23,7 +23,7 @@ from hpsearch.config.epoch import Epoch
 from hpsearch.errors import ConfigError, TrainingError
 from hpsearch.training import trainer
 from hpsearch.training.data.datasets import Images
-from hpsearch.training.data.split import Split, split_of
+from hpsearch.training.data.split import Split, make_split
 from hpsearch.training.trainer import predictions_path, train
 
 from .conftest import Configure
@@ -189,7 +189,7 @@ def test_the_most_confident_mistakes_are_kept_as_images(small: Split, configure:
 def test_predictions_of_more_than_256_classes_are_whole(configure: Configure, tmp_path: Path) -> None:
     labels = torch.arange(300).repeat(2)
     data = Images(images=torch.zeros(600, 1, 28, 28, dtype=torch.uint8), labels=labels, classes=tuple(map(str, range(300))))
-    run(configure(model="lenet5", epochs=1), split_of(data, validation_images=300, seed=1), checkpoint=tmp_path / "checkpoint")
+    run(configure(model="lenet5", epochs=1), make_split(data, validation_images=300, seed=1), checkpoint=tmp_path / "checkpoint")
     with numpy.load(predictions_path(tmp_path / "checkpoint")) as stored:
         assert stored["label"].dtype == numpy.int16
         assert sorted(stored["label"].tolist()) == list(range(300))

@@ -61,7 +61,7 @@ _log = logging.getLogger("hpsearch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class DataFiles:
     """The files of a data set.
 
     Attributes:
@@ -78,7 +78,7 @@ class Found:
 
 def find(
     dataset: str, folder: Path | None = None, *, names: Collection[str] = tuple(SHAPES), environ: Mapping[str, str] = os.environ
-) -> Found | None:
+) -> DataFiles | None:
     """The files of a data set, from the first place that has them; None when no place has.
 
     Args:
@@ -177,7 +177,7 @@ def _root_to_write(folder: Path | None, environ: Mapping[str, str]) -> Path:
     return own_root(environ)
 
 
-def _look_in(folder: Path, dataset: str, names: Collection[str]) -> Found | None:
+def _look_in(folder: Path, dataset: str, names: Collection[str]) -> DataFiles | None:
     """The files under a folder, those of the names verified; None when it has none of them.
 
     Raises:
@@ -197,7 +197,7 @@ def _look_in(folder: Path, dataset: str, names: Collection[str]) -> Found | None
             )
         contents = {name: _verified(dataset, name, paths[name]) for name in names}
         ready = workspace != folder and all(path.suffix != ".gz" for path in paths.values())
-        return Found(dataset=dataset, paths=paths, contents=contents, root=folder if ready else None)
+        return DataFiles(dataset=dataset, paths=paths, contents=contents, root=folder if ready else None)
     return None
 
 
@@ -235,7 +235,7 @@ def _header(name: str) -> bytes:
     return bytes((0, 0, _IDX_BYTES, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
 
 
-def _lay_out(found: Found, root: Path) -> Path:
+def _lay_out(found: DataFiles, root: Path) -> Path:
     for name, content in found.contents.items():
         target = raw_file(root, found.dataset, name)
         try:

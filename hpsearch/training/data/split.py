@@ -91,23 +91,25 @@ def load_split(
         >>> tuple(split.train_images.shape), split.validation_labels.bincount().tolist()
         ((40, 1, 28, 28), [10, 10])
     """
-    return split_of(load_training_images(dataset, folder=folder), validation_images=validation_images, seed=seed, train_images=train_images)
+    return make_split(
+        load_training_images(dataset, folder=folder), validation_images=validation_images, seed=seed, train_images=train_images
+    )
 
 
-def split_of(
-    data: Images, *, validation_images: int, seed: int, train_images: int | None = None, not_validated: Tensor | None = None
+def make_split(
+    data: Images, *, validation_images: int, seed: int, train_images: int | None = None, exclude_from_validation: Tensor | None = None
 ) -> Split:
     """Divide images at random with every class in proportion: see `load_split`.
 
     Args:
         not_validated: int64, indices of images that are only trained on.
     """
-    wanted = images_to_train_on(data, validation_images=validation_images, train_images=train_images)
+    wanted = count_training_images(data, validation_images=validation_images, train_images=train_images)
     generator = _frozen_stream(seed)
     by_class = _shuffled(data, generator)
     held_out = allocate(validation_images, [len(indices) for indices in by_class])
-    if not_validated is not None:
-        by_class = _spare(by_class, held_out, not_validated.numpy(), generator)
+    if exclude_from_validation is not None:
+        by_class = _spare(by_class, held_out, exclude_from_validation.numpy(), generator)
     remaining = [indices[count:] for indices, count in zip(by_class, held_out, strict=True)]
     trained_on = allocate(wanted, [len(indices) for indices in remaining])
     validation = _joined(by_class, held_out)
@@ -130,8 +132,8 @@ def split_of(
     )
 
 
-def images_to_train_on(data: Images, *, validation_images: int, train_images: int | None = None) -> int:
-    """How many images `split_of` trains on.
+def count_training_images(data: Images, *, validation_images: int, train_images: int | None = None) -> int:
+    """How many images `make_split` trains on.
 
     Raises:
         DataError: the numbers do not fit the data set.
@@ -152,7 +154,7 @@ def images_to_train_on(data: Images, *, validation_images: int, train_images: in
 
 
 def validation_indices(data: Images, *, validation_images: int, seed: int) -> Tensor:
-    """Which images `split_of` holds out for validation: int64 [validation_images], rising."""
+    """Which images `make_split` holds out for validation: int64 [validation_images], rising."""
     by_class = _shuffled(data, _frozen_stream(seed))
     return _joined(by_class, allocate(validation_images, [len(indices) for indices in by_class]))
 
@@ -238,12 +240,12 @@ def _shuffled(data: Images, generator: numpy.random.RandomState) -> list[NDArray
 
 
 def _spare(
-    by_class: Sequence[NDArray[Any]], held_out: Sequence[int], not_validated: NDArray[Any], generator: numpy.random.RandomState
+    by_class: Sequence[NDArray[Any]], held_out: Sequence[int], exclude_from_validation: NDArray[Any], generator: numpy.random.RandomState
 ) -> list[NDArray[Any]]:
-    """The same images in an order in which the first ones, which are held out, are none of `not_validated`."""
+    """The same images in an order in which the first ones, which are held out, are none of `exclude_from_validation`."""
     ordered = []
     for indices, count in zip(by_class, held_out, strict=True):
-        spared = numpy.isin(indices, not_validated)
+        spared = numpy.isin(indices, exclude_from_validation)
         free = indices[~spared]
         if len(free) < count:
             raise DataError(

@@ -18,7 +18,7 @@ from hpsearch.errors import DataError
 from hpsearch.training.data import split as data_module
 from hpsearch.training.data.datasets import Images
 from hpsearch.training.data.held_out import load_test_images
-from hpsearch.training.data.split import allocate, batches, channel_statistics, count_batches, load_split, split_of, validation_indices
+from hpsearch.training.data.split import allocate, batches, channel_statistics, count_batches, load_split, make_split, validation_indices
 
 
 def rows(images: torch.Tensor) -> set[bytes]:
@@ -46,14 +46,14 @@ def test_fashion_mnist_splits_into_the_documented_numbers(data_root: Path) -> No
 
 
 def test_split_parts_are_disjoint_and_together_the_whole(made: Images) -> None:
-    split = split_of(made, validation_images=100, seed=1)
+    split = make_split(made, validation_images=100, seed=1)
     train, validation = rows(split.train_images), rows(split.validation_images)
     assert not train & validation
     assert train | validation == rows(made.images)
 
 
 def test_split_repeats_for_a_seed_and_differs_for_another(made: Images) -> None:
-    first, again, other = (split_of(made, validation_images=100, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (make_split(made, validation_images=100, seed=seed) for seed in (1, 1, 2))
     assert first.hash == again.hash != other.hash
     assert torch.equal(first.validation_images, again.validation_images)
 
@@ -63,12 +63,12 @@ FROZEN = [52, 85, 155, 300, 384, 516]
 
 def test_split_stays_the_same_over_releases(made: Images) -> None:
     indices = {image.numpy().tobytes(): index for index, image in enumerate(made.images)}
-    split = split_of(made, validation_images=6, seed=17)
+    split = make_split(made, validation_images=6, seed=17)
     assert [indices[image.numpy().tobytes()] for image in split.validation_images] == FROZEN
 
 
 def test_validation_images_do_not_depend_on_how_many_train(made: Images) -> None:
-    few, all_of_them = (split_of(made, validation_images=100, seed=1, train_images=number) for number in (50, None))
+    few, all_of_them = (make_split(made, validation_images=100, seed=1, train_images=number) for number in (50, None))
     assert torch.equal(few.validation_images, all_of_them.validation_images)
     assert rows(few.train_images) < rows(all_of_them.train_images)
 
@@ -95,7 +95,7 @@ def test_largest_remainder_is_fair(sizes: list[int], draw: st.DataObject) -> Non
 )
 def test_numbers_that_do_not_fit_are_refused(made: Images, validation: int, train: int | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        split_of(made, validation_images=validation, seed=1, train_images=train)
+        make_split(made, validation_images=validation, seed=1, train_images=train)
 
 
 def test_channel_statistics_are_those_of_the_training_images_alone() -> None:
@@ -109,7 +109,7 @@ def test_channel_statistics_are_those_of_the_training_images_alone() -> None:
 
 
 def test_a_split_holds_no_test_image(fashion: Images, data_root: Path) -> None:
-    split = split_of(fashion, validation_images=10_000, seed=1)
+    split = make_split(fashion, validation_images=10_000, seed=1)
     test = load_test_images("fashion-mnist", folder=data_root)
     assert test.images.shape == (10_000, 1, 28, 28)
     shared = rows(test.images) & (rows(split.train_images) | rows(split.validation_images))
@@ -197,9 +197,9 @@ def _numbered(images: int) -> Images:
 def test_a_fresh_split_validates_on_none_of_the_images_that_the_search_did() -> None:
     data = _numbered(200)
     searched_on = validation_indices(data, validation_images=60, seed=1)
-    search = split_of(data, validation_images=60, seed=1)
+    search = make_split(data, validation_images=60, seed=1)
     assert sorted(search.validation_images[:, 0, 0, 0].tolist()) == sorted(searched_on.tolist())
-    fresh = [split_of(data, validation_images=60, seed=seed, not_validated=searched_on) for seed in (2, 3)]
+    fresh = [make_split(data, validation_images=60, seed=seed, exclude_from_validation=searched_on) for seed in (2, 3)]
     for split in fresh:
         validated = set(split.validation_images[:, 0, 0, 0].tolist())
         assert not validated & set(searched_on.tolist())
@@ -211,7 +211,7 @@ def test_a_fresh_split_validates_on_none_of_the_images_that_the_search_did() -> 
 def test_fewer_training_images_of_a_fresh_split_are_drawn_from_all_that_are_left() -> None:
     data = _numbered(200)
     searched_on = set(validation_indices(data, validation_images=60, seed=1).tolist())
-    split = split_of(data, validation_images=60, seed=2, train_images=70, not_validated=torch.tensor(sorted(searched_on)))
+    split = make_split(data, validation_images=60, seed=2, train_images=70, exclude_from_validation=torch.tensor(sorted(searched_on)))
     shared = searched_on & set(split.train_images[:, 0, 0, 0].tolist())
     assert 15 < len(shared) < 45  # of 60 spared and 80 others, 70 are drawn: 30 to be expected
 
@@ -220,4 +220,4 @@ def test_a_fresh_split_needs_images_that_the_search_did_not_validate_on() -> Non
     data = _numbered(100)
     searched_on = validation_indices(data, validation_images=60, seed=1)
     with pytest.raises(DataError, match="validation_images must be less than half"):
-        split_of(data, validation_images=60, seed=2, not_validated=searched_on)
+        make_split(data, validation_images=60, seed=2, exclude_from_validation=searched_on)
