@@ -97,7 +97,7 @@ def _epochs(
 ) -> Generator[Epoch, None, None]:
     done: list[Epoch] = []
     if stored is not None:
-        done = [Epoch(**epoch) for epoch in stored["epochs"]]
+        done = [Epoch.from_dict(epoch) for epoch in stored["epochs"]]
         run.restore(stored)
     yield from list(done)
     while len(done) < run.config.epochs and not (done and done[-1].diverged):
