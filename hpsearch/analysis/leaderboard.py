@@ -1,4 +1,4 @@
-"""Ranks, intervals, and what the search cannot tell apart."""
+"""Trials ranked by validation accuracy, with intervals and ties, and trials as flat records for a table."""
 
 from __future__ import annotations
 
@@ -12,31 +12,35 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.analysis.metrics import Z95, wilson_interval
 from hpsearch.storage.records import BASELINE, TrialKey, TrialRow
 
+STATES = ("complete", "pruned", "fail", "running", "waiting")
+
 TrialT = TypeVar("TrialT", TrialRow, FrozenTrial)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedTrial:
-    """A complete trial in its place.
+    """A complete trial with its rank.
 
     Attributes:
-        interval: 95 % interval of its accuracy, from the number of validation images alone.
-        unresolved: the search cannot tell it from the best.
+        rank: from 1, the best trial.
+        val_accuracy: validation accuracy after the last epoch, 0 to 1.
+        interval: 95 % interval of `val_accuracy`, from the number of validation images alone.
+        unresolved: the search cannot distinguish it from the best trial.
     """
 
     rank: int
     trial: TrialRow
-    value: float
+    val_accuracy: float
     interval: tuple[float, float]
     unresolved: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineGain:
-    """What the best has over the best baseline, in accuracy.
+    """The accuracy of the best trial minus that of the best baseline.
 
     Attributes:
-        margin: a difference within it could be chance, of the validation images alone.
+        margin: a smaller difference may be chance, from the number of validation images alone.
     """
 
     baseline: RankedTrial
@@ -45,18 +49,20 @@ class BaselineGain:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the gain is more than chance."""
+        """Whether the gain is larger than chance explains."""
         return self.difference > self.margin
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """A study's complete trials, best first, and what became of the others.
+    """The complete trials of a study, best first, and totals of all its trials.
 
     Attributes:
-        smallest: of those that the search cannot tell from the best, the one with the fewest parameters.
-        margin: a difference from the best below it is unresolved.
-        saved_seconds: what pruned trials would have gone on to take, at their own pace.
+        counts: trials by state.
+        margin: a trial whose distance from the best is below it is unresolved.
+        seconds: training time of all trials.
+        saved_seconds: time that the pruned trials would have needed for their other epochs, at their own speed.
+        gain: gain over the best baseline; None without a complete baseline.
     """
 
     ranking: tuple[RankedTrial, ...]
@@ -70,21 +76,37 @@ class Leaderboard:
 
     @property
     def best(self) -> RankedTrial | None:
-        """The first, if any trial is complete."""
+        """The best trial; None if no trial is complete."""
         return self.ranking[0] if self.ranking else None
 
     @property
     def unresolved(self) -> tuple[RankedTrial, ...]:
-        """The best and those that the search cannot tell from it."""
+        """The best trial and those that the search cannot distinguish from it."""
         return tuple(ranked for ranked in self.ranking if ranked.unresolved)
 
     @property
     def smallest(self) -> RankedTrial | None:
-        """Of the unresolved, the one with the fewest parameters."""
-        return min(self.unresolved, key=lambda ranked: (ranked.trial.n_parameters or math.inf, ranked.rank), default=None)
+        """The unresolved trial with the fewest parameters."""
+        return min(self.unresolved, key=lambda ranked: (_n_parameters(ranked.trial), ranked.rank), default=None)
+
+    def top(self, count: int) -> tuple[RankedTrial, ...]:
+        """Return the best few trials, and after them the best trial of each model that is missing there.
+
+        Args:
+            count: number of trials before the models' best.
+
+        Returns:
+            The trials by rank.
+        """
+        best_of_models = {ranked.trial.model: ranked for ranked in reversed(self.ranking)}.values()
+        return tuple(ranked for ranked in self.ranking if ranked.rank <= count or ranked in best_of_models)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the leaderboard for JSON.
+
+        Returns:
+            The totals, and one entry for each complete trial.
+        """
         return {
             "trials": self.counts,
             "validation_images": self.validation_images,
@@ -96,7 +118,7 @@ class Leaderboard:
                 {
                     "rank": ranked.rank,
                     "trial": ranked.trial.number,
-                    "val_accuracy": ranked.value,
+                    "val_accuracy": ranked.val_accuracy,
                     "interval": list(ranked.interval),
                     "unresolved": ranked.unresolved,
                     "model": ranked.trial.model,
@@ -115,11 +137,11 @@ def rank(trials: Iterable[TrialT], model: str | None = None) -> list[TrialT]:
     """Return the complete trials, best first: highest validation accuracy, then fewest parameters, then lowest number.
 
     Args:
-        trials: Typed rows, or Optuna's own trials.
-        model: Rank the trials of this model only; needs typed rows.
+        trials: typed rows, or Optuna's own trials.
+        model: rank the trials of this model only; needs typed rows.
 
     Returns:
-        The ranked trials. Pruned, failed and unfinished ones are left out.
+        The ranked trials, without the pruned, failed and unfinished ones.
     """
     complete = [
         trial
@@ -131,45 +153,111 @@ def rank(trials: Iterable[TrialT], model: str | None = None) -> list[TrialT]:
     return sorted(complete, key=lambda trial: (-(trial.value or 0.0), _n_parameters(trial), trial.number))
 
 
-def difference_margin(share: float, count: int) -> float:
-    """Two configurations measured on `count` images each differ by less than this by chance, 95 times in 100."""
-    return Z95 * math.sqrt(2 * share * (1 - share) / count)
+def difference_margin(accuracy: float, n_images: int) -> float:
+    """Return the 95 % margin of the difference between two accuracies, each measured on its own images.
+
+    The normal approximation for two independent proportions.
+
+    Args:
+        accuracy: accuracy of both, 0 to 1.
+        n_images: number of images of each.
+
+    Returns:
+        The margin, 0 to 1. Chance alone exceeds it 5 times in 100.
+    """
+    return Z95 * math.sqrt(2 * accuracy * (1 - accuracy) / n_images)
+
+
+def count_states(trials: Sequence[TrialRow]) -> dict[str, int]:
+    """Count the trials in each state.
+
+    Args:
+        trials: trials of one study.
+
+    Returns:
+        State to number of trials, for each of `STATES`.
+    """
+    return {state: sum(trial.state == state for trial in trials) for state in STATES}
 
 
 def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> Leaderboard:
-    """The leaderboard of all trials of a study."""
-    ranked = [(trial.value or 0.0, trial) for trial in rank(trials)]
-    best = ranked[0][0] if ranked else 0.0
+    """Return the leaderboard of a study.
+
+    Args:
+        trials: all trials of the study.
+        validation_images: number of images on which each trial was validated.
+
+    Returns:
+        The leaderboard.
+    """
+    complete = [(trial, trial.value or 0.0) for trial in rank(trials)]
+    best = complete[0][1] if complete else 0.0
     margin = difference_margin(best, validation_images)
     ranking = tuple(
         RankedTrial(
             rank=position,
             trial=trial,
-            value=value,
-            interval=wilson_interval(value, validation_images),
-            unresolved=value == best or best - value < margin,
+            val_accuracy=val_accuracy,
+            interval=wilson_interval(val_accuracy, validation_images),
+            unresolved=val_accuracy == best or best - val_accuracy < margin,
         )
-        for position, (value, trial) in enumerate(ranked, start=1)
+        for position, (trial, val_accuracy) in enumerate(complete, start=1)
     )
-    counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail", "running", "waiting")}
+    baseline = next((ranked for ranked in ranking if ranked.trial.origin == BASELINE), None)
     return Leaderboard(
         ranking=ranking,
-        counts=counts,
+        counts=count_states(trials),
         total=len(trials),
         validation_images=validation_images,
         margin=margin,
         seconds=sum(trial.seconds for trial in trials),
-        saved_seconds=sum(map(_saved, trials)),
-        gain=_gain(ranking, margin),
+        saved_seconds=sum(map(_saved_seconds, trials)),
+        gain=None if baseline is None else BaselineGain(baseline=baseline, difference=best - baseline.val_accuracy, margin=margin),
     )
 
 
+def records(trials: Sequence[TrialRow]) -> list[dict[str, Any]]:
+    """Return trials as flat records, for CSV or a data frame.
+
+    Args:
+        trials: trials of one study.
+
+    Returns:
+        One record for each trial. All have the same keys; a missing value is None.
+    """
+    names = sorted({name for trial in trials for name in trial.params})
+    return [
+        {
+            "trial": trial.number,
+            "state": trial.state,
+            "val_accuracy": trial.value,
+            "train_accuracy": last_train_accuracy(trial),
+            "model": trial.model,
+            "n_parameters": trial.n_parameters,
+            "flops": trial.flops,
+            "epochs_done": len(trial.epochs),
+            "seconds": round(trial.seconds, 2),
+            "origin": trial.origin,
+            "reason": trial.end.get("reason", ""),
+            **{f"params.{name}": trial.params.get(name) for name in names},
+        }
+        for trial in trials
+    ]
+
+
 def last_train_accuracy(trial: TrialRow) -> float | None:
-    """Training accuracy after the last epoch."""
+    """Return the training accuracy of a trial after its last epoch.
+
+    Args:
+        trial: any trial.
+
+    Returns:
+        The accuracy, 0 to 1; None before the first epoch.
+    """
     return trial.epochs[-1].train_accuracy if trial.epochs else None
 
 
-def settings(trial: TrialRow) -> str:
+def describe_settings(trial: TrialRow) -> str:
     """Return the words of `setting_words` as one text.
 
     Args:
@@ -192,16 +280,14 @@ def setting_words(trial: TrialRow) -> list[str]:
     """
     if trial.repeat is not None:
         return [f"{trial.repeat[0]}, seed {trial.repeat[1]}"]
-    shown: list[str] = []
+    words: list[str] = []
     for name, value in sorted(trial.params.items(), key=lambda item: ("." in item[0], item[0])):
         short = name.rpartition(".")[2]
-        if name == "model":
-            continue
         if name in ("optimizer", "schedule"):
-            shown.insert(0, str(value))
-        else:
-            shown.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
-    return shown
+            words.insert(0, str(value))
+        elif name != "model":
+            words.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={str(value).lower()}")
+    return words
 
 
 def _n_parameters(trial: TrialRow | FrozenTrial) -> float:
@@ -209,15 +295,7 @@ def _n_parameters(trial: TrialRow | FrozenTrial) -> float:
     return math.inf if known is None else known
 
 
-def _gain(ranking: Iterable[RankedTrial], margin: float) -> BaselineGain | None:
-    ordered = list(ranking)
-    baselines = [ranked for ranked in ordered if ranked.trial.origin == BASELINE]
-    if not baselines:
-        return None
-    return BaselineGain(baseline=baselines[0], difference=ordered[0].value - baselines[0].value, margin=margin)
-
-
-def _saved(trial: TrialRow) -> float:
+def _saved_seconds(trial: TrialRow) -> float:
     if trial.state != "pruned" or trial.config is None or not trial.epochs:
         return 0.0
     return (trial.config.epochs - len(trial.epochs)) * trial.seconds / len(trial.epochs)

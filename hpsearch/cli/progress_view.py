@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch.analysis.leaderboard import settings
+from hpsearch.analysis.leaderboard import describe_settings
 from hpsearch.cli.console import stderr
 
 if TYPE_CHECKING:
@@ -83,6 +83,6 @@ def _line(trial: TrialRow, *, is_best: bool) -> Text:
     words = {"complete": "", "pruned": f"pruned after epoch {len(trial.epochs)}", "fail": f"failed: {trial.end.get('reason', '')}"}
     style = {"complete": "green" if is_best else "", "pruned": "dim", "fail": "red"}[trial.state]
     notes = [words[trial.state], trial.origin, "diverged" if trial.end.get("diverged") else "", "best so far" if is_best else ""]
-    text = f"trial {trial.number:<4} {trial.model:<8} {value:<7} {show_duration(trial.seconds):>7}  {settings(trial)}"
+    text = f"trial {trial.number:<4} {trial.model:<8} {value:<7} {show_duration(trial.seconds):>7}  {describe_settings(trial)}"
     said = ", ".join(part for part in notes if part)
     return Text(f"{text}  ({said})" if said else text, style=style)

@@ -74,7 +74,7 @@ def show(
 
 def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:
     """List the studies of a storage."""
-    from hpsearch.analysis.leaderboard import rank
+    from hpsearch.analysis.leaderboard import count_states, rank
     from hpsearch.storage.records import read_trials
     from hpsearch.storage.workspace import Workspace
 
@@ -84,9 +84,14 @@ def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: Jso
         trials = read_trials(store.load(name))
         best = next((trial.value for trial in rank(trials)), None)
         last = max((trial.finished for trial in trials if trial.finished), default=None)
-        states = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail", "running", "waiting")}
         found.append(
-            {"study": name, "trials": len(trials), **states, "best": best, "last": last.isoformat(" ", "minutes") if last else None}
+            {
+                "study": name,
+                "trials": len(trials),
+                **count_states(trials),
+                "best": best,
+                "last": last.isoformat(" ", "minutes") if last else None,
+            }
         )
     if json:
         print_json(found)

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial
-from hpsearch.analysis.trial_table import records
+from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, records
 from hpsearch.cli.console import print_blocks, say
 from hpsearch.formatting import escape_cell, many, show_duration, times
 from hpsearch.report.text import leaderboard_table, trial_counts
@@ -45,7 +44,7 @@ def reading(board: Leaderboard) -> list[str]:
     if best is None:
         return []
     lines = [
-        f"Best: trial {best.trial.number}, {best.trial.model}, {100 * best.value:.2f} % of {board.validation_images:,} validation images."
+        f"Best: trial {best.trial.number}, {best.trial.model}, {100 * best.val_accuracy:.2f} % of {board.validation_images:,} validation images."
     ]
     others = len(board.unresolved) - 1
     if others:

@@ -40,9 +40,7 @@ def leaderboard_table(name: str, board: Leaderboard, longest: int) -> Table:
     Returns:
         A table with the settings of each trial below its row.
     """
-    shown = board.ranking[:longest]
-    firsts = {standing.trial.model: standing for standing in reversed(board.ranking)}
-    shown += tuple(sorted((first for first in firsts.values() if first not in shown), key=lambda standing: standing.rank))
+    shown = board.top(longest)
     words = [setting_words(standing.trial) for standing in shown]
     shared = [word for word in words[0] if all(word in each for each in words)] if len(words) > 1 else []
     left = len(board.ranking) - len(shown)
@@ -80,7 +78,7 @@ def _standing_row(standing: RankedTrial) -> tuple[str, ...]:
         str(standing.rank),
         str(trial.number),
         trial.model,
-        f"{100 * standing.value:.2f} %",
+        f"{100 * standing.val_accuracy:.2f} %",
         f"{100 * low:.2f} to {100 * high:.2f}",
         "" if train is None else f"{100 * train:.2f} %",
         "" if trial.n_parameters is None else f"{trial.n_parameters:,}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hpsearch.analysis.trial_table import records
+from hpsearch.analysis.leaderboard import records
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.errors import UsageError
 from hpsearch.storage.records import read_trials

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hpsearch.analysis.leaderboard import settings
+from hpsearch.analysis.leaderboard import describe_settings
 from hpsearch.storage.records import TrialRow
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -60,7 +60,7 @@ def hover(trial: TrialRow) -> str:
     value = "" if trial.value is None else f", {100 * trial.value:.2f} %"
     state = "" if trial.state == "complete" else f" ({trial.state}{f' after epoch {len(trial.epochs)}' if trial.epochs else ''})"
     size = "" if trial.n_parameters is None else f"{trial.n_parameters:,} parameters"
-    lines = textwrap.wrap(settings(trial)[: HOVER_WIDTH * HOVER_LINES], HOVER_WIDTH)
+    lines = textwrap.wrap(describe_settings(trial)[: HOVER_WIDTH * HOVER_LINES], HOVER_WIDTH)
     head = [f"<b>trial {trial.number}, {safe(trial.model)}{value}</b>{state}", *([size] if size else [])]
     return "<br>".join([*head, *(safe(line) for line in lines)])
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hpsearch.analysis.leaderboard import RankedTrial, rank, settings
+from hpsearch.analysis.leaderboard import RankedTrial, describe_settings, rank
 from hpsearch.analysis.metrics import compare
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.blocks import Block, Bullets, Paragraph, Table, number_column, text_column
@@ -31,13 +31,13 @@ def answer(study: StudyResults) -> Iterator[Block]:
         chosen = next(
             (trial for trial in study.trials if verdict.winner and trial.number == verdict.winner.candidate.trial), board.best.trial
         )
-        yield Paragraph(text=f"Its settings: {settings(chosen)}.")
+        yield Paragraph(text=f"Its settings: {describe_settings(chosen)}.")
         yield from (Paragraph(text=line) for line in evidence)
         yield Paragraph(text=f"In the search alone: {winner(study, board.best)}", kind="aside")
         yield Paragraph(text=_cost(study))
     else:
         yield Paragraph(text=winner(study, board.best), kind="lead")
-        yield Paragraph(text=f"Its settings: {settings(board.best.trial)}.")
+        yield Paragraph(text=f"Its settings: {describe_settings(board.best.trial)}.")
         yield Paragraph(text=rivals(study, board.best))
         yield Paragraph(text=_cost(study))
         yield Paragraph(text=_gain(study))
@@ -71,18 +71,18 @@ def winner(study: StudyResults, best: RankedTrial) -> str:
     """Who won, by how much, how sure."""
     low, high = best.interval
     head = (
-        f"{best.trial.model} is the best: trial {best.trial.number} recognises {100 * best.value:.2f} % of "
+        f"{best.trial.model} is the best: trial {best.trial.number} recognises {100 * best.val_accuracy:.2f} % of "
         f"{study.board.validation_images:,} validation images (95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
     )
     others = [rank(study.trials, model)[0] for model in study.models if model != best.trial.model and rank(study.trials, model)]
     if others:
         rival = rank(others)[0]
-        ahead = best.value - (rival.value or 0.0)
+        ahead = best.val_accuracy - (rival.value or 0.0)
         sure = "more than chance" if ahead > study.board.margin else "which may be chance"
         return f"{head}, {100 * ahead:.2f} points ahead of the best {rival.model}: {sure}."
     if len(study.board.ranking) > 1:
         second = study.board.ranking[1]
-        return f"{head}, {100 * (best.value - second.value):.2f} points ahead of the next, trial {second.trial.number}."
+        return f"{head}, {100 * (best.val_accuracy - second.val_accuracy):.2f} points ahead of the next, trial {second.trial.number}."
     return f"{head}. It is the only trial that was trained to its end."
 
 
@@ -101,7 +101,7 @@ def rivals(study: StudyResults, best: RankedTrial) -> str:
     fewer = (best.trial.n_parameters or 0) - (smallest.trial.n_parameters or 0)
     share = f"{100 * fewer / (best.trial.n_parameters or 1):.0f}"
     return (
-        f"{said}; the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.value:.2f} %) "
+        f"{said}; the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.val_accuracy:.2f} %) "
         f"with {smallest.trial.n_parameters or 0:,} parameters, {f'{fewer:,}' if share == '0' else f'{share} %'} fewer."
     )
 
@@ -126,7 +126,7 @@ def _gain(study: StudyResults) -> str:
         return f"No gain over the baseline: the baseline, trial {number}, is the best itself."
     verdict = "" if gain.is_significant else ": no gain shown"
     return (
-        f"Gain over the baseline, trial {number} ({gain.baseline.trial.model}, {100 * gain.baseline.value:.2f} %): "
+        f"Gain over the baseline, trial {number} ({gain.baseline.trial.model}, {100 * gain.baseline.val_accuracy:.2f} %): "
         f"{100 * gain.difference:+.2f} ± {100 * gain.margin:.2f} points{verdict}."
     )
 
@@ -141,7 +141,7 @@ def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
             (
                 study.name,
                 f"trial {best.trial.number}, {best.trial.model}" if best else "none",
-                f"{100 * best.value:.2f} %" if best else "",
+                f"{100 * best.val_accuracy:.2f} %" if best else "",
                 f"{100 * best.interval[0]:.2f} to {100 * best.interval[1]:.2f}" if best else "",
                 f"{best.trial.n_parameters:,}" if best and best.trial.n_parameters is not None else "",
                 f"{100 * gain.difference:+.2f} points" if gain else "",
