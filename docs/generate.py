@@ -1,7 +1,4 @@
-"""Writes docs/cli.md and docs/study-file.md from the code; a test checks that they are up to date.
-
-`make docs` runs it. It is also what `tests/test_docs.py` imports.
-"""
+"""Writes docs/cli.md and docs/study-file.md from the code: `make docs`. A test checks that they are up to date."""
 
 from __future__ import annotations
 
@@ -66,8 +63,8 @@ def study_file_page() -> str:
     parts = [
         WRITTEN_BY,
         "# The study file\n",
-        "A study file asks a question. It is TOML; an unknown key is an error, and an error names the key, the rule, the value",
-        "and the likely mend. `hpsearch init` writes one with a JSON Schema beside it, `hpsearch check` reads one back to you.\n",
+        "A study file describes a search. It is TOML; an unknown key is an error, and an error names the key, the rule, the value",
+        "and a likely fix. `hpsearch init` writes one with a JSON Schema beside it; `hpsearch check` explains one.\n",
         f"```toml\n{example}```\n",
         "## Keys\n",
         _section_rows(Contents, ""),

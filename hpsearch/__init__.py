@@ -1,6 +1,6 @@
 """hpsearch tunes small image classifiers in PyTorch: search, compare, export and train.
 
-The names below load what they need when they are first used, so that `import hpsearch` costs nothing.
+A name loads its module when it is first used, so that `import hpsearch` takes no time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HOMES = {
     "trials": "hpsearch.workflows.frames",
 }
 _MODULES = {"figures": "hpsearch.workflows.notebook"}
-"""Modules that are offered whole, by the name that they have here."""
+"""Modules that are public as a whole, by their public name."""
 
 __all__ = [
     "Epoch",

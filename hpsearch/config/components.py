@@ -7,6 +7,7 @@ builds the components, and `hpsearch.config.registration` holds those that a use
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,12 +59,18 @@ class Option:
         """The allowed values in words: `a number, >= 0 and < 1`."""
         if self.choices is not None:
             return "one of " + ", ".join(map(show, self.choices))
-        bounds = [
-            f"{sign} {bound:g}"
-            for sign, bound in ((">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below))
-            if bound is not None
-        ]
-        return ", ".join([self.type_name, " and ".join(bounds)]) if bounds else self.type_name
+        bounds = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in self._bounds)
+        return f"{self.type_name}, {bounds}" if bounds else self.type_name
+
+    @property
+    def _bounds(self) -> list[tuple[str, float, Callable[[float, float], bool]]]:
+        bounds = (
+            (">=", self.low, operator.ge),
+            (">", self.above, operator.gt),
+            ("<=", self.high, operator.le),
+            ("<", self.below, operator.lt),
+        )
+        return [(sign, bound, holds) for sign, bound, holds in bounds if bound is not None]
 
     def refuses(self, value: object) -> str | None:
         """Return why the option does not allow a value.
@@ -85,13 +92,7 @@ class Option:
             return rule
         if not isinstance(value, int | float) or not is_finite(value):
             return rule
-        inside = (
-            (self.low is None or value >= self.low)
-            and (self.high is None or value <= self.high)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-        return None if inside else rule
+        return None if all(holds(value, bound) for _, bound, holds in self._bounds) else rule
 
     def coerce(self, value: Scalar) -> Scalar:
         """Return an allowed value in the option's type: 1 becomes 1.0 for a float option.
@@ -287,13 +288,11 @@ TRAINER_OPTIONS: tuple[Option, ...] = (
     Option(name="shift", default=0, low=0, high=8, help="shift each training image by up to this many pixels in each direction"),
 )
 
-BUILT_IN = Catalog(
-    (
-        Component(
-            kind="model",
-            name="cnn",
-            help="two 3×3 convolutions and a dense layer: 121,930 parameters at its defaults",
-            options=(
+_BUILT_IN: Mapping[Kind, Mapping[str, tuple[str, tuple[Option, ...]]]] = {
+    "model": {
+        "cnn": (
+            "two 3×3 convolutions and a dense layer: 121,930 parameters at its defaults",
+            (
                 Option(name="filters1", default=32, low=1, high=1024, help="channels of the first convolution"),
                 Option(name="filters2", default=64, low=1, high=1024, help="channels of the second convolution"),
                 Option(name="dense", default=64, low=1, high=4096, help="width of the dense layer"),
@@ -305,77 +304,72 @@ BUILT_IN = Catalog(
                 ),
             ),
         ),
-        Component(
-            kind="model",
-            name="lenet5",
-            help="LeNet-5 (LeCun et al. 1998) with C5 as a convolution: 61,706 parameters",
-            options=(
+        "lenet5": (
+            "LeNet-5 (LeCun et al. 1998) with C5 as a convolution: 61,706 parameters",
+            (
                 Option(name="activation", default="tanh", choices=ACTIVATIONS, help="activation after each convolution and after F6"),
                 Option(name="pooling", default="average", choices=("average", "max"), help="kind of pooling in S2 and S4"),
                 _BATCH_NORM,
                 Option(name="dropout", default=0.0, low=0, below=1, help=_DROPOUT_HELP),
             ),
         ),
-        Component(
-            kind="optimizer",
-            name="sgd",
-            help="stochastic gradient descent with momentum",
-            options=(
+    },
+    "optimizer": {
+        "sgd": (
+            "stochastic gradient descent with momentum",
+            (
                 _learning_rate(SGD_LR),
                 Option(name="momentum", default=SGD_MOMENTUM, low=0, below=1, help="share of the last step that is kept"),
                 _weight_decay(SGD_WEIGHT_DECAY),
                 Option(name="nesterov", default=False, help="Nesterov momentum; only with momentum above 0"),
             ),
         ),
-        Component(kind="optimizer", name="adam", help="Adam", options=(_learning_rate(1e-3), *_BETAS, _weight_decay(0.0))),
-        Component(
-            kind="optimizer",
-            name="adamw",
-            help="Adam with decoupled weight decay",
-            options=(_learning_rate(1e-3), *_BETAS, _weight_decay(1e-2)),
-        ),
-        Component(
-            kind="optimizer",
-            name="rmsprop",
-            help="RMSprop",
-            options=(
+        "adam": ("Adam", (_learning_rate(1e-3), *_BETAS, _weight_decay(0.0))),
+        "adamw": ("Adam with decoupled weight decay", (_learning_rate(1e-3), *_BETAS, _weight_decay(1e-2))),
+        "rmsprop": (
+            "RMSprop",
+            (
                 _learning_rate(1e-2),
                 Option(name="alpha", default=0.99, low=0, below=1, help="decay of the running mean of squared gradients"),
                 Option(name="momentum", default=0.0, low=0, below=1, help="share of the last step that is kept"),
                 _weight_decay(0.0),
             ),
         ),
-        Component(
-            kind="optimizer", name="nadam", help="Adam with Nesterov momentum", options=(_learning_rate(2e-3), *_BETAS, _weight_decay(0.0))
-        ),
-        Component(kind="schedule", name="constant", help="the learning rate does not change"),
-        Component(
-            kind="schedule",
-            name="step",
-            help="the learning rate falls in steps",
-            options=(
+        "nadam": ("Adam with Nesterov momentum", (_learning_rate(2e-3), *_BETAS, _weight_decay(0.0))),
+    },
+    "schedule": {
+        "constant": ("the learning rate does not change", ()),
+        "step": (
+            "the learning rate falls in steps",
+            (
                 Option(name="step_size", default=5, low=1, high=10_000, help="epochs between two steps"),
                 Option(name="gamma", default=0.1, above=0, high=1, help="factor of each step"),
             ),
         ),
-        Component(
-            kind="schedule",
-            name="cosine",
-            help="the learning rate follows half a cosine down",
-            options=(Option(name="eta_min", default=0.0, low=0, help="the learning rate at the end"),),
+        "cosine": (
+            "the learning rate follows half a cosine down",
+            (Option(name="eta_min", default=0.0, low=0, help="the learning rate at the end"),),
         ),
-        Component(
-            kind="schedule",
-            name="onecycle",
-            help="the learning rate rises to its maximum, then falls to almost 0 (Smith 2018)",
-            options=(Option(name="pct_start", default=0.3, above=0, below=1, help="share of the steps in which it rises"),),
+        "onecycle": (
+            "the learning rate rises to its maximum, then falls to almost 0 (Smith 2018)",
+            (Option(name="pct_start", default=0.3, above=0, below=1, help="share of the steps in which it rises"),),
         ),
-        Component(kind="dataset", name="fashion-mnist", help="Zalando's articles of clothing: 28×28 pixels, grey, 10 classes"),
-        Component(kind="dataset", name="mnist", help="handwritten digits: 28×28 pixels, grey, 10 classes"),
-        Component(kind="dataset", name="kmnist", help="Kuzushiji characters: 28×28 pixels, grey, 10 classes"),
+    },
+    "dataset": {
+        "fashion-mnist": ("Zalando's articles of clothing: 28×28 pixels, grey, 10 classes", ()),
+        "mnist": ("handwritten digits: 28×28 pixels, grey, 10 classes", ()),
+        "kmnist": ("Kuzushiji characters: 28×28 pixels, grey, 10 classes", ()),
+    },
+}
+"""Name to help and options, by kind."""
+
+BUILT_IN = Catalog(
+    tuple(
+        Component(kind=kind, name=name, help=text, options=options)
+        for kind, table in _BUILT_IN.items()
+        for name, (text, options) in table.items()
     )
 )
-
 
 DATASET_IMAGES: Mapping[str, int] = {"fashion-mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}
 """Numbers of training images: with them, a study file can be checked before the data is there."""
