@@ -111,131 +111,98 @@ class _Reader:
             self._check_condition(name)
         owners = {name: self._owner(name) for name in order}
         self._refuse_two_values_for_one(owners)
-        parameters = tuple(
-            Parameter(
-                name=name, owner=owners[name], option=self.options[name], distribution=self.distributions[name], when=self._condition(name)
-            )
-            for name in order
-        )
-        return Space(parameters=parameters, catalog=self.catalog)
+        parameters = []
+        for name in order:
+            option, distribution, when = self.options[name], self.distributions[name], self._condition(name)
+            parameters.append(Parameter(name=name, owner=owners[name], option=option, distribution=distribution, when=when))
+        return Space(parameters=tuple(parameters), catalog=self.catalog)
 
-    def error(self, key: str, rule: str, hint: str = "") -> StudyFileError:
+    def _error(self, key: str, rule: str, hint: str = "") -> StudyFileError:
         return key_error(self.prefix + key, rule, hint)
 
-    # Reading the table
-
     def _is_parameter(self, key: str, entry: Mapping[str, Any]) -> bool:
-        if any(distribution in entry for distribution in DISTRIBUTION_KEYS):
-            # A group may have a parameter with such a name, but then as a table.
-            return not (self._is_group(key, entry) and any(isinstance(entry.get(distribution), dict) for distribution in DISTRIBUTION_KEYS))
-        if self._is_group(key, entry):
-            return False
         component = self.catalog.find(key)
+        is_group = "when" in entry or (component is not None and component.kind != "dataset")
+        if _is_distribution(entry):
+            # A group may have a parameter with such a name, but then as a table.
+            return not (is_group and any(isinstance(entry.get(word), dict) for word in DISTRIBUTION_KEYS))
+        if is_group:
+            return False
         if component is not None:
-            raise self.error(key, f"'{key}' is a data set, which has no parameters", f'Write dataset = "{key}" under [data].')
-        raise self.error(
+            raise self._error(key, f"'{key}' is a data set, which has no parameters", f'Write dataset = "{key}" under [data].')
+        names = [component.name for component in self.catalog if component.kind != "dataset"]
+        raise self._error(
             key,
             f"must be a value, a parameter (a table with float, int or choices), the table of a component, or a table with `when`; "
             f"found {_keys(entry)}",
-            _distribution_hint(entry) or did_you_mean(key, [component.name for component in self.catalog if component.kind != "dataset"]),
+            _distribution_hint(entry) or did_you_mean(key, names),
         )
-
-    def _is_group(self, key: str, entry: Mapping[str, Any]) -> bool:
-        component = self.catalog.find(key)
-        return "when" in entry or (component is not None and component.kind != "dataset")
 
     def _read_group(self, label: str, table: Mapping[str, Any]) -> None:
         component = self.catalog.find(label)
-        if component is not None:
-            if "when" in table:
-                raise self.error(
-                    label,
-                    f"is the table of the {component.kind} '{label}', which is its condition: it takes no `when`",
-                    "Use a label of your own for another condition.",
-                )
-            conditions: Conditions = {component.kind: (label,)}
-        else:
-            conditions = self._read_when(label, table["when"])
-            if len(table) == 1:
-                raise self.error(label, "has a condition, but no parameter", "Add the parameters that it applies to, or remove the table.")
+        if component is not None and "when" in table:
+            rule = f"is the table of the {component.kind} '{label}', which is its condition: it takes no `when`"
+            raise self._error(label, rule, "Use a label of your own for another condition.")
+        conditions: Conditions = {component.kind: (label,)} if component is not None else self._read_when(label, table["when"])
+        if component is None and len(table) == 1:
+            raise self._error(label, "has a condition, but no parameter", "Add the parameters that it applies to, or remove the table.")
         for key, entry in table.items():
+            name = f"{label}.{key}"
             if key == "when":
                 continue
-            name = f"{label}.{key}"
             if key in SELECTORS:
-                raise self.error(
-                    name, f"the choice of a {key} cannot depend on another", f"Write `{key}` directly under [{self.prefix.rstrip('.')}]."
-                )
-            if isinstance(entry, dict) and not any(distribution in entry for distribution in DISTRIBUTION_KEYS):
-                raise self.error(
-                    name,
-                    f"must be a value or a parameter (a table with float, int or choices); found {_keys(entry)}",
-                    _distribution_hint(entry) or "Tables do not nest deeper.",
-                )
+                home = self.prefix.rstrip(".")
+                raise self._error(name, f"the choice of a {key} cannot depend on another", f"Write `{key}` directly under [{home}].")
+            if isinstance(entry, dict) and not _is_distribution(entry):
+                rule = f"must be a value or a parameter (a table with float, int or choices); found {_keys(entry)}"
+                raise self._error(name, rule, _distribution_hint(entry) or "Tables do not nest deeper.")
             self._add(name, key, entry, conditions)
 
     def _read_when(self, label: str, when: Any) -> Conditions:
+        key = f"{label}.when"
         if not isinstance(when, dict) or not when:
-            raise self.error(
-                f"{label}.when",
-                f"must name parameters and their values, but got {show(when)}",
-                'For example: when = { optimizer = ["adam", "adamw"] }',
-            )
+            hint = 'For example: when = { optimizer = ["adam", "adamw"] }'
+            raise self._error(key, f"must name parameters and their values, but got {show(when)}", hint)
         conditions: Conditions = {}
         for parent, value in _flat(when):
             if parent in conditions:
-                raise self.error(f"{label}.when", f"names {parent} twice", "Write all its values in one list.")
-            conditions[parent] = self._allowed(label, parent, value)
+                raise self._error(key, f"names {parent} twice", "Write all its values in one list.")
+            values = value if isinstance(value, list) else [value]
+            if not 0 < len(values) <= MOST_CHOICES or not all(isinstance(item, bool | int | float | str) for item in values):
+                raise self._error(key, f"{parent} must be a value or a list of values, but got {show(value)}")
+            conditions[parent] = tuple(values)
         return conditions
-
-    def _allowed(self, label: str, parent: str, value: Any) -> tuple[Scalar, ...]:
-        values = value if isinstance(value, list) else [value]
-        if not 0 < len(values) <= MOST_CHOICES or not all(isinstance(item, bool | int | float | str) for item in values):
-            raise self.error(f"{label}.when", f"{parent} must be a value or a list of values, but got {show(value)}")
-        return tuple(values)
 
     def _add(self, name: str, option: str, entry: Any, conditions: Conditions) -> None:
         self.distributions[name] = read_distribution(self.prefix + name, entry)
         self.conditions[name] = conditions
         self.options[name] = option
 
-    # Making sense of it as a whole
-
     def _complete_selector(self, selector: Kind) -> None:
-        distribution = self.distributions.get(selector)
-        if distribution is None:
+        known = self.catalog.names(selector)
+        if selector not in self.distributions:
             self._add(selector, selector, DEFAULT_COMPONENTS[selector], {})
-            return
+        distribution = self.distributions[selector]
         if not isinstance(distribution, Choices | Fixed):
-            raise self.error(
-                selector, f"a {selector} is chosen by name, not from a range", f"Known: {', '.join(self.catalog.names(selector))}."
-            )
+            raise self._error(selector, f"a {selector} is chosen by name, not from a range", f"Known: {', '.join(known)}.")
         for value in distribution.listed:
-            if not isinstance(value, str) or value not in self.catalog.names(selector):
-                raise self.error(
-                    selector, f"unknown {selector} {show(value)}", did_you_mean(str(value)[:200], self.catalog.names(selector))
-                )
+            if value not in known:
+                raise self._error(selector, f"unknown {selector} {show(value)}", did_you_mean(str(value)[:200], known))
 
     def _parents_first(self) -> list[str]:
         """Return the names by depth, then selectors first, then by name. The order of the file does not matter."""
         for name, conditions in self.conditions.items():
             for parent in conditions:
                 if parent not in self.distributions:
-                    raise self.error(
-                        f"{name.rpartition('.')[0]}.when",
-                        f"names {show(parent)}, which is not a parameter",
-                        did_you_mean(parent, self.distributions),
-                    )
+                    rule, hint = f"names {show(parent)}, which is not a parameter", did_you_mean(parent, self.distributions)
+                    raise self._error(_when(name), rule, hint)
         depths: dict[str, int] = {}
         waiting = dict(self.conditions)
         while waiting:
             ready = [name for name, conditions in waiting.items() if all(parent in depths for parent in conditions)]
             if not ready:
-                raise self.error(
-                    f"{min(waiting).rpartition('.')[0]}.when",
-                    f"conditions run in a circle: {', '.join(sorted(waiting)[:6])} wait for each other",
-                    "Remove one of the conditions.",
-                )
+                rule = f"conditions run in a circle: {', '.join(sorted(waiting)[:6])} wait for each other"
+                raise self._error(_when(min(waiting)), rule, "Remove one of the conditions.")
             for name in ready:
                 depths[name] = 1 + max((depths[parent] for parent in waiting.pop(name)), default=0)
         return sorted(depths, key=lambda name: (depths[name], name not in SELECTORS, name))
@@ -243,24 +210,21 @@ class _Reader:
     def _check_condition(self, name: str) -> None:
         """Merge a parameter's conditions with those of its parents. Refuse conditions that can never hold."""
         merged: Conditions = {}
-        where = f"{name.rpartition('.')[0]}.when"
+        where = _when(name)
         for parent, allowed in self.conditions[name].items():
             distribution = self.distributions[parent]
             if not isinstance(distribution, Choices | Fixed):
-                raise self.error(where, f"names {parent}, which is a range", "A condition needs a parameter with choices.")
+                raise self._error(where, f"names {parent}, which is a range", "A condition needs a parameter with choices.")
             for value in allowed:
                 if not distribution.contains(value):
                     if parent in SELECTORS and name.startswith(f"{value}."):
-                        raise self.error(
-                            name.rpartition(".")[0],
-                            f"can never apply: {parent} is never {show(value)}",
-                            f"Add it to {self.prefix}{parent}, or remove the table.",
-                        )
-                    raise self.error(where, f"{parent} is never {show(value)}", f"It can be: {distribution}.")
+                        hint = f"Add it to {self.prefix}{parent}, or remove the table."
+                        raise self._error(name.rpartition(".")[0], f"can never apply: {parent} is never {show(value)}", hint)
+                    raise self._error(where, f"{parent} is never {show(value)}", f"It can be: {distribution}.")
             for key, values in [*self.effective[parent].items(), (parent, allowed)]:
                 common = tuple(value for value in merged.get(key, values) if any(same(value, other) for other in values))
                 if not common:
-                    raise self.error(where, f"can never hold: it requires two different values of {key}")
+                    raise self._error(where, f"can never hold: it requires two different values of {key}")
                 merged[key] = common
         self.effective[name] = merged
 
@@ -276,51 +240,43 @@ class _Reader:
         option = self.options[name]
         if name in SELECTORS:
             return "trainer"
-        takers: dict[Owner, list[Component]] = {
-            kind: [component for component in self._possible(kind, name) if component.option(option)] for kind in SELECTORS
-        }
-        owners: list[Owner] = [kind for kind in SELECTORS if takers[kind]]
+        possible = {kind: self._possible(kind, name) for kind in SELECTORS}
+        owners: list[Owner] = [kind for kind in SELECTORS if any(component.option(option) for component in possible[kind])]
         own = self.catalog.find(name.rpartition(".")[0])
         if own is not None and own.option(option) is not None:
             owners = [cast("Owner", own.kind)]  # the table of a component means that component first
         elif trainer_option(option) is not None:
             owners.insert(0, "trainer")
         if not owners:
-            raise self._nobody_takes(name, own)
+            raise self._unknown_option(name, own)
         if len(owners) > 1:
-            raise self.error(
-                name,
-                f"both the {owners[0]} and the {owners[1]} take `{option}`",
-                f"Put it into the table of one of them, [{self.prefix}NAME].",
-            )
+            hint = f"Put it into the table of one of them, [{self.prefix}NAME]."
+            raise self._error(name, f"both the {owners[0]} and the {owners[1]} take `{option}`", hint)
         owner = owners[0]
-        if owner != "trainer":
-            for component in self._possible(owner, name):
-                if component.option(option) is None:
-                    taker = takers[owner][0].name
-                    raise self.error(
-                        name,
-                        f"the {owner} '{component.name}' takes no `{option}`, but can be sampled with it",
-                        f"Put it into a table of its own, [{self.prefix}{taker}] for example.",
-                    )
-        for taken in self._options(owner, name):
-            self._check_against(name, taken)
-        self.distributions[name] = _typed(self.distributions[name], self._options(owner, name))
+        components = [] if owner == "trainer" else possible[owner]
+        found = [trainer_option(option)] if owner == "trainer" else [component.option(option) for component in components]
+        options = [each for each in found if each is not None]
+        for component in components:
+            if component.option(option) is None:
+                taker = next(other.name for other in components if other.option(option))
+                rule = f"the {owner} '{component.name}' takes no `{option}`, but can be sampled with it"
+                raise self._error(name, rule, f"Put it into a table of its own, [{self.prefix}{taker}] for example.")
+        for each in options:
+            self._check_against(name, each)
+        self.distributions[name] = _typed(self.distributions[name], options)
         return owner
 
-    def _nobody_takes(self, name: str, own: Component | None) -> StudyFileError:
+    def _unknown_option(self, name: str, own: Component | None) -> StudyFileError:
         option = self.options[name]
         if own is not None:
-            names = [known.name for known in own.options]
-            return self.error(
-                name, f"the {own.kind} '{own.name}' takes no `{option}`", _nearest(option, names) or f"'{own.name}' has no options."
-            )
-        reachable = [known.name for kind in SELECTORS for component in self._possible(kind, name) for known in component.options]
-        known = [*SELECTORS, *(known.name for known in TRAINER_OPTIONS), *reachable]
+            hint = _nearest(option, [known.name for known in own.options]) or f"'{own.name}' has no options."
+            return self._error(name, f"the {own.kind} '{own.name}' takes no `{option}`", hint)
         elsewhere = [f"the {component.kind} '{component.name}'" for component in self.catalog if component.option(option)]
         if elsewhere:
-            return self.error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses", "Remove it.")
-        return self.error(name, "neither the trainer nor a model, optimizer or schedule of this study takes it", _nearest(option, known))
+            return self._error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses", "Remove it.")
+        reachable = [known.name for kind in SELECTORS for component in self._possible(kind, name) for known in component.options]
+        hint = _nearest(option, [*SELECTORS, *(known.name for known in TRAINER_OPTIONS), *reachable])
+        return self._error(name, "neither the trainer nor a model, optimizer or schedule of this study takes it", hint)
 
     def _possible(self, kind: Kind, name: str) -> list[Component]:
         """Return the components of a kind that can be chosen while the parameter exists."""
@@ -328,46 +284,33 @@ class _Reader:
         allowed = self.effective[name].get(kind, values)
         return [self.catalog.get(kind, str(value)) for value in values if value in allowed]
 
-    def _options(self, owner: Owner, name: str) -> list[Option]:
-        if owner == "trainer":
-            found = [trainer_option(self.options[name])]
-        else:
-            found = [component.option(self.options[name]) for component in self._possible(owner, name)]
-        return [option for option in found if option is not None]
-
     def _check_against(self, name: str, option: Option) -> None:
         distribution = self.distributions[name]
         if isinstance(distribution, FloatRange) and not isinstance(option.default, float):
-            raise self.error(
-                name,
-                f"`{option.name}` is {option.type_name}",
-                f"Write {{ int = [{distribution.low:g}, {distribution.high:g}] }}."
-                if type(option.default) is int
-                else _choices_hint(option),
-            )
+            is_int = type(option.default) is int
+            hint = f"Write {{ int = [{distribution.low:g}, {distribution.high:g}] }}." if is_int else _choices_hint(option)
+            raise self._error(name, f"`{option.name}` is {option.type_name}", hint)
         if isinstance(distribution, IntRange) and isinstance(option.default, bool | str):
-            raise self.error(name, f"`{option.name}` is {option.type_name}", _choices_hint(option))
+            raise self._error(name, f"`{option.name}` is {option.type_name}", _choices_hint(option))
         for value in distribution.extremes:
             if rule := option.refuses(value):
                 quoted = isinstance(value, str) and not isinstance(option.default, bool | str)
                 close = did_you_mean(value, map(str, option.choices)) if option.choices and isinstance(value, str) else ""
-                raise self.error(name, rule, UNQUOTE if quoted else close if close.startswith("Did") else "")
+                raise self._error(name, rule, UNQUOTE if quoted else close if close.startswith("Did") else "")
 
     def _refuse_two_values_for_one(self, owners: Mapping[str, Owner]) -> None:
         by_target: dict[tuple[Owner, str], list[str]] = {}
         for name, owner in owners.items():
             for other in by_target.setdefault((owner, self.options[name]), []):
-                if self._can_both_exist(name, other):
-                    raise self.error(
-                        name,
-                        f"{other} sets `{self.options[name]}` of the {owner} as well, and both can exist in one trial",
-                        "Remove one, or give them conditions that exclude each other.",
-                    )
+                mine, theirs = self.effective[name], self.effective[other]
+                if all(any(same(a, b) for a in mine[key] for b in theirs[key]) for key in mine.keys() & theirs.keys()):
+                    rule = f"{other} sets `{self.options[name]}` of the {owner} as well, and both can exist in one trial"
+                    raise self._error(name, rule, "Remove one, or give them conditions that exclude each other.")
             by_target[owner, self.options[name]].append(name)
 
-    def _can_both_exist(self, one: str, other: str) -> bool:
-        mine, theirs = self.effective[one], self.effective[other]
-        return all(any(same(a, b) for a in mine[key] for b in theirs[key]) for key in mine.keys() & theirs.keys())
+
+def _is_distribution(entry: Mapping[str, Any]) -> bool:
+    return any(word in entry for word in DISTRIBUTION_KEYS)
 
 
 def _typed(distribution: Distribution, options: list[Option]) -> Distribution:
@@ -391,6 +334,11 @@ def _nearest(option: str, known: Iterable[str]) -> str:
 def _choices_hint(option: Option) -> str:
     values = (True, False) if isinstance(option.default, bool) else option.choices or (option.default,)
     return f"Write {{ choices = {show(list(values[:2]))} }}."
+
+
+def _when(name: str) -> str:
+    """Return the key of the condition that a parameter's table has."""
+    return f"{name.rpartition('.')[0]}.when"
 
 
 def _keys(table: Mapping[str, Any]) -> str:
