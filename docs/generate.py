@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from hpsearch.cli.main import app
 from hpsearch.config.components import BUILT_IN, TRAINER_OPTIONS, Option
 from hpsearch.config.paths import bundled_studies
-from hpsearch.config.sections import Section
+from hpsearch.config.sections import Section, sections_of
 from hpsearch.config.study_file import Contents
 from hpsearch.formatting import str_of
 
@@ -67,12 +67,10 @@ def study_file_page() -> str:
         "and a likely fix. `hpsearch init` writes one with a JSON Schema beside it; `hpsearch check` explains one.\n",
         f"```toml\n{example}```\n",
         "## Keys\n",
-        _section_rows(Contents, ""),
+        _section_rows(Contents),
     ]
-    for name, field in Contents.model_fields.items():
-        section = _section_of(field)
-        if section is not None:
-            parts.append(f"\n## [{name}]\n\n{section.__doc__ or ''}\n\n{_section_rows(section, name)}")
+    for name, section in sections_of(Contents).items():
+        parts.append(f"\n## [{name}]\n\n{section.__doc__ or ''}\n\n{_section_rows(section)}")
     parts.append((DOCS / "search-space.md.part").read_text())
     parts.append("## The trainer's options\n\n" + _option_rows(TRAINER_OPTIONS))
     for kind, title in (("model", "Models"), ("optimizer", "Optimizers"), ("schedule", "Schedules"), ("dataset", "Data sets")):
@@ -108,17 +106,12 @@ def _parameter(parameter: Any) -> str:
     return f"| `{name}` | {(parameter.help or '').replace('|', '/')}{shown} |"
 
 
-def _section_of(field: FieldInfo) -> type[Section] | None:
-    candidates = [field.annotation, *get_args(field.annotation)]
-    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)), None)
-
-
-def _section_rows(section: type[Section], name: str) -> str:
+def _section_rows(section: type[Section]) -> str:
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for key, field in section.model_fields.items():
-        meaning = field.description or (f"see [{key}]" if _section_of(field) else "")
+        meaning = field.description or (f"see [{key}]" if key in sections_of(section) else "")
         default = "required" if field.is_required() else _default(field)
-        rows.append(f"| `{field.alias or key}` | {_type_name(field)} | {default} | {meaning} |")
+        rows.append(f"| `{field.alias or key}` | {'table' if key in sections_of(section) else _type_name(field)} | {default} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 
@@ -128,8 +121,6 @@ def _default(field: FieldInfo) -> str:
 
 
 def _type_name(field: FieldInfo) -> str:
-    if _section_of(field) is not None:
-        return "table"
     if any("parse_duration" in repr(item) for item in [field.annotation, *get_args(field.annotation), *field.metadata]):
         return 'duration: "2h", "10m", "1h30m"'
     annotation: Any = field.annotation

@@ -70,23 +70,21 @@ class SectionOfKinds(Section):
     """A section whose `kind` decides which of its other keys it takes.
 
     Attributes:
-        TAKES: the keys of each kind.
-        DEFAULTS: the defaults of these keys.
+        KEYS: the keys of each kind with their defaults.
     """
 
-    TAKES: ClassVar[dict[str, tuple[str, ...]]]
-    DEFAULTS: ClassVar[dict[str, Any]]
+    KEYS: ClassVar[dict[str, dict[str, Any]]]
 
     @model_validator(mode="after")
     def _check_keys_of_kind(self) -> Self:
         """Refuse the keys of other kinds; set the defaults of this kind's keys."""
         kind: str = self.kind  # type: ignore[attr-defined]  # every subclass has one, each with its own choices
-        takes = self.TAKES[kind]
-        for key, default in self.DEFAULTS.items():
-            if key in takes and getattr(self, key) is None:
+        takes = self.KEYS[kind]
+        for key in (key for keys in self.KEYS.values() for key in keys if key not in takes and getattr(self, key) is not None):
+            raise ValueError(f'kind = "{kind}" does not take `{key}`; it takes {", ".join(takes) or "no other key"}')
+        for key, default in takes.items():
+            if getattr(self, key) is None:
                 object.__setattr__(self, key, default)
-            elif key not in takes and getattr(self, key) is not None:
-                raise ValueError(f'kind = "{kind}" does not take `{key}`; it takes {", ".join(takes) or "no other key"}')
         return self
 
 
@@ -132,8 +130,7 @@ class Sampler(SectionOfKinds):
         description="random trials before the sampler learns, shared by all models; 10 by default (tpe, gp)",
     )
 
-    TAKES: ClassVar[dict[str, tuple[str, ...]]] = {"tpe": ("startup_trials",), "gp": ("startup_trials",), "random": (), "qmc": ()}
-    DEFAULTS: ClassVar[dict[str, Any]] = {"startup_trials": 10}
+    KEYS: ClassVar[dict[str, dict[str, Any]]] = {"tpe": {"startup_trials": 10}, "gp": {"startup_trials": 10}, "random": {}, "qmc": {}}
 
 
 class Pruner(SectionOfKinds):
@@ -159,20 +156,12 @@ class Pruner(SectionOfKinds):
         default=None, description="one of this many trials survives a cut; 3 by default (halving, hyperband)"
     )
 
-    TAKES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "none": (),
-        "median": ("startup_trials", "warmup_epochs", "min_trials"),
-        "percentile": ("startup_trials", "warmup_epochs", "min_trials", "percentile"),
-        "halving": ("min_epochs", "reduction_factor"),
-        "hyperband": ("min_epochs", "reduction_factor"),
-    }
-    DEFAULTS: ClassVar[dict[str, Any]] = {
-        "startup_trials": 5,
-        "warmup_epochs": 2,
-        "min_trials": 1,
-        "percentile": 50.0,
-        "min_epochs": 1,
-        "reduction_factor": 3,
+    KEYS: ClassVar[dict[str, dict[str, Any]]] = {
+        "none": {},
+        "median": {"startup_trials": 5, "warmup_epochs": 2, "min_trials": 1},
+        "percentile": {"startup_trials": 5, "warmup_epochs": 2, "min_trials": 1, "percentile": 50.0},
+        "halving": {"min_epochs": 1, "reduction_factor": 3},
+        "hyperband": {"min_epochs": 1, "reduction_factor": 3},
     }
 
 
@@ -209,7 +198,7 @@ def explain(error: ValidationError, contents: type[Section]) -> tuple[str, str]:
     key = ".".join(location)
     key = show(key) if len(key) > 100 else key
     kind, value = first["type"], first["input"]
-    is_table = len(location) == 1 and (key in _sections(contents) or key in ("space", "provenance"))
+    is_table = len(location) == 1 and (key in sections_of(contents) or key in ("space", "provenance"))
     if kind == "extra_forbidden":
         return f"unknown key {show(key)[1:-1]}", _place_of(location, contents)
     if kind == "missing":
@@ -238,8 +227,15 @@ def explain(error: ValidationError, contents: type[Section]) -> tuple[str, str]:
     return f"{key}: {rule}{found}", hint
 
 
-def _sections(contents: type[Section]) -> dict[str, type[Section]]:
-    """Return the sections of a file by key."""
+def sections_of(contents: type[Section]) -> dict[str, type[Section]]:
+    """Return the sections of a file.
+
+    Args:
+        contents: the model of the whole file.
+
+    Returns:
+        Keys to models.
+    """
     return {
         name: kind
         for name, field in contents.model_fields.items()
@@ -250,7 +246,7 @@ def _sections(contents: type[Section]) -> dict[str, type[Section]]:
 
 def _place_of(location: list[str], contents: type[Section]) -> str:
     """Say where an unknown key belongs, or which known key is close to it."""
-    name, sections = location[-1], _sections(contents)
+    name, sections = location[-1], sections_of(contents)
     section = sections[location[0]] if len(location) > 1 else contents
     close = did_you_mean(name, [field.alias or key for key, field in section.model_fields.items()])
     if close.startswith("Did"):
