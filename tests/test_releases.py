@@ -33,6 +33,10 @@ OTHER_RELEASE = {"hpsearch"}
 """What differs from the conditions on record wherever a later release trains; it is no reason for other figures."""
 
 
+RENAMED = {"validation_loss": "val_loss", "validation_accuracy": "val_accuracy"}
+"""Names of stored values that a later release gave up, by the names that it gave them."""
+
+
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     env = {key: value for key, value in os.environ.items() if key not in ("OPTUNA_STORAGE", "HPSEARCH_DATA")} | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "hpsearch", *arguments]
@@ -80,14 +84,18 @@ def best_of(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def epochs_of(trial: FrozenTrial) -> list[dict[str, Any]]:
-    """The epochs that a trial has on record."""
-    return list(json.loads(trial.user_attrs.get("hpsearch:epochs", "[]")))
+    """The epochs that a trial has on record, with the names of today."""
+    return [in_todays_names(epoch) for epoch in json.loads(trial.user_attrs.get("hpsearch:epochs", "[]"))]
+
+
+def in_todays_names(epoch: dict[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(name, name): value for name, value in epoch.items()}
 
 
 def checkpointed_epochs(folder: Path, number: int) -> list[dict[str, Any]]:
     """The epochs that lie in a trial's checkpoint: a line with its checksum, then what `torch.save` wrote."""
     _, _, content = (folder / "runs" / "stripes" / "trials" / f"{number:05d}" / "checkpoint").read_bytes().partition(b"\n")
-    return list(torch.load(io.BytesIO(content), weights_only=True)["content"]["epochs"])
+    return [in_todays_names(epoch) for epoch in torch.load(io.BytesIO(content), weights_only=True)["content"]["epochs"]]
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
@@ -178,7 +186,7 @@ def test_a_trial_of_each_state_is_shown_with_its_epochs(moved: Path, state: Tria
     shown = said(moved, "show", "stripes", str(trial.number))
     assert shown.startswith(f"Trial {trial.number}")
     assert state.name.lower() in shown.splitlines()[0]
-    assert [each for each in trial.intermediate_values.values() if f"{each:.4f}" not in shown] == []
+    assert [each for each in trial.intermediate_values.values() if f"{100 * each:.2f} %" not in shown] == []
     if state == TrialState.FAIL:
         end = trial.user_attrs["hpsearch:end"]
         assert f"Ended: {end['reason']}" in shown
