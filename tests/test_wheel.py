@@ -27,6 +27,7 @@ def test_the_wheel_installed_elsewhere_writes_and_checks_studies(tmp_path: Path)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"hpsearch/studies/{path.name}" for path in (ROOT / "studies").glob("*.*")} <= set(names)
+    assert "hpsearch/report/web/model_card.md.j2" in names
     assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
 
     venv.create(tmp_path / "elsewhere", with_pip=True)
