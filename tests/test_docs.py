@@ -1,4 +1,4 @@
-"""Rules of documents that cannot drift from the code."""
+"""Documents agree with the code."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_schema_refuses_what_hpsearch_refuses(change: dict[str, object]) -> 
         jsonschema.validate(table, json.loads(json.dumps(json_schema())))
 
 
-def test_links_between_documents_lead_somewhere() -> None:
+def test_links_between_documents_have_a_target() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:

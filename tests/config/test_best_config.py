@@ -1,4 +1,4 @@
-"""Rules of the file that stands alone."""
+"""Best configs: files that need no study."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_file_reloads_to_the_identical_config(best: BestConfig, tmp_path: Pa
     assert (again.data, again.split_seed) == (best.data, best.split_seed)
 
 
-def test_nothing_is_left_open(best: BestConfig) -> None:
+def test_every_option_has_a_value(best: BestConfig) -> None:
     table = tomllib.loads(best.to_toml())
     assert set(table["model"]) == {"name", *best.config.model.options}
     assert set(table["trainer"]) == {"epochs", "batch_size", "label_smoothing", "flip", "shift", "seed"}
@@ -78,7 +78,7 @@ def test_nothing_is_left_open(best: BestConfig) -> None:
         ("[provenance]", '[[component_files]]\npath = "own.py"\nsha256 = "0"\n[provenance]', "the component file 'own.py' is missing"),
     ],
 )
-def test_a_changed_file_is_refused_with_the_culprit(best: BestConfig, tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_an_invalid_file_is_refused_with_its_key(best: BestConfig, tmp_path: Path, old: str, new: str, words: str) -> None:
     path = tmp_path / "best.toml"
     assert old in best.to_toml()
     path.write_text(best.to_toml().replace(old, new))
@@ -108,5 +108,5 @@ def test_the_component_file_must_be_the_one_it_was_made_with(best: BestConfig, t
         read_best_config(path)
 
 
-def test_json_and_toml_say_the_same(best: BestConfig) -> None:
+def test_json_and_toml_have_the_same_content(best: BestConfig) -> None:
     assert json.loads(best.to_json()) == tomllib.loads(best.to_toml())

@@ -55,13 +55,13 @@ def test_value_that_is_not_allowed_is_refused_with_rule_and_value(option: Option
     assert show(value) in rule
 
 
-def test_whole_number_serves_where_a_float_is_wanted() -> None:
+def test_whole_number_is_allowed_for_a_float_option() -> None:
     option = Option(name="lr", default=0.1, above=0)
     assert option.refuses(1) is None
     assert repr(option.coerce(1)) == "1.0"
 
 
-def test_catalog_refuses_a_name_twice_whatever_the_kinds() -> None:
+def test_catalog_refuses_a_name_twice_even_for_two_kinds() -> None:
     with pytest.raises(ComponentError, match="'sgd' is registered already, as a optimizer"):
         BUILT_IN.extended([Component(kind="model", name="sgd")])
 
@@ -72,7 +72,7 @@ def test_catalog_refuses_the_name_of_a_setting(name: str) -> None:
         Catalog((Component(kind="model", name=name),))
 
 
-def test_unknown_component_is_named_with_the_nearest() -> None:
+def test_error_of_an_unknown_component_suggests_the_closest_name() -> None:
     with pytest.raises(ComponentError, match="unknown model 'lenet'") as caught:
         BUILT_IN.get("model", "lenet")
     assert caught.value.hint == "Did you mean 'lenet5'?"
@@ -99,6 +99,6 @@ def test_true_is_not_one(one: Scalar, other: Scalar, equal: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"), [("epoch", "Did you mean 'epochs'?"), ("zzz", "Known: epochs, lr."), ("e" * 100_000, "Known: epochs, lr.")]
 )
-def test_nearest_name_or_all_of_them(name: str, hint: str) -> None:
+def test_closest_name_or_all_names_are_suggested(name: str, hint: str) -> None:
     assert did_you_mean(name, ["epochs", "lr", "epochs"]) == hint
     assert did_you_mean(name, []) == ""

@@ -1,4 +1,4 @@
-"""What a study leaves at its defaults, and what that makes unfair."""
+"""Options that a study leaves at their defaults, and unfair comparisons."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def warnings(table: dict[str, Any]) -> tuple[str, ...]:
     return unfair_comparisons(read_space(table, catalog=BUILT_IN))
 
 
-def test_option_searched_for_one_and_default_for_its_rival_is_unfair() -> None:
+def test_option_searched_for_one_component_and_default_for_another_is_unfair() -> None:
     (warning,) = warnings({**TWO, "sgd": {"lr": LR}})
     assert "`lr` is searched for sgd, but fixed for adam" in warning
 
 
-def test_option_fixed_for_the_rival_is_unfair_too() -> None:
+def test_option_fixed_for_another_component_is_unfair_too() -> None:
     assert len(warnings({**TWO, "sgd": {"lr": LR}, "adam": {"lr": 0.001}})) == 1
 
 
@@ -44,7 +44,7 @@ def test_fair_comparison_has_no_warning(table: dict[str, Any]) -> None:
     assert warnings(table) == ()
 
 
-def test_condition_at_one_remove_counts_for_the_component_it_hangs_on() -> None:
+def test_condition_on_a_conditional_parameter_counts_for_its_component() -> None:
     table = {**TWO, "sgd": {"nesterov": {"choices": [True, False]}}, "x": {"when": {"sgd.nesterov": True}, "lr": LR}}
     assert any("`lr` is searched for sgd, but fixed for adam" in warning for warning in warnings(table))
 
@@ -58,5 +58,5 @@ def test_unsearched_options_are_listed_with_their_defaults_by_owner() -> None:
     assert found["cnn"]["dropout"] == 0.5
 
 
-def test_owner_without_open_options_is_not_listed() -> None:
+def test_owner_whose_options_are_all_searched_is_not_listed() -> None:
     assert "constant" not in unsearched_defaults(read_space({}, catalog=BUILT_IN))

@@ -1,4 +1,4 @@
-"""What a component file registers."""
+"""Component files and the decorators that register components."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_file_gives_its_components_with_their_options(file: Path) -> None:
+def test_file_returns_its_components_with_their_options(file: Path) -> None:
     net, slow, pictures = load_component_file(file)
     assert [(found.kind, found.name) for found in (net, slow, pictures)] == [
         ("model", "net"),
@@ -77,14 +77,14 @@ def test_broken_file_registers_nothing(file: Path) -> None:
     assert registered("net") is None
 
 
-def test_error_far_from_the_file_names_the_files_own_line(file: Path) -> None:
+def test_error_in_another_module_names_the_line_of_the_component_file(file: Path) -> None:
     file.write_text("import json\n\njson.loads('{')\n")
     with pytest.raises(ComponentError, match="JSONDecodeError") as caught:
         load_component_file(file)
     assert caught.value.hint == "Look at line 3 of the file."
 
 
-def test_interrupt_is_no_fault_of_the_file(file: Path) -> None:
+def test_interrupt_is_not_an_error_of_the_file(file: Path) -> None:
     file.write_text("raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         load_component_file(file)
@@ -109,18 +109,18 @@ def test_notebook_cannot_replace_a_built_in() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "1net", "a b", "a.b", "../x", "x" * 65, "net\n", "ñ"])
-def test_name_of_other_letters_is_refused(name: str) -> None:
+def test_name_with_other_characters_is_refused(name: str) -> None:
     with pytest.raises(ComponentError, match="letters, digits"):
         hpsearch.model(name)
 
 
 @pytest.mark.parametrize("default", [None, [1], {"a": 1}, (1, 2), b"x"])
-def test_default_that_no_file_can_hold_is_refused(default: object) -> None:
+def test_default_that_a_study_file_cannot_hold_is_refused(default: object) -> None:
     with pytest.raises(ComponentError, match="the default of an option must be"):
         hpsearch.option(default)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["help", "when", "model", "optimizer", "schedule"])
-def test_option_named_like_something_else_is_refused(name: str) -> None:
+def test_option_with_a_reserved_name_is_refused(name: str) -> None:
     with pytest.raises(ComponentError, match="means something else"):
         hpsearch.model("net", **{name: hpsearch.option(1)})  # type: ignore[arg-type]

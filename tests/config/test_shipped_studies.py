@@ -1,4 +1,4 @@
-"""Every shipped study and best config is run, on a slice of the real data."""
+"""Every shipped study and best config runs on a part of the real data."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_a_shipped_study_is_valid_and_fair(path: Path) -> None:
     assert unfair_comparisons(study.space) == ()
 
 
-def test_what_is_shipped_is_a_study_or_a_best_config() -> None:
+def test_every_shipped_file_is_a_study_or_a_best_config() -> None:
     assert [path.stem for path in CONFIGS] == ["reference-cnn", "reference-lenet5"]
     assert len(STUDIES) + len(CONFIGS) == len(list((ROOT / "studies").glob("*.toml")))
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("reference-cnn", 121_930), ("reference-lenet5", 61_706)])
-def test_a_shipped_best_config_leaves_nothing_open(name: str, parameters: int) -> None:
+def test_a_shipped_best_config_has_a_value_for_every_option(name: str, parameters: int) -> None:
     path = ROOT / "studies" / f"{name}.toml"
     best = read_best_config(path)
     assert tomllib.loads(best.to_toml()) == tomllib.loads(path.read_text())
@@ -47,14 +47,14 @@ def test_a_shipped_best_config_leaves_nothing_open(name: str, parameters: int) -
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_best_config_taken_for_a_study_is_told_from_one(path: Path) -> None:
+def test_a_best_config_is_refused_as_a_study_file(path: Path) -> None:
     with pytest.raises(StudyFileError, match=rf"{path.name}: is a best config") as caught:
         load_study_file(path)
     assert f"hpsearch train {os.path.relpath(path)}" in caught.value.hint
 
 
 def slice_of(path: Path, folder: Path) -> Path:
-    """The study with few images, few epochs and two trials, in a folder of its own."""
+    """Write the study with few images, few epochs and two trials into a new folder."""
     text = path.read_text()
     text = re.sub(r"validation_images = [\d_]+", "validation_images = 500", text)
     text = re.sub(r"\ntrain_images.*", "", text)

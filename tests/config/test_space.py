@@ -1,4 +1,4 @@
-"""The search space: what is sampled from it, replayed, completed and fingerprinted."""
+"""The search space: sampling, replay, defaults and fingerprint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ask(space: Space, seed: int, trials: int = TRIALS) -> list[tuple[optuna.Tria
 
 
 def allows(entry: Any, value: Scalar) -> bool:
-    """What a study file's entry allows, worked out from the text's numbers and nothing of hpsearch."""
+    """Return what an entry of a study file allows, computed without hpsearch."""
     if not isinstance(entry, dict):
         return bool(value == entry)
     if "choices" in entry:
@@ -53,7 +53,7 @@ def allows(entry: Any, value: Scalar) -> bool:
 
 
 @given(tables(), SEEDS)
-def test_sampled_values_are_those_that_the_file_allows(table: Table, seed: int) -> None:
+def test_sampled_values_are_allowed_by_the_file(table: Table, seed: int) -> None:
     written = entries(table)
     for _, values in ask(space_of(table), seed):
         assert [name for name, value in values.items() if name in written and not allows(written[name], value)] == []
@@ -146,7 +146,7 @@ def test_optuna_accepts_the_space_without_a_warning(table: Table, seed: int) -> 
 
 
 @given(st.data())
-def test_order_of_keys_and_choices_means_nothing(data: st.DataObject) -> None:
+def test_order_of_keys_and_choices_does_not_matter(data: st.DataObject) -> None:
     table = data.draw(tables())
     one, other = space_of(table), space_of(rewritten(table, data.draw))
     assert one.fingerprint == other.fingerprint
@@ -201,7 +201,7 @@ BASE: Table = {
     ],
     ids=["int bound", "-0.0", "log = false", "ints among floats", "defaults", "value twice", "ints in a condition", "nested", "step = 1"],
 )
-def test_another_way_of_writing_is_the_same_space(edit: Callable[[Table], None]) -> None:
+def test_two_spellings_of_one_space_have_one_fingerprint(edit: Callable[[Table], None]) -> None:
     other = json.loads(json.dumps(BASE))
     edit(other)
     assert space_of(other).to_plain() == space_of(BASE).to_plain()
@@ -213,7 +213,7 @@ def test_true_is_not_one() -> None:
     assert one.fingerprint != other.fingerprint
 
 
-# A point by hand
+# Points from given values
 
 SPACE = space_of(
     {
@@ -228,7 +228,7 @@ SPACE = space_of(
 )
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_parameter_that_is_left_out_has_its_default() -> None:
     assert SPACE.complete({}) == {
         "model": "cnn",
         "optimizer": "adam",
@@ -239,12 +239,12 @@ def test_what_is_left_out_has_its_default() -> None:
     }
 
 
-def test_bare_name_means_the_parameter_that_exists_there() -> None:
+def test_option_name_means_the_parameter_that_exists() -> None:
     assert SPACE.complete({"optimizer": "sgd", "lr": 0.2})["sgd.lr"] == 0.2
     assert SPACE.complete({"lr": 0.002})["adam.lr"] == 0.002
 
 
-def test_start_is_kept_where_it_still_exists() -> None:
+def test_start_value_is_kept_if_the_parameter_exists() -> None:
     start = SPACE.complete({"optimizer": "sgd", "lr": 0.2, "epochs": 7})
     point = SPACE.complete({"optimizer": "adam"}, start=start)
     assert (point["epochs"], point["adam.lr"], "sgd.lr" in point) == (7, 0.001, False)
@@ -283,7 +283,7 @@ def test_default_outside_the_range_is_refused_by_name() -> None:
         space_of({"epochs": {"int": [1, 3]}}).complete({})
 
 
-def test_bare_name_of_two_parameters_is_refused() -> None:
+def test_option_name_of_two_parameters_is_refused() -> None:
     net = Component(kind="model", name="net", options=(Option(name="lr", default=0.1),))
     space = read_space({"model": "net", "net": {"lr": 0.1}, "adam": {"lr": 0.1}}, catalog=BUILT_IN.extended([net]))
     with pytest.raises(ConfigError, match=r"'lr' could be (net|adam)\.lr or (net|adam)\.lr") as caught:
@@ -292,7 +292,7 @@ def test_bare_name_of_two_parameters_is_refused() -> None:
     assert space.complete({"net.lr": 0.1})["net.lr"] == 0.1
 
 
-# Conditions at one remove
+# Conditions on conditional parameters
 
 
 def test_fixed_value_of_a_conditional_table_makes_conditional() -> None:

@@ -1,4 +1,4 @@
-"""How a `[space]` is read: who gets a value, where a parameter exists, in which order it is drawn."""
+"""Reading a `[space]`: owners of values, conditions, and the order of parameters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_entry_is_read_as_its_distribution(entry: Any, distribution: Any) -> Non
         (Fixed(value="a"), ["a"], ["b", 1]),
     ],
 )
-def test_distribution_contains_what_it_says(distribution: Any, inside: list[Any], outside: list[Any]) -> None:
+def test_distribution_contains_exactly_its_values(distribution: Any, inside: list[Any], outside: list[Any]) -> None:
     assert all(distribution.contains(value) for value in inside)
     assert not any(distribution.contains(value) for value in outside)
 
@@ -62,13 +62,13 @@ def test_distribution_contains_what_it_says(distribution: Any, inside: list[Any]
         (1_000_000, 1_234_567, 2, "high = 1234566 or 1234568"),
     ],
 )
-def test_step_that_does_not_divide_is_answered_with_bounds_that_do(low: float, high: float, step: float, says: str) -> None:
+def test_error_of_a_step_that_does_not_divide_suggests_bounds(low: float, high: float, step: float, says: str) -> None:
     with pytest.raises(StudyFileError) as caught:
         read_distribution("x", {"int" if isinstance(low, int) else "float": [low, high], "step": step})
     assert says in caught.value.hint
 
 
-def test_value_goes_to_whoever_declares_it() -> None:
+def test_value_goes_to_the_component_that_declares_the_option() -> None:
     space = read({"epochs": 5, "dropout": 0.1, "lr": 0.1, "schedule": "step", "gamma": 0.5})
     owners = {parameter.name: parameter.owner for parameter in space}
     assert owners["epochs"] == "trainer"
@@ -89,7 +89,7 @@ def test_labelled_table_applies_under_its_condition() -> None:
     assert space["adaptive.lr"].condition == "optimizer is adam or adamw"
 
 
-def test_parents_are_drawn_before_what_hangs_on_them() -> None:
+def test_parents_are_drawn_before_their_children() -> None:
     table = {
         "aaa": {"when": {"zzz.flip": True}, "shift": 1},
         "zzz": {"when": {"sgd.nesterov": True}, "flip": {"choices": [True, False]}},
@@ -104,7 +104,7 @@ def test_label_may_be_the_name_of_a_parameter_kind() -> None:
     assert read({"float": {"when": {"model": "cnn"}, "flip": True}})["float.flip"].distribution == Fixed(value=True)
 
 
-def test_table_of_the_trainers_option_in_a_components_table_is_the_trainers() -> None:
+def test_trainer_option_in_the_table_of_a_component_belongs_to_the_trainer() -> None:
     space = read({"optimizer": {"choices": ["sgd", "adam"]}, "sgd": {"epochs": {"int": [5, 9]}}})
     assert (space["sgd.epochs"].owner, space["sgd.epochs"].option) == ("trainer", "epochs")
 
@@ -118,7 +118,7 @@ def test_two_conditions_that_exclude_each_other_may_set_one_value() -> None:
     assert {parameter.name for parameter in read(table)} >= {"one.epochs", "two.epochs"}
 
 
-def test_choices_of_different_options_must_suit_both() -> None:
+def test_choices_must_be_allowed_by_both_options() -> None:
     nets = [
         Component(kind="model", name=name, options=(Option(name="width", default=default),)) for name, default in (("one", 8), ("two", 0.5))
     ]

@@ -1,4 +1,4 @@
-"""What a study file says, and what is said of one that makes no sense."""
+"""Study files and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.mutated_files import mutated
 MUTANTS = 2_400
 """Generated study files; `benchmarks/study_files.py` tries ten times as many."""
 LONGEST_PARSE = 1.0
-"""Seconds that any study file may take to be read."""
+"""Most seconds to read any study file."""
 
 SHIPPED = shipped_study_files()
 WITHOUT_COMPONENTS = [path for path in SHIPPED if "use " not in path.read_text(encoding="utf-8")]
@@ -36,7 +36,7 @@ def write(folder: Path, mistake: Mistake) -> Path:
 
 
 @pytest.mark.parametrize("mistake", [*MISTAKES, *LATER_SECTIONS], ids=lambda mistake: mistake.name.replace(" ", "-"))
-def test_error_names_the_file_the_culprit_and_the_mend(mistake: Mistake, tmp_path: Path) -> None:
+def test_error_names_file_key_and_fix(mistake: Mistake, tmp_path: Path) -> None:
     path = write(tmp_path, mistake)
     with pytest.raises(UsageError) as caught:
         load_study_file(path)
@@ -59,7 +59,7 @@ def test_mistakes_are_many_and_each_has_a_name() -> None:
     assert len({mistake.name for mistake in MISTAKES}) == len(MISTAKES)
 
 
-def test_valid_text_of_the_mistakes_is_valid(tmp_path: Path) -> None:
+def test_text_that_the_mistakes_change_is_valid(tmp_path: Path) -> None:
     assert parse_study_file(VALID, path=tmp_path / FILE).name == "study"
     assert tomllib.loads(study({})) == tomllib.loads(VALID)
 
@@ -67,21 +67,21 @@ def test_valid_text_of_the_mistakes_is_valid(tmp_path: Path) -> None:
 # The file itself
 
 
-def test_missing_file_is_named_with_its_neighbour(tmp_path: Path) -> None:
+def test_error_of_a_missing_file_suggests_one_in_the_same_folder(tmp_path: Path) -> None:
     (tmp_path / "fashion.toml").write_text(VALID)
     with pytest.raises(StudyFileError, match=r"fashoin\.toml.*No such file") as caught:
         load_study_file(tmp_path / "fashoin.toml")
     assert "'fashion.toml'" in caught.value.hint
 
 
-def test_missing_file_where_there_is_none_points_to_init(tmp_path: Path) -> None:
+def test_error_of_a_missing_file_in_an_empty_folder_suggests_init(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     with pytest.raises(StudyFileError) as caught:
         load_study_file(tmp_path / FILE)
     assert "hpsearch init" in caught.value.hint
 
 
-def test_folder_is_no_study_file(tmp_path: Path) -> None:
+def test_folder_is_not_a_study_file(tmp_path: Path) -> None:
     with pytest.raises(StudyFileError, match="directory"):
         load_study_file(tmp_path)
 
@@ -104,12 +104,12 @@ def test_other_encoding_than_utf8_is_refused(encoding: str, tmp_path: Path) -> N
     assert "Save it as UTF-8" in caught.value.hint
 
 
-def test_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(VALID.encode("utf-8-sig"))
     assert load_study_file(tmp_path / FILE).text == VALID
 
 
-def test_windows_line_ends_are_as_good(tmp_path: Path) -> None:
+def test_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(VALID.replace("\n", "\r\n").encode())
     assert load_study_file(tmp_path / FILE).space == parse_study_file(VALID, path=tmp_path / FILE).space
 
@@ -144,7 +144,7 @@ def test_hostile_nesting_is_refused_at_once(text: str) -> None:
     assert time.perf_counter() - started < LONGEST_PARSE
 
 
-# What it says
+# Content
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -160,7 +160,7 @@ def test_schema_accepts_the_shipped_studies(path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["sed = 3", "budget.trials = 0", 'sampler.kind = "tpee"', "space.dropout = [0, 1]", "space.dropout.flaot = [0, 1]"]
 )
-def test_schema_refuses_what_a_study_file_must_not_say(line: str) -> None:
+def test_schema_refuses_an_invalid_line(line: str) -> None:
     table = {"name": "x", "budget": {"trials": 1}, "space": {}}
     for key, value in tomllib.loads(line).items():
         table[key] = {**table.get(key, {}), **value} if isinstance(value, dict) else value  # type: ignore[dict-item]
@@ -203,7 +203,7 @@ def test_baseline_may_nest_its_keys_as_the_space_does(tmp_path: Path) -> None:
     ],
     ids=["space", "data", "seed", "files"],
 )
-def test_what_changes_the_trials_is_part_of_what_is_comparable(edit: dict[str, str], part: str, tmp_path: Path) -> None:
+def test_sections_that_change_trials_are_compared(edit: dict[str, str], part: str, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text('import hpsearch\n@hpsearch.model("net")\ndef net(**_): ...\n')
     old, new = (parse_study_file(text, path=tmp_path / FILE).comparable for text in (VALID, study(edit)))
     assert [key for key in old if old[key] != new[key]] == [part]
@@ -220,7 +220,7 @@ def test_what_changes_the_trials_is_part_of_what_is_comparable(edit: dict[str, s
     ],
     ids=["budget", "sampler", "pruner", "description", "limits"],
 )
-def test_what_leaves_the_trials_alone_is_no_part_of_it(edit: dict[str, str], tmp_path: Path) -> None:
+def test_sections_that_do_not_change_trials_are_not_compared(edit: dict[str, str], tmp_path: Path) -> None:
     old, new = (parse_study_file(text, path=tmp_path / FILE).comparable for text in (VALID, study(edit)))
     assert old == new
 
@@ -248,7 +248,7 @@ def test_two_component_files_with_one_name_are_refused_with_both(tmp_path: Path)
         parse_study_file(study({"": 'use = ["one.py", "two.py"]'}), path=tmp_path / FILE)
 
 
-def test_gp_is_admitted_where_every_condition_always_holds(tmp_path: Path) -> None:
+def test_gp_is_allowed_if_every_condition_always_holds(tmp_path: Path) -> None:
     text = 'name = "x"\nbudget.trials = 3\nsampler.kind = "gp"\n[space]\nmodel = { choices = ["cnn"] }\n[space.cnn]\ndense = { int = [16, 64] }\n'
     assert parse_study_file(text, path=tmp_path / FILE).space.conditional == ()
 
@@ -265,7 +265,7 @@ def test_duration_is_read_in_seconds(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "5", "h", "-1h", "1d", "1m1h", "1e3s", "٣s", "0s", "9999999h", "1" * 50 + "s", 5, None, True])
-def test_anything_else_is_no_duration(text: object) -> None:
+def test_other_text_is_not_a_duration(text: object) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_duration(text)
 
@@ -274,7 +274,7 @@ def test_anything_else_is_no_duration(text: object) -> None:
 
 
 def answer_to(path: Path, text: str | None = None) -> str | None:
-    """What is said of a study file; None when it is accepted."""
+    """Return the error of a study file; None if it is accepted."""
     try:
         parse_study_file(text, path=path) if text is not None else load_study_file(path)
     except UsageError as error:

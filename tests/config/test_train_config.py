@@ -1,4 +1,4 @@
-"""One training run, resolved from values and defaults."""
+"""Configs of training runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ComponentError, ConfigError, StudyFileError
 
 
-def test_nothing_given_is_all_defaults() -> None:
+def test_config_without_values_has_all_defaults() -> None:
     config = configure()
     assert (config.model.name, config.optimizer.name, config.schedule.name) == ("cnn", "adam", "constant")
     assert (config.epochs, config.batch_size, config.seed) == (10, 128, 0)
@@ -51,7 +51,7 @@ def test_the_settings_of_a_config_resolve_to_it() -> None:
     assert resolve(config.settings, catalog=BUILT_IN, seed=config.seed) == config
 
 
-def test_resolve_refuses_what_nobody_declared() -> None:
+def test_resolve_refuses_unknown_options() -> None:
     with pytest.raises(ConfigError, match="cnn takes no 'droput'") as caught:
         resolve({("model", "droput"): 0.1}, catalog=BUILT_IN, seed=0)
     assert "'dropout'" in caught.value.hint
@@ -86,7 +86,7 @@ def test_whole_number_and_float_are_one_run() -> None:
     assert configure(lr=1).digest == configure(lr=1.0).digest
 
 
-def test_digest_depends_on_what_a_component_file_says_not_on_where_it_lies() -> None:
+def test_digest_depends_on_the_content_of_a_component_file_not_on_its_path() -> None:
     def made(path: str, sha256: str) -> TrainConfig:
         net = Component(
             kind="model", name="net", options=(Option(name="width", default=8),), file=ComponentFile(path=Path(path), sha256=sha256)

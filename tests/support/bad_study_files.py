@@ -1,4 +1,4 @@
-"""The mistakes that people make in a study file, and the words that must stand in the answer to each."""
+"""Mistakes in study files, and the words that the error of each must have."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ epochs = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A study file with one thing wrong, and what its error must say.
+    """A study file with one mistake.
 
     Attributes:
-        says: the culprit, the rule or value, and the mend, in the words of the message or its hint.
-        files: component files beside it, by name.
+        says: words of the message or its hint: the key, the rule or value, and the fix.
+        files: component files in the same folder, by name.
     """
 
     name: str
@@ -278,7 +278,7 @@ def _rows() -> Iterator[Mistake]:
     yield row("gp on a conditional space", study({"sampler": 'kind = "gp"'}), "sampler.kind", "gp", "adam.lr", 'kind = "tpe"')
     yield row("qmc on a conditional space", study({"sampler": 'kind = "qmc"'}), "sampler.kind", "qmc", 'kind = "tpe"')
     yield row(
-        "gp on a space that is conditional at one remove",
+        "gp on a space that is conditional through another parameter",
         'name = "x"\nbudget.trials = 3\nsampler.kind = "gp"\n[space]\nmodel = { choices = ["cnn", "lenet5"] }\n'
         '[space.cnn]\nbatch_norm = true\n[space.extra]\nwhen = { "cnn.batch_norm" = true }\nlabel_smoothing = { float = [0.0, 0.1] }\n',
         "sampler.kind", "gp", "extra.label_smoothing", 'kind = "tpe"',
@@ -497,4 +497,4 @@ LATER_SECTIONS = (
         says=("warm_start.from", "'../old'", "names of studies"),
     ),
 )
-"""What this version does not know how to do yet."""
+"""Sections that this version does not support yet."""
