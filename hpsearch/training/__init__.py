@@ -1,1 +1,1 @@
-"""The torch wing: data, models, optimizers and the trainer. Knows nothing of Optuna, storage or search."""
+"""Everything that uses torch: data, models, optimizers and the trainer. Does not use Optuna, storage or search."""

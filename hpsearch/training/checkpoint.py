@@ -1,8 +1,8 @@
-"""Checkpoints as files that appear whole or not at all, and that show when a byte of them is wrong.
+"""Saves and loads checkpoints, and detects damaged ones. The trainer decides what a checkpoint contains.
 
-What goes into one and what it means is the trainer's business. A file is one line,
-`hpsearch-checkpoint 1 <SHA-256 of the rest>`, and then what `torch.save` writes. The one before
-it is kept beside it, so that one damaged file costs one epoch.
+A file begins with the line `hpsearch-checkpoint 1 <SHA-256 of the rest>`. The output of
+`torch.save` follows. The previous checkpoint stays beside it, so that a damaged file costs only
+one epoch.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from hpsearch.config.paths import partial_files, write_atomically
 from hpsearch.errors import CheckpointError
 
 FORMAT = b"hpsearch-checkpoint 1"
+"""Name and version of the format; the first bytes of a file."""
 
 _log = logging.getLogger("hpsearch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """Which run a checkpoint belongs to.
+    """Identifies the run that a checkpoint belongs to.
 
     Attributes:
-        owner: whose it is, as "study id / trial number"; empty for a run of nobody's.
-        config: the digest of the config.
-        split: the hash of the split.
+        owner: the trial, as "study id/trial number"; empty for a run outside of a study.
+        config: digest of the config.
+        split: hash of the split.
     """
 
     owner: str
@@ -41,26 +42,38 @@ class RunIdentity:
 
 
 def save(path: Path, identity: RunIdentity, content: dict[str, Any]) -> None:
-    """Write a checkpoint; the one that was there becomes the previous one.
+    """Write a checkpoint, and keep the one before it as the previous checkpoint.
 
-    At every moment at least one whole checkpoint stands under one of the two names.
+    At every moment at least one of the two files is complete.
+
+    Args:
+        path: the file of the checkpoint.
+        identity: the run that it belongs to.
+        content: tensors and plain values.
 
     Raises:
-        DiskError: the file cannot be written; the older checkpoints are still there.
+        DiskError: the file cannot be written; the older checkpoints are unchanged.
     """
     payload = io.BytesIO()
     torch.save({"identity": vars(identity), "content": content}, payload)
-    # A damaged file must not push out a good previous one.
+    # A damaged file must not replace a good previous one.
     write_atomically(path, _sealed(payload.getvalue()), previous=previous(path) if _payload(path) is not None else None)
 
 
 def load(path: Path, identity: RunIdentity) -> dict[str, Any] | None:
-    """The content of the checkpoint, or of the one before it where it is damaged; None where both are missing or damaged.
+    """Read a checkpoint, or the previous one if the file is damaged.
 
-    Tensors come on the CPU. Nothing but tensors and plain values is ever unpickled.
+    It unpickles only tensors and plain values.
+
+    Args:
+        path: the file of the checkpoint.
+        identity: the run that it must belong to.
+
+    Returns:
+        The content, with tensors on the CPU; None if both files are missing or damaged.
 
     Raises:
-        CheckpointError: it belongs to another run.
+        CheckpointError: the checkpoint belongs to another run.
     """
     for candidate in (path, previous(path)):
         if not candidate.exists():
@@ -76,13 +89,24 @@ def load(path: Path, identity: RunIdentity) -> dict[str, Any] | None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete a run's checkpoints; its predictions stay."""
+    """Delete the checkpoints of a run; its predictions stay.
+
+    Args:
+        checkpoint: the file of the last checkpoint.
+    """
     for path in (checkpoint, previous(checkpoint), *partial_files(checkpoint)):
         path.unlink(missing_ok=True)
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the last one stands."""
+    """Return the path of the previous checkpoint.
+
+    Args:
+        path: the file of the last checkpoint.
+
+    Returns:
+        A file in the same folder.
+    """
     return path.with_name(f"{path.name}.previous")
 
 
@@ -91,7 +115,7 @@ def _sealed(payload: bytes) -> bytes:
 
 
 def _payload(path: Path) -> bytes | None:
-    """What `torch.save` wrote; None where the file is missing or a byte of it is wrong."""
+    """Return the bytes that `torch.save` wrote; None if the file is missing or damaged."""
     try:
         sealed = path.read_bytes()
     except OSError:
@@ -107,7 +131,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         stored: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # A user's optimizer or schedule may keep objects of its own in its state.
+        # The state of a user's optimizer or schedule may contain its own objects.
         _log.warning("the checkpoint %s holds something else than tensors and plain values: %s", path, error)
         return None
     return stored

@@ -1,4 +1,4 @@
-"""Which device a run computes on, and torch's settings that make it repeat there."""
+"""Selects the device of a run, and makes torch's results on it reproducible."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from hpsearch.formatting import many
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes the first CUDA device if there is one.
+    """Return the torch device for a name.
+
+    Args:
+        name: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is the first CUDA device, or the CPU if there is none.
+
+    Returns:
+        The device.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: the name is invalid, or the device does not exist here.
     """
     available = torch.cuda.device_count()
     if name == "auto":
@@ -37,16 +43,25 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def deterministic_algorithms(device: torch.device) -> Iterator[None]:
-    """Have CUDA take algorithms whose results repeat; on a CPU they do anyway, for one number of threads."""
+    """Use deterministic CUDA algorithms within the block.
+
+    On a CPU, results repeat anyway as long as the number of threads is the same.
+
+    Args:
+        device: the device of the run.
+
+    Yields:
+        Nothing.
+    """
     if device.type != "cuda":
         yield
         return
-    # cuBLAS reads it when it starts.
+    # cuBLAS reads this variable when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
-    # An operation without such an algorithm is announced by torch's own warning.
+    # torch warns about an operation that has no deterministic algorithm.
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield

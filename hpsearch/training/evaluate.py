@@ -1,4 +1,4 @@
-"""What a model makes of some images, without dropout or augmentation: loss, accuracy and predictions."""
+"""Evaluates a model on images, without dropout and augmentation: loss, accuracy and predictions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 EVALUATION_BATCH = 500
-"""Images at once; more gain nothing on a CPU and cost memory."""
+"""Images in a batch. On a CPU, larger batches are not faster and need more memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Normalisation:
-    """Turns pixels into what a model sees: share of 255, less the mean, over the standard deviation.
+    """Scales pixels to the input of a model: (pixel / 255 - mean) / standard deviation = pixel * factor + offset.
 
     Attributes:
-        factor, offset: of each channel: float32 [1, C, 1, 1].
+        factor: float32 [1, C, 1, 1].
+        offset: float32 [1, C, 1, 1].
     """
 
     factor: Tensor
@@ -27,7 +28,16 @@ class Normalisation:
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Normalisation:
-        """From each channel's mean and standard deviation as shares of 255."""
+        """Make the normalisation for a mean and a standard deviation of each channel.
+
+        Args:
+            mean: of each channel, as a fraction of 255.
+            std: of each channel, as a fraction of 255.
+            device: where the images are.
+
+        Returns:
+            The normalisation.
+        """
         factor = [1 / (255 * deviation) for deviation in std]
         offset = [-average / deviation for average, deviation in zip(mean, std, strict=True)]
         return cls(
@@ -36,20 +46,20 @@ class Normalisation:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """float32 [N, C, H, W] from uint8 of the same shape."""
+        """Return the input of a model, float32 [N, C, H, W], for images, uint8 [N, C, H, W]."""
         return images.to(torch.float32).mul_(self.factor).add_(self.offset)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """What a model made of some images.
+    """The results of a model on images. The tensors are on the CPU.
 
     Attributes:
-        loss: mean cross-entropy; not finite where the weights are not.
-        accuracy: share classified correctly, 0 to 1.
-        predicted: int64 [N], on the CPU.
-        confidence: float32 [N], the probability given to the predicted class, on the CPU.
-        losses: float32 [N], the cross-entropy of each image, on the CPU.
+        loss: mean cross-entropy; not finite if the weights are not finite.
+        accuracy: share of images that are classified correctly, 0 to 1.
+        predicted: the predicted class of each image, int64 [N].
+        confidence: the predicted probability of that class, float32 [N].
+        losses: the cross-entropy of each image, float32 [N].
     """
 
     loss: float
@@ -61,11 +71,16 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normalisation) -> Evaluation:
-    """Evaluate a model, and leave it in evaluation mode.
+    """Evaluate a model on images. The model stays in evaluation mode.
 
     Args:
-        images: uint8 [N, C, H, W]; of none at all, loss and accuracy are NaN.
+        model: maps float32 [N, C, H, W] to logits [N, classes].
+        images: uint8 [N, C, H, W].
         labels: int64 [N].
+        normalise: scales the pixels.
+
+    Returns:
+        The results; without any image, loss and accuracy are NaN.
     """
     model.eval()
     if not len(labels):

@@ -1,6 +1,6 @@
-"""From a component's name to what it builds: built-in models, optimizers and schedules, and those of users.
+"""Builds models, optimizers and schedules from their names, both built-in and user-defined ones.
 
-What a name may be given as options is declared in `hpsearch.config.components` and `hpsearch.config.registration`.
+Their options are declared in `hpsearch.config.components` and `hpsearch.config.registration`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,17 @@ FACTORIES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 
 
 def factory(kind: Selector, name: str) -> Callable[..., Any]:
-    """What builds the component of that kind and name.
+    """Return the function that builds a component.
+
+    Args:
+        kind: `model`, `optimizer` or `schedule`.
+        name: name of a built-in or registered component.
+
+    Returns:
+        The function.
 
     Raises:
-        ComponentError: there is none.
+        ComponentError: there is no such component.
     """
     built_in = FACTORIES[kind].get(name)
     if built_in is not None:
@@ -54,10 +61,13 @@ def factory(kind: Selector, name: str) -> Callable[..., Any]:
 
 
 def check_components(config: TrainConfig) -> None:
-    """Refuse a config whose components are not the ones that it was made with.
+    """Check that the loaded components are those that a config was made with.
+
+    Args:
+        config: the config of a run.
 
     Raises:
-        ComponentError: a component is unknown, or comes from a file with another content.
+        ComponentError: a component is unknown, or its component file has changed.
     """
     recorded = {file.sha256 for file in config.component_files}
     for kind in SELECTORS:
@@ -74,11 +84,19 @@ def check_components(config: TrainConfig) -> None:
 
 
 def build_model(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The config's model, with weights drawn from torch's global generator.
+    """Build the model of a config. torch's global generator draws the weights.
+
+    Args:
+        config: the config of a run.
+        input_shape: channels, height and width of an image.
+        classes: number of classes.
+
+    Returns:
+        A module that maps float32 [N, C, H, W] to logits [N, classes], on the CPU.
 
     Raises:
         ComponentError: the model is unknown.
-        ConfigError: it refuses its options or the images' shape.
+        ConfigError: the model does not accept its options or the shape of the images.
     """
     made = _build("model", config.model, input_shape=input_shape, classes=classes)
     if not isinstance(made, nn.Module):
@@ -87,11 +105,18 @@ def build_model(config: TrainConfig, input_shape: tuple[int, int, int], classes:
 
 
 def build_optimizer(config: TrainConfig, model: nn.Module) -> optim.Optimizer:
-    """The config's optimizer over the parameters of a model.
+    """Build the optimizer of a config.
+
+    Args:
+        config: the config of a run.
+        model: the model whose parameters it trains.
+
+    Returns:
+        The optimizer.
 
     Raises:
         ComponentError: the optimizer is unknown.
-        ConfigError: it refuses its options.
+        ConfigError: the optimizer does not accept its options, or the model has no parameters to train.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
@@ -101,11 +126,19 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> optim.Optimizer:
 
 
 def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, *, steps_per_epoch: int) -> LRScheduler:
-    """The config's learning-rate schedule over the whole run.
+    """Build the learning-rate schedule of a config for the whole run.
+
+    Args:
+        config: the config of a run.
+        optimizer: the optimizer whose learning rate it changes.
+        steps_per_epoch: batches in an epoch.
+
+    Returns:
+        The schedule, to be stepped after every batch.
 
     Raises:
         ComponentError: the schedule is unknown.
-        ConfigError: it refuses its options.
+        ConfigError: the schedule does not accept its options.
     """
     steps = config.epochs * steps_per_epoch
     made: LRScheduler = _build("schedule", config.schedule, optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
@@ -115,7 +148,7 @@ def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, *, steps_per
 def _build(kind: Selector, chosen: ComponentConfig, *arguments: object, **named: object) -> Any:
     try:
         return factory(kind, chosen.name)(*arguments, **named, **chosen.options)
-    # torch says so when two options do not go together, as nesterov without momentum.
+    # torch raises it if two options do not fit together, for example nesterov without momentum.
     except ValueError as error:
         options = ", ".join(f"{name} = {show(value)}" for name, value in chosen.options.items())
         raise ConfigError(f"the {kind} '{chosen.name}' does not take {options}: {error}") from error

@@ -1,4 +1,4 @@
-"""Pictures from anywhere, made into what a model was trained on; and what was done to each is said."""
+"""Converts picture files into the input of a model, and reports each change."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hpsearch.errors import DataError
 from hpsearch.formatting import show_path
 
 LARGEST_PICTURE = 50_000_000
-"""Pixels; a file that claims more is a mistake or an attack."""
+"""Pixels. A file with more pixels is probably an error or an attack."""
 BRIGHT = 127.5
-"""The border of a picture on a bright ground is brighter than the middle of the scale."""
+"""If the mean of the border is higher than this middle of the scale, the background is bright."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InputImage:
-    """A picture in a model's shape.
+    """A picture in the shape that a model needs.
 
     Attributes:
         image: uint8 [C, H, W].
-        done: what was done to it, in words, in order; empty where it fitted as it was.
+        done: the changes in order, in words; empty if the picture did not need any.
     """
 
     image: Tensor
@@ -33,13 +33,21 @@ class InputImage:
 
 
 def read_picture(path: Path, input_shape: tuple[int, int, int]) -> InputImage:
-    """Read a picture of any size, colour or grey, into a model's shape.
+    """Read a picture file of any size, colour or grey.
 
-    It is made grey or coloured as the model wants, inverted where a grey one stands on a bright ground
-    (the images of the MNIST family stand on black), and scaled with its sides in proportion.
+    The picture is converted to the number of channels and scaled with the same aspect ratio. A grey
+    picture with a bright background is inverted, because the images of the MNIST family have a
+    black background.
+
+    Args:
+        path: the file.
+        input_shape: channels, height and width of the model's input.
+
+    Returns:
+        The image and the changes.
 
     Raises:
-        DataError: it cannot be read as a picture.
+        DataError: the file is missing or is not a picture.
     """
     channels, height, width = input_shape
     try:
@@ -77,7 +85,7 @@ def _border_mean(picture: Image.Image) -> float:
 
 
 def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled to fit, in the middle of a black canvas."""
+    """Scale a picture to the largest size that fits, and center it on a black canvas."""
     scale = min(width / picture.width, height / picture.height)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     canvas = Image.new(picture.mode, (width, height))

@@ -1,6 +1,6 @@
-"""Layers that are faster on a CPU than torch's own and mean the same.
+"""Layers that compute the same as torch's layers, but faster on a CPU.
 
-What each gains is measured in `benchmarks/results`.
+`benchmarks/results` has the measured gain of each.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from torch.nn import functional
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that leaves out, on a CPU, what nobody looks at.
+    """A convolution that, on a CPU, skips the part of the input that cannot affect the model's output.
 
-    A kernel as large as the image makes the convolution a matrix product, which is computed as one.
+    If the kernel is as large as the image, it is computed as a matrix product.
 
     Args:
-        seen: height and width of the part of the input, from its upper left, on which the model's
-            output depends; nothing else is convolved. All of it by default.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: height and width of the kernel.
+        padding: rows and columns of zeros on each side.
+        bias: whether the layer has a bias.
+        used_size: height and width of the upper left part of the input that affects the model's
+            output; all of it by default.
     """
 
     def __init__(
@@ -30,20 +35,27 @@ class Conv2d(nn.Conv2d):
         *,
         padding: int = 0,
         bias: bool = True,
-        seen: tuple[int, int] | None = None,
+        used_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
-        self.seen = seen
+        self.used_size = used_size
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """float32 [N, C, H, W] of the part of the input that is seen."""
-        # The meta device too takes the plain way: a summary tells the shapes as the paper would.
+        """Convolve the used part of the inputs.
+
+        Args:
+            inputs: float32 [N, in_channels, H, W].
+
+        Returns:
+            float32 [N, out_channels, H', W'].
+        """
+        # The meta device takes this path too, so that a summary shows the shapes of the whole convolution.
         if inputs.device.type != "cpu":
             return super().forward(inputs)
-        if self.seen is not None:
-            inputs = inputs[..., : self.seen[0], : self.seen[1]]
+        if self.used_size is not None:
+            inputs = inputs[..., : self.used_size[0], : self.used_size[1]]
         if inputs.shape[-2:] == self.weight.shape[-2:] and self.padding == (0, 0):
-            # In the order of channels-last memory neither is copied.
+            # With channels-last memory, this copies neither of them.
             return functional.linear(_rows(inputs), _rows(self.weight), self.bias)[:, :, None, None]
         if self.bias is None or not torch.is_grad_enabled():
             return super().forward(inputs)
@@ -52,7 +64,7 @@ class Conv2d(nn.Conv2d):
 
 
 class _ConvolutionWithBias(torch.autograd.Function):
-    """The bias's gradient is a plain sum; within oneDNN's convolution it costs up to three times as much."""
+    """Computes the gradient of the bias as a plain sum; inside oneDNN's convolution it takes up to three times as long."""
 
     @staticmethod
     def forward(context: Any, inputs: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -75,13 +87,24 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 class AvgPool2d(nn.AvgPool2d):
-    """Means of 2×2 pixels on a CPU: torch's own are slow with the channels last in memory."""
+    """Average pooling with a fast path for 2×2 on a CPU: torch's is slow with channels-last memory.
+
+    Args:
+        kernel_size: height and width of the square that is averaged.
+    """
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__(kernel_size)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """float32 [N, C, H // 2, W // 2]."""
+        """Return the means.
+
+        Args:
+            inputs: float32 [N, C, H, W].
+
+        Returns:
+            float32 [N, C, H // kernel_size, W // kernel_size].
+        """
         height, width = inputs.shape[-2:]
         if inputs.device.type != "cpu" or self.kernel_size != 2 or height % 2 or width % 2:
             return super().forward(inputs)
@@ -90,7 +113,7 @@ class AvgPool2d(nn.AvgPool2d):
 
 
 class _AverageOfFour(torch.autograd.Function):
-    """Rows are added as whole rows, so that the loops are long although there are few channels."""
+    """Adds whole rows, so that the inner loops are long although there are few channels."""
 
     @staticmethod
     def forward(context: Any, inputs: Tensor) -> Tensor:
@@ -102,20 +125,20 @@ class _AverageOfFour(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
         number, channels, height, width = gradient.shape
-        # A product with two unit matrices side by side writes each pixel twice, faster than a copy.
+        # A product with two identity matrices side by side writes each pixel twice, and is faster than a copy.
         twice = torch.eye(channels, dtype=gradient.dtype).repeat(1, 2).mul_(0.25)
         rows = (gradient.permute(0, 2, 3, 1).reshape(-1, channels) @ twice).view(number, height, 1, 2 * width * channels)
         return rows.expand(-1, -1, 2, -1).reshape(number, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask costs a third of torch's on a CPU: its numbers have 16 bits, not 53.
+    """Dropout with random numbers of 16 bits instead of 53: on a CPU its mask takes a third of the time.
 
-    Every input is kept with probability `kept / 65536` and then divided by exactly that, so the
-    expected output is the input. The mask follows torch's global generator.
+    It keeps each input with the probability `kept / 65536` and divides it by that probability, so
+    that the expected output is the input. torch's global generator draws the mask.
 
     Args:
-        p: probability of zeroing an input, rounded to a multiple of 1/65536; 0 <= p < 1.
+        p: probability to zero an input, 0 <= p < 1, rounded to a multiple of 1/65536.
     """
 
     LEVELS = 2**16
@@ -123,35 +146,53 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        # At least one level, or the scale would be infinite.
+        # With 0, the scale would be infinite.
         self.kept = max(1, round((1 - p) * self.LEVELS))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The inputs in evaluation; in training, some zeroed and the others scaled up."""
+        """Zero some inputs and scale up the others in training; return the inputs in evaluation.
+
+        Args:
+            inputs: float32, any shape.
+
+        Returns:
+            float32 with the same shape.
+        """
         if not self.training or self.kept == self.LEVELS:
             return inputs
         if inputs.device.type != "cpu":
             return functional.dropout(inputs, self.p)
         number = inputs.numel()
-        # One 64-bit draw serves four inputs.
+        # A random number of 64 bits is enough for four inputs.
         draws = torch.empty((number + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         levels = draws.view(torch.int16)[:number].view(inputs.shape)
         mask = (levels < self.kept - self.LEVELS // 2).to(inputs.dtype).mul_(self.LEVELS / self.kept)
         return inputs * mask
 
     def extra_repr(self) -> str:
-        """The probability, for print."""
+        """Return the probability, for `print(model)`.
+
+        Returns:
+            The text between the brackets.
+        """
         return f"p={self.p}"
 
 
 class Tanh(nn.Tanh):
-    """tanh by way of the logistic function, 2σ(2x) − 1, in training on a CPU: three times as fast.
+    """tanh computed as 2σ(2x) − 1 with the logistic function σ, in training on a CPU: three times as fast.
 
-    The result differs from torch's by at most 2e-7.
+    The result differs from torch's tanh by at most 2e-7.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """tanh of every input."""
+        """Return tanh of each input.
+
+        Args:
+            inputs: float32, any shape.
+
+        Returns:
+            float32 with the same shape.
+        """
         if not self.training or inputs.device.type != "cpu":
             return super().forward(inputs)
         result: Tensor = _LogisticTanh.apply(inputs)  # type: ignore[no-untyped-call]

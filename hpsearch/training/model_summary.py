@@ -1,6 +1,6 @@
-"""A model's layers as plain data: shapes, parameters, bytes and FLOPs, without a look at any image.
+"""Lists the layers of a model with shapes, parameters, bytes and FLOPs. Needs no images.
 
-How the table is printed is its reader's business.
+The callers print the table.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from hpsearch.training.factory import build_model
 from hpsearch.training.randomness import seeded_generators
 
 FLOP_BATCH = 2
-"""Images in the pass that is counted; batch normalisation and squeezing models dislike a single one."""
+"""Images in the forward pass that is counted. A single image is not enough for batch normalisation and for models that squeeze."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One module that computes something itself.
+    """A module that computes something itself.
 
     Attributes:
         name: its path in the model, as in the state dict.
-        kind: its class.
+        kind: name of its class.
         output_shape: for one image, without the batch.
-        n_parameters: weights and biases; `trainable` of them take part in training.
-        bytes: what the parameters occupy.
-        flops: of one image, forward: 2 for each multiply-add of convolutions and products; the
-            rest is not counted.
+        n_parameters: number of weights and biases.
+        trainable: how many of them are trained.
+        bytes: memory of the parameters.
+        flops: of one image in the forward pass: 2 for each multiply-add of a convolution or matrix
+            product. Other operations are not counted.
     """
 
     name: str
@@ -45,9 +46,16 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A model's layers in the order in which they run, and the totals of the whole model.
+    """The layers of a model in the order in which they run, and the totals of the model.
 
-    The totals are counted over the model, so that a layer that runs twice counts its parameters once.
+    A layer that runs twice has two entries, but the totals count its parameters once.
+
+    Attributes:
+        layers: one entry for each time that a layer runs.
+        n_parameters: number of weights and biases.
+        trainable: how many of them are trained.
+        bytes: memory of the parameters.
+        flops: of one image in the forward pass, as in `Layer`.
     """
 
     layers: tuple[Layer, ...]
@@ -58,19 +66,24 @@ class Summary:
 
 
 def summarize(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> Summary:
-    """The layers of a config's model.
+    """List the layers of a config's model.
 
     Args:
+        config: the config of a run.
         input_shape: channels, height and width of an image.
+        classes: number of classes.
+
+    Returns:
+        The layers and the totals.
 
     Raises:
         ComponentError: the model is unknown.
-        ConfigError: it refuses its options or the images' shape.
+        ConfigError: the model does not accept its options or the shape of the images.
     """
     model, device = _without_memory(config, input_shape, classes)
     rows: list[Layer] = []
     counter = FlopCounterMode(display=False)
-    # Of each module that is running: the count at its start, and what rows within it have taken.
+    # For each module that is running: the count when it started, and the FLOPs of its inner layers.
     running: list[tuple[int, int]] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
@@ -94,11 +107,6 @@ def summarize(config: TrainConfig, input_shape: tuple[int, int, int], classes: i
     return Summary(layers=tuple(rows), flops=counter.get_total_flops() // FLOP_BATCH, **_sizes(list(model.parameters())))
 
 
-def count_parameters(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> int:
-    """How many weights and biases a config's model has; errors as those of `summarize`."""
-    return summarize(config, input_shape, classes).n_parameters
-
-
 def _sizes(parameters: list[nn.Parameter]) -> dict[str, int]:
     return {
         "n_parameters": sum(parameter.numel() for parameter in parameters),
@@ -108,13 +116,13 @@ def _sizes(parameters: list[nn.Parameter]) -> dict[str, int]:
 
 
 def _without_memory(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> tuple[nn.Module, torch.device]:
-    """The model on the meta device, which has shapes but no numbers; on the CPU where it needs numbers."""
+    """Build the model on the meta device, which has shapes but no numbers; on the CPU if the model needs numbers."""
     cpu, meta = torch.device("cpu"), torch.device("meta")
     with seeded_generators(config.seed, "summary", device=cpu):
         try:
             with meta:
                 model = build_model(config, input_shape, classes)
-                # A lazy layer learns its size here.
+                # Lazy layers get their sizes here.
                 with torch.no_grad():
                     model.eval()(torch.zeros(FLOP_BATCH, *input_shape))
             return model, meta

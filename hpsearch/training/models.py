@@ -1,6 +1,7 @@
-"""The built-in models, CNN and LeNet-5, as flat sequences of named layers.
+"""The built-in models, CNN and LeNet-5, as sequences of named layers.
 
-Their options and defaults are declared in `hpsearch.config.components`; a user's models come from `hpsearch.config.registration`.
+`hpsearch.config.components` declares their options and defaults. Users register their own models
+with `hpsearch.config.registration`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 POOLINGS: Mapping[str, Callable[[int], nn.Module]] = {"average": AvgPool2d, "max": nn.MaxPool2d}
 
 LENET5_MAPS = (6, 16, 120)
+"""Feature maps of C1, C3 and C5 in the paper."""
 LENET5_DENSE = 84
+"""Units of F6 in the paper."""
 LENET5_KERNEL = 5
+"""Height and width of the kernels in the paper."""
 
 
 def cnn(
@@ -43,19 +47,33 @@ def cnn(
     dropout: float,
     activation: str,
 ) -> nn.Sequential:
-    """Two convolutions and a dense layer: float32 [N, C, H, W] to logits [N, classes].
+    """Build a network with two convolutions and a dense layer.
 
-    The maxima of a pooling go through the activation after it: of ReLU and of every other that
-    rises monotonically the result is the same, for a quarter of the work.
+    The activation follows the max pooling. For a monotonic activation such as ReLU the result is the
+    same as in the other order, and the activation has a quarter of the work.
+
+    Args:
+        input_shape: channels, height and width of an image.
+        classes: number of classes.
+        filters1: feature maps of the first convolution.
+        filters2: feature maps of the second convolution.
+        dense: units of the dense layer.
+        kernel_size: height and width of both kernels.
+        batch_norm: whether to normalise after each pooling.
+        dropout: share of the dense layer's inputs that is zeroed in training.
+        activation: a key of `ACTIVATIONS`.
+
+    Returns:
+        A module that maps float32 [N, C, H, W] to logits [N, classes].
 
     Raises:
-        ConfigError: nothing would be left of the image before the dense layer.
+        ConfigError: the image is too small, so that a layer would have no output.
     """
     channels, height, width = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    seen = zip(_used_sizes(height, kernel_size, batch_norm), _used_sizes(width, kernel_size, batch_norm), strict=True)
-    for number, (filters, part) in enumerate(zip((filters1, filters2), seen, strict=True), start=1):
-        layers[f"conv{number}"] = Conv2d(channels, filters, kernel_size, bias=not batch_norm, seen=part)
+    used_sizes = zip(_used_sizes(height, kernel_size, batch_norm), _used_sizes(width, kernel_size, batch_norm), strict=True)
+    for number, (filters, used_size) in enumerate(zip((filters1, filters2), used_sizes, strict=True), start=1):
+        layers[f"conv{number}"] = Conv2d(channels, filters, kernel_size, bias=not batch_norm, used_size=used_size)
         layers[f"pool{number}"] = nn.MaxPool2d(2)
         if batch_norm:
             layers[f"norm{number}"] = nn.BatchNorm2d(filters)
@@ -73,13 +91,26 @@ def cnn(
 def lenet5(
     *, input_shape: tuple[int, int, int], classes: int, activation: str, pooling: str, batch_norm: bool, dropout: float
 ) -> nn.Sequential:
-    """LeNet-5 (LeCun et al. 1998, figure 2) with C5 as a convolution: float32 [N, C, H, W] to logits [N, classes].
+    """Build LeNet-5 (LeCun et al. 1998, figure 2).
 
-    C1 is padded by 2, which makes 28×28 images the 32×32 of the paper; C3 sees all maps of S2, and
-    the output is a plain dense layer. Maxima are taken before the activation, averages after it.
+    C5 is a convolution, as in the paper. C1 has a padding of 2, because 28×28 images are smaller than
+    the 32×32 images of the paper. Two things differ from the paper: C3 uses all feature maps of S2,
+    and the output is a plain dense layer. Max pooling precedes the activation, average pooling
+    follows it.
+
+    Args:
+        input_shape: channels, height and width of an image.
+        classes: number of classes.
+        activation: a key of `ACTIVATIONS`.
+        pooling: a key of `POOLINGS`.
+        batch_norm: whether to normalise before the activation of each convolution.
+        dropout: share of F6's inputs that is zeroed in training.
+
+    Returns:
+        A module that maps float32 [N, C, H, W] to logits [N, classes].
 
     Raises:
-        ConfigError: nothing would be left of the image before F6.
+        ConfigError: the image is too small, so that a layer would have no output.
     """
     channels, height, width = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -107,10 +138,11 @@ def lenet5(
 
 
 def _used_sizes(size: int, kernel_size: int, batch_norm: bool) -> tuple[int, int]:
-    """How many rows, or columns, of their inputs the CNN's two convolutions must see.
+    """Return how many rows (or columns) of its input each of the CNN's two convolutions needs.
 
-    Pooling leaves an odd last one out, as the pooling after it may another. Of 28 the CNN's output
-    depends on 26, which is a sixth less work. Batch normalisation, though, counts all that is pooled.
+    Pooling ignores the last row if the number of rows is odd. Therefore the CNN's output depends on
+    only 26 of 28 rows, which saves a sixth of the work. Batch normalisation, however, needs all
+    outputs of the pooling before it.
     """
     first = (size - kernel_size + 1) // 2
     second = (first - kernel_size + 1) // 2
@@ -128,5 +160,5 @@ def _require_image(model: str, input_shape: tuple[int, int, int], height: int, w
 
 
 def _channels_last(layers: OrderedDict[str, nn.Module]) -> nn.Sequential:
-    # On a CPU the convolutions are a quarter faster in this order of memory.
+    # On a CPU, the convolutions are a quarter faster with this memory layout.
     return nn.Sequential(layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's overloads omit it

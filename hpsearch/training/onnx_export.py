@@ -1,4 +1,4 @@
-"""A trained model as an ONNX file, checked before it is said to be written. Needs the extra `onnx`."""
+"""Exports a trained model to an ONNX file, and checks the result first. Needs the extra `onnx`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from hpsearch.errors import TrainingError, UsageError
 from hpsearch.training.saved_model import SavedModel
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""The packages of the extra."""
 TOLERANCE = 1e-4
-"""Between the probabilities of onnxruntime and of torch: float32 sums in another order stay far below it."""
+"""Largest accepted difference between the probabilities of onnxruntime and torch. Rounding in float32 stays far below."""
 CHECKED_BATCHES = (1, 2, 7)
-"""Numbers of images at once; that they differ shows that the batch is dynamic."""
+"""Batch sizes to check; several, because the size of the batch must be dynamic."""
 
 
 def require_onnx() -> None:
-    """See that the packages are there.
+    """Check that the extra `onnx` is installed.
 
     Raises:
-        UsageError: one is not.
+        UsageError: a package is missing.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -35,19 +36,23 @@ def require_onnx() -> None:
 
 
 def write_onnx(path: Path, model: SavedModel, images: Tensor) -> float:
-    """Write a model that maps `images`, uint8 [N, C, H, W], to `probabilities`, float32 [N, classes].
+    """Write an ONNX model that maps `images`, uint8 [N, C, H, W], to `probabilities`, float32 [N, classes].
 
-    The file appears only after onnx.checker took it, and onnxruntime agreed with torch about the given images.
+    The file is written after onnx.checker accepts the model and onnxruntime returns the same
+    probabilities as torch.
 
     Args:
-        images: uint8 [N, C, H, W], at least as many as the largest of CHECKED_BATCHES.
+        path: the file to write.
+        model: the model.
+        images: uint8 [N, C, H, W] for the check, N at least the largest of `CHECKED_BATCHES`.
 
     Returns:
-        The greatest difference between the two.
+        The largest difference between the probabilities of onnxruntime and torch.
 
     Raises:
         UsageError: a package is missing.
-        TrainingError: the model cannot be exported, or onnxruntime disagrees.
+        TrainingError: the model cannot be exported, or the probabilities differ too much.
+        DiskError: the file cannot be written.
     """
     require_onnx()
     with tempfile.TemporaryDirectory(prefix="hpsearch-onnx-") as folder:
@@ -63,7 +68,7 @@ def write_onnx(path: Path, model: SavedModel, images: Tensor) -> float:
 
 
 class _FromPixels(nn.Module):
-    """The model with all that stands before and behind it."""
+    """The model with the normalisation before it and the softmax after it."""
 
     factor: Tensor
     offset: Tensor
@@ -75,7 +80,7 @@ class _FromPixels(nn.Module):
         self.register_buffer("offset", model.normalise.offset)
 
     def forward(self, images: Tensor) -> Tensor:
-        """float32 [N, classes] of uint8 [N, C, H, W]."""
+        """Return the probabilities, float32 [N, classes], for images, uint8 [N, C, H, W]."""
         return torch.softmax(self.model(images.to(torch.float32) * self.factor + self.offset), dim=1)
 
 
@@ -85,7 +90,7 @@ def _export(path: Path, model: SavedModel, example: Tensor) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            # The exporter warns of its own inner workings.
+            # The exporter warns about its own implementation.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 _FromPixels(model).eval(),
@@ -115,6 +120,6 @@ def _difference(path: Path, model: SavedModel, images: Tensor) -> float:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     worst = 0.0
     for count in CHECKED_BATCHES:
-        (theirs,) = session.run(["probabilities"], {"images": images[:count].numpy()})
-        worst = max(worst, float((torch.from_numpy(theirs) - model.probabilities(images[:count])).abs().max()))
+        (probabilities,) = session.run(["probabilities"], {"images": images[:count].numpy()})
+        worst = max(worst, float((torch.from_numpy(probabilities) - model.probabilities(images[:count])).abs().max()))
     return worst

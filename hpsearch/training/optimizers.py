@@ -1,6 +1,7 @@
 """The built-in optimizers and learning-rate schedules.
 
-Their options and defaults are declared in `hpsearch.config.components`; the trainer steps both after every batch.
+`hpsearch.config.components` declares their options, defaults and ranges. The trainer steps both
+after every batch. A learning rate is multiplied by the factor that a schedule returns for a step.
 """
 
 from __future__ import annotations
@@ -12,66 +13,163 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
 ONECYCLE_START = 1 / 25
-"""The first learning rate of a one-cycle run, as a share of the highest: torch's `div_factor`."""
+"""First learning rate of a one-cycle run as a share of the highest: the default `div_factor` of torch's OneCycleLR."""
 
 ONECYCLE_END = ONECYCLE_START / 10_000
-"""The last one, as a share of the highest: torch's `final_div_factor` of the first."""
+"""Last learning rate as a share of the highest: the default `final_div_factor` of torch's OneCycleLR."""
 
 Parameters = Iterable[nn.Parameter]
 
 
 def sgd(parameters: Parameters, *, lr: float, momentum: float, weight_decay: float, nesterov: bool) -> optim.Optimizer:
-    """Stochastic gradient descent; nesterov needs momentum above 0 (ValueError)."""
+    """Build stochastic gradient descent.
+
+    Args:
+        parameters: the parameters to train.
+        lr: learning rate.
+        momentum: share of the last step that is kept.
+        weight_decay: factor of the L2 penalty.
+        nesterov: whether to use Nesterov momentum.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: nesterov without momentum.
+    """
     return optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 def adam(parameters: Parameters, *, lr: float, beta1: float, beta2: float, weight_decay: float) -> optim.Optimizer:
-    """Adam (Kingma and Ba 2015)."""
+    """Build Adam (Kingma and Ba 2015).
+
+    Args:
+        parameters: the parameters to train.
+        lr: learning rate.
+        beta1: decay rate of the mean of the gradients.
+        beta2: decay rate of the mean of the squared gradients.
+        weight_decay: factor of the L2 penalty.
+
+    Returns:
+        The optimizer.
+    """
     return optim.Adam(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
 
 
 def adamw(parameters: Parameters, *, lr: float, beta1: float, beta2: float, weight_decay: float) -> optim.Optimizer:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    """Build Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Args:
+        parameters: the parameters to train.
+        lr: learning rate.
+        beta1: decay rate of the mean of the gradients.
+        beta2: decay rate of the mean of the squared gradients.
+        weight_decay: share of a weight that a step with lr = 1 removes.
+
+    Returns:
+        The optimizer.
+    """
     return optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
 
 
 def rmsprop(parameters: Parameters, *, lr: float, alpha: float, momentum: float, weight_decay: float) -> optim.Optimizer:
-    """RMSprop; torch has no fused form of it."""
+    """Build RMSprop, which has no fused implementation in torch.
+
+    Args:
+        parameters: the parameters to train.
+        lr: learning rate.
+        alpha: decay rate of the mean of the squared gradients.
+        momentum: share of the last step that is kept.
+        weight_decay: factor of the L2 penalty.
+
+    Returns:
+        The optimizer.
+    """
     return optim.RMSprop(parameters, lr=lr, alpha=alpha, momentum=momentum, weight_decay=weight_decay)
 
 
 def nadam(parameters: Parameters, *, lr: float, beta1: float, beta2: float, weight_decay: float) -> optim.Optimizer:
-    """Adam with Nesterov momentum (Dozat 2016); torch has no fused form of it."""
+    """Build Adam with Nesterov momentum (Dozat 2016), which has no fused implementation in torch.
+
+    Args:
+        parameters: the parameters to train.
+        lr: learning rate.
+        beta1: decay rate of the mean of the gradients.
+        beta2: decay rate of the mean of the squared gradients.
+        weight_decay: factor of the L2 penalty.
+
+    Returns:
+        The optimizer.
+    """
     return optim.NAdam(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
 def constant(optimizer: optim.Optimizer, *, steps: int, steps_per_epoch: int) -> LambdaLR:
-    """The learning rate stays."""
+    """Keep the learning rate constant.
+
+    Args:
+        optimizer: the optimizer whose learning rate changes.
+        steps: steps of the whole run.
+        steps_per_epoch: steps of an epoch.
+
+    Returns:
+        The schedule.
+    """
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
 def step(optimizer: optim.Optimizer, *, steps: int, steps_per_epoch: int, step_size: int, gamma: float) -> LambdaLR:
-    """The learning rate is multiplied by `gamma` after every `step_size` epochs."""
+    """Multiply the learning rate by a factor after every few epochs.
+
+    Args:
+        optimizer: the optimizer whose learning rate changes.
+        steps: steps of the whole run.
+        steps_per_epoch: steps of an epoch.
+        step_size: epochs between two changes.
+        gamma: the factor.
+
+    Returns:
+        The schedule.
+    """
     return LambdaLR(optimizer, lambda step: gamma ** (step // (step_size * steps_per_epoch)))
 
 
 def cosine(optimizer: optim.Optimizer, *, steps: int, steps_per_epoch: int, eta_min: float) -> LambdaLR:
-    """Half a cosine from the learning rate to `eta_min` after the last step (Loshchilov and Hutter 2017)."""
+    """Decrease the learning rate along half a cosine (Loshchilov and Hutter 2017).
+
+    Args:
+        optimizer: the optimizer whose learning rate changes.
+        steps: steps of the whole run.
+        steps_per_epoch: steps of an epoch.
+        eta_min: learning rate after the last step.
+
+    Returns:
+        The schedule.
+    """
     lowest = eta_min / optimizer.param_groups[0]["lr"]
     return LambdaLR(optimizer, lambda step: _between(1.0, lowest, step / steps))
 
 
 def onecycle(optimizer: optim.Optimizer, *, steps: int, steps_per_epoch: int, pct_start: float) -> LambdaLR:
-    """Up to the learning rate within `pct_start` of the steps, then down to almost nothing (Smith 2018).
+    """Increase the learning rate and then decrease it to almost zero (Smith 2018).
 
-    The shape is that of torch's OneCycleLR, which fails on some short runs; the momentum stays as
-    it was chosen.
+    The shape is that of torch's OneCycleLR, which fails on some short runs. The momentum does not
+    change.
+
+    Args:
+        optimizer: the optimizer whose learning rate changes.
+        steps: steps of the whole run.
+        steps_per_epoch: steps of an epoch.
+        pct_start: share of the steps in which the learning rate increases, 0 to 1.
+
+    Returns:
+        The schedule.
     """
     return LambdaLR(optimizer, _one_cycle(steps, pct_start))
 
 
 def _one_cycle(steps: int, pct_start: float) -> Callable[[int], float]:
-    # With less than one step to go up the run starts at the top.
+    # If there is less than one step for the increase, the run starts with the highest learning rate.
     peak, last = max(0.0, pct_start * steps - 1), steps - 1
 
     def factor(step: int) -> float:
@@ -83,5 +181,5 @@ def _one_cycle(steps: int, pct_start: float) -> Callable[[int], float]:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """From start to end along half a cosine."""
+    """Interpolate from `start` to `end` along half a cosine; `share` is from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

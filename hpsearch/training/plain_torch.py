@@ -1,4 +1,4 @@
-"""A built-in model written out in plain torch, for who has its weights but not hpsearch."""
+"""Writes a built-in model as plain torch code, so that its weights can be used without hpsearch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from torch import nn
 from hpsearch.training.layers import Dropout
 
 LAYERS_WITHOUT_OPTIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.Flatten)
-"""Layers that the models make without an option."""
+"""Layers that the models create without arguments."""
 
 
 def torch_source(model: nn.Module) -> str | None:
-    """The expression that makes the same layers, under the same names, of `torch.nn` alone.
+    """Return a Python expression that makes the same layers with the same names from `torch.nn`.
 
-    None for a model that is not a row of the built-in models' layers: it takes its author's code.
+    Args:
+        model: the model.
+
+    Returns:
+        The expression; None if the model is not a sequence of built-in layers, as a user's model.
     """
     if not isinstance(model, nn.Sequential):
         return None

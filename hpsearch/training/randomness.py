@@ -1,4 +1,4 @@
-"""Where a run's randomness comes from: seeds derived by name, and global generators lent for a while."""
+"""Random generators of a run, each seeded from the run's seed and the name of its purpose."""
 
 from __future__ import annotations
 
@@ -12,19 +12,36 @@ import torch
 from hpsearch.config.seeds import derive_seed
 
 TORCH_SEED_BITS = 63
+"""torch takes seeds below 2^63 on every platform."""
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
-    """A generator on the CPU for one purpose, so that every device draws the same."""
+    """Return a generator for one purpose, on the CPU, so that every device gets the same numbers.
+
+    Args:
+        seed: the seed of the run.
+        names: the purpose, for example `"batches", 3`.
+
+    Returns:
+        A new generator.
+    """
     return torch.Generator().manual_seed(derive_seed(seed, *names, bits=TORCH_SEED_BITS))
 
 
 @contextmanager
 def seeded_generators(seed: int, *names: str | int, device: torch.device) -> Iterator[None]:
-    """Seed torch's, numpy's and Python's global generators, and give them back as they were.
+    """Seed the global generators of torch, numpy and Python within the block, and restore them afterwards.
 
-    A model may draw from any of them. Giving them back keeps two runs that take turns, and the
-    caller's own draws between two epochs, from disturbing one another.
+    A model may draw from any of them. Two runs that alternate, or a caller that draws numbers
+    between two epochs, do not affect each other because the state is restored.
+
+    Args:
+        seed: the seed of the run.
+        names: the purpose, for example `"epoch", 3`.
+        device: the device of the run.
+
+    Yields:
+        Nothing.
     """
     value = derive_seed(seed, *names, bits=TORCH_SEED_BITS)
     python, legacy = random.getstate(), numpy.random.get_state()

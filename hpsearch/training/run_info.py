@@ -1,4 +1,4 @@
-"""Under which conditions a run trains: all that its figures depend on besides its config, by name."""
+"""Describes the environment of a run: everything besides its config that affects its results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ CPU_FILE = Path("/proc/cpuinfo")
 
 
 def environment(split: Split, device: torch.device) -> dict[str, Any]:
-    """Split hash, device, processor and versions as plain data; where all are the same, a run repeats bit for bit."""
+    """Return split hash, device, processor and versions. If all of them are the same, a run repeats bit for bit.
+
+    Args:
+        split: the split of the run.
+        device: the device of the run.
+
+    Returns:
+        Plain values for JSON.
+    """
     return {
         "split_hash": split.hash,
         "device": str(device),
@@ -31,13 +39,20 @@ def environment(split: Split, device: torch.device) -> dict[str, Any]:
 
 
 def processor(device: torch.device) -> str:
-    """The name of what a device computes on: libraries choose their algorithms, and so the last bits, by it."""
+    """Return the name of the processor. Libraries choose their algorithms by it, which affects the last bits.
+
+    Args:
+        device: the device of the run.
+
+    Returns:
+        The name of the GPU, or that of the CPU with its instruction set.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
         lines = CPU_FILE.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    # A virtual machine may name a family alone, whose members differ in what they can do.
+    # A virtual machine may name only a family of processors, and its members have different instruction sets.
     return f"{next(names, platform.processor() or platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,4 +1,4 @@
-"""A trained model as one file that anybody can read: weights as safetensors, the rest as JSON in its metadata."""
+"""Saves and loads a trained model as one safetensors file: the weights, and all the rest as JSON in its metadata."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ class SavedModel:
     """A trained model, ready to use on the CPU.
 
     Attributes:
-        module: maps float32 [N, C, H, W], normalised, to logits [N, classes].
-        mean, std: of each channel of the images that it was trained on, as shares of 255.
+        module: maps normalised images, float32 [N, C, H, W], to logits [N, classes].
+        config: the config that it was trained with.
+        classes: the names of the classes.
+        input_shape: channels, height and width of an image.
+        mean: of each channel of the training images, as a fraction of 255.
+        std: the standard deviation in the same way.
     """
 
     module: nn.Module
@@ -42,22 +46,45 @@ class SavedModel:
 
     @property
     def normalise(self) -> Normalisation:
-        """Turns pixels into what the module sees."""
+        """Scales pixels to the input of the module."""
         return Normalisation.of(self.mean, self.std, torch.device("cpu"))
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """float32 [N, classes] of images uint8 [N, C, H, W]."""
+        """Return the probability of each class for each image.
+
+        Args:
+            images: uint8 [N, C, H, W].
+
+        Returns:
+            float32 [N, classes].
+        """
         self.module.eval()
         return torch.softmax(self.module(self.normalise(images)), dim=1)
 
     def evaluate(self, images: Tensor, labels: Tensor) -> Evaluation:
-        """What the model makes of images uint8 [N, C, H, W] with labels int64 [N]."""
+        """Evaluate the model on images.
+
+        Args:
+            images: uint8 [N, C, H, W].
+            labels: int64 [N].
+
+        Returns:
+            Loss, accuracy and predictions.
+        """
         return evaluate(self.module, images, labels, self.normalise)
 
 
 def save_model(path: Path, model: SavedModel) -> None:
-    """Write a model: its weights under their names in the state dict, the rest in the metadata."""
+    """Write a model. The weights have the names of the state dict.
+
+    Args:
+        path: the file to write.
+        model: the model.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
     about = {
         "config": model.config.to_dict(),
         "classes": model.classes,
@@ -65,21 +92,27 @@ def save_model(path: Path, model: SavedModel) -> None:
         "mean": model.mean,
         "std": model.std,
     }
-    # The layout of a convolution's weights in memory is no business of a file's.
+    # The memory layout of the weights does not belong into a file.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
     # `save_file` would make a file that only its owner may read.
     write_atomically(path, safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about)}))
 
 
 def load_model(path: Path | str) -> SavedModel:
-    """A model that `hpsearch train` wrote: its folder, or the file itself.
+    """Load a model that `hpsearch train` wrote.
+
+    Args:
+        path: the folder of the model, or its file.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
 
     Raises:
-        DataError: there is none, or it is damaged or of another maker.
-        ComponentError: its architecture comes from a component file that is missing or changed.
+        DataError: the file is missing or damaged, or another program wrote it.
+        ComponentError: the model needs a component file that is missing or has changed.
 
     Example:
-        `hpsearch train best.toml --final -o final` has written the folder `final`.
+        The command `hpsearch train best.toml --final -o final` wrote the folder `final`.
 
         >>> import hpsearch, torch
         >>> model = hpsearch.load_model("final")
@@ -95,7 +128,7 @@ def load_model(path: Path | str) -> SavedModel:
         classes = tuple(str(name) for name in about["classes"])
         mean, std = (tuple(float(value) for value in about[key]) for key in ("mean", "std"))
     except (KeyError, TypeError, ValueError) as error:
-        raise _not_a_model(file, f"what it says of itself is incomplete ({type(error).__name__}: {error})") from error
+        raise _not_a_model(file, f"its metadata is incomplete ({type(error).__name__}: {error})") from error
     for component in config.component_files:
         places = (file.parent / component.path.name, component.path)
         found = find_component_file(places, component.sha256, owner=f"the model {show_path(file)}", beside="the model")
@@ -105,19 +138,19 @@ def load_model(path: Path | str) -> SavedModel:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise _not_a_model(file, f"its weights are not those of the {config.model.name} that it names") from error
+        raise _not_a_model(file, f"its weights do not fit the model {config.model.name} in its metadata") from error
     return SavedModel(module=module.eval(), config=config, classes=classes, input_shape=(channels, height, width), mean=mean, std=std)
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of a file, and what its metadata says."""
+    """Read the weights and the metadata of a file."""
     try:
         with safe_open(file, framework="pt") as opened:
             metadata: Mapping[str, str] = opened.metadata() or {}
             if METADATA_KEY not in metadata:
                 raise _not_a_model(file, "another program wrote it")
             about = json.loads(metadata[METADATA_KEY])
-            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping, it only has keys()
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is not a mapping, it only has keys()
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
         raise DataError(
@@ -126,9 +159,9 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except SafetensorError as error:
         raise _not_a_model(file, f"it is damaged or cut short ({error})") from error
     except ValueError as error:
-        raise _not_a_model(file, f"what it says of itself is damaged ({error})") from error
+        raise _not_a_model(file, f"its metadata is damaged ({error})") from error
     return weights, about
 
 
 def _not_a_model(file: Path, reason: str) -> DataError:
-    return DataError(f"{show_path(file)} is no model of hpsearch: {reason}", hint="`hpsearch train FILE --final -o DIR` writes one.")
+    return DataError(f"{show_path(file)} is not a model of hpsearch: {reason}", hint="`hpsearch train FILE --final -o DIR` writes one.")

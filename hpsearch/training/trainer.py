@@ -1,7 +1,7 @@
-"""The only training loop: a config and a split in, one `Epoch` after another out.
+"""Trains a config on a split, and yields an `Epoch` after each epoch. This is the only training loop.
 
-The caller owns the loop: to stop a run is not to ask for its next epoch. Storing and comparing
-epochs is the caller's business too; a run's own memory is its checkpoint.
+To stop a run, the caller does not ask for the next epoch. The caller also stores and compares the
+epochs. A run itself stores only its checkpoint and the predictions after its last epoch.
 """
 
 from __future__ import annotations
@@ -34,33 +34,39 @@ from hpsearch.training.factory import build_model, build_optimizer, build_schedu
 from hpsearch.training.randomness import generator, seeded_generators
 
 KEPT_MISTAKES = 24
-"""Images that are kept with a run's predictions: enough to see a pattern, and a few kilobytes."""
+"""Misclassified images that are stored with the predictions: enough to see a pattern in a few kilobytes."""
 LOSS_CHECK_INTERVAL = 32
-"""Steps between two looks at whether the loss is finite; each look makes a GPU wait."""
+"""Steps between two checks that the loss is finite; the CPU waits for the GPU at each check."""
 SAMPLE_WITHOUT_VALIDATION = 10_000
-"""Training images that are measured after each epoch where there are no validation images to match in number."""
+"""Training images to evaluate after each epoch if there are no validation images; otherwise as many as those."""
 
 
 def train(
     config: TrainConfig, split: Split, *, checkpoint: Path | None = None, device: str = "auto", owner: str = ""
 ) -> Generator[Epoch, None, None]:
-    """Train a config on a split, one epoch each time the next one is asked for.
+    """Train a config on a split, one epoch for each item that the caller requests.
 
-    With the same arguments, versions and number of threads the epochs are the same bit for bit,
-    times aside. A non-finite loss ends the run with an epoch marked `diverged`.
+    With the same arguments, versions, processor and number of threads the epochs are the same bit
+    for bit, except for the times. A loss that is not finite ends the run with an epoch that is
+    marked `diverged`.
 
     Args:
-        checkpoint: a file that is written before each epoch is yielded. Where it exists, the
-            stored epochs are yielded again and training goes on behind them as if it had never
-            stopped. The last epoch writes `predictions_path(checkpoint)` too.
+        config: the config of the run.
+        split: the images.
+        checkpoint: a file to write before each epoch is yielded. If it exists, its epochs are
+            yielded again and training continues after them as if it had never stopped. After the
+            last epoch, the run also writes `predictions_path(checkpoint)`.
         device: auto, cpu, cuda or cuda:N.
-        owner: whose run this is, as "study id / trial number"; a checkpoint of another's is refused.
+        owner: the trial, as "study id/trial number". The checkpoint of another trial is refused.
+
+    Yields:
+        The epochs in order.
 
     Raises:
-        ComponentError: a component is unknown, or not the one that the config was made with.
-        ConfigError: the components do not take their options, each other or the images.
+        ComponentError: a component is unknown, or its component file has changed.
+        ConfigError: the options, the components and the images do not fit together.
         CheckpointError: the checkpoint belongs to another run.
-        TrainingError: out of memory.
+        TrainingError: there is not enough memory.
         DiskError: the checkpoint cannot be written.
 
     Example:
@@ -82,12 +88,21 @@ def train(
 
 
 def predictions_path(checkpoint: Path) -> Path:
-    """The file of a finished run's predictions: numpy's npz with one entry a validation image.
+    """Return the file of a finished run's predictions for its N validation images, in numpy's npz format.
 
-    `predicted`: the class, uint8 (int16 from 257 classes on); `confidence`: the probability
-    given to it, float32; `label`: the true class, of the same type as `predicted`. Beside them
-    `classes`: their names; `mistake` and `mistake_image`: the indices of the most confident
-    mistakes, the worst first, and their images, uint8 [K, C, H, W].
+    Its arrays:
+        predicted: the predicted class, uint8 [N]; int16 if there are more than 256 classes.
+        confidence: the predicted probability of that class, float32 [N].
+        label: the true class, with the same type as `predicted`.
+        classes: the names of the classes.
+        mistake: indices of the K misclassified images with the highest confidence, in that order.
+        mistake_image: these images, uint8 [K, C, H, W].
+
+    Args:
+        checkpoint: the file of the run's checkpoint.
+
+    Returns:
+        A file in the same folder.
     """
     return checkpoint.with_name("predictions.npz")
 
@@ -111,7 +126,7 @@ def _epochs(
 
 
 class _Run:
-    """A model in training: what changes from epoch to epoch, and what an epoch does to it."""
+    """A model in training: its state, and the steps of an epoch."""
 
     def __init__(self, config: TrainConfig, split: Split, device: torch.device) -> None:
         check_components(config)
@@ -131,7 +146,14 @@ class _Run:
         self.sample_images, self.sample_labels = self.split.train_images[indices], self.split.train_labels[indices]
 
     def epoch(self, number: int) -> tuple[Epoch, Evaluation]:
-        """Train for an epoch and measure it; the second result is that of the validation images."""
+        """Train for an epoch and evaluate the model.
+
+        Args:
+            number: number of the epoch, from 1.
+
+        Returns:
+            The epoch, and the evaluation on the validation images.
+        """
         start = time.perf_counter()
         with (
             seeded_generators(self.config.seed, "epoch", number, device=self.device),
@@ -159,22 +181,30 @@ class _Run:
         return epoch, validation
 
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on; the random numbers follow from the seed and its number."""
+        """Return the state that the next epoch depends on. The seed and its number determine the random numbers.
+
+        Returns:
+            The state dicts for a checkpoint.
+        """
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
 
     def restore(self, stored: dict[str, Any]) -> None:
-        """Take up what `state` returned."""
+        """Restore a state.
+
+        Args:
+            stored: the result of `state`.
+        """
         self.model.load_state_dict(stored["model"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.schedule.load_state_dict(stored["schedule"])
 
     def _train(self, number: int) -> tuple[int, float, bool]:
-        """One pass over the training images: images seen, last learning rate, whether the loss stayed finite."""
+        """Train on all batches once; return the number of images, the last learning rate, and whether the loss stayed finite."""
         self.model.train()
         shuffle = generator(self.config.seed, "batches", number)
         augmentation = generator(self.config.seed, "augmentation", number)
         seen, learning_rate = 0, 0.0
-        # A sum that once was not finite never is again.
+        # Once a sum is not finite, it stays so.
         total = torch.zeros((), device=self.device)
         for step, indices in enumerate(batches(len(self.split.train_labels), self.config.batch_size, shuffle), start=1):
             chosen = indices.to(self.device)
@@ -201,7 +231,7 @@ class _Run:
         return images
 
     def _require_logits(self) -> None:
-        """Have the model look at two images: what it returns must be logits, and lazy layers learn their sizes."""
+        """Check on two images that the model returns logits. Lazy layers get their sizes here."""
         images = self.split.train_images[:2]
         self.model.eval()
         with torch.no_grad():
@@ -215,7 +245,7 @@ class _Run:
 
     @contextmanager
     def _errors_explained(self) -> Iterator[None]:
-        """Say in the words of a config what torch reports of its tensors."""
+        """Replace torch's error messages by messages about the config."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -229,14 +259,14 @@ class _Run:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ConfigError(
-                f"the model '{self.config.model.name}' normalises over the batch, which batch_size {self.config.batch_size} "
-                f"makes of a single image",
+                f"the model '{self.config.model.name}' normalises over the batch, but with batch_size "
+                f"{self.config.batch_size} a batch is a single image",
                 hint="Take a batch_size of at least 2, or no batch_norm.",
             ) from error
 
 
 def _hash(model: nn.Module) -> str:
-    """SHA-256 over the names and bytes of all weights and buffers, hexadecimal."""
+    """Return the SHA-256 of the names and bytes of all weights and buffers, hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

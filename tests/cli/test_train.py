@@ -218,4 +218,6 @@ def test_predict_says_what_it_sees_and_what_it_did(final: Path, tmp_path: Path) 
 def test_a_model_cut_short_is_refused(final: Path, tmp_path: Path) -> None:
     whole = (final / "best-final" / "model.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
-    assert_refused(hpsearch(tmp_path, "predict", "cut.safetensors", "any.png"), "'cut.safetensors' is no model of hpsearch: it is damaged")
+    assert_refused(
+        hpsearch(tmp_path, "predict", "cut.safetensors", "any.png"), "'cut.safetensors' is not a model of hpsearch: it is damaged"
+    )

@@ -16,7 +16,7 @@ from hpsearch.config.fairness import unfair_comparisons
 from hpsearch.config.study_file import load_study_file, shipped_study_files
 from hpsearch.errors import StudyFileError
 from hpsearch.storage.records import read_trials
-from hpsearch.training.model_summary import count_parameters
+from hpsearch.training.model_summary import summarize
 from hpsearch.workflows.run import run_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def test_a_shipped_best_config_has_a_value_for_every_option(name: str, parameter
     path = ROOT / "studies" / f"{name}.toml"
     best = read_best_config(path)
     assert tomllib.loads(best.to_toml()) == tomllib.loads(path.read_text())
-    assert count_parameters(best.config, (1, 28, 28), 10) == best.provenance["parameters"] == parameters
+    assert summarize(best.config, (1, 28, 28), 10).n_parameters == best.provenance["parameters"] == parameters
     assert (best.config.optimizer.name, best.data.dataset) == ("adam", "fashion-mnist")
 
 

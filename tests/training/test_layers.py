@@ -29,7 +29,7 @@ def test_a_convolution_of_the_whole_image_is_torchs(memory: torch.memory_format,
 
 
 def test_a_convolution_leaves_out_what_is_not_seen() -> None:
-    layer, inputs = Conv2d(1, 2, 3, seen=(6, 5)), torch.randn(4, 1, 8, 8)
+    layer, inputs = Conv2d(1, 2, 3, used_size=(6, 5)), torch.randn(4, 1, 8, 8)
     torch.testing.assert_close(layer(inputs), functional.conv2d(inputs, layer.weight, layer.bias)[..., :4, :3])
     _, gradient, *_ = answers(layer, inputs)
     assert not gradient[..., 6:, :].any()
@@ -38,7 +38,7 @@ def test_a_convolution_leaves_out_what_is_not_seen() -> None:
 
 def test_a_convolution_draws_the_weights_of_torchs() -> None:
     torch.manual_seed(1)
-    ours = Conv2d(3, 7, 5, seen=(9, 9)).state_dict()
+    ours = Conv2d(3, 7, 5, used_size=(9, 9)).state_dict()
     torch.manual_seed(1)
     torchs = nn.Conv2d(3, 7, 5).state_dict()
     assert list(ours) == list(torchs)

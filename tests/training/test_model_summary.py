@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import hpsearch
 from hpsearch.errors import ConfigError
 from hpsearch.training.factory import build_model
-from hpsearch.training.model_summary import Summary, count_parameters, summarize
+from hpsearch.training.model_summary import Summary, summarize
 
 from .conftest import Configure
 
@@ -41,7 +41,7 @@ def test_totals_at_the_defaults(configure: Configure, model: str, parameters: in
     summary = summarize(configure(model=model), FASHION, 10)
     assert summary.n_parameters == summary.trainable == sum(layer.n_parameters for layer in summary.layers) == parameters
     assert f"{summary.bytes / 1024:.2f}" == size
-    assert count_parameters(configure(model=model), FASHION, 10) == parameters
+    assert summarize(configure(model=model), FASHION, 10).n_parameters == parameters
 
 
 def test_flops_are_two_for_each_multiply_add_of_one_image(configure: Configure) -> None:
@@ -55,7 +55,7 @@ def test_flops_are_two_for_each_multiply_add_of_one_image(configure: Configure) 
 def test_a_huge_model_is_counted_without_being_made(configure: Configure) -> None:
     config = configure(model="cnn", model_filters1=1024, model_filters2=1024, model_dense=4096, model_kernel_size=7)
     start = time.perf_counter()
-    parameters = count_parameters(config, (3, 256, 256), 10)
+    parameters = summarize(config, (3, 256, 256), 10).n_parameters
     assert parameters > 10**10
     assert time.perf_counter() - start < 5
 
@@ -109,12 +109,12 @@ def test_a_model_that_needs_numbers_is_made_on_the_cpu(configure: Configure) -> 
         def forward(self, images: Tensor) -> Tensor:
             return self.dense(images.flatten(1)) * self.gain
 
-    assert count_parameters(configure(model="numbers"), FASHION, 10) == 7_850
+    assert summarize(configure(model="numbers"), FASHION, 10).n_parameters == 7_850
 
 
 def test_images_too_small_are_refused(configure: Configure) -> None:
     with pytest.raises(ConfigError, match="needs larger images than 5×5"):
-        count_parameters(configure(), (1, 5, 5), 10)
+        summarize(configure(), (1, 5, 5), 10)
 
 
 def test_the_summary_is_of_the_model_that_is_trained(configure: Configure) -> None:

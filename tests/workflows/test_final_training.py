@@ -291,7 +291,7 @@ def test_a_saved_model_gives_the_same_predictions_as_the_trained_one(best: BestC
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="is no model of hpsearch"):
+    with pytest.raises(DataError, match="is not a model of hpsearch"):
         load_model(path)
     with pytest.raises(DataError, match="cannot read the model"):
         load_model(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Augmentations of whole batches in which every image draws for itself, by indexing."""
+"""Augments batches of images. Each image gets its own random numbers, unlike with torchvision's transforms of a batch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2.
 
     Args:
-        images: [N, C, H, W].
-        generator: on the CPU, so that every device draws the same.
+        images: [N, C, H, W], any dtype and device.
+        generator: on the CPU, so that every device gets the same numbers.
+
+    Returns:
+        New images with the same shape.
     """
     chosen = torch.rand(len(images), generator=generator).lt(0.5).to(images.device)
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to `pixels` each way, down and across; what comes in is 0.
+    """Shift each image at random in both directions, and fill the empty border with 0.
 
     Args:
-        images: [N, C, H, W].
-        generator: on the CPU, so that every device draws the same.
+        images: [N, C, H, W], any dtype and device.
+        pixels: the largest shift in each direction.
+        generator: on the CPU, so that every device gets the same numbers.
+
+    Returns:
+        New images with the same shape.
     """
     number, _, height, width = images.shape
     corners = torch.randint(0, 2 * pixels + 1, (2, number, 1), generator=generator).to(images.device)
@@ -31,5 +38,5 @@ def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     rows = corners[0] + torch.arange(height, device=images.device)
     columns = corners[1] + torch.arange(width, device=images.device)
     which = torch.arange(number, device=images.device)[:, None, None]
-    # Indices on both sides of the channels' slice put the channels last.
+    # Indexing on both sides of the channel axis moves that axis to the end, so move it back.
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

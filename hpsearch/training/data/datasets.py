@@ -1,6 +1,6 @@
-"""Reads the images of a data set, a built-in one or a user's, and checks that they are images.
+"""Reads the images of a built-in or user-defined data set, and checks them.
 
-Dividing the training images is `data.py`'s business; only `test_split.py` asks for the test images.
+`split.py` splits the training images. Only `held_out.py` reads the test images.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from hpsearch.training.data import files
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
-    """Some images of a data set with their labels.
+    """Images with their labels.
 
     Attributes:
         images: uint8 [N, C, H, W].
-        labels: int64 [N], each the index of a class.
-        classes: the classes' names.
+        labels: int64 [N], the index of a class for each image.
+        classes: the names of the classes.
     """
 
     images: Tensor
@@ -36,7 +36,7 @@ class Images:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over shape, pixels, labels and class names, hexadecimal."""
+        """SHA-256 of shape, pixels, labels and class names, hexadecimal."""
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
         digest.update(self.images.contiguous().numpy().data)
         digest.update(self.labels.numpy().data)
@@ -44,21 +44,29 @@ class Images:
 
 
 def read_images(dataset: str, *, train: bool, folder: Path | None) -> Images:
-    """The training or the test images of a data set.
+    """Return the training images or the test images of a data set.
+
+    Args:
+        dataset: its name.
+        train: whether to read the training images.
+        folder: the only folder to look for the files, if given.
+
+    Returns:
+        The images with their labels, on the CPU.
 
     Raises:
         DataError: the data set is unknown, missing or damaged, or a user's factory returned
-            something else than `extensions.dataset` asks for.
+            something else than `registration.dataset` requires.
     """
     component = registered(dataset)
     if component is not None and component.kind == "dataset" and component.factory is not None:
-        root = folder if folder is not None else files.own_root()
+        root = folder if folder is not None else files.default_root()
         return _checked(dataset, component.factory(root, train=train))
     if dataset not in BUILT_IN.names("dataset"):
         raise DataError(f"unknown data set {show(dataset)}", hint=did_you_mean(dataset, current_catalog().names("dataset")))
     part = "train" if train else "t10k"
     names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-    # Not by torchvision, whose import alone takes longer than all of this.
+    # The import of torchvision alone takes longer than this.
     images, labels = (
         torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(files.SHAPES[name])
         for name, content in zip(names, files.read(dataset, names, folder), strict=True)
@@ -67,11 +75,7 @@ def read_images(dataset: str, *, train: bool, folder: Path | None) -> Images:
 
 
 def _checked(dataset: str, made: object) -> Images:
-    """What a data set's factory returned, as `Images`.
-
-    Raises:
-        DataError: it is not (images, labels, class names) as `extensions.dataset` asks for.
-    """
+    """Check what the factory of a data set returned, and convert it."""
     if not isinstance(made, tuple) or len(made) != 3:
         raise DataError(f"the data set '{dataset}' must return (images, labels, class names), but returned {show(made)}")
     images, labels = (_tensor(dataset, what, value) for what, value in zip(("images", "labels"), made, strict=False))

@@ -1,6 +1,6 @@
-"""The one module that imports torchvision; it mends the import where torch has no CUDA.
+"""Downloads data sets with torchvision, and fixes its import for a torch without CUDA.
 
-It downloads files; `files.py` verifies and reads them.
+No other module imports torchvision. `files.py` verifies and reads the files.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 
 _MISSING_OPERATOR = "operator torchvision::nms does not exist"
 
-# A library's definitions live as long as the object.
+# The definitions of a library exist as long as this object.
 _schemas: list[torch.library.Library] = []
 
 
 def _import_datasets() -> ModuleType:
-    """torchvision.datasets, also where PyPI's torchvision meets a CPU-only torch.
+    """Import torchvision.datasets, also if torchvision comes from PyPI and torch has no CUDA.
 
-    There torchvision's binary part does not load, and the import fails over the schemas of two
-    operators for object detection. With the schemas defined the data sets work.
+    In that case torchvision's binary part does not load, and the import fails because two
+    operators for object detection have no schema. The data sets work once the schemas exist.
     """
     try:
         from torchvision import datasets
@@ -42,5 +42,10 @@ _datasets = _import_datasets()
 
 
 def download(name: str, root: Path) -> None:
-    """Download a data set's files into `<root>/<name>/raw/`; `name` is that of torchvision's class."""
+    """Download the files of a data set into `<root>/<name>/raw/`.
+
+    Args:
+        name: the name of torchvision's class.
+        root: the folder of all data sets.
+    """
     getattr(_datasets, name)(root, download=True)

@@ -1,6 +1,6 @@
-"""Finds the files of a data set, verifies and reads them, and lays them out as torchvision does; no torch here.
+"""Finds, verifies and reads the files of a data set, and writes them in torchvision's layout. Does not load torch.
 
-What the images are used for is `data.py`'s and `test_split.py`'s business.
+`datasets.py` makes images of them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from hpsearch.config.paths import write_atomically
 from hpsearch.errors import DataError, DiskError, did_you_mean
 
 DATA_VARIABLE = "HPSEARCH_DATA"
-"""The environment variable that names a folder to look in first."""
+"""Environment variable with the folder to search first."""
 
 DEFAULT_FOLDER = Path("data")
-"""Where files are unpacked or downloaded to when nothing else is said."""
+"""Where to unpack or download files by default."""
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package `dataset-fashion-mnist` puts its four `*.gz` files."""
+"""The folder in which Debian's package `dataset-fashion-mnist` installs its four `*.gz` files."""
 
 FOLDERS: Mapping[str, str] = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
-"""torchvision reads a data set from `<root>/<this>/raw/`."""
+"""torchvision reads a data set from `<root>/<this name>/raw/`."""
 
 CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
     "fashion-mnist": (
@@ -45,7 +45,7 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
     "t10k-images-idx3-ubyte": (10_000, 28, 28),
     "t10k-labels-idx1-ubyte": (10_000,),
 }
-"""The four files of each data set and what they hold, one byte a number, after an IDX header."""
+"""Shapes of the four files of each data set. A file has an IDX header and then one byte for each number."""
 
 FASHION_SHA256: Mapping[str, str] = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -53,21 +53,22 @@ FASHION_SHA256: Mapping[str, str] = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-"""SHA-256 of Fashion-MNIST's files, unpacked."""
+"""SHA-256 of the unpacked files of Fashion-MNIST."""
 
-_IDX_BYTES = 0x08  # the IDX type code of unsigned bytes
+_IDX_UINT8 = 0x08
 
 _log = logging.getLogger("hpsearch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFiles:
-    """The files of a data set.
+    """The files of a data set in one folder.
 
     Attributes:
-        paths: of all four, by their unpacked names; each file may be packed (`.gz`).
-        contents: of those that were asked for, verified and unpacked.
-        root: what torchvision takes as root, or None while the files have to be laid out first.
+        dataset: name of the data set.
+        paths: of all four files, by their unpacked names; a file may be compressed (`.gz`).
+        contents: of the requested files, unpacked and verified.
+        root: the root folder for torchvision; None if the files are not in its layout.
     """
 
     dataset: str
@@ -79,15 +80,20 @@ class DataFiles:
 def find(
     dataset: str, folder: Path | None = None, *, names: Collection[str] = tuple(SHAPES), environ: Mapping[str, str] = os.environ
 ) -> DataFiles | None:
-    """The files of a data set, from the first place that has them; None when no place has.
+    """Find the files of a data set in the first folder that has them.
 
     Args:
-        folder: the only place to look in, when given.
-        names: of the files to read and verify; of the others only that they are there is looked at.
+        dataset: name of a built-in data set.
+        folder: the only folder to search, if given.
+        names: the files to read and verify; the other files must only exist.
+        environ: the environment variables.
+
+    Returns:
+        The files; None if no folder has them.
 
     Raises:
-        DataError: an unknown data set; a given folder without the files; or files that are
-            damaged or incomplete and no other place that has good ones.
+        DataError: the data set is unknown, the given folder does not have the files, or the files
+            are damaged or incomplete and no other folder has good ones.
     """
     if dataset not in FOLDERS:
         raise DataError(f"no files are known for the data set '{dataset}'", hint=did_you_mean(dataset, FOLDERS))
@@ -95,20 +101,20 @@ def find(
         found = _look_in(folder, dataset, names)
         if found is None:
             raise DataError(
-                f"{_state_of(folder)}, but the four files of {dataset} were expected there: {_expected_names()}",
-                hint=f"{_way_out(dataset)}; or set {DATA_VARIABLE}={folder} to have it downloaded there.",
+                f"{_describe(folder)}, but the four files of {dataset} were expected there: {_expected_names()}",
+                hint=f"{_how_to_get(dataset)}; or set {DATA_VARIABLE}={folder} to have it downloaded there.",
             )
         return found
     faults: list[DataError] = []
-    for workspace in _places(dataset, environ):
+    for place in _places(dataset, environ):
         try:
-            found = _look_in(workspace, dataset, names)
+            found = _look_in(place, dataset, names)
         except DataError as fault:
             faults.append(fault)
             continue
         if found is not None:
             for passed in faults:
-                _log.warning("passed over: %s; taking %s instead", passed.message, workspace)
+                _log.warning("passed over: %s; taking %s instead", passed.message, place)
             return found
     if faults:
         raise faults[0]
@@ -116,31 +122,45 @@ def find(
 
 
 def prepare(dataset: str, folder: Path | None = None, *, allow_download: bool = False, environ: Mapping[str, str] = os.environ) -> Path:
-    """The root from which torchvision reads the data set; unpacks the files into it where needed.
+    """Return the root folder from which torchvision reads the data set; unpack the files into it if necessary.
 
-    Several processes may do this at once: every file appears whole or not at all.
+    Several processes may do this at once, because each file is written atomically.
 
     Args:
-        folder: the only place to look in, when given; otherwise `$HPSEARCH_DATA`, `data/` and
-            Debian's folder are tried in that order.
-        allow_download: download with torchvision when no place has the files and none was given.
+        dataset: name of a built-in data set.
+        folder: the only folder to search, if given; otherwise `$HPSEARCH_DATA`, `data/` and
+            Debian's folder, in this order.
+        allow_download: download the files with torchvision if no folder has them.
+        environ: the environment variables.
+
+    Returns:
+        The root folder.
 
     Raises:
         DataError: the files are missing or damaged, or cannot be written or downloaded.
     """
     found = find(dataset, folder, environ=environ)
     if found is None:
-        root = own_root(environ)
+        root = default_root(environ)
         if not allow_download:
             raise _not_found(dataset, environ)
         _download(dataset, root)
         found = find(dataset, root, environ=environ)
         assert found is not None
-    return found.root if found.root is not None else _lay_out(found, _root_to_write(folder, environ))
+    return found.root if found.root is not None else _unpack(found, _root_to_write(folder, environ))
 
 
 def read(dataset: str, names: Collection[str], folder: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> list[memoryview]:
-    """What some files of a data set hold after their IDX headers, verified; the other files are not opened.
+    """Return the verified contents of files without their IDX headers. Does not open the other files.
+
+    Args:
+        dataset: name of a built-in data set.
+        names: the files to read.
+        folder: the only folder to search, if given.
+        environ: the environment variables.
+
+    Returns:
+        The contents in the order of `names`.
 
     Raises:
         DataError: the files are missing or damaged.
@@ -151,14 +171,30 @@ def read(dataset: str, names: Collection[str], folder: Path | None = None, *, en
     return [memoryview(found.contents[name])[len(_header(name)) :] for name in names]
 
 
-def own_root(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder for files of ours: `$HPSEARCH_DATA`, else `data/`."""
+def default_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder in which hpsearch writes data sets: `$HPSEARCH_DATA` or `data/`.
+
+    Args:
+        environ: the environment variables.
+
+    Returns:
+        The folder, which may not exist.
+    """
     named = environ.get(DATA_VARIABLE)
     return Path(named) if named else DEFAULT_FOLDER
 
 
 def raw_file(root: Path, dataset: str, name: str) -> Path:
-    """Where torchvision reads one of the files from."""
+    """Return the path from which torchvision reads a file.
+
+    Args:
+        root: the root folder.
+        dataset: name of a built-in data set.
+        name: name of the unpacked file.
+
+    Returns:
+        The path.
+    """
     return root / FOLDERS[dataset] / "raw" / name
 
 
@@ -171,41 +207,37 @@ def _places(dataset: str, environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _root_to_write(folder: Path | None, environ: Mapping[str, str]) -> Path:
-    # A package's folder is not ours to write to, even for root.
+    # The folder belongs to Debian's package, even if root could write to it.
     if folder is not None and os.access(folder, os.W_OK) and folder.resolve() != DEBIAN_FOLDER:
         return folder
-    return own_root(environ)
+    return default_root(environ)
 
 
 def _look_in(folder: Path, dataset: str, names: Collection[str]) -> DataFiles | None:
-    """The files under a folder, those of the names verified; None when it has none of them.
-
-    Raises:
-        DataError: some are missing or damaged.
-    """
-    for workspace in (folder / FOLDERS[dataset] / "raw", folder):
+    """Return the files in a folder, or None if it has none of them; refuse missing and damaged files."""
+    for place in (folder / FOLDERS[dataset] / "raw", folder):
         try:
-            paths = {name: path for name in SHAPES for path in (workspace / f"{name}.gz", workspace / name) if path.is_file()}
+            paths = {name: path for name in SHAPES for path in (place / f"{name}.gz", place / name) if path.is_file()}
         except OSError as error:
-            raise DataError(f"{workspace} cannot be read: {error.strerror}", hint=_way_out(dataset)) from error
+            raise DataError(f"{place} cannot be read: {error.strerror}", hint=_how_to_get(dataset)) from error
         if not paths:
             continue
         missing = [name for name in SHAPES if name not in paths]
         if missing:
             raise DataError(
-                f"{workspace} holds {len(paths)} of the 4 files of {dataset}; missing: {', '.join(missing)}", hint=_way_out(dataset)
+                f"{place} holds {len(paths)} of the 4 files of {dataset}; missing: {', '.join(missing)}", hint=_how_to_get(dataset)
             )
         contents = {name: _verified(dataset, name, paths[name]) for name in names}
-        ready = workspace != folder and all(path.suffix != ".gz" for path in paths.values())
+        ready = place != folder and all(path.suffix != ".gz" for path in paths.values())
         return DataFiles(dataset=dataset, paths=paths, contents=contents, root=folder if ready else None)
     return None
 
 
 def _verified(dataset: str, name: str, path: Path) -> bytes:
-    """The unpacked content of a file that is what it should be."""
+    """Return the unpacked content of a file after checking size, header and SHA-256."""
     shape, header = SHAPES[name], _header(name)
     size = len(header) + math.prod(shape)
-    hint = f"Delete {path} and get it again: {_way_out(dataset)}"
+    hint = f"Delete {path} and get it again: {_how_to_get(dataset)}"
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(size + 1)
@@ -232,10 +264,10 @@ def _verified(dataset: str, name: str, path: Path) -> bytes:
 
 def _header(name: str) -> bytes:
     shape = SHAPES[name]
-    return bytes((0, 0, _IDX_BYTES, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
+    return bytes((0, 0, _IDX_UINT8, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
 
 
-def _lay_out(found: DataFiles, root: Path) -> Path:
+def _unpack(found: DataFiles, root: Path) -> Path:
     for name, content in found.contents.items():
         target = raw_file(root, found.dataset, name)
         try:
@@ -256,19 +288,19 @@ def _download(dataset: str, root: Path) -> None:
         vision.download(FOLDERS[dataset], root)
     # torchvision reports a mirror that fails and a wrong checksum as RuntimeError.
     except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise DataError(f"{dataset} could not be downloaded to {root}: {error}", hint=_way_out(dataset)) from error
+        raise DataError(f"{dataset} could not be downloaded to {root}: {error}", hint=_how_to_get(dataset)) from error
 
 
 def _not_found(dataset: str, environ: Mapping[str, str]) -> DataError:
-    places = ", ".join(str(workspace) for workspace in _places(dataset, environ))
-    return DataError(f"{dataset} was not found; looked in {places}", hint=f"{_way_out(dataset)}; or download it with `hpsearch data`.")
+    places = ", ".join(str(place) for place in _places(dataset, environ))
+    return DataError(f"{dataset} was not found; looked in {places}", hint=f"{_how_to_get(dataset)}; or download it with `hpsearch data`.")
 
 
-def _state_of(folder: Path) -> str:
+def _describe(folder: Path) -> str:
     if not folder.exists():
         return f"{folder} does not exist"
     if not folder.is_dir():
-        return f"{folder} is no folder"
+        return f"{folder} is not a folder"
     return f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} holds other files"
 
 
@@ -276,7 +308,7 @@ def _expected_names() -> str:
     return ", ".join(f"{name}[.gz]" for name in SHAPES)
 
 
-def _way_out(dataset: str) -> str:
+def _how_to_get(dataset: str) -> str:
     if dataset == "fashion-mnist":
         return (
             f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN_FOLDER}; or name a folder that has the four files with `--data`"

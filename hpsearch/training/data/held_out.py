@@ -1,4 +1,4 @@
-"""The test images: for the final score alone, so nothing that searches or compares imports this module."""
+"""Loads the test images, which only the final score uses: a search or a comparison must not import this module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from hpsearch.training.data.datasets import Images, read_images
 
 
 def load_test_images(dataset: str = "fashion-mnist", *, folder: Path | None = None) -> Images:
-    """All test images of a data set.
+    """Return all test images of a data set.
+
+    Args:
+        dataset: name of the data set.
+        folder: the only folder to look for the files, if given.
+
+    Returns:
+        The images with their labels.
 
     Raises:
         DataError: the data set is unknown, missing or damaged.

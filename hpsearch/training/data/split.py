@@ -1,6 +1,7 @@
-"""Data sets as uint8 tensors: the seeded stratified split of the training images, and batches of it.
+"""Splits the training images into parts for training and validation, and makes batches.
 
-No function here can return test images: `test_split.py` alone asks `sources.py` for them.
+The split is random, seeded and stratified. No function of this module can return test images:
+only `held_out.py` reads them.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ from hpsearch.training.data.datasets import Images, read_images
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Training and validation images, both out of the data set's training images.
+    """The training images of a data set, in a part for training and a part for validation.
 
     Attributes:
-        train_images, validation_images: uint8 [N, C, H, W].
-        train_labels, validation_labels: int64 [N].
-        classes: the classes' names.
-        mean, std: of each channel over the split's own training images, as shares of 255; the
-            standard deviation of a channel that never changes is given as 1.
-        hash: SHA-256 over the data set and the chosen images, hexadecimal.
+        train_images: uint8 [N, C, H, W].
+        train_labels: int64 [N].
+        validation_images: uint8 [M, C, H, W].
+        validation_labels: int64 [M].
+        classes: the names of the classes.
+        mean: of each channel over `train_images`, as a fraction of 255.
+        std: the standard deviation in the same way; 1 for a constant channel.
+        hash: SHA-256 of the data set and of the indices in both parts, hexadecimal.
     """
 
     train_images: Tensor
@@ -50,7 +53,14 @@ class Split:
         return channels, height, width
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split with its tensors on a device."""
+        """Return the same split with its tensors on a device.
+
+        Args:
+            device: the device.
+
+        Returns:
+            A new split.
+        """
         return replace(
             self,
             train_images=self.train_images.to(device),
@@ -68,17 +78,22 @@ def load_split(
     train_images: int | None = None,
     folder: Path | None = None,
 ) -> Split:
-    """A data set's training images, divided at random with every class in proportion.
+    """Split the training images of a data set at random; each class has the same share in both parts.
 
-    The validation images depend on the seed and their number alone, not on `train_images`.
+    The validation images depend only on the seed and their number, not on `train_images`.
 
     Args:
-        validation_images: how many to hold out.
-        train_images: how many of the others to train on; all of them by default.
-        folder: the only place to look for the files, when given.
+        dataset: name of the data set.
+        validation_images: number of images for validation.
+        seed: seed of the split.
+        train_images: number of images for training; all the rest by default.
+        folder: the only folder to look for the files, if given.
+
+    Returns:
+        The split, on the CPU.
 
     Raises:
-        DataError: the data set is unknown, missing or damaged, or the numbers do not fit it.
+        DataError: the data set is unknown, missing or damaged, or it has fewer images.
 
     Example:
         >>> import hpsearch, torch
@@ -99,21 +114,31 @@ def load_split(
 def make_split(
     data: Images, *, validation_images: int, seed: int, train_images: int | None = None, exclude_from_validation: Tensor | None = None
 ) -> Split:
-    """Divide images at random with every class in proportion: see `load_split`.
+    """Split images as `load_split` does.
 
     Args:
-        not_validated: int64, indices of images that are only trained on.
+        data: the training images of a data set.
+        validation_images: number of images for validation.
+        seed: seed of the split.
+        train_images: number of images for training; all the rest by default.
+        exclude_from_validation: int64 [K], indices of images that must not be used for validation.
+
+    Returns:
+        The split, on the CPU.
+
+    Raises:
+        DataError: there are too few images.
     """
     wanted = count_training_images(data, validation_images=validation_images, train_images=train_images)
-    generator = _frozen_stream(seed)
+    generator = _split_generator(seed)
     by_class = _shuffled(data, generator)
     held_out = allocate(validation_images, [len(indices) for indices in by_class])
     if exclude_from_validation is not None:
-        by_class = _spare(by_class, held_out, exclude_from_validation.numpy(), generator)
+        by_class = _move_excluded_last(by_class, held_out, exclude_from_validation.numpy(), generator)
     remaining = [indices[count:] for indices, count in zip(by_class, held_out, strict=True)]
     trained_on = allocate(wanted, [len(indices) for indices in remaining])
-    validation = _joined(by_class, held_out)
-    train = _joined(remaining, trained_on)
+    validation = _first_of_each_class(by_class, held_out)
+    train = _first_of_each_class(remaining, trained_on)
     images = data.images[train]
     mean, std = channel_statistics(images)
     digest = hashlib.sha256(data.hash.encode())
@@ -133,10 +158,18 @@ def make_split(
 
 
 def count_training_images(data: Images, *, validation_images: int, train_images: int | None = None) -> int:
-    """How many images `make_split` trains on.
+    """Return the number of images that `make_split` uses for training.
+
+    Args:
+        data: the training images of a data set.
+        validation_images: number of images for validation.
+        train_images: number of images for training; all the rest by default.
+
+    Returns:
+        The number.
 
     Raises:
-        DataError: the numbers do not fit the data set.
+        DataError: there are too few images.
     """
     total = len(data.labels)
     if not 1 <= validation_images < total:
@@ -154,13 +187,29 @@ def count_training_images(data: Images, *, validation_images: int, train_images:
 
 
 def validation_indices(data: Images, *, validation_images: int, seed: int) -> Tensor:
-    """Which images `make_split` holds out for validation: int64 [validation_images], rising."""
-    by_class = _shuffled(data, _frozen_stream(seed))
-    return _joined(by_class, allocate(validation_images, [len(indices) for indices in by_class]))
+    """Return the indices of the images that `make_split` uses for validation.
+
+    Args:
+        data: the training images of a data set.
+        validation_images: number of images for validation.
+        seed: seed of the split.
+
+    Returns:
+        int64 [validation_images], in ascending order.
+    """
+    by_class = _shuffled(data, _split_generator(seed))
+    return _first_of_each_class(by_class, allocate(validation_images, [len(indices) for indices in by_class]))
 
 
 def undivided(data: Images) -> Split:
-    """All images to train on and none for validation, as final training takes them."""
+    """Return a split for final training: all images for training and none for validation.
+
+    Args:
+        data: the training images of a data set.
+
+    Returns:
+        The split, on the CPU.
+    """
     mean, std = channel_statistics(data.images)
     nothing = slice(0, 0)
     return Split(
@@ -176,7 +225,14 @@ def undivided(data: Images) -> Split:
 
 
 def load_training_images(dataset: str, *, folder: Path | None = None) -> Images:
-    """All training images of a data set.
+    """Return all training images of a data set.
+
+    Args:
+        dataset: name of the data set.
+        folder: the only folder to look for the files, if given.
+
+    Returns:
+        The images with their labels.
 
     Raises:
         DataError: the data set is unknown, missing or damaged.
@@ -185,9 +241,14 @@ def load_training_images(dataset: str, *, folder: Path | None = None) -> Images:
 
 
 def allocate(total: int, sizes: Sequence[int]) -> list[int]:
-    """Shares of `total` in proportion to `sizes` by largest remainder; ties go to the first.
+    """Divide `total` in proportion to `sizes` by the largest remainder method.
 
-    No share exceeds its size when `total` does not exceed their sum.
+    Args:
+        total: the number to divide, at most the sum of the sizes.
+        sizes: size of each class.
+
+    Returns:
+        A share for each class, at most its size. Of equal remainders the first gets more.
     """
     whole = sum(sizes)
     shares = [total * size // whole for size in sizes]
@@ -198,10 +259,13 @@ def allocate(total: int, sizes: Sequence[int]) -> list[int]:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel as shares of 255, from exact integer sums.
+    """Return mean and standard deviation of each channel, computed from exact integer sums.
 
     Args:
         images: uint8 [N, C, H, W].
+
+    Returns:
+        Both as fractions of 255; the standard deviation of a constant channel is 1.
     """
     means, deviations = [], []
     for channel in images.unbind(1):
@@ -215,52 +279,68 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(means), tuple(deviations)
 
 
-def count_batches(images: int, batch_size: int) -> int:
-    """How many batches `batches` makes of so many images."""
-    full, rest = divmod(images, batch_size)
+def count_batches(n_images: int, batch_size: int) -> int:
+    """Return the number of batches that `batches` makes.
+
+    Args:
+        n_images: number of training images.
+        batch_size: images in a batch.
+
+    Returns:
+        The number of batches in an epoch.
+    """
+    full, rest = divmod(n_images, batch_size)
     return full + (rest > (1 if full else 0))
 
 
-def batches(images: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Indices of the batches of one epoch: int64 [batch], a permutation of all images.
+def batches(n_images: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Generate the batches of one epoch from a random permutation of all images.
 
-    The last batch may be smaller; a single image left over joins the batch before it, because
-    batch normalisation cannot train on one.
+    The last batch may be smaller. If only one image remains, it joins the previous batch, because
+    batch normalisation cannot train on a single image.
+
+    Args:
+        n_images: number of training images.
+        batch_size: images in a batch.
+        generator: draws the permutation, on the CPU.
+
+    Yields:
+        The indices of the images of a batch, int64 [batch].
     """
-    order = torch.randperm(images, generator=generator)
-    last = count_batches(images, batch_size) - 1
+    order = torch.randperm(n_images, generator=generator)
+    last = count_batches(n_images, batch_size) - 1
     for number in range(last + 1):
         yield order[number * batch_size :] if number == last else order[number * batch_size : (number + 1) * batch_size]
 
 
 def _shuffled(data: Images, generator: numpy.random.RandomState) -> list[NDArray[Any]]:
-    """The indices of each class in random order."""
+    """Return the indices of the images of each class in random order."""
     labels = data.labels.numpy()
     return [generator.permutation(numpy.flatnonzero(labels == label)) for label in range(len(data.classes))]
 
 
-def _spare(
+def _move_excluded_last(
     by_class: Sequence[NDArray[Any]], held_out: Sequence[int], exclude_from_validation: NDArray[Any], generator: numpy.random.RandomState
 ) -> list[NDArray[Any]]:
-    """The same images in an order in which the first ones, which are held out, are none of `exclude_from_validation`."""
+    """Reorder the images so that the first ones, which are for validation, are not in `exclude_from_validation`."""
     ordered = []
     for indices, count in zip(by_class, held_out, strict=True):
         spared = numpy.isin(indices, exclude_from_validation)
         free = indices[~spared]
         if len(free) < count:
             raise DataError(
-                "there are not enough images to validate on others than the search did",
+                "there are not enough images for a validation part that has no image of the search's validation part",
                 hint="validation_images must be less than half of the training images.",
             )
         ordered.append(numpy.concatenate([free[:count], generator.permutation(numpy.concatenate([free[count:], indices[spared]]))]))
     return ordered
 
 
-def _frozen_stream(seed: int) -> numpy.random.RandomState:
-    # numpy promises never to change what RandomState draws; of its newer generators it does not.
+def _split_generator(seed: int) -> numpy.random.RandomState:
+    # numpy guarantees that RandomState always draws the same numbers; the newer generators may change.
     return numpy.random.RandomState(derive_seed(seed, "split"))
 
 
-def _joined(by_class: Sequence[NDArray[Any]], counts: Sequence[int]) -> Tensor:
+def _first_of_each_class(by_class: Sequence[NDArray[Any]], counts: Sequence[int]) -> Tensor:
     chosen = numpy.concatenate([indices[:count] for indices, count in zip(by_class, counts, strict=True)])
     return torch.from_numpy(numpy.sort(chosen).astype(numpy.int64))

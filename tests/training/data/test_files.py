@@ -133,14 +133,14 @@ def test_damaged_given_folder_is_an_error_that_names_the_file(raw: Path, damage:
     assert "apt-get install dataset-fashion-mnist" in caught.value.hint
 
 
-@pytest.mark.parametrize("state", ["does not exist", "is empty", "holds other files", "is no folder"])
+@pytest.mark.parametrize("state", ["does not exist", "is empty", "holds other files", "is not a folder"])
 def test_given_folder_without_the_files_is_never_passed_over(tmp_path: Path, state: str) -> None:
     folder = tmp_path / "given"
     if state in ("is empty", "holds other files"):
         folder.mkdir()
     if state == "holds other files":
         (folder / "notes.txt").touch()
-    if state == "is no folder":
+    if state == "is not a folder":
         folder.touch()
     with pytest.raises(DataError, match=state):
         files.prepare("fashion-mnist", folder, allow_download=True)
