@@ -207,7 +207,7 @@ def test_a_single_image_left_over_does_not_break_batch_norm(small: Split, config
 
 
 def test_batch_norm_over_single_images_is_refused_by_name(small: Split, configure: Configure) -> None:
-    with pytest.raises(ConfigError, match="normalises over the batch, which batch_size 1"):
+    with pytest.raises(ConfigError, match="normalises over the batch, but with batch_size 1"):
         run(configure(model="lenet5", model_batch_norm=True, epochs=1, batch_size=1), small)
 
 
