@@ -169,7 +169,7 @@ def _of_another_program(path: Path) -> None:
     ("spoil", "words"),
     [
         (_cut, "damaged or cut short"),
-        (_of_another_model, "its weights are not those of the lenet5"),
+        (_of_another_model, "its weights do not fit the model lenet5"),
         (_of_another_program, "another program wrote it"),
         (lambda path: _rewritten(path, classes=None), "incomplete"),
         (lambda path: _rewritten(path, config={}), "incomplete"),
