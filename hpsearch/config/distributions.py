@@ -14,7 +14,6 @@ from hpsearch.formatting import show, str_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.trial import BaseTrial
 
 DISTRIBUTION_KEYS = ("float", "int", "choices")
 LARGEST_INT = 2**53
@@ -32,7 +31,7 @@ UNQUOTE = "A number stands without quotes."
 
 
 class Distribution(ABC):
-    """What a parameter can be."""
+    """What a parameter can be; `value in distribution` says whether a value is possible."""
 
     @property
     def listed(self) -> tuple[Scalar, ...]:
@@ -41,54 +40,28 @@ class Distribution(ABC):
 
     @property
     def extremes(self) -> tuple[Scalar, ...]:
-        """The ends of a range, or every possible value: all are allowed if these are."""
+        """Both ends of a range, or every possible value: all are allowed if these are."""
         return self.listed
 
+    @property
     @abstractmethod
-    def contains(self, value: Scalar) -> bool:
-        """Return whether a value is possible.
-
-        Args:
-            value: the value.
-
-        Returns:
-            True if it is.
-        """
+    def plain(self) -> dict[str, Any]:
+        """The distribution as JSON values; equal for equal distributions."""
 
     @abstractmethod
-    def to_plain(self) -> dict[str, Any]:
-        """Return the distribution as JSON values.
-
-        Returns:
-            Equal values for equal distributions.
-        """
+    def __contains__(self, value: Scalar) -> bool: ...
 
     @abstractmethod
     def __str__(self) -> str: ...
 
 
 class Searched(Distribution):
-    """A distribution with an Optuna twin: anything but a fixed value."""
+    """A distribution that Optuna samples: everything except a fixed value."""
 
+    @property
     @abstractmethod
-    def suggest(self, trial: BaseTrial, name: str) -> Scalar:
-        """Return a trial's value of the parameter.
-
-        Args:
-            trial: an Optuna trial.
-            name: the parameter's name.
-
-        Returns:
-            The value.
-        """
-
-    @abstractmethod
-    def to_optuna(self) -> BaseDistribution:
-        """Return Optuna's distribution of the same values.
-
-        Returns:
-            A float, int or categorical distribution.
-        """
+    def optuna(self) -> BaseDistribution:
+        """Optuna's distribution of the same values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,21 +78,20 @@ class FloatRange(Searched):
         """Both ends."""
         return self.low, self.high
 
-    def suggest(self, trial: BaseTrial, name: str) -> float:
-        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
-
-    def to_optuna(self) -> BaseDistribution:
+    @property
+    def optuna(self) -> BaseDistribution:
         from optuna.distributions import FloatDistribution
 
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
-    def contains(self, value: Scalar) -> bool:
+    def __contains__(self, value: Scalar) -> bool:
         if isinstance(value, bool | str) or not self.low <= value <= self.high:
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
         return abs(steps - round(steps)) <= BOUND_TOLERANCE * max(1.0, abs(steps))
 
-    def to_plain(self) -> dict[str, Any]:
+    @property
+    def plain(self) -> dict[str, Any]:
         return {"float": [self.low, self.high], "step": self.step, "log": self.log}
 
     def __str__(self) -> str:
@@ -140,19 +112,18 @@ class IntRange(Searched):
         """Both ends."""
         return self.low, self.high
 
-    def suggest(self, trial: BaseTrial, name: str) -> int:
-        return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
-
-    def to_optuna(self) -> BaseDistribution:
+    @property
+    def optuna(self) -> BaseDistribution:
         from optuna.distributions import IntDistribution
 
         return IntDistribution(self.low, self.high, log=self.log, step=self.step)
 
-    def contains(self, value: Scalar) -> bool:
+    def __contains__(self, value: Scalar) -> bool:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator]  # `whole` rules strings out
 
-    def to_plain(self) -> dict[str, Any]:
+    @property
+    def plain(self) -> dict[str, Any]:
         return {"int": [self.low, self.high], "step": self.step, "log": self.log}
 
     def __str__(self) -> str:
@@ -170,18 +141,17 @@ class Choices(Searched):
         """The values in an order that does not depend on the file's order."""
         return tuple(sorted(self.values, key=lambda value: (str(type(value)), value)))
 
-    def suggest(self, trial: BaseTrial, name: str) -> Scalar:
-        return cast("Scalar", trial.suggest_categorical(name, list(self.listed)))
-
-    def to_optuna(self) -> BaseDistribution:
+    @property
+    def optuna(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.listed)
 
-    def contains(self, value: Scalar) -> bool:
+    def __contains__(self, value: Scalar) -> bool:
         return any(same(value, choice) for choice in self.values)
 
-    def to_plain(self) -> dict[str, Any]:
+    @property
+    def plain(self) -> dict[str, Any]:
         return {"choices": list(self.listed)}
 
     def __str__(self) -> str:
@@ -199,10 +169,11 @@ class Fixed(Distribution):
         """The one value."""
         return (self.value,)
 
-    def contains(self, value: Scalar) -> bool:
+    def __contains__(self, value: Scalar) -> bool:
         return same(value, self.value)
 
-    def to_plain(self) -> dict[str, Any]:
+    @property
+    def plain(self) -> dict[str, Any]:
         return {"fixed": self.value}
 
     def __str__(self) -> str:

@@ -9,10 +9,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, trainer_option
-from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, Searched
+from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, IntRange, Searched
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ConfigError, did_you_mean
 from hpsearch.formatting import show, str_of
@@ -119,7 +119,7 @@ class Space:
         Returns:
             Parameter names to values, fixed ones included.
         """
-        return self.draw(lambda name, distribution: distribution.suggest(trial, name))
+        return self.draw(lambda name, distribution: _suggest(trial, name, distribution))
 
     def draw(self, value_of: Callable[[str, Searched], Scalar]) -> dict[str, Scalar]:
         """Return a value for every parameter that exists, parents first.
@@ -186,7 +186,7 @@ class Space:
             value, source = self.default(parameter, values), "'s default"
         if isinstance(parameter.distribution, FloatRange) and isinstance(value, int) and not isinstance(value, bool) and is_finite(value):
             value = float(value)
-        if not parameter.distribution.contains(value):
+        if value not in parameter.distribution:
             raise ConfigError(
                 f"{parameter.name}{source} must lie in its range ({parameter.distribution}), but is {show(value)}",
                 hint=f"Give {parameter.name} a value in its range." if source else "",
@@ -243,7 +243,7 @@ class Space:
         """
         plain: dict[str, Any] = {}
         for parameter in sorted(self.parameters, key=lambda parameter: parameter.name):
-            plain[parameter.name] = parameter.distribution.to_plain()
+            plain[parameter.name] = parameter.distribution.plain
             if parameter.when:
                 plain[parameter.name]["when"] = {
                     parent: list(Choices(values=allowed).listed) for parent, allowed in sorted(parameter.when.items())
@@ -254,3 +254,11 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the space, hexadecimal: the same whatever the order of keys and choices."""
         return hashlib.sha256(json.dumps(self.to_plain(), sort_keys=True).encode()).hexdigest()
+
+
+def _suggest(trial: BaseTrial, name: str, distribution: Searched) -> Scalar:
+    if isinstance(distribution, FloatRange):
+        return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    if isinstance(distribution, IntRange):
+        return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    return cast("Scalar", trial.suggest_categorical(name, list(distribution.listed)))

@@ -216,7 +216,7 @@ class _Reader:
             if not isinstance(distribution, Choices | Fixed):
                 raise self._error(where, f"names {parent}, which is a range", "A condition needs a parameter with choices.")
             for value in allowed:
-                if not distribution.contains(value):
+                if value not in distribution:
                     if parent in SELECTORS and name.startswith(f"{value}."):
                         hint = f"Add it to {self.prefix}{parent}, or remove the table."
                         raise self._error(name.rpartition(".")[0], f"can never apply: {parent} is never {show(value)}", hint)

@@ -135,7 +135,7 @@ class _Draft:
             return self._given[name]
         if name in self._joint:
             return cast("Scalar", self._joint[name])
-        distribution = searched.to_optuna()
+        distribution = searched.optuna
         if distribution.single():
             return searched.extremes[0]
         inner = self._sampler.inner(self._trial.number, name, self._attempt)

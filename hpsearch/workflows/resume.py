@@ -198,7 +198,7 @@ def _same_point(space: Space, trial: TrialRow) -> dict[str, Scalar] | None:
     for parameter in space:
         if parameter.exists(values):
             value = settings.get((parameter.owner, parameter.option))
-            if value is None or not parameter.distribution.contains(value):
+            if value is None or value not in parameter.distribution:
                 return None
             values[parameter.name] = value
     # What the space does not mention must have been at its default.
@@ -208,7 +208,7 @@ def _same_point(space: Space, trial: TrialRow) -> dict[str, Scalar] | None:
 def _distributions(space: Space, point: Mapping[str, Scalar]) -> dict[str, tuple[Scalar, BaseDistribution]]:
     """Return the searched values of a complete point with their distributions."""
     return {
-        parameter.name: (point[parameter.name], parameter.distribution.to_optuna())
+        parameter.name: (point[parameter.name], parameter.distribution.optuna)
         for parameter in space
         if parameter.name in point and isinstance(parameter.distribution, Searched)
     }

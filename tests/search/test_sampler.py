@@ -123,7 +123,7 @@ def test_every_sampler_draws_within_the_space(study_file: Callable[..., StudyFil
     file = study_file(*flat)
     study = _study(file, kind=kind)
     for params in _run(study, file, 14):
-        assert all(parameter.distribution.contains(params[parameter.name]) for parameter in file.space.searched if parameter.name in params)  # type: ignore[arg-type]
+        assert all(params[parameter.name] in parameter.distribution for parameter in file.space.searched if parameter.name in params)  # type: ignore[arg-type]
 
 
 def test_sampling_warns_of_nothing(study_file: Callable[..., StudyFile]) -> None:
