@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpsearch.analysis.paired import Estimate, Scores, TwoWayFit, mean_estimate
+from hpsearch.analysis.metrics import Estimate
+from hpsearch.analysis.paired import Scores, TwoWayFit, mean_estimate
 from hpsearch.config.components import Scalar
 from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig

@@ -1,8 +1,7 @@
-"""The best few again, with fresh seeds and splits: who runs next, who wins, and by how much.
+"""The finalists: the best few configurations run again with new seeds and splits, to select and to measure the winner.
 
-The best of many single runs is partly luck. So the finalists run again on seeds that had no part in
-the search: the first half of the repeats chooses the winner, dropping those that are clearly
-behind; the second half, which had no part in the choice, measures it.
+The score of the best of many single runs is optimistic. So the finalists run again on seeds that the search did not use. The
+first half of the repeats selects the winner and drops candidates that are clearly worse; the second half measures the winner.
 """
 
 from __future__ import annotations
@@ -12,21 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpsearch.analysis.paired import Estimate, Scores, TwoWayFit, mean_estimate
+from hpsearch.analysis.metrics import Estimate
+from hpsearch.analysis.paired import Scores, TwoWayFit, mean_estimate
 
 FIRST_DROP = 2
-"""Repeats before anyone can be dropped: a single one has no spread."""
+"""Repeats before a candidate can be dropped: one repeat has no variance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A configuration that is run again and again.
+    """A configuration that runs with several seeds.
 
     Attributes:
-        name: for a person, unlike any other's: `trial 12`.
+        name: unique name for a person, such as `trial 12`.
         trial: its number in the search.
-        value: the search's own score of it, 0 to 1.
-        is_baseline: what the others have to beat.
+        value: validation accuracy in the search, 0 to 1.
+        is_baseline: the others are compared with it.
     """
 
     name: str
@@ -39,15 +39,15 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalistsRound:
-    """Where the finalists stand.
+    """The current state of the finalists, and the next runs as pairs of name and repeat.
 
     Attributes:
-        winner: chosen, but perhaps not yet measured.
-        contenders: who could still be the best.
-        dropped: who was clearly behind, and after how many repeats.
-        wanted: runs that are needed to go on, the most useful first: name and repeat.
-        spare: runs that will most likely be needed, for workers with nothing better to do.
-        chosen_by: the last repeat that had a part in the choice.
+        winner: the selected candidate, which may not be measured yet; None before the selection.
+        remaining: candidates that can still win.
+        dropped: candidates that were clearly worse, with the number of repeats after which they were dropped.
+        required_runs: runs that the next decision needs, most useful first.
+        optional_runs: runs that will probably be required later, for idle workers.
+        selected_after: the last repeat that counts for the selection.
     """
 
     winner: str | None
@@ -59,7 +59,14 @@ class FinalistsRound:
 
 
 def selection_repeats(seeds: int) -> int:
-    """Repeats that choose the winner, out of so many: the first half."""
+    """Return the number of repeats that select the winner: the first half.
+
+    Args:
+        seeds: repeats of each candidate.
+
+    Returns:
+        The number of repeats, at least 1.
+    """
     return max(1, seeds // 2)
 
 
@@ -72,68 +79,68 @@ def next_round(
     pool: int,
     failed: frozenset[str] = frozenset(),
 ) -> FinalistsRound:
-    """What the scores so far decide, and which runs come next.
+    """Decide from the scores so far which runs come next.
 
-    It depends on the scores alone, not on the order in which they came.
+    The result depends on the scores alone, not on the order in which they arrived.
 
     Args:
-        seeds: repeats of each, at most: 1 to `seeds // 2` choose, the rest measure.
-        images, pool: as for `hpsearch.analysis.paired.TwoWayFit`.
-        failed: those that cannot be trained.
+        candidates: all candidates.
+        scores: accuracy of each finished run.
+        seeds: repeats of each candidate at most; 1 to `seeds // 2` select the winner, the others measure it.
+        n_images: as for `TwoWayFit`.
+        pool: as for `TwoWayFit`.
+        failed: names of candidates that cannot be trained.
+
+    Returns:
+        The current state and the next runs.
     """
-    choosing = selection_repeats(seeds)
+    last = selection_repeats(seeds)
     able = [candidate for candidate in candidates if candidate.name not in failed]
-    names = [candidate.name for candidate in able]
-    baseline = next((candidate.name for candidate in able if candidate.is_baseline), None)
-    remaining, dropped = list(names), dict.fromkeys(failed, 0)
-    measuring = range(choosing + 1, seeds + 1)
-    always = [] if baseline is None else [(baseline, repeat) for repeat in measuring]
-    selected_after = choosing
-    for repeat in range(1, choosing + 1):
-        missing = [name for name in remaining if repeat not in scores.get(name, {})]
-        if missing:
-            ranked = _ranked(remaining, scores, repeat - 1)
-            optional_runs = _missing([*always, *((name, later) for later in range(repeat + 1, choosing + 1) for name in ranked)], scores)
-            required_runs = tuple((name, repeat) for name in ranked if name in missing)
-            return FinalistsRound(
-                winner=None,
-                remaining=tuple(remaining),
-                dropped=dropped,
-                required_runs=required_runs,
-                optional_runs=optional_runs,
-                selected_after=repeat,
-            )
-        if FIRST_DROP <= repeat < choosing and len(remaining) > 1:
+    baseline = [candidate.name for candidate in able if candidate.is_baseline][:1]
+    remaining, dropped = [candidate.name for candidate in able], dict.fromkeys(failed, 0)
+    measuring = range(last + 1, seeds + 1)
+    winner, selected_after = None, last
+    required: list[tuple[str, int]] = []
+    optional: list[tuple[str, int]] = []
+    for repeat in range(1, last + 1):
+        if any(repeat not in scores.get(name, {}) for name in remaining):
+            ranked, selected_after = _rank_by_mean(remaining, scores, repeat - 1), repeat
+            required = [(name, repeat) for name in ranked]
+            optional = [(name, later) for name in baseline for later in measuring]
+            optional += [(name, later) for later in range(repeat + 1, last + 1) for name in ranked]
+            break
+        if FIRST_DROP <= repeat < last and len(remaining) > 1:
             behind = _clearly_behind(remaining, scores, repeat, n_images=n_images, pool=pool)
             dropped.update(dict.fromkeys(behind, repeat))
             remaining = [name for name in remaining if name not in behind]
         if len(remaining) == 1:
             selected_after = repeat
             break
-    winner = _ranked(remaining, scores, selected_after)[0] if remaining else None
-    measured = list(dict.fromkeys([*([winner] if winner else []), *([baseline] if baseline else []), *remaining]))
-    required_runs = _missing([(name, repeat) for repeat in measuring for name in measured], scores)
+    if not required:
+        winner = _rank_by_mean(remaining, scores, selected_after)[0] if remaining else None
+        names = dict.fromkeys([*([winner] if winner else []), *baseline, *remaining])
+        required = [(name, repeat) for repeat in measuring for name in names]
     return FinalistsRound(
         winner=winner,
         remaining=tuple(remaining),
         dropped=dropped,
-        required_runs=required_runs,
-        optional_runs=(),
+        required_runs=_missing(required, scores),
+        optional_runs=_missing(optional, scores),
         selected_after=selected_after,
     )
 
 
-def _ranked(names: Sequence[str], scores: Scores, repeats: int) -> list[str]:
-    """The best first, by their mean over the first so many repeats, which all have."""
+def _rank_by_mean(names: Sequence[str], scores: Scores, repeats: int) -> list[str]:
+    """Rank the names by their mean over the first repeats, which all of them have."""
     if repeats == 0:
         return list(names)
-    return sorted(names, key=lambda name: (-statistics.mean(scores[name][repeat] for repeat in range(1, repeats + 1)), names.index(name)))
+    return sorted(names, key=lambda name: -statistics.mean(scores[name][repeat] for repeat in range(1, repeats + 1)))
 
 
 def _clearly_behind(names: Sequence[str], scores: Scores, repeats: int, *, n_images: int, pool: int) -> list[str]:
     first = {name: {repeat: scores[name][repeat] for repeat in range(1, repeats + 1)} for name in names}
     fit = TwoWayFit(first, n_images=n_images, pool=pool)
-    leader = _ranked(names, scores, repeats)[0]
+    leader = _rank_by_mean(names, scores, repeats)[0]
     return [name for name in names if name != leader and fit.difference(name, leader).interval[1] < 0]
 
 
@@ -141,26 +148,26 @@ def _missing(runs: Sequence[tuple[str, int]], scores: Scores) -> tuple[tuple[str
     return tuple((name, repeat) for name, repeat in runs if repeat not in scores.get(name, {}))
 
 
-def _counted(candidate: Candidate, own: Mapping[int, float], now: FinalistsRound, choosing: int) -> dict[int, float]:
-    """The runs that the plan asked for: what idle workers ran besides depends on their number, and the verdict must not."""
-    last = now.dropped.get(candidate.name, now.selected_after)
-    measured = candidate.is_baseline or candidate.name not in now.dropped
-    return {repeat: value for repeat, value in own.items() if repeat <= last or (repeat > choosing and measured)}
+def _counted_scores(candidate: Candidate, own: Mapping[int, float], current: FinalistsRound, last_selection: int) -> dict[int, float]:
+    """The scores of required runs only: optional runs depend on the number of workers, and the result must not."""
+    last = current.dropped.get(candidate.name, current.selected_after)
+    measured = candidate.is_baseline or candidate.name not in current.dropped
+    return {repeat: value for repeat, value in own.items() if repeat <= last or (repeat > last_selection and measured)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
-    """What the repeats say of one candidate.
+    """The result of one candidate.
 
     Attributes:
-        scores: by repeat.
-        mean: over the repeats that had no part in the choice, where it ran in them, else over all of its own.
-        deviation: standard deviation from repeat to repeat; None for a single one.
-        best: probability that none of the others is better.
-        flattery: the search's own score less the mean.
-        behind: what the winner has over it; None for the winner, or before there is one.
-        is_tied: the repeats cannot tell it from the winner.
-        dropped_after: repeats after which it was clearly behind; None if it never was.
+        scores: repeat to accuracy.
+        mean: mean of the measuring repeats; of all its repeats if it has no measuring ones.
+        deviation: standard deviation between repeats; None for a single repeat.
+        best: probability that no other candidate is better.
+        optimism: accuracy in the search minus `mean`.
+        behind: accuracy of the winner minus its own; None for the winner, or before the selection.
+        is_tied: the repeats cannot distinguish it from the winner.
+        dropped_after: repeats after which it was dropped; None if it was not.
     """
 
     candidate: Candidate
@@ -176,14 +183,15 @@ class Finalist:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalistsResult:
-    """What the finalists' repeats come down to.
+    """The result of all finalists so far.
 
     Attributes:
         finalists: the winner first, then by mean.
-        gain: what the winner has over the baseline, on repeats that had no part in the choice; None without a baseline.
-        seeds: repeats of each, at most; those up to `selected_after` chose.
+        gain: accuracy of the winner minus that of the baseline, on measuring repeats; None without a baseline or if it wins.
+        seeds: repeats of each candidate at most.
+        selected_after: the last repeat that counts for the selection.
         is_over: no run is missing.
-        failed: those that could not be trained.
+        failed: names of candidates that cannot be trained.
     """
 
     finalists: tuple[Finalist, ...]
@@ -196,17 +204,17 @@ class FinalistsResult:
 
     @property
     def selection_repeats(self) -> int:
-        """Repeats that may have a part in the choice; those after it measure."""
+        """The number of repeats that can count for the selection; the later ones measure."""
         return selection_repeats(self.seeds)
 
     @property
     def tied(self) -> tuple[Finalist, ...]:
-        """Those that the repeats cannot tell from the winner."""
+        """The finalists that the repeats cannot distinguish from the winner."""
         return tuple(finalist for finalist in self.finalists if finalist.is_tied)
 
     @property
     def smaller(self) -> Finalist | None:
-        """The smallest of those tied with the winner, where it is smaller than the winner."""
+        """The tied finalist with the fewest parameters, if it has fewer than the winner."""
         if self.winner is None:
             return None
         known = [each for each in self.tied if each.candidate.n_parameters is not None]
@@ -216,14 +224,25 @@ class FinalistsResult:
         return smallest
 
     def of_trial(self, number: int) -> Finalist | None:
-        """What the repeats say of one trial of the search."""
+        """Return the finalist of one trial of the search.
+
+        Args:
+            number: number of the trial.
+
+        Returns:
+            The finalist; None if the trial is not one.
+        """
         return next((each for each in self.finalists if each.candidate.trial == number), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result for JSON.
+
+        Returns:
+            All figures, and one entry for each finalist.
+        """
         return {
             "winner": None if self.winner is None else self.winner.candidate.name,
-            "gain_over_baseline": None if self.gain is None else {"value": self.gain.value, "interval": list(self.gain.interval)},
+            "gain_over_baseline": self.gain and self.gain.to_dict(),
             "seeds": self.seeds,
             "chosen_by": self.selected_after,
             "is_over": self.is_over,
@@ -241,7 +260,7 @@ class FinalistsResult:
                     "probability_of_best": each.best,
                     "search_value": each.candidate.value,
                     "optimism": each.optimism,
-                    "behind_winner": None if each.behind is None else {"value": each.behind.value, "interval": list(each.behind.interval)},
+                    "behind_winner": each.behind and each.behind.to_dict(),
                     "is_tied": each.is_tied,
                     "dropped_after": each.dropped_after,
                     "scores": {str(repeat): score for repeat, score in sorted(each.scores.items())},
@@ -260,53 +279,63 @@ def evaluate_finalists(
     pool: int,
     failed: frozenset[str] = frozenset(),
 ) -> FinalistsResult:
-    """The verdict on the scores so far; the arguments are those of `next_round`."""
-    now = next_round(candidates, scores, seeds=seeds, n_images=n_images, pool=pool, failed=failed)
-    choosing = selection_repeats(seeds)
-    scores = {candidate.name: _counted(candidate, scores.get(candidate.name, {}), now, choosing) for candidate in candidates}
-    ran = [candidate for candidate in candidates if scores[candidate.name]]
-    if not ran:
-        return FinalistsResult(
-            finalists=(), winner=None, gain=None, seeds=seeds, selected_after=now.selected_after, is_over=False, failed=tuple(failed)
-        )
-    fresh = {name: {repeat: value for repeat, value in row.items() if repeat > choosing} for name, row in scores.items()}
-    everything = TwoWayFit({candidate.name: scores[candidate.name] for candidate in ran}, n_images=n_images, pool=pool)
-    probabilities = everything.best_probabilities(seed=0)
-    unbiased = {candidate.name: fresh[candidate.name] for candidate in ran if fresh[candidate.name]}
-    fresh_fit = TwoWayFit(unbiased, n_images=n_images, pool=pool) if unbiased else everything
+    """Summarise the scores so far.
 
-    def over(winner: str, other: str) -> Estimate:
-        fit = fresh_fit if winner in unbiased and other in unbiased else everything
-        return fit.difference(winner, other)
+    Args:
+        candidates: all candidates.
+        scores: accuracy of each finished run.
+        seeds: as for `next_round`.
+        n_images: as for `TwoWayFit`.
+        pool: as for `TwoWayFit`.
+        failed: names of candidates that cannot be trained.
+
+    Returns:
+        The result; without any run it has no finalists.
+    """
+    current = next_round(candidates, scores, seeds=seeds, n_images=n_images, pool=pool, failed=failed)
+    last = selection_repeats(seeds)
+    counted = {candidate.name: _counted_scores(candidate, scores.get(candidate.name, {}), current, last) for candidate in candidates}
+    ran = [candidate for candidate in candidates if counted[candidate.name]]
+    counted = {candidate.name: counted[candidate.name] for candidate in ran}
+    fresh = {name: row for name, own in counted.items() if (row := {repeat: value for repeat, value in own.items() if repeat > last})}
+    fit_of_all = TwoWayFit(counted, n_images=n_images, pool=pool) if counted else None
+    fit_of_fresh = TwoWayFit(fresh, n_images=n_images, pool=pool) if fresh else None
+    probabilities = fit_of_all.best_probabilities(seed=0) if fit_of_all else {}
+    winner = current.winner
+
+    def lead_over(other: str) -> Estimate | None:
+        """What the winner has over another candidate, on fresh repeats if both have some."""
+        fit = fit_of_fresh if {winner, other} <= set(fresh) else fit_of_all
+        return None if fit is None or winner in (None, other) else fit.difference(str(winner), other)
 
     finalists = []
     for candidate in ran:
-        own = scores[candidate.name]
-        judged = fresh[candidate.name] or own
-        rest = [value for repeat, value in own.items() if repeat not in judged]
-        mean = mean_estimate(list(judged.values()), others=rest, n_images=n_images, pool=pool)
-        behind = None if now.winner in (None, candidate.name) else over(str(now.winner), candidate.name)
+        own = counted[candidate.name]
+        scored = fresh.get(candidate.name, own)
+        others = [value for repeat, value in own.items() if repeat not in scored]
+        mean = mean_estimate(list(scored.values()), others=others, n_images=n_images, pool=pool)
+        behind = lead_over(candidate.name)
         finalists.append(
             Finalist(
                 candidate=candidate,
-                scores=dict(own),
+                scores=own,
                 mean=mean,
                 deviation=statistics.stdev(own.values()) if len(own) > 1 else None,
                 best=probabilities[candidate.name],
                 optimism=None if candidate.value is None else candidate.value - mean.value,
                 behind=behind,
-                is_tied=behind is not None and candidate.name not in now.dropped and behind.interval[0] <= 0,
-                dropped_after=now.dropped.get(candidate.name),
+                is_tied=behind is not None and candidate.name not in current.dropped and behind.interval[0] <= 0,
+                dropped_after=current.dropped.get(candidate.name),
             )
         )
-    finalists.sort(key=lambda each: (each.candidate.name != now.winner, -each.mean.value))
+    finalists.sort(key=lambda each: (each.candidate.name != winner, -each.mean.value))
     baseline = next((candidate.name for candidate in ran if candidate.is_baseline), None)
     return FinalistsResult(
         finalists=tuple(finalists),
-        winner=finalists[0] if now.winner is not None else None,
-        gain=over(now.winner, baseline) if now.winner and baseline and baseline != now.winner else None,
+        winner=finalists[0] if winner is not None else None,
+        gain=None if baseline is None else lead_over(baseline),
         seeds=seeds,
-        selected_after=now.selected_after,
-        is_over=not now.required_runs,
+        selected_after=current.selected_after,
+        is_over=bool(ran) and not current.required_runs,
         failed=tuple(sorted(failed)),
     )

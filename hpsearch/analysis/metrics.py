@@ -1,6 +1,6 @@
-"""Metrics of predictions: per class, confusion, calibration, and the comparison of two models on the same images.
+"""Metrics of predictions, intervals of means and shares, and the comparison of two models on the same images.
 
-scikit-learn computes what it has; predictions are plain arrays, so that no torch is needed.
+Predictions are numpy arrays, so this module needs no torch. scikit-learn and scipy load on the first call that needs them.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from numpy.typing import NDArray
 from hpsearch.errors import DataError
 
 CALIBRATION_BINS = 15
-"""As Guo et al. (ICML 2017) take."""
+"""The number of bins in Guo et al. (ICML 2017)."""
 Z95 = 1.959964
-"""Of the standard normal distribution: 95 % lie within so many standard deviations."""
+"""The 97.5 % quantile of the standard normal distribution, for 95 % intervals."""
 CLEAR_GAP = 0.03
-"""Between training and test accuracy: more than what these small networks show when they are trained no longer than it helps."""
+"""A larger gap between training and test accuracy is called overfitting; small networks that stop in time stay below it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """What a model made of some images.
+    """The predictions of a model for N images.
 
     Attributes:
-        label, predicted: whole numbers [N], indices of classes.
-        confidence: float [N], the probability given to the predicted class.
-        classes: their names.
+        label, predicted: int64 [N], indices of the true and of the predicted classes.
+        confidence: float64 [N], probability of the predicted class, 0 to 1.
+        classes: names of all classes.
     """
 
     label: NDArray[numpy.int64]
@@ -48,15 +48,29 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A figure and its 95 % interval."""
+    """A number and its 95 % interval."""
 
     value: float
     interval: tuple[float, float]
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies entirely above or entirely below zero."""
+        low, high = self.interval
+        return low > 0 or high < 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate for JSON.
+
+        Returns:
+            `value`, and `interval` as a list.
+        """
+        return {"value": self.value, "interval": list(self.interval)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """One class: precision, recall, F1, and how many images it has."""
+    """Precision, recall and F1 of one class, 0 to 1, and its number of images."""
 
     name: str
     precision: float
@@ -67,13 +81,13 @@ class ClassMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """What predictions are worth.
+    """The metrics of some predictions.
 
     Attributes:
         interval: 95 % interval of the accuracy, from the number of images.
-        confusion: confusion[truth][guess], counts.
-        calibration_error: mean difference between confidence and accuracy over bins of confidence, weighted by their images.
-        weakest: sentences on the classes of lowest recall and what they are taken for.
+        confusion: image counts, `confusion[true class][predicted class]`.
+        calibration_error: expected calibration error, 0 to 1.
+        weakest: sentences about the classes of lowest recall and their most frequent wrong prediction.
     """
 
     n_images: int
@@ -85,7 +99,11 @@ class Metrics:
     weakest: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the metrics for JSON.
+
+        Returns:
+            All attributes.
+        """
         return asdict(self)
 
 
@@ -94,9 +112,10 @@ class Comparison:
     """Two models on the same images.
 
     Attributes:
-        difference: accuracy of the first less that of the second; `interval` holds 95 % of it, paired by image.
-        only_first, only_second: images that one alone classifies correctly.
-        p_value: of McNemar's exact test that the two are equally good.
+        difference: accuracy of the first minus accuracy of the second.
+        interval: 95 % interval of `difference`, paired by image.
+        only_first, only_second: number of images that only one of the two classifies correctly.
+        p_value: of McNemar's exact test of equal accuracy.
     """
 
     difference: float
@@ -107,7 +126,14 @@ class Comparison:
 
 
 def measure(predictions: Predictions) -> Metrics:
-    """All metrics of some predictions."""
+    """Compute all metrics of some predictions.
+
+    Args:
+        predictions: predictions of at least one image.
+
+    Returns:
+        The metrics. Precision, recall and F1 are 0 where they are undefined.
+    """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     labels = list(range(len(predictions.classes)))
@@ -131,23 +157,45 @@ def measure(predictions: Predictions) -> Metrics:
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share measured on `count` images (Wilson, JASA 22, 1927)."""
+    """Return the 95 % score interval of a proportion (Wilson, JASA 22, 1927).
+
+    Args:
+        share: the observed proportion, 0 to 1.
+        count: number of observations.
+
+    Returns:
+        Both ends, 0 to 1.
+    """
     shrunk = 1 + Z95**2 / count
     middle = (share + Z95**2 / (2 * count)) / shrunk
     half = Z95 / shrunk * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
-    # At shares of 0 and 1 rounding would leave the share itself outside.
+    # Rounding must not exclude a share of 0 or 1.
     return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 def mean_over_images(values: NDArray[numpy.float64]) -> Estimate:
-    """The mean of one value an image, and its interval from their spread."""
+    """Return the mean of one value for each image, with its normal 95 % interval.
+
+    Args:
+        values: float64 [N].
+
+    Returns:
+        The mean; of a single value the interval is infinite.
+    """
     mean = float(values.mean())
     half = Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return Estimate(value=mean, interval=(mean - half, mean + half))
 
 
 def mean_over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of one value a seed, and its interval by Student's t; at least two values."""
+    """Return the mean of one value for each seed, with its 95 % interval from Student's t distribution.
+
+    Args:
+        values: at least two values.
+
+    Returns:
+        The mean and its interval.
+    """
     from scipy.stats import t as student_t
 
     mean = statistics.mean(values)
@@ -156,14 +204,18 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def overfitting(train: Sequence[float], other: Sequence[float], *, n_images: tuple[int, int], name: str) -> str:
-    """One sentence: how much better a model is on what it was trained on, read against chance.
+    """Say in one sentence whether a model overfits: the accuracy gap compared with its 95 % margin.
 
-    Chance is the spread of the seeds where there are several, else that of the images.
+    With several seeds the margin comes from the spread of their gaps, else from the number of images.
 
     Args:
-        train, other: accuracies, one a seed, in the same order.
-        images: how many of both were measured.
-        name: of the other images: `test`.
+        train: training accuracy of each seed, 0 to 1.
+        other: accuracy of each seed on the other images, in the same order.
+        n_images: number of training images and of other images.
+        name: name of the other images, such as `test`.
+
+    Returns:
+        The sentence.
     """
     gaps = [mine - theirs for mine, theirs in zip(train, other, strict=True)]
     gap = statistics.mean(gaps)
@@ -183,7 +235,16 @@ def overfitting(train: Sequence[float], other: Sequence[float], *, n_images: tup
 
 
 def calibration_error(predictions: Predictions) -> float:
-    """Expected calibration error over equal bins of confidence (Naeini et al., AAAI 2015; Guo et al., ICML 2017)."""
+    """Return the expected calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
+
+    The mean of |accuracy - confidence| over equally wide bins of confidence, weighted by their numbers of images.
+
+    Args:
+        predictions: predictions of at least one image.
+
+    Returns:
+        The error, 0 to 1.
+    """
     right = predictions.label == predictions.predicted
     bins = numpy.minimum((predictions.confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     error = 0.0
@@ -195,13 +256,20 @@ def calibration_error(predictions: Predictions) -> float:
 
 
 def compare(first: Predictions, second: Predictions) -> Comparison:
-    """Two models' predictions of the same images.
+    """Compare two models on the same images.
 
-    The interval is that of a difference of paired shares (Agresti & Min, Statistics in Medicine 24,
-    2005: half an observation is added to each cell), the test McNemar's, exact (binomial).
+    The interval is the adjusted Wald interval for paired proportions, with half an observation added to each cell (Agresti and
+    Min, Statistics in Medicine 24, 2005). The test is McNemar's (Psychometrika 12, 1947) in its exact binomial form.
+
+    Args:
+        first: predictions of one model.
+        second: predictions of the other model for the same images in the same order.
+
+    Returns:
+        The comparison.
 
     Raises:
-        DataError: the images are not the same.
+        DataError: the labels differ, so the images are not the same.
     """
     from scipy.stats import binomtest
 
@@ -223,18 +291,32 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
 
 
 def most_confident_mistakes(predictions: Predictions, count: int) -> list[int]:
-    """Indices of the wrong predictions with the highest confidence, the worst first."""
+    """Return the misclassified images with the highest confidence.
+
+    Args:
+        predictions: predictions of some images.
+        count: number of images at most.
+
+    Returns:
+        Indices of the images, highest confidence first.
+    """
     wrong = numpy.flatnonzero(predictions.label != predictions.predicted)
     return [int(index) for index in wrong[numpy.argsort(-predictions.confidence[wrong], kind="stable")][:count]]
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions that a trainer left beside its checkpoint.
+    """Read the predictions that a trainer wrote beside its checkpoint.
+
+    Args:
+        path: the `.npz` file.
+
+    Returns:
+        The predictions for the validation images.
 
     Raises:
-        DataError: there are none, or the file is damaged.
+        DataError: the file is missing or damaged.
     """
-    stored = _stored(path, "label", "predicted", "confidence", "classes")
+    stored = _read_arrays(path, "label", "predicted", "confidence", "classes")
     return Predictions(
         label=stored["label"].astype(numpy.int64),
         predicted=stored["predicted"].astype(numpy.int64),
@@ -244,18 +326,24 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def read_mistakes(path: Path) -> tuple[list[int], NDArray[numpy.uint8]]:
-    """The most confident mistakes that a trainer left with its predictions: indices, and images as uint8 [K, C, H, W].
+    """Read the misclassified images that a trainer wrote with its predictions.
+
+    Args:
+        path: the `.npz` file.
+
+    Returns:
+        Indices of K images, highest confidence first, and the images: uint8 [K, C, H, W].
 
     Raises:
-        DataError: there are none, or the file is damaged.
+        DataError: the file is missing or damaged.
     """
-    stored = _stored(path, "mistake", "mistake_image")
+    stored = _read_arrays(path, "mistake", "mistake_image")
     return [int(index) for index in stored["mistake"]], stored["mistake_image"]
 
 
-def _stored(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+def _read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
     try:
-        # numpy would leave a file open that it cannot read.
+        # numpy leaves a file open that it cannot read, so it gets an open file.
         with path.open("rb") as file, numpy.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
-"""Scores of a few configurations on the same seeds and splits: differences, intervals and who is likely best.
+"""Scores of a few configurations on the same seeds and splits: differences, intervals, and which one is probably best.
 
-Each repeat is one seed and one split of the images, shared by all; so a configuration's scores and
-a repeat's luck add up to a two-way layout, some cells of which may be empty.
+A repeat is one seed and one split of the images, shared by all configurations. The scores are a two-way layout of
+configurations and repeats, in which cells may be missing.
 """
 
 from __future__ import annotations
@@ -9,47 +9,31 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
-from hpsearch.analysis.metrics import Z95
+from hpsearch.analysis.metrics import Z95, Estimate
 
 CONFIDENCE = 0.95
 DRAWS = 20_000
-"""Of who is best; a probability is then known to half a percentage point."""
+"""Samples for the probability of being the best; its standard error is below half a percentage point."""
 
 Scores = Mapping[str, Mapping[int, float]]
 """Configuration to repeat to accuracy, 0 to 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number and its 95 % interval."""
-
-    value: float
-    interval: tuple[float, float]
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether chance alone would hardly give it."""
-        low, high = self.interval
-        return low > 0 or high < 0
-
-
 class TwoWayFit:
-    """Least squares of accuracy = configuration + repeat + noise, the noise alike for all.
+    """A least-squares fit of accuracy = configuration + repeat + noise, with equal noise for all configurations.
 
-    Repeats draw their splits out of the same images, so they are not independent: the variance of a
-    mean over J of them is taken as (1/J + images / (pool - images)) of one's, the correction of Nadeau
-    and Bengio (Machine Learning 52, 2003) for repeated random splits.
+    The splits of the repeats overlap, so the repeats are not independent. The variance of a mean over J repeats is therefore
+    (1/J + n_images / (pool - n_images)) times that of one repeat (Nadeau and Bengio, Machine Learning 52, 2003).
 
     Args:
         scores: at least one repeat of each configuration.
-        images: validation images of a split; their binomial noise stands in where nothing was repeated.
-        pool: the images that every split's validation images are drawn out of.
+        n_images: validation images of a split. Their binomial variance replaces the noise if there are too few scores to estimate it.
+        pool: number of images from which each split draws its validation images.
     """
 
     def __init__(self, scores: Scores, *, n_images: int, pool: int) -> None:
@@ -73,7 +57,15 @@ class TwoWayFit:
         self._overlap = n_images / (pool - n_images) if pool > n_images else 1.0
 
     def difference(self, first: str, second: str) -> Estimate:
-        """What the first has over the second."""
+        """Estimate the accuracy of one configuration minus that of another.
+
+        Args:
+            first: name of the one.
+            second: name of the other.
+
+        Returns:
+            The difference with its 95 % interval from Student's t distribution.
+        """
         contrast = numpy.zeros(len(self._names))
         i, j = self._names.index(first), self._names.index(second)
         contrast[i] += 1
@@ -84,10 +76,17 @@ class TwoWayFit:
         return Estimate(value=value, interval=(value - half, value + half))
 
     def best_probabilities(self, *, seed: int) -> dict[str, float]:
-        """For each, how probable it is that none of the others is better: the posterior share under flat priors."""
+        """Estimate for each configuration the probability that no other is better: its posterior share under flat priors.
+
+        Args:
+            seed: seed of the random samples.
+
+        Returns:
+            Configuration to probability; the sum is 1.
+        """
         generator = numpy.random.default_rng(seed)
         centre = numpy.eye(len(self._names)) - 1 / len(self._names)
-        # Only differences are known; the repeats' own level cancels.
+        # The fit determines only differences, so the effects are centred.
         covariance = centre @ self._covariance @ centre * self._variance * self._widened(min(self._counts))
         normal = generator.multivariate_normal(numpy.zeros(len(self._names)), covariance, size=DRAWS, method="eigh")
         scale = numpy.sqrt(self._freedom / generator.chisquare(self._freedom, size=(DRAWS, 1)))
@@ -99,18 +98,25 @@ class TwoWayFit:
 
 
 def mean_estimate(values: Sequence[float], *, others: Sequence[float] = (), n_images: int, pool: int) -> Estimate:
-    """The mean over repeats and its interval, which holds the luck of the seed, of the split, and of the images in the pool.
+    """Estimate the mean accuracy of one configuration over repeats.
+
+    The interval covers the variation between seeds and splits, and the binomial variation of the images in the pool.
 
     Args:
-        others: further scores of the same configuration that tell of their spread, but not of the mean.
-        images, pool: as for `TwoWayFit`.
+        values: scores of the repeats, at least one.
+        others: further scores of the same configuration that count for the variance only.
+        n_images: validation images of a split.
+        pool: number of images from which each split draws its validation images.
+
+    Returns:
+        The mean with its 95 % interval, 0 to 1.
     """
     mean = statistics.mean(values)
     groups = [group for group in (values, others) if len(group) > 1]
     freedom = sum(len(group) - 1 for group in groups)
     if freedom:
         variance = sum(sum((value - statistics.mean(group)) ** 2 for value in group) for group in groups) / freedom
-        # No number of repeats averages out the luck of the images that all of them share.
+        # All repeats share the images of the pool, so more repeats do not reduce this part.
         half = math.hypot(_quantile(freedom) * math.sqrt(variance / len(values)), Z95 * math.sqrt(mean * (1 - mean) / pool))
     else:
         half = Z95 * math.sqrt(mean * (1 - mean) / n_images)
@@ -118,7 +124,7 @@ def mean_estimate(values: Sequence[float], *, others: Sequence[float] = (), n_im
 
 
 def _quantile(freedom: int) -> float:
-    # scipy.stats says the same, for a second and 50 MB; and every search imports this module.
+    # scipy.stats.t has the same function but needs a second and 50 MB to load.
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpsearch.analysis.ablation import AblationStep, Explanation
 from hpsearch.analysis.finalists import Finalist, FinalistsResult
 from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, setting_words
-from hpsearch.analysis.paired import Estimate
+from hpsearch.analysis.metrics import Estimate
 from hpsearch.formatting import many, show_duration, str_of
 from hpsearch.report.blocks import Block, Paragraph, Table, number_column, paragraphs, text_column
 from hpsearch.storage.records import TrialRow

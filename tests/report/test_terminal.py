@@ -17,7 +17,7 @@ from rich.text import Text
 from hpsearch.analysis.ablation import AblationStep, Explanation
 from hpsearch.analysis.finalists import Candidate, evaluate_finalists
 from hpsearch.analysis.leaderboard import make_leaderboard
-from hpsearch.analysis.paired import Estimate
+from hpsearch.analysis.metrics import Estimate
 from hpsearch.cli import console
 from hpsearch.cli.main import main
 from hpsearch.cli.reproduce_command import _print_epochs
