@@ -1,7 +1,7 @@
-"""The way from one configuration to another, one parameter changed at a time in the order that helps most.
+"""The ablation path from one configuration to another: one parameter changes at a time, the most helpful change first.
 
-An ablation path (Fawcett and Hoos, Journal of Heuristics 22, 2016): at each step every change that is
-left is tried on one seed and the best is taken; then each step of the path is measured on fresh ones.
+After Fawcett and Hoos (Journal of Heuristics 22, 2016): at each step every remaining change runs with one seed, and the best
+change is taken. Then every configuration of the path is measured on further seeds.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from hpsearch.errors import ConfigError
 from hpsearch.formatting import str_of
 
 SELECTION_REPEAT = 1
-"""The repeat on which the next change is chosen; those after it measure the path."""
+"""The repeat that selects the next change; the later repeats measure the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathPoint:
-    """A configuration between the two ends.
+    """A configuration between source and target.
 
     Attributes:
-        name: of its runs: what was changed, in alphabetical order, and the beginning of the configuration's digest.
-        changed: the parameters changed so far, in order.
-        values: of all parameters.
+        name: the changed parameters in alphabetical order, and the first digits of the configuration's digest; runs have this name.
+        changed: the changed parameters, in the order of the changes.
+        values: values of all parameters.
     """
 
     name: str
@@ -38,10 +38,12 @@ class PathPoint:
 
 
 class AblationPath:
-    """Two points of a space, and what lies between them.
+    """The configurations between a start and a goal.
 
     Args:
-        start, goal: values of all parameters.
+        space: the space of both.
+        start: values of all parameters at the start.
+        goal: values of all parameters at the goal.
     """
 
     def __init__(self, space: Space, start: Mapping[str, Scalar], goal: Mapping[str, Scalar]) -> None:
@@ -51,16 +53,33 @@ class AblationPath:
         self._configs: dict[str, TrainConfig] = {self.start.name: self._config(self.start.values)}
 
     def config(self, name: str) -> TrainConfig:
-        """The configuration of a point that was reached before."""
+        """Return the configuration of a point by its name.
+
+        Args:
+            name: a name that `neighbours` gave before, or that of the start.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            KeyError: `neighbours` has not given this name yet.
+        """
         return self._configs[name]
 
     def neighbours(self, point: PathPoint) -> list[PathPoint]:
-        """One change nearer to the goal: for each parameter that differs, in the space's order."""
+        """Return the points that are one change nearer to the goal, in the order of the space's parameters.
+
+        Args:
+            point: a point of the path.
+
+        Returns:
+            One point for each parameter whose value differs from the goal; none at the goal.
+        """
         found = {}
         for parameter in self._space.searched:
             name = parameter.name
             if name in self.goal and point.values.get(name) not in (None, self.goal[name]):
-                # A parameter that comes into being with the change begins at its default.
+                # A parameter that exists only after the change starts at its default.
                 values = self._complete({name: self.goal[name]}, point.values)
                 near = self._point((*point.changed, name), values)
                 found[near.name] = near
@@ -71,7 +90,7 @@ class AblationPath:
         try:
             return self._space.complete(change, start=start)
         except ConfigError:
-            # Its default is out of range: it begins at the goal's value.
+            # The default of a new parameter is out of range, so it starts at its value of the goal.
             return self._space.complete(change, start={**self.goal, **start})
 
     def _point(self, changed: tuple[str, ...], values: Mapping[str, Scalar]) -> PathPoint:
@@ -84,39 +103,45 @@ class AblationPath:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationRound:
-    """The path as far as it is known.
+    """The known part of the path, and the next runs as pairs of name and repeat.
 
     Attributes:
         path: its points, the start first.
-        wanted, spare: runs to begin, as for `hpsearch.analysis.finalists.Round`.
-        arrived: the path ends at the goal.
+        required_runs: runs that the next decision needs.
+        optional_runs: runs that will be required later, for idle workers.
+        reached_goal: the path ends at the goal.
     """
 
     path: tuple[PathPoint, ...]
     required_runs: tuple[tuple[str, int], ...]
     optional_runs: tuple[tuple[str, int], ...]
-    reached_target: bool
+    reached_goal: bool
 
 
-def next_round(ends: AblationPath, scores: Scores, *, seeds: int, failed: frozenset[str] = frozenset()) -> AblationRound:
-    """The path that the scores so far decide, and which runs come next.
+def next_round(ablation_path: AblationPath, scores: Scores, *, seeds: int, failed: frozenset[str] = frozenset()) -> AblationRound:
+    """Decide from the scores so far how the path goes on, and which runs come next.
 
     Args:
+        ablation_path: start and goal.
+        scores: accuracy of each finished run.
         seeds: repeats that measure each point of the path.
-        failed: points that cannot be trained; the path avoids them where it can.
+        failed: names of points that cannot be trained; the path avoids them if it can.
+
+    Returns:
+        The known path and the next runs.
     """
-    path = [ends.start]
-    while near := ends.neighbours(path[-1]):
+    path = [ablation_path.start]
+    while near := ablation_path.neighbours(path[-1]):
         able = [point for point in near if point.name not in failed] or near
         missing = [point for point in able if SELECTION_REPEAT not in scores.get(point.name, {})]
-        # A single way needs no choice.
+        # A single possible change needs no selection.
         if missing and len(able) > 1:
             required_runs = tuple((point.name, SELECTION_REPEAT) for point in missing)
             return AblationRound(
-                path=tuple(path), required_runs=required_runs, optional_runs=_measuring(path, scores, seeds, failed), reached_target=False
+                path=tuple(path), required_runs=required_runs, optional_runs=_measuring(path, scores, seeds, failed), reached_goal=False
             )
         path.append(max(able, key=lambda point: scores[point.name][SELECTION_REPEAT]) if len(able) > 1 else able[0])
-    return AblationRound(path=tuple(path), required_runs=_measuring(path, scores, seeds, failed), optional_runs=(), reached_target=True)
+    return AblationRound(path=tuple(path), required_runs=_measuring(path, scores, seeds, failed), optional_runs=(), reached_goal=True)
 
 
 def _measuring(path: Sequence[PathPoint], scores: Scores, seeds: int, failed: frozenset[str]) -> tuple[tuple[str, int], ...]:
@@ -127,14 +152,14 @@ def _measuring(path: Sequence[PathPoint], scores: Scores, seeds: int, failed: fr
 
 @dataclass(frozen=True, kw_only=True)
 class AblationStep:
-    """One point of the path, and what the change to it did.
+    """One point of the path and the effect of its change.
 
     Attributes:
-        parameter: what was changed; empty for the start.
-        change: in words, `sgd → adam`.
-        settings: what came into being with the change.
-        mean: accuracy over the measuring repeats; None before there is one.
-        gain: over the step before.
+        parameter: the changed parameter; empty for the start.
+        change: old and new value, `sgd → adam`.
+        settings: values of the parameters that exist only after the change.
+        mean: accuracy over the measuring repeats; None before the first of them.
+        gain: its accuracy minus that of the step before; None for the start or without runs.
     """
 
     parameter: str
@@ -146,10 +171,11 @@ class AblationStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What each change on the way did.
+    """The effect of each change on the path.
 
     Attributes:
-        total: what the goal has over the start.
+        total: accuracy of the goal minus that of the start; None if the path is not complete.
+        seeds: repeats that measure each point.
         is_over: no run is missing.
     """
 
@@ -160,26 +186,26 @@ class Explanation:
 
     @property
     def helped(self) -> tuple[AblationStep, ...]:
-        """The steps whose gain is more than chance."""
+        """The steps whose gain is above zero with its whole interval."""
         return tuple(step for step in self.steps if step.gain is not None and step.gain.interval[0] > 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the explanation for JSON.
 
-        def plain(estimate: Estimate | None) -> dict[str, Any] | None:
-            return None if estimate is None else {"value": estimate.value, "interval": list(estimate.interval)}
-
+        Returns:
+            The total, and one entry for each step.
+        """
         return {
             "seeds": self.seeds,
             "is_over": self.is_over,
-            "total": plain(self.total),
+            "total": self.total and self.total.to_dict(),
             "steps": [
                 {
                     "parameter": step.parameter,
                     "change": step.change,
                     "settings": dict(step.settings),
-                    "accuracy": plain(step.mean),
-                    "gain": plain(step.gain),
+                    "accuracy": step.mean and step.mean.to_dict(),
+                    "gain": step.gain and step.gain.to_dict(),
                 }
                 for step in self.steps
             ],
@@ -187,14 +213,22 @@ class Explanation:
 
 
 def explain(
-    ends: AblationPath, scores: Scores, *, seeds: int, n_images: int, pool: int, failed: frozenset[str] = frozenset()
+    ablation_path: AblationPath, scores: Scores, *, seeds: int, n_images: int, pool: int, failed: frozenset[str] = frozenset()
 ) -> Explanation:
-    """What the scores so far say of each change.
+    """Measure the effect of each change from the scores so far.
 
     Args:
-        images, pool: as for `hpsearch.analysis.paired.TwoWayFit`.
+        ablation_path: start and goal.
+        scores: accuracy of each finished run.
+        seeds: repeats that measure each point of the path.
+        n_images: as for `TwoWayFit`.
+        pool: as for `TwoWayFit`.
+        failed: names of points that cannot be trained.
+
+    Returns:
+        The explanation.
     """
-    ablation = next_round(ends, scores, seeds=seeds, failed=failed)
+    ablation = next_round(ablation_path, scores, seeds=seeds, failed=failed)
     measured = {
         point.name: fresh
         for point in ablation.path
@@ -219,5 +253,5 @@ def explain(
                 gain=None if before is None else over(point, before),
             )
         )
-    total = over(ablation.path[-1], ablation.path[0]) if ablation.reached_target and len(ablation.path) > 1 else None
-    return Explanation(steps=tuple(steps), total=total, seeds=seeds, is_over=ablation.reached_target and not ablation.required_runs)
+    total = over(ablation.path[-1], ablation.path[0]) if ablation.reached_goal and len(ablation.path) > 1 else None
+    return Explanation(steps=tuple(steps), total=total, seeds=seeds, is_over=ablation.reached_goal and not ablation.required_runs)

@@ -1,4 +1,4 @@
-"""What a final model is worth: the figures of its seeds, what they say together, and each reading of the test split."""
+"""The scores of a final model over its seeds, and the log of each reading of the test split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpsearch.analysis.metrics import Estimate, Metrics, mean_over_seeds, overfi
 from hpsearch.formatting import times
 
 FORMAT = 1
-"""Of `metrics.json`; a reader of another one refuses it."""
+"""Format number of `metrics.json`; hpsearch ignores a file with another number."""
 READS = "test_split_reads"
 
 
@@ -20,11 +20,12 @@ class HeldOutReading:
     """One reading of the test split.
 
     Attributes:
-        id: tells it from every other.
-        at: when, in UTC, as ISO 8601 has it.
-        config: the digest of the config whose models were scored.
-        accuracy: mean over the seeds; None where the reading was cut off before it was known.
-        folder: the name of the final model's folder.
+        id: unique identifier.
+        at: time in UTC, ISO 8601.
+        config: digest of the config whose models were evaluated.
+        seeds: number of models.
+        accuracy: mean test accuracy over the seeds; None if the reading was interrupted.
+        folder: name of the final model's folder.
     """
 
     id: str
@@ -35,24 +36,35 @@ class HeldOutReading:
     folder: str
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the reading for JSON.
+
+        Returns:
+            All attributes.
+        """
         return asdict(self)
 
 
 class HeldOutLog(Protocol):
-    """Where the study that a config comes from notes the readings of the test split."""
+    """The log of test split readings that the study of a config keeps."""
 
     @property
     def study(self) -> str:
         """The study's name."""
 
     def note(self, reading: HeldOutReading) -> int:
-        """Put a reading on record, or what is known of it since; returns how many the study has."""
+        """Add a reading, or replace the reading with the same id.
+
+        Args:
+            reading: the reading.
+
+        Returns:
+            The number of readings that the study has.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetScore:
-    """A model on the training or on the test images; the interval of the loss is over the images."""
+    """Loss and metrics of one model on the training or on the test images; the interval of the loss is over the images."""
 
     loss: Estimate
     metrics: Metrics
@@ -60,7 +72,7 @@ class SubsetScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedScore:
-    """One trained model: its seed, and what it is worth."""
+    """The seed of one trained model and its scores."""
 
     seed: int
     train: SubsetScore
@@ -69,13 +81,14 @@ class SeedScore:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalScore:
-    """The models of all seeds, and what they say together. The first seed's is the model that is written.
+    """The scores of all seeds. The saved model is that of the first seed.
 
     Attributes:
-        mistakes: of the first seed, `train` and `test`: the most confident ones as `index`, `truth`, `guess`, `confidence`.
-        readings: of the test split for this folder, this one last.
-        study, study_reads: the study that the config comes from, and how often the test split was read for it; None where it was out of reach.
-        facts: versions and device, for a person to read.
+        mistakes: misclassified images of the first seed with the highest confidence, under `train` and `test`.
+        readings: readings of the test split for this folder, this one last.
+        study: study of the config; None if it cannot be reached.
+        study_reads: number of test split readings for that study; None if it cannot be reached.
+        facts: versions and device.
     """
 
     scores: tuple[SeedScore, ...]
@@ -87,21 +100,35 @@ class FinalScore:
 
     @property
     def reads(self) -> int:
-        """How often the test split has been read for this folder, this time included."""
+        """The number of test split readings for this folder, including this one."""
         return len(self.readings)
 
     @property
     def interval_over(self) -> str:
-        """What the intervals of the means are over: `seeds` where there are several, else `images`."""
+        """What the intervals cover: `seeds` if there are several, else `images`."""
         return "seeds" if len(self.scores) > 1 else "images"
 
     def loss(self, part: str) -> Estimate:
-        """Mean cross-entropy of `train` or `test`, over the seeds."""
+        """Return the mean cross-entropy over the seeds.
+
+        Args:
+            part: `train` or `test`.
+
+        Returns:
+            The mean, in nats.
+        """
         losses = [getattr(score, part).loss for score in self.scores]
         return mean_over_seeds([each.value for each in losses]) if len(losses) > 1 else losses[0]
 
     def accuracy(self, part: str) -> Estimate:
-        """Share of `train` or `test` images classified correctly, over the seeds."""
+        """Return the mean accuracy over the seeds.
+
+        Args:
+            part: `train` or `test`.
+
+        Returns:
+            The mean, 0 to 1.
+        """
         found = [getattr(score, part).metrics for score in self.scores]
         if len(found) == 1:
             return Estimate(value=found[0].accuracy, interval=found[0].interval)
@@ -111,12 +138,12 @@ class FinalScore:
 
     @property
     def gap(self) -> float:
-        """Training accuracy less test accuracy, mean over the seeds."""
+        """Training accuracy minus test accuracy, mean over the seeds."""
         return statistics.mean(score.train.metrics.accuracy - score.test.metrics.accuracy for score in self.scores)
 
     @property
     def overfitting(self) -> str:
-        """One sentence, the gap read against its spread."""
+        """One sentence that compares the gap with its margin."""
         train, test = ([getattr(score, part).metrics for score in self.scores] for part in ("train", "test"))
         return overfitting(
             [each.accuracy for each in train], [each.accuracy for each in test], n_images=(train[0].n_images, test[0].n_images), name="test"
@@ -124,11 +151,15 @@ class FinalScore:
 
     @property
     def weakest(self) -> str:
-        """One sentence on the classes of lowest recall among the test images, and what they are taken for."""
+        """One sentence about the classes of lowest recall on the test images."""
         return weakest_sentence(self.scores[0].test.metrics)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `metrics.json` holds it, but for what the folder itself adds."""
+        """Return the score for `metrics.json`.
+
+        Returns:
+            All entries, except those that `FinalFolder` adds.
+        """
         parts: dict[str, Any] = {}
         for part in ("test", "train"):
             for name, measured in (("accuracy", self.accuracy(part)), ("loss", self.loss(part))):
@@ -152,32 +183,56 @@ class FinalScore:
 
 
 def weakest_sentence(metrics: Metrics) -> str:
-    """One sentence on the classes of lowest recall and what they are taken for."""
+    """Describe the classes of lowest recall in one sentence.
+
+    Args:
+        metrics: metrics of one model.
+
+    Returns:
+        The sentence.
+    """
     return f"Weakest: {'; '.join(metrics.weakest)}." if metrics.weakest else "No class is ever taken for another."
 
 
 def train_less_test(train: Metrics, test: Metrics) -> list[dict[str, Any]]:
-    """Of each class, how much better the training images do than the test images."""
+    """Return the metrics of each class on the training images minus those on the test images.
+
+    Args:
+        train: metrics on the training images.
+        test: metrics on the test images, with the same classes.
+
+    Returns:
+        One entry for each class.
+    """
     return [
-        {
-            "name": mine.name,
-            "precision": mine.precision - theirs.precision,
-            "recall": mine.recall - theirs.recall,
-            "f1": mine.f1 - theirs.f1,
-        }
+        {"name": mine.name, **{key: getattr(mine, key) - getattr(theirs, key) for key in ("precision", "recall", "f1")}}
         for mine, theirs in zip(train.classes, test.classes, strict=True)
     ]
 
 
 def reads_sentence(metrics: Mapping[str, Any]) -> str:
-    """How often the test split was read, as it stands wherever a test score does."""
+    """Say how often the test split was read; every test score is shown with these words.
+
+    Args:
+        metrics: content of `metrics.json`.
+
+    Returns:
+        The words, without a full stop.
+    """
     said = f"test split read {times(metrics[READS])}"
     in_study = metrics.get("study_test_split_reads")
     return said if in_study is None else f"{said}, {times(in_study)} for the study '{metrics['study']}'"
 
 
 def repeat_command(metrics: Mapping[str, Any]) -> str:
-    """What trains the same models again, in the folder of what `metrics.json` holds."""
+    """Return the command that trains the same models again from the final model's folder.
+
+    Args:
+        metrics: content of `metrics.json`.
+
+    Returns:
+        The command.
+    """
     count = len(metrics["seeds"])
     return "hpsearch train config.toml --final" + (f" --seeds {count}" if count > 1 else "")
 

@@ -1,7 +1,7 @@
-"""How much each parameter matters for a model: permutation importance of a random forest over its trials, with intervals.
+"""Hyperparameter importance for each model: permutation importance of a random forest over its trials, with intervals.
 
-Optuna's default evaluator (PED-ANOVA) compares the best trials with the others, and at thirty trials it ranks chance first;
-a forest says itself how much it explains, on trials that it has not seen.
+Optuna's default evaluator (PED-ANOVA) often ranks an irrelevant parameter first with 30 trials. A forest also measures on unseen
+trials how much it explains.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from hpsearch.config.components import Scalar
 from hpsearch.storage.records import TrialRow
 
 BOOTSTRAPS = 20
-"""Forests, each on another resample of the trials: enough for the ends of an interval, and done in seconds."""
+"""Forests, each fitted to another resample of the trials: enough for an interval, and fitted in seconds."""
 TREES = 40
 FEWEST_TRIALS = 10
-"""Complete ones of a model; below it no forest is grown."""
+"""Fewest complete trials of a model for a forest."""
 FEW_TRIALS = 60
-"""Below it the order of the parameters is to be doubted: at 30 trials an irrelevant one often ranks first."""
+"""With fewer trials the order of the parameters is doubtful: with 30 an irrelevant one often ranks first."""
 LITTLE_EXPLAINED = 0.2
-"""Of the variance of unseen trials; a forest that explains less knows little of its parameters."""
+"""Share of the variance of unseen trials; a forest that explains less says little about the parameters."""
 MOST_TRIALS = 400
-"""Of one resample; more change little and cost seconds."""
+"""Trials of one resample at most; more change little and cost seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """One parameter.
+    """The importance of one parameter.
 
     Attributes:
-        share: how much less of the order of unseen trials the forest explains when this parameter is shuffled, 0 to 1.
-        interval: from the 5th to the 95th percentile of the resamples.
+        share: loss of explained variance on unseen trials when this parameter is shuffled.
+        interval: 5th and 95th percentile over the resamples.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Importance:
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
-    """All parameters of one model, the most important first.
+    """The importance of all parameters of one model, highest first.
 
     Attributes:
-        trials: complete ones that the forest learned from.
-        explained: share of the variance of unseen trials' ranks that it explains; below 0 it is worse than nothing.
+        trials: number of complete trials.
+        explained: explained share of the variance of unseen trials' ranks; below 0 the forest is worse than the mean.
     """
 
     model: str
@@ -60,7 +60,7 @@ class Importances:
 
     @property
     def doubt(self) -> str:
-        """Why not to trust them; empty if there is no reason."""
+        """Why the importances are doubtful; empty if they are not."""
         if self.trials < FEW_TRIALS:
             return f"Only {self.trials} complete trials of {self.model}: below {FEW_TRIALS} the order of the parameters may be chance."
         if self.explained < LITTLE_EXPLAINED:
@@ -70,12 +70,13 @@ class Importances:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Design:
-    """Trials as numbers: one row a trial, one column a parameter that varies.
+    """The design matrix of some trials: one row for each trial, one column for each parameter that varies.
 
     Attributes:
-        matrix: float [trials, parameters]; a choice is the index of its value, a parameter that does not exist is NaN.
-        accuracy: float [trials].
-        choices: of the parameters that are no numbers, their values by index.
+        names: parameters, in the order of the columns.
+        matrix: float64 [trials, parameters]; a choice is the index of its value, a missing parameter is NaN.
+        accuracy: float64 [trials], validation accuracy, 0 to 1.
+        choices: parameter to values by index, for parameters that are not numbers.
     """
 
     names: tuple[str, ...]
@@ -85,7 +86,15 @@ class Design:
 
 
 def design_of(trials: Sequence[TrialRow], model: str) -> Design:
-    """The complete trials of a model as numbers."""
+    """Return the design matrix of the complete trials of a model.
+
+    Args:
+        trials: trials of one study.
+        model: name of the model.
+
+    Returns:
+        The design matrix.
+    """
     own = [trial for trial in trials if trial.state == "complete" and trial.value is not None and trial.model == model]
     names = [name for name in dict.fromkeys(name for trial in own for name in trial.params) if name != "model"]
     columns: dict[str, list[float]] = {}
@@ -106,11 +115,17 @@ def design_of(trials: Sequence[TrialRow], model: str) -> Design:
 
 
 def importances(trials: Sequence[TrialRow], model: str) -> Importances | None:
-    """The importance of each parameter for one model; None where there are too few trials to grow a forest.
+    """Compute the importance of each parameter for one model (Breiman, Machine Learning 45, 2001).
 
-    Each of several forests learns the rank of the trials' accuracy, so that a trial that learned nothing weighs no more than
-    any other, from a resample of the trials; on the trials left out, each parameter is shuffled in turn (Breiman, Machine
-    Learning 45, 2001).
+    Each forest fits the ranks of the accuracies in a resample of the trials. Ranks give a failed trial no more weight than any
+    other. On the trials outside the resample each parameter is shuffled in turn.
+
+    Args:
+        trials: trials of one study.
+        model: name of the model.
+
+    Returns:
+        The importances; None if the model has too few complete trials.
     """
     design = design_of(trials, model)
     count = len(design.accuracy)
@@ -141,7 +156,18 @@ def importances(trials: Sequence[TrialRow], model: str) -> Importances | None:
 def surface(
     design: Design, x: str, y: str, at: Mapping[str, float], grid: tuple[Sequence[float], Sequence[float]]
 ) -> NDArray[numpy.float64]:
-    """What a forest over all trials expects on a grid of two parameters, all others as in `at`; float [len(y), len(x)]."""
+    """Predict the accuracy on a grid of two parameters with a forest over all trials.
+
+    Args:
+        design: the trials.
+        x: name of the one parameter.
+        y: name of the other parameter.
+        at: values of all other parameters; a missing one is NaN.
+        grid: values of `x` and values of `y`.
+
+    Returns:
+        Predicted accuracy, float64 [len(y values), len(x values)].
+    """
     forest = _forest(0).fit(design.matrix, design.accuracy)
     points = numpy.array([[at.get(name, math.nan) for name in design.names]] * (len(grid[0]) * len(grid[1])))
     across, up = numpy.meshgrid(grid[0], grid[1])
@@ -158,13 +184,13 @@ def _forest(seed: int) -> Any:
 
 
 def _explained(forest: Any, matrix: NDArray[Any], truth: NDArray[Any], chance: numpy.random.Generator) -> list[float]:
-    """The share of the variance that a forest explains: as it is, and with each column shuffled."""
+    """The explained share of the variance: with the matrix as it is, then with each column shuffled."""
     copies = [matrix]
     for column in range(matrix.shape[1]):
         shuffled = matrix.copy()
         shuffled[:, column] = chance.permutation(shuffled[:, column])
         copies.append(shuffled)
-    # All at once: a call costs more than its rows.
+    # One call for all matrices: the call costs more than the rows.
     guesses = forest.predict(numpy.concatenate(copies)).reshape(len(copies), -1)
     spread = float(((truth - truth.mean()) ** 2).sum())
     return [1 - float(((guess - truth) ** 2).sum()) / spread for guess in guesses]

@@ -1,4 +1,4 @@
-"""Rules of the way to the winner: one change at a time, the one that helps most first."""
+"""Rules of the ablation path to the winner: one change at a time, the most helpful change first."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def walk(path: AblationPath, *, seeds: int = 3) -> tuple[AblationRound, Explanat
 def test_the_way_leads_to_the_winner_one_change_at_a_time() -> None:
     path = AblationPath(space(), START, GOAL)
     ablation, found, _ = walk(path)
-    assert ablation.reached_target
+    assert ablation.reached_goal
     assert found.is_over
     assert path.config(ablation.path[-1].name).digest == space().config(GOAL, seed=0).digest
     assert [len(point.changed) for point in ablation.path] == list(range(len(ablation.path)))

@@ -1,4 +1,4 @@
-"""Rules of the finalists: who runs next, who wins, and what is said of them."""
+"""Rules of the finalists: which runs come next, which candidate wins, and how it is measured."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def verdict(candidates: tuple[Candidate, ...], seeds: int, scores: Mapping[str, 
 def test_the_verdict_does_not_depend_on_workers_or_their_order(workers: int, order: int, seeds: int) -> None:
     all_of_them = (BEST, SECOND, BASE)
     alone = verdict(all_of_them, seeds, run_all(all_of_them, seeds))
-    transaction = verdict(all_of_them, seeds, run_all(all_of_them, seeds, workers=workers, order=order))
-    assert transaction.is_over
+    parallel = verdict(all_of_them, seeds, run_all(all_of_them, seeds, workers=workers, order=order))
+    assert parallel.is_over
     assert alone.winner is not None
-    assert transaction.winner is not None
-    assert transaction.winner.candidate == alone.winner.candidate
-    assert transaction.winner.mean == alone.winner.mean
-    assert transaction.selected_after == alone.selected_after
+    assert parallel.winner is not None
+    assert parallel.winner.candidate == alone.winner.candidate
+    assert parallel.winner.mean == alone.winner.mean
+    assert parallel.selected_after == alone.selected_after
 
 
 @given(values=st.lists(st.floats(0.8, 0.95), min_size=1, max_size=5), seeds=st.integers(2, 10), workers=st.integers(1, 4))
