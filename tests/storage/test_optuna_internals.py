@@ -11,7 +11,7 @@ from optuna.storages import _CachedStorage
 from optuna.storages._rdb import models
 
 from hpsearch.search.worker import Worker
-from hpsearch.storage.optuna_internals import find_differences, optuna_is_known
+from hpsearch.storage.optuna_internals import TRIAL_COLUMNS, find_differences, optuna_is_known
 from hpsearch.storage.records import read_trials
 from hpsearch.storage.trial_cache import BatchingCache, PlainCache, TrimmedCache
 from hpsearch.storage.workspace import Workspace
@@ -29,7 +29,7 @@ def other_add(self: Any, study_id: int) -> None: ...
 
 
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "column": lambda patch: patch.delattr(models.TrialParamModel, "distribution_json"),
+    "column": lambda patch: patch.setitem(TRIAL_COLUMNS, "TrialParamModel", ("another_name",)),
     "table": lambda patch: patch.delattr(models, "TrialUserAttributeModel"),
     "method": lambda patch: patch.delattr(_CachedStorage, "_get_cached_trial"),
     "signature": lambda patch: patch.setattr(_CachedStorage, "_add_trials_to_cache", other_add),
