@@ -93,9 +93,9 @@ def main() -> None:
         if debug:
             raise
         if type(error).__name__ == "StorageInternalError" or type(error).__module__.startswith("sqlalchemy."):
-            from hpsearch.storage.database import database_failed
+            from hpsearch.storage.database import database_error
 
-            fail(database_failed(error))
+            fail(database_error(error))
         note(f"error: {type(error).__name__}: {error}", style="red")
         note("  hint: This is a fault of hpsearch. The same command with --debug shows where.")
         sys.exit(HpsearchError.exit_code)

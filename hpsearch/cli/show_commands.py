@@ -32,7 +32,7 @@ def show(
     from hpsearch.cli.show_finalists import print_linked, print_verdict
     from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
     from hpsearch.cli.show_trial import print_trial
-    from hpsearch.storage.records import read_held_out_readings, read_study, read_trial, read_trials
+    from hpsearch.storage.records import read_study, read_trial, read_trials
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeat_study import is_follow_up
     from hpsearch.workflows.repeats import find_verdict
@@ -58,7 +58,7 @@ def show(
         return
     verdict = find_verdict(name, store)
     board = make_leaderboard(trials, validation_images=read_study(stored).comparable["data"]["validation_images"])
-    readings = read_held_out_readings(stored)
+    readings = read_study(stored).held_out_readings
     if json:
         finalists = None if verdict is None else verdict.to_dict()
         print_json({"study": name, **board.to_dict(), "finalists": finalists, "test_readings": readings})

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import StudyStoppedError
-from hpsearch.storage.records import TrialKey, counts_towards_budget, read_run_seconds, read_study
+from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study
 
 MOST_FAILURES_ALIKE = 3
 """The same failure so many times in a row is a bug, not bad luck: the study stops."""
@@ -35,7 +35,8 @@ class Clock:
 
     def spent(self, study: optuna.Study) -> float:
         """Seconds of all runs, this one included."""
-        return read_study(study).seconds_spent - read_run_seconds(study, self.run) + self.elapsed()
+        row = read_study(study)
+        return row.seconds_spent - row.run_seconds.get(self.run, 0.0) + self.elapsed()
 
 
 def budget_allows_trial(existing: Iterable[FrozenTrial], *, trials: int) -> bool:

@@ -88,7 +88,7 @@ class Claimer:
 
     def _claim(self) -> Claim | None:
         while True:
-            self.store.require_database()
+            self.store.database.require_exists()
             with self.locks.hold(claim_lock(get_study_id(self.study))):
                 requeue_interrupted(self.store, self.study, self.locks)
                 if self.stopping():

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.storage.database import Store
 from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
-from hpsearch.storage.records import TrialKey, TrialRow, repeat_of, trial_row
+from hpsearch.storage.records import TrialKey, TrialRow, repeat_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +70,10 @@ class StudyMonitor:
         news, self._news = self._news, []
         unfinished = self._unfinished.values()
         return Progress(
-            ended=tuple(trial_row(trial) for trial in news),
-            running=tuple(trial_row(trial) for trial in unfinished if trial.state == TrialState.RUNNING),
+            ended=tuple(TrialRow.from_trial(trial) for trial in news),
+            running=tuple(TrialRow.from_trial(trial) for trial in unfinished if trial.state == TrialState.RUNNING),
             counts=self._finished + Counter(_state(trial) for trial in unfinished),
-            best=trial_row(self._best[0]) if self._best else None,
+            best=TrialRow.from_trial(self._best[0]) if self._best else None,
         )
 
     def has_claimed(self, worker: str) -> bool:

@@ -29,7 +29,7 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, DiskError, LeaseLostError
 from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeue
 from hpsearch.search.deletion import study_deleted, study_exists
-from hpsearch.storage.database import Store, database_failed
+from hpsearch.storage.database import Store, database_error
 from hpsearch.storage.locks import require_held
 from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import is_copy, read_epochs, write_clean_exit, write_end, write_epochs, write_run
@@ -192,7 +192,7 @@ class Worker:
                     raise study_deleted(self.study.study_name, self.store, self.paths) from error
                 if isinstance(error, KeyError):
                     raise
-                raise database_failed(error) from error
+                raise database_error(error) from error
             finally:
                 claim.lease.release()
         return ended

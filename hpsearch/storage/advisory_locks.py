@@ -1,7 +1,7 @@
 """The locks of a PostgreSQL database: session-level advisory locks, which the server ends with their connection.
 
-All locks of a process hang on one connection of their own. Where that is lost, so are they, and
-somebody else may have taken them before it is back: who holds one asks before it writes.
+All locks of a process are held on one connection. When the connection is lost, the locks are lost too, and another process
+may take them before this one reconnects. So a holder checks its lock before it writes.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.retry import RetryPolicy
 
 LOCK_TIMEOUT = "5s"
-"""A wait for a lock is made of waits of this length, so that a server which says nothing is told from a lock that is held."""
+"""The longest single wait for a lock. Waits are repeated, so that a silent server is told from a lock that is held."""
 KEY = "hashtextextended(current_schema() || '/hpsearch/' || %s, 0)"
-"""A lock is a number of 64 bits, the database's own; two schemas of one database may each have a study 1."""
+"""A lock is a number of 64 bits in its database. The schema is part of it, since each schema may have a study 1."""
 
 
 class AdvisoryLease:
-    """An advisory lock that is held."""
+    """A held advisory lock."""
 
     def __init__(self, locks: AdvisoryLocks, name: str, session: _Session) -> None:
         self._locks, self._name, self._session = locks, name, session
 
     @property
     def is_held(self) -> bool:
-        """Whether the connection that holds it still stands."""
+        """Whether the connection that holds the lock still works."""
         return self._session.answers()
 
     def release(self) -> None:
-        """Let go of the lock; one that was lost with its connection is gone already."""
+        """Release the lock; one that was lost with its connection needs no release."""
         self._locks.release(self._name, self._session)
 
 
@@ -46,22 +46,36 @@ class AdvisoryLocks:
         self._server = server
         self._retry_policy = retry_policy
         self._mutex = threading.RLock()
-        self._open: _Session | None = None
+        self._session: _Session | None = None
 
     def acquire(self, name: str) -> AdvisoryLease | None:
-        """The lock of that name, or None when somebody holds it.
+        """Take a lock without waiting.
+
+        Args:
+            name: of the lock.
+
+        Returns:
+            The held lock, or None if another process or this one holds it.
 
         Raises:
-            OutageError: the server is away and stays so.
+            OutageError: the server cannot be reached.
+            LeaseLostError: the connection was lost, and other locks with it.
         """
         return self._take(name, f"SELECT pg_try_advisory_lock({KEY})")
 
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
-        """Wait for the lock of that name, and hold it for the length of a block.
+        """Wait for a lock and hold it in a block.
+
+        Args:
+            name: of the lock.
+
+        Yields:
+            Nothing.
 
         Raises:
-            OutageError: the server is away and stays so.
+            OutageError: the server cannot be reached.
+            LeaseLostError: the connection was lost, and other locks with it.
         """
         while (lease := self._take(name, f"SELECT true FROM pg_advisory_lock({KEY})")) is None:
             pass
@@ -71,54 +85,56 @@ class AdvisoryLocks:
             lease.release()
 
     def require_held(self) -> None:
-        """Refuse to go on where locks were lost with their connection.
+        """Refuse to go on after the connection was lost.
 
         Raises:
-            LeaseLostError: as it says.
+            LeaseLostError: locks were lost with the connection.
         """
         with self._mutex:
-            if self._open is not None and self._open.held and not self._open.answers():
+            if self._session is not None and self._session.held and not self._session.answers():
                 raise self._lost()
 
     def release(self, name: str, session: _Session) -> None:
-        """Let go of a lock that was taken in a session."""
+        """Release a lock.
+
+        Args:
+            name: of the lock.
+            session: the connection that took it.
+        """
         with self._mutex:
             session.held.discard(name)
             session.run(f"SELECT pg_advisory_unlock({KEY})", name)
 
     def clean_up(self) -> None:
-        """Nothing: the server keeps no trace of a lock."""
+        """Do nothing: the server keeps no trace of a lock."""
 
     def _take(self, name: str, statement: str) -> AdvisoryLease | None:
+        def take() -> AdvisoryLease | None:
+            session = self._connected_session()
+            # The server would give a session the same lock twice.
+            if name in session.held or not session.ask(statement, name):
+                return None
+            session.held.add(name)
+            return AdvisoryLease(self, name, session)
+
         with self._mutex:
-
-            def take() -> AdvisoryLease | None:
-                session = self._session()
-                # To the server a second lock of the same session is none.
-                if name in session.held or not session.ask(statement, name):
-                    return None
-                session.held.add(name)
-                return AdvisoryLease(self, name, session)
-
             return self._server.retry(self._retry_policy, take)
 
-    def _session(self) -> _Session:
-        if self._open is not None and self._open.is_over:
-            if self._open.held:
-                raise self._lost()
-            self._open = None
-        if self._open is None:
-            self._open = _Session(self._server)
-        return self._open
+    def _connected_session(self) -> _Session:
+        if self._session is not None and self._session.is_closed and self._session.held:
+            raise self._lost()
+        if self._session is None or self._session.is_closed:
+            self._session = _Session(self._server)
+        return self._session
 
     def _lost(self) -> LeaseLostError:
         return LeaseLostError(
-            f"the connection to {self._server.shown} was lost, and this process's locks with it", hint="The same command continues."
+            f"the connection to {self._server.display_url} was lost, and this process's locks with it", hint="The same command continues."
         )
 
 
 class _Session:
-    """A connection, and the names of the locks that were taken in it."""
+    """A connection, and the names of the locks that it holds."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._connection = server.connect(autocommit=True)
@@ -126,16 +142,15 @@ class _Session:
         self.held: set[str] = set()
 
     @property
-    def is_over(self) -> bool:
-        """Whether the connection is known to be lost."""
+    def is_closed(self) -> bool:
         return self._connection.closed
 
     def answers(self) -> bool:
-        """Whether the connection stands: asks the server."""
+        """Ask the server whether the connection still works."""
         return self.run("SELECT 1")
 
     def run(self, statement: str, *parameters: Any) -> bool:
-        """Execute a statement; whether that could be done."""
+        """Execute a statement; returns whether that worked, and closes the connection if not."""
         import psycopg
 
         try:
@@ -146,7 +161,7 @@ class _Session:
         return True
 
     def ask(self, statement: str, *parameters: Any) -> bool:
-        """Execute a statement that answers yes or no; no as well where it waited for a lock in vain."""
+        """Execute a statement that returns true or false; a wait for a lock that took too long returns false."""
         import psycopg
 
         try:

@@ -1,4 +1,4 @@
-"""Open a storage from a URL: an Optuna database in a SQLite file or on a PostgreSQL server, and nothing else in its place."""
+"""Open an Optuna database from its URL: a SQLite file or a database on a PostgreSQL server. Other kinds are refused."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import optuna
@@ -27,7 +28,7 @@ from hpsearch.storage.trial_cache import BatchingCache, PlainCache, Retry, Trimm
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
-KINDS = f"sqlite:///FILE or {DRIVER}://HOST/DATABASE"
+SUPPORTED_URLS = f"sqlite:///FILE or {DRIVER}://HOST/DATABASE"
 DISK_FULL = "53100"
 """PostgreSQL's SQLSTATE."""
 
@@ -36,36 +37,46 @@ log = logging.getLogger("hpsearch")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Store:
-    """An Optuna storage that hpsearch supports, and its studies.
+    """An open database and its studies.
 
     Attributes:
-        url: as given, with its password: never print it, print `str(store)`.
-        place: the file or server.
-        retry_policy: for a database that is locked or away.
+        url: as given, with its password. Never print it; print `str(store)`.
+        database: the file or server.
+        storage: what Optuna's studies read and write through.
+        rdb: Optuna's storage below the cache.
+        retry_policy: how long this process waits for a database that is locked or down.
     """
 
-    def __init__(
-        self, url: str, database: SqliteFile | PostgresServer, storage: PlainCache, rdb: RDBStorage, retry_policy: RetryPolicy
-    ) -> None:
-        self.url = url
-        self.database = database
-        self.storage = storage
-        self.rdb = rdb
-        self.retry_policy = retry_policy
+    url: str
+    database: SqliteFile | PostgresServer
+    storage: PlainCache
+    rdb: RDBStorage
+    retry_policy: RetryPolicy
 
     def __str__(self) -> str:
-        return self.database.shown
+        return self.database.display_url
 
     def study_names(self) -> list[str]:
-        """The names of all studies."""
+        """Return the names of all studies.
+
+        Returns:
+            The names.
+        """
         return [study.study_name for study in self.storage.get_all_studies()]
 
     def load(self, name: str) -> optuna.Study:
-        """The study of that name.
+        """Load a study.
+
+        Args:
+            name: of the study.
+
+        Returns:
+            The study, with Optuna's default sampler and pruner.
 
         Raises:
-            StudyNotFoundError: there is none.
+            StudyNotFoundError: there is no study of that name.
         """
         try:
             return optuna.load_study(study_name=name, storage=self.storage)
@@ -75,7 +86,14 @@ class Store:
             raise StudyNotFoundError(f"no study {show(name)} in {self}", hint=hint) from error
 
     def create(self, name: str) -> optuna.Study:
-        """A new, empty study that maximises validation accuracy; the caller holds the lock of creation."""
+        """Make an empty study that maximizes validation accuracy. The caller holds the creation lock.
+
+        Args:
+            name: of the study.
+
+        Returns:
+            The study.
+        """
         study = optuna.create_study(study_name=name, storage=self.storage, direction="maximize")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -83,31 +101,31 @@ class Store:
         return study
 
     def delete(self, name: str) -> None:
-        """Delete a study and all its trials."""
+        """Delete a study with all its trials.
+
+        Args:
+            name: of the study.
+        """
         optuna.delete_study(study_name=name, storage=self.storage)
 
     @contextmanager
     def skip_if_unavailable(self, *, warning: str = "") -> Iterator[None]:
-        """Do without what the block writes where the database is locked or away and this process was asked to stop.
+        """Skip the rest of a block if the database is down, or is locked or down after this process was asked to stop.
 
         Args:
-            warning: a warning for when it comes to that.
+            warning: a text to log in that case.
+
+        Yields:
+            Nothing.
         """
         try:
             yield
         except (StorageInternalError, SQLAlchemyError, OutageError) as error:
-            if not (isinstance(error, OutageError) or (self.retry_policy.stop_requested() and self.database.is_unavailable(origin(error)))):
+            stopped = self.retry_policy.stop_requested()
+            if not (isinstance(error, OutageError) or (stopped and self.database.is_unavailable(origin(error)))):
                 raise
             if warning:
                 log.warning(warning)
-
-    def require_database(self) -> None:
-        """Refuse to go on without the database.
-
-        Raises:
-            DiskError: its file is gone.
-        """
-        self.database.require()
 
     def dispose(self) -> None:
         """Close the connections."""
@@ -116,34 +134,46 @@ class Store:
 
 
 def storage_url(option: str | None, paths: RunPaths) -> str:
-    """The URL of the storage: the option, `$OPTUNA_STORAGE`, or the SQLite file in the folder of runs."""
+    """Choose the URL of the storage.
+
+    Args:
+        option: the URL that the user gave.
+        paths: the folder of runs.
+
+    Returns:
+        The option, else `$OPTUNA_STORAGE`, else a SQLite file in the folder of runs.
+    """
     return option or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{paths.database}"
 
 
 def database_at(url: str) -> SqliteFile | PostgresServer:
-    """The database that a URL names, whether it is there or not.
+    """Parse a storage URL; whether the database exists is not checked.
+
+    Args:
+        url: of a SQLite file or a PostgreSQL database.
+
+    Returns:
+        The database.
 
     Raises:
-        StorageError: a URL of another kind.
+        StorageError: the URL is of another kind, or incomplete.
     """
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StorageError(f"a storage URL must be {KINDS}, but got {show(url.split('@')[-1])}") from error
-    shown = parsed.set(query={}).render_as_string(hide_password=True)
+        raise StorageError(f"a storage URL must be {SUPPORTED_URLS}, but got {show(url.split('@')[-1])}") from error
+    got = show(parsed.set(query={}).render_as_string(hide_password=True))
     if parsed.drivername in ("postgresql", DRIVER):
         if not parsed.database:
-            raise StorageError(
-                f"a PostgreSQL storage must name a database, but got {show(shown)}", hint=f"For example {DRIVER}://HOST/hpsearch"
-            )
+            raise StorageError(f"a PostgreSQL storage must name a database, but got {got}", hint=f"For example {DRIVER}://HOST/hpsearch")
         return PostgresServer(parsed)
     if parsed.drivername != "sqlite":
         raise StorageError(
-            f"a storage URL must be {KINDS}, but got {show(shown)}",
-            hint="Both have locks that die with their holder, which is how a dead worker is told from a slow one.",
+            f"a storage URL must be {SUPPORTED_URLS}, but got {got}",
+            hint="Their locks end with the process that holds them. hpsearch needs that to tell a dead worker from a slow one.",
         )
     if parsed.database in (None, "", ":memory:"):
-        raise StorageError(f"a SQLite storage must be a file, but got {show(shown)}", hint="For example sqlite:///runs/hpsearch.db")
+        raise StorageError(f"a SQLite storage must be a file, but got {got}", hint="For example sqlite:///runs/hpsearch.db")
     return SqliteFile(parsed)
 
 
@@ -151,42 +181,53 @@ def open_store(url: str, *, create: bool, trimmed: bool = False, retry_policy: R
     """Open a storage.
 
     Args:
-        create: whether a database that does not exist is made, or its tables.
-        lean: whether finished trials are kept in memory without what a search does not look at.
-        retry_policy: this process's; one of its own by default.
+        url: of a SQLite file or a PostgreSQL database.
+        create: whether to make the database, or its tables, if they do not exist.
+        trimmed: whether to keep only the part of finished trials in memory that a search needs.
+        retry_policy: of this process; a new one by default.
+
+    Returns:
+        The store.
 
     Raises:
-        StorageError: a URL of another kind, a folder that cannot be written, a database that cannot be used.
-        StudyNotFoundError: the database does not exist and is not to be made.
+        StorageError: the URL is of another kind, a folder cannot be written, or the database cannot be used.
+        StudyNotFoundError: the database does not exist, and `create` is false.
     """
     database = database_at(url)
     retry_policy = retry_policy or RetryPolicy(max_wait=database.max_wait)
-
     database.check(create=create)
     try:
         rdb = database.open(retry_policy)
     except RuntimeError as error:
         raise StorageError(
-            f"{database.shown} holds the tables of another Optuna: {error}",
+            f"{database.display_url} holds the tables of another Optuna: {error}",
             hint="Copy the database first; then `optuna storage upgrade --storage URL` brings it up to date.",
         ) from error
     except SQLAlchemyError as error:
-        raise database.unusable(error) from error
+        raise database.open_error(error) from error
     retry: Retry = partial(database.retry, retry_policy)
+    storage: PlainCache
     if not optuna_is_known():
         storage = PlainCache(rdb)
     else:
         storage = TrimmedCache(rdb, retry, trim_attributes) if trimmed else BatchingCache(rdb, retry)
-    return Store(url, database, storage, rdb, retry_policy)
+    return Store(url=url, database=database, storage=storage, rdb=rdb, retry_policy=retry_policy)
 
 
-def database_failed(error: BaseException) -> HpsearchError:
-    """What to say when the database could not be read or written in the middle of things."""
+def database_error(error: BaseException) -> HpsearchError:
+    """Describe why the database could not be read or written in the middle of a command.
+
+    Args:
+        error: of Optuna, SQLAlchemy or a driver.
+
+    Returns:
+        An error with a message and a hint for the user.
+    """
     cause = error_text(error)
     error = getattr(origin(error), "orig", None) or error
     if type(error).__module__.startswith("psycopg") and getattr(error, "sqlstate", None) != DISK_FULL:
         if is_transient(error):
             return OutageError(f"the database cannot be reached: {cause}", hint=RESUME_HINT)
-        return StorageError(f"the database refuses: {cause}", hint="What a role must be allowed to do stands in docs/postgres.md.")
-    hint = "Another program holds its lock." if "locked" in cause else "Make room where it lies."
+        return StorageError(f"the database refuses: {cause}", hint="docs/postgres.md lists the rights that each role needs.")
+    hint = "Another program holds its lock." if "locked" in cause else "Free space on its disk."
     return DiskError(f"the database failed: {cause}", hint=f"{hint} Then the same command continues.")

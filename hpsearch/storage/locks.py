@@ -1,8 +1,7 @@
-"""Who is alive: locks that die with the process that holds them.
+"""Locks that end with the process that holds them: they tell a dead worker from a slow one.
 
-On one machine they are `flock`s on files beside the database, of a PostgreSQL server's database the
-server's own (`advisory_locks.py`). No heartbeats and no clocks: the kernel, or the server, lets go of
-a lock at the very moment its holder is gone, and not before.
+With SQLite they are `flock`s on files beside the database. With PostgreSQL they are advisory locks of the server
+(`advisory_locks.py`). The kernel or the server releases a lock when its holder ends. So there are no heartbeats.
 """
 
 from __future__ import annotations
@@ -19,55 +18,74 @@ from hpsearch.errors import LeaseLostError
 
 LOCK_POLL = 0.02
 """Seconds between two tries for a lock that another process holds for a moment."""
+CREATION_LOCK = "create"
+"""The lock for making tables and studies."""
 
 
 class Lease(Protocol):
-    """A lock that is held; it ends with `release`, or with the process."""
+    """A held lock. It ends with `release`, or with the process."""
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
 
     @property
     def is_held(self) -> bool:
-        """Whether nobody else can have the lock by now."""
+        """Whether this process still holds the lock."""
 
 
 def require_held(lease: Lease) -> None:
-    """Refuse to write of a trial that somebody else may train by now.
+    """Refuse to write to a trial that another worker may have taken.
+
+    Args:
+        lease: the lock of the trial.
 
     Raises:
-        LeaseLostError: its lease is lost.
+        LeaseLostError: the lock is lost.
     """
     if not lease.is_held:
         raise LeaseLostError("the lease of the trial was lost with its connection")
 
 
 class Locks(Protocol):
-    """The locks of one database."""
+    """The locks of one database, for one process."""
 
     def acquire(self, name: str) -> Lease | None:
-        """The lock of that name, or None when somebody holds it."""
+        """Take a lock without waiting.
+
+        Args:
+            name: of the lock.
+
+        Returns:
+            The held lock, or None if another process or this one holds it.
+        """
 
     def hold(self, name: str) -> AbstractContextManager[None]:
-        """Wait for the lock of that name, and hold it for the length of a block."""
+        """Wait for a lock and hold it in a block.
+
+        Args:
+            name: of the lock.
+
+        Returns:
+            A context manager.
+        """
 
     def require_held(self) -> None:
-        """Refuse to go on where locks were lost.
+        """Refuse to go on after locks were lost.
 
         Raises:
-            LeaseLostError: locks that were acquired here, and not released, may be somebody else's by now.
+            LeaseLostError: another process may have the locks that this one acquired.
         """
 
     def clean_up(self) -> None:
-        """Leave nothing behind where no lock is held."""
+        """Remove what unused locks leave behind."""
 
     @property
     def in_use(self) -> bool:
-        """Whether somebody may just be making the database."""
+        """Whether another process may be making the database."""
 
 
 class FileLease:
-    """A lock on a file that is held."""
+    """A held lock on a file."""
 
     is_held = True
 
@@ -76,8 +94,8 @@ class FileLease:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let go of the lock and remove its file."""
-        # The file goes first: who opens it in between gets a lock on a nameless file, and tries again.
+        """Release the lock and remove its file."""
+        # The file is removed first. A process that opens it in between gets a lock on a nameless file, and tries again.
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -89,26 +107,44 @@ class FileLocks:
         self.folder = folder
 
     def acquire(self, name: str) -> FileLease | None:
-        """The lock of that name, or None when somebody holds it."""
+        """Take a lock without waiting.
+
+        Args:
+            name: of the lock.
+
+        Returns:
+            The held lock, or None if another process or this one holds it.
+
+        Raises:
+            OSError: the lock's file cannot be made.
+        """
         path = self.folder / name
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except FileNotFoundError:  # somebody tidied up in between
+            except FileNotFoundError:  # another process has just removed the folder
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(descriptor)
                 return None
-            if _is_same_file(descriptor, path):
-                return FileLease(path, descriptor)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return FileLease(path, descriptor)
             os.close(descriptor)
 
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
-        """Wait for the lock of that name, and hold it for the length of a block."""
+        """Wait for a lock and hold it in a block.
+
+        Args:
+            name: of the lock.
+
+        Yields:
+            Nothing.
+        """
         while (lease := self.acquire(name)) is None:
             time.sleep(LOCK_POLL)
         try:
@@ -117,45 +153,62 @@ class FileLocks:
             lease.release()
 
     def require_held(self) -> None:
-        """Nothing: while the process lives, so do its locks."""
+        """Do nothing: file locks last as long as the process."""
 
     @property
     def in_use(self) -> bool:
-        """Whether the folder is there."""
+        """Whether the folder exists."""
         return self.folder.exists()
 
     def clean_up(self) -> None:
-        """Remove the folder if no lock lies in it."""
+        """Remove the folder if it holds no lock."""
         with suppress(OSError):
             self.folder.rmdir()
 
 
 def claim_lock(study_id: int) -> str:
-    """The lock under which one trial at a time of a study is taken up."""
+    """Return the name of the lock for claiming a trial of a study.
+
+    Args:
+        study_id: id of the study.
+
+    Returns:
+        A file name.
+    """
     return f"study-{study_id}.claim"
 
 
 def trial_lock(trial_id: int) -> str:
-    """The lock of the worker that trains a trial."""
+    """Return the name of the lock of the worker that trains a trial.
+
+    Args:
+        trial_id: id of the trial.
+
+    Returns:
+        A file name.
+    """
     return f"trial-{trial_id}.lease"
 
 
 def manual_lock(trial_id: int) -> str:
-    """The lock of who queued a trial by hand and waits for it."""
+    """Return the name of the lock of the command that queued a trial by hand and waits for it.
+
+    Args:
+        trial_id: id of the trial.
+
+    Returns:
+        A file name.
+    """
     return f"trial-{trial_id}.by-hand"
 
 
 def sync_lock(study_id: int) -> str:
-    """The lock under which what the dashboard shows of a study is written."""
+    """Return the name of the lock for writing what the dashboard shows of a study.
+
+    Args:
+        study_id: id of the study.
+
+    Returns:
+        A file name.
+    """
     return f"study-{study_id}.feed"
-
-
-CREATION_LOCK = "create"
-"""The lock under which tables and studies are made."""
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -1,8 +1,8 @@
 """The only module that touches Optuna's private attributes and modules.
 
 Optuna may change them in any release. `optuna_is_known` compares them with what hpsearch expects. Where they differ, a store
-uses Optuna's own cache and reader (`trial_cache.PlainCache`): slower, but correct. The ids of studies and trials have no
-public name; all of hpsearch needs them.
+uses Optuna's own cache and reader (`trial_cache.PlainCache`): slower, but correct. The ids of studies and trials have no public
+name, and no fallback.
 """
 
 from __future__ import annotations

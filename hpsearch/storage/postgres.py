@@ -1,8 +1,8 @@
-"""A PostgreSQL server as storage: connections that notice when it is gone, and calls that wait until it is back.
+"""A PostgreSQL server as storage: connections that notice an outage, and calls that wait until it is over.
 
-A server restarts, crashes, fails over or hangs; a network breaks. What was asked in between is asked
-again. That is safe with Optuna's calls: each is one transaction, and repeated after a commit
-whose answer was lost it changes nothing, or leaves a trial that recovery finds.
+A server restarts, crashes, fails over or hangs, and a network breaks. Then the call is repeated. That is safe with Optuna's
+calls: each is one transaction. If only the answer to a commit was lost, the repeated call changes nothing, or leaves a trial
+that recovery finds.
 """
 
 from __future__ import annotations
@@ -29,44 +29,45 @@ if TYPE_CHECKING:
 
 DRIVER = "postgresql+psycopg"
 OUTAGE_WAIT = 120.0
-"""Seconds to wait for a server that is gone: longer than a restart or a failover takes."""
+"""Seconds to wait for a server that is down: longer than a restart or a failover takes."""
 ANSWER_WAIT = 15.0
-"""Seconds to wait for any sign of a statement's result. Ours take milliseconds; a server that is stopped, or behind a broken network, says
-nothing for ever."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Seconds between two tries, doubled each time: many workers come back at once."""
-CONNECTING = {
+"""Seconds to wait for the answer to a statement, which takes milliseconds. A stopped server, or one behind a broken network, never answers."""
+FIRST_DELAY, MAX_DELAY = 0.1, 2.0
+"""Seconds between two tries, doubled each time: many workers reconnect at once."""
+CONNECTION_OPTIONS = {
     "connect_timeout": 10,
     "application_name": "hpsearch",
     "client_encoding": "UTF8",
-    # A host that vanished is noticed after eleven seconds, here and, by the settings of the session, there.
+    # A lost host is noticed after eleven seconds: here by these options, on the server by SESSION_SETTINGS.
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 11_000,
 }
-"""Parameters of libpq; those in the URL come first."""
-SESSION = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 11000"
-SESSION_14 = "SET client_connection_check_interval = 2000"
-"""From version 14 on: a statement that waits for a lock ends when its client is gone."""
-PASSING_STATES = frozenset(
+"""Parameters of libpq. Those in the URL take precedence."""
+SESSION_SETTINGS = (
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 11000"
+)
+SESSION_SETTINGS_14 = "SET client_connection_check_interval = 2000"
+"""For version 14 and later: a statement that waits for a lock ends when its client is gone."""
+TRANSIENT_STATES = frozenset(
     (
         "57P01",  # admin_shutdown
         "57P02",  # crash_shutdown
-        "57P03",  # cannot_connect_now: it starts up
+        "57P03",  # cannot_connect_now: it is starting
         "53300",  # too_many_connections
-        "25006",  # read_only_sql_transaction: a standby that is not yet in charge
+        "25006",  # read_only_sql_transaction: a standby that is not promoted yet
         "40001",  # serialization_failure
         "40P01",  # deadlock_detected
     )
 )
-"""SQLSTATEs that say: later. Those of class 08 are lost connections."""
-SETTINGS = ("sslmode", "certificate", "invalid connection option", "password supplied")
-"""What libpq itself finds wrong, before or while it connects."""
-PASSING_REFUSALS = ("the database system is", "too many", "remaining connection slots")
-"""How a server that lives refuses a connection for the moment; libpq hands on the text alone."""
+"""SQLSTATEs of errors that pass. Those of class 08, lost connections, do too."""
+CLIENT_ERRORS = ("sslmode", "certificate", "invalid connection option", "password supplied")
+"""Words in errors of libpq itself, which do not pass."""
+TRANSIENT_REFUSALS = ("the database system is", "too many", "remaining connection slots")
+"""Words with which a running server refuses a connection for the moment. libpq gives only the text."""
 
-RESUME_HINT = "Nothing is lost: checkpoints hold what was trained. Once it is back, the same command continues."
+RESUME_HINT = "Nothing is lost: checkpoints hold what was trained. Once the database is back, the same command continues."
 
 log = logging.getLogger("hpsearch")
 
@@ -77,102 +78,143 @@ class PostgresServer:
     """A database on a PostgreSQL server.
 
     Attributes:
-        shown: the URL without its password.
-        max_wait: seconds.
+        url: with the password.
+        display_url: the URL without secrets.
+        max_wait: seconds to wait for a server that is down.
     """
 
     max_wait = OUTAGE_WAIT
 
     def __init__(self, url: URL) -> None:
         self.url = url.set(drivername=DRIVER)
-        # A query may hold a password as well, which SQLAlchemy would print.
-        self.shown = url.set(query={}).render_as_string(hide_password=True)
+        # The query may hold a password, and SQLAlchemy would print it.
+        self.display_url = url.set(query={}).render_as_string(hide_password=True)
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
-        """A connection of psycopg's that notices when the server says nothing any more.
+        """Open a connection that notices when the server stops answering.
+
+        Args:
+            options: passed to `psycopg.connect`.
+
+        Returns:
+            The connection.
 
         Raises:
             psycopg.OperationalError: the server cannot be reached, or refuses.
             StorageError: psycopg is not installed.
         """
-        kind = _connection_kind(self.shown)
+        connection_class = _connection_class(self.display_url)
         _, parameters = self.url.get_dialect()().create_connect_args(self.url)
-        connection = kind.connect(**{**CONNECTING, **parameters}, **options)
-        before = connection.autocommit
+        connection = connection_class.connect(**{**CONNECTION_OPTIONS, **parameters}, **options)
+        autocommit = connection.autocommit
         connection.autocommit = True
-        connection.execute(f"{SESSION}; {SESSION_14}" if connection.info.server_version >= 140_000 else SESSION)
-        connection.autocommit = before
+        connection.execute(f"{SESSION_SETTINGS}; {SESSION_SETTINGS_14}" if connection.info.server_version >= 140_000 else SESSION_SETTINGS)
+        connection.autocommit = autocommit
         return connection
 
     def open(self, retry_policy: RetryPolicy) -> RDBStorage:
-        """Optuna's storage in the database, whose tables are made where there are none.
+        """Open the database with Optuna, and make the tables if there are none.
+
+        Args:
+            retry_policy: how long this process waits for the server.
+
+        Returns:
+            Optuna's storage.
 
         Raises:
-            SQLAlchemyError: it cannot be used.
-            RuntimeError: it has the tables of another Optuna.
+            SQLAlchemyError: the database cannot be used.
+            RuntimeError: it holds the tables of another Optuna.
         """
         return _RetryingStorage(self, retry_policy)
 
     def check(self, *, create: bool) -> None:
-        """Refuse a database that cannot be reached, or that has no studies and shall not be given any.
+        """Refuse a database that cannot be used.
+
+        Args:
+            create: whether a database without tables is allowed, because they will be made.
 
         Raises:
-            StorageError, StudyNotFoundError: as `open_store`.
+            StorageError: the server cannot be reached, or refuses.
+            StudyNotFoundError: there are no tables, and `create` is false.
         """
-        psycopg = _driver(self.shown)
+        psycopg = _driver(self.display_url)
         try:
             with self.connect() as connection:
                 row = connection.execute("SELECT to_regclass('studies') IS NOT NULL").fetchone()
         except psycopg.Error as error:
-            raise self.unusable(error) from error
+            raise self.open_error(error) from error
         if not create and not (row and row[0]):
-            raise StudyNotFoundError(f"there are no studies in {self.shown} yet", hint="`hpsearch run` with a study file makes one.")
+            raise StudyNotFoundError(f"there are no studies in {self.display_url} yet", hint="`hpsearch run` with a study file makes one.")
 
     def wait_for(self, retry_policy: RetryPolicy) -> None:
-        """Wait for a server that is away.
+        """Wait until the server accepts connections.
+
+        Args:
+            retry_policy: how long to wait.
 
         Raises:
-            OutageError: it stays so.
-            StorageError: it is there, and refuses.
+            OutageError: the server stays down.
+            StorageError: the server refuses the connection.
         """
-        psycopg = _driver(self.shown)
+        psycopg = _driver(self.display_url)
         try:
             self.retry(retry_policy, lambda: self.connect().close())
         except psycopg.Error as error:
-            raise self.unusable(error) from error
+            raise self.open_error(error) from error
 
-    def require(self) -> None:
-        """Nothing: a server that is gone is noticed by whoever asks it."""
+    def require_exists(self) -> None:
+        """Do nothing: the next statement notices a server that is down."""
 
     def is_unavailable(self, error: BaseException) -> bool:
-        """Whether an error, in SQLAlchemy's words or psycopg's, says that the server is gone for the moment."""
+        """Return whether an error means that the server is down for the moment.
+
+        Args:
+            error: of SQLAlchemy or psycopg.
+
+        Returns:
+            Whether it does.
+        """
         return is_transient(error)
 
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
-        """Call until the server answers.
+        """Call a function until the server answers.
+
+        Args:
+            retry_policy: how long to wait.
+            call: the function; it must be safe to repeat.
+
+        Returns:
+            The result of the function.
 
         Raises:
-            OutageError: it does not, after all patience.
+            OutageError: the server stays down.
         """
-        said = False
+        warned = False
 
         def warn_once(error: Exception, waited: float) -> None:
-            nonlocal said
-            if not said:
-                said = True
-                log.warning("%s is away (%s); waiting for up to %.0f seconds", self.shown, error_text(error), retry_policy.max_wait)
+            nonlocal warned
+            if not warned:
+                warned = True
+                log.warning("%s is down (%s); waiting for up to %.0f seconds", self.display_url, error_text(error), retry_policy.max_wait)
 
-        within = retry_policy.is_active
+        is_inner = retry_policy.is_active
         try:
             return retry_policy.retry(call, is_transient=self._is_transient, delays=_delays(), on_error=warn_once)
         except Exception as error:
-            if self._is_transient(error) and not within:
-                retry_policy.max_wait = 0.0  # who waited in vain once does not wait again
-                raise OutageError(f"the database {self.shown} cannot be reached: {error_text(error)}", hint=RESUME_HINT) from error
+            if self._is_transient(error) and not is_inner:
+                retry_policy.max_wait = 0.0  # a process that waited in vain does not wait again
+                raise OutageError(f"the database {self.display_url} cannot be reached: {error_text(error)}", hint=RESUME_HINT) from error
             raise
 
-    def unusable(self, error: BaseException) -> HpsearchError:
-        """What to say when the database cannot be used from the start."""
+    def open_error(self, error: BaseException) -> HpsearchError:
+        """Describe why the database could not be opened.
+
+        Args:
+            error: of SQLAlchemy or psycopg.
+
+        Returns:
+            An error with a message and a hint for the user.
+        """
         cause = error_text(error)
         hints = {
             "ssl": "See the section on TLS in docs/postgres.md.",
@@ -185,40 +227,61 @@ class PostgresServer:
             "read-only": "It is a standby, or the role may only read; see docs/postgres.md.",
         }
         hint = next((hint for word, hint in hints.items() if word in cause), "Is the server running, and are host and port right?")
-        return StorageError(f"cannot use the storage {self.shown}: {cause}", hint=hint)
+        return StorageError(f"cannot use the storage {self.display_url}: {cause}", hint=hint)
 
     def _is_transient(self, error: BaseException) -> bool:
         return self.is_unavailable(origin(error))
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error, in SQLAlchemy's words or psycopg's, may be gone at the next try."""
+    """Return whether an error may be gone at the next try.
+
+    Args:
+        error: of SQLAlchemy or psycopg.
+
+    Returns:
+        Whether it may.
+    """
     import psycopg
 
-    if isinstance(error, PendingRollbackError):  # Optuna went on in a session whose connection was lost
+    if isinstance(error, PendingRollbackError):  # Optuna used a session after its connection was lost
         return True
     error = (error.orig or error) if isinstance(error, DBAPIError) else error
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is not None:
-        return error.sqlstate in PASSING_STATES or error.sqlstate.startswith("08")
+        return error.sqlstate in TRANSIENT_STATES or error.sqlstate.startswith("08")
     text = str(error)
-    # "FATAL" is the answer of a server that lives: a wrong password, no such database.
-    is_refusal = "FATAL" in text or any(each in text for each in SETTINGS)
+    # "FATAL" is the answer of a running server: a wrong password, no such database.
+    is_refusal = "FATAL" in text or any(each in text for each in CLIENT_ERRORS)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and (
-        not is_refusal or any(each in text for each in PASSING_REFUSALS)
+        not is_refusal or any(each in text for each in TRANSIENT_REFUSALS)
     )
 
 
 def origin(error: BaseException) -> BaseException:
-    """What SQLAlchemy said, below Optuna's own words."""
+    """Return the error below Optuna's own error.
+
+    Args:
+        error: of Optuna, SQLAlchemy or a driver.
+
+    Returns:
+        The error of SQLAlchemy, if there is one.
+    """
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def error_text(error: BaseException) -> str:
-    """What the server or the network said, in one line."""
+    """Return the message of the server or the network.
+
+    Args:
+        error: of Optuna, SQLAlchemy or a driver.
+
+    Returns:
+        One line.
+    """
     error = origin(error)
     if isinstance(error, PendingRollbackError):
         return "the connection was lost"
@@ -230,28 +293,28 @@ def error_text(error: BaseException) -> str:
 
 
 def _delays() -> Iterator[float]:
-    pause = FIRST_PAUSE
+    pause = FIRST_DELAY
     while True:
         yield pause
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(2 * pause, MAX_DELAY)
 
 
 class _RetryingStorage(RDBStorage):
-    """Optuna's storage, each call of which is made again when the server was gone meanwhile."""
+    """Optuna's storage, whose calls are repeated after an outage."""
 
     def __init__(self, server: PostgresServer, retry_policy: RetryPolicy) -> None:
         self._server, self._retry_policy = server, retry_policy
-        # It warns of each lost connection with the whole statement, and then goes on; here it is waited for, and said.
+        # Both log each lost connection with the whole statement. `PostgresServer.retry` logs the outage once.
         logging.getLogger(RDBStorage.__module__).setLevel(logging.ERROR)
         logging.getLogger("psycopg").setLevel(logging.ERROR)
-        # The URL is for Optuna's eyes: connections are made by the server's own function, so it needs no password.
+        # Optuna gets the URL without the password: `server.connect` makes the connections.
         super().__init__(
             server.url.set(password=None).render_as_string(),
             engine_kwargs={"creator": server.connect, "pool_pre_ping": True, "pool_size": 1, "max_overflow": 8},
         )
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
-        """As Optuna's; a trial that this very call has ended is not somebody else's doing."""
+        """Write as Optuna does. A retry that finds the trial ended by the first try is a success, not an error."""
         tries = itertools.count()
 
         def call() -> bool:
@@ -280,29 +343,27 @@ for _name in {*RDB_METHODS} - {*vars(_RetryingStorage)}:
     setattr(_RetryingStorage, _name, _waits(_name))
 
 
-def _driver(shown: str) -> Any:
-    """The module psycopg.
-
-    Raises:
-        StorageError: it is not installed.
-    """
+def _driver(display_url: str) -> Any:
+    """Import psycopg; raises StorageError if it is not installed."""
     try:
         import psycopg
     except ImportError as error:
-        raise StorageError(f"{shown} needs the driver psycopg, which is not installed", hint='pip install "hpsearch[postgres]"') from error
+        raise StorageError(
+            f"{display_url} needs the driver psycopg, which is not installed", hint='pip install "hpsearch[postgres]"'
+        ) from error
     return psycopg
 
 
 @functools.cache
-def _connection_kind(shown: str) -> type[psycopg.Connection[Any]]:
-    """psycopg's connection, but that it waits for no answer for ever."""
-    _driver(shown)
+def _connection_class(display_url: str) -> type[psycopg.Connection[Any]]:
+    """Return a class of psycopg connections that do not wait forever for an answer."""
+    _driver(display_url)
     import psycopg
     from psycopg.waiting import Ready
 
-    class Answering(psycopg.Connection[Any]):
+    class WatchedConnection(psycopg.Connection[Any]):
         def __del__(self, *_: Any) -> None:
-            # Whoever is done with its storage lets go of the connection without a word, as with SQLite's.
+            # Close without psycopg's warning, as SQLite does.
             if (connection := getattr(self, "pgconn", None)) is not None:
                 connection.finish()
 
@@ -310,15 +371,15 @@ def _connection_kind(shown: str) -> type[psycopg.Connection[Any]]:
             return super().wait(self._watched(gen), *arguments, **options)
 
         def _watched(self, gen: Generator[Any, Any, Result]) -> Generator[Any, Any, Result]:
-            """The same steps, until the server has said nothing for too long."""
-            heard = time.monotonic()
+            """Yield the same steps, until the server has not answered for too long."""
+            last_answer = time.monotonic()
             try:
                 wanted = next(gen)
                 while True:
                     ready = yield wanted
                     if ready != Ready.NONE:
-                        heard = time.monotonic()
-                    elif time.monotonic() - heard > ANSWER_WAIT:
+                        last_answer = time.monotonic()
+                    elif time.monotonic() - last_answer > ANSWER_WAIT:
                         self.pgconn.finish()
                         raise psycopg.OperationalError(f"the server has not answered for {ANSWER_WAIT:.0f} seconds")
                     wanted = gen.send(ready)
@@ -326,4 +387,4 @@ def _connection_kind(shown: str) -> type[psycopg.Connection[Any]]:
                 result: Result = end.value
                 return result
 
-    return Answering
+    return WatchedConnection

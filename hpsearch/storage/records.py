@@ -1,6 +1,6 @@
-"""What hpsearch keeps in a storage: the one place that knows the attributes' keys.
+"""What hpsearch stores in a database: the only module that knows the keys of the attributes.
 
-Everything stays plain Optuna. What is written is read back here as typed rows.
+A study stays a plain Optuna study. What is written here is read back as typed rows.
 """
 
 from __future__ import annotations
@@ -25,36 +25,35 @@ from hpsearch.storage.optuna_internals import get_storage, get_study_id
 from hpsearch.storage.trial_cache import PlainCache
 
 BASELINE, BY_HAND = "baseline", "by hand"
-"""Where a trial that no sampler drew comes from."""
+"""The origins of a trial that no sampler drew."""
 MAX_FAILURES = 2
-"""A configuration that fails so often on one seed is not repeated any more."""
-
+"""A configuration that fails this often with one seed is not repeated again."""
 PREFIX = "hpsearch:"
-"""Of what only hpsearch reads."""
+"""Marks attributes that only hpsearch reads."""
 
 
 class StudyKey:
-    """The user attributes of a study."""
+    """The user attributes of a study. A key that ends with a colon is followed by an id."""
 
     FILE = "hpsearch:study_file"
     COMPARABLE = "hpsearch:comparable"
     SPLIT_HASH = "hpsearch:split_hash"
     RUN_SECONDS = "hpsearch:seconds_spent:"
-    """And the id of a run."""
+    """One key for each run."""
     STOP_REQUESTS = "hpsearch:stop_requests"
-    """How often its workers were asked to stop."""
+    """How often `hpsearch stop` was called."""
     PLAN = "hpsearch:plan"
-    """Of a linked study: which configurations are repeated, as JSON text."""
+    """In a follow-up study: which configurations are repeated, as JSON text."""
     N_IMAGES = "hpsearch:images"
-    """Of a linked study: the training images of the data set."""
+    """In a follow-up study: the number of training images in the data set."""
     HELD_OUT_READING = "hpsearch:test_reading:"
-    """And the id of a reading of the test split: each has a key of its own, so that none overwrites another."""
+    """One key for each reading of the test set, so that none overwrites another."""
     SYNCED = "hpsearch:fed"
-    """What the dashboard was last fed with; a system attribute, which the dashboard does not show."""
+    """What was last written for the dashboard. A system attribute, which the dashboard does not show."""
 
 
 class TrialKey:
-    """The user attributes of a trial; those without the prefix are numbers for the dashboard's columns."""
+    """The user attributes of a trial. Those without the prefix are numbers, which the dashboard shows as columns."""
 
     N_PARAMETERS = "parameters"
     FLOPS = "flops"
@@ -64,18 +63,18 @@ class TrialKey:
     EPOCHS_DONE = "epochs_done"
     ORIGIN = "hpsearch:origin"
     RETRY_OF = "hpsearch:retry_of"
-    """The number of the failed trial that it tries again."""
+    """The number of the failed trial that this one repeats."""
     COPY_OF = "hpsearch:copy_of"
-    """The study and number that it was copied from."""
+    """The study and number of the original."""
     RUN = "hpsearch:run"
     EPOCHS = "hpsearch:epochs"
-    """Both as JSON text: most of those who read a trial look at neither, and decoded they would be two thirds of it."""
+    """Both are JSON text. Decoded they are two thirds of a trial, and most readers need neither."""
     ATTEMPTS = "hpsearch:attempts"
     END = "hpsearch:end"
     CANDIDATE = "candidate"
-    """In a linked study: which configuration is repeated."""
+    """In a follow-up study: the configuration that is repeated."""
     REPEAT = "repeat"
-    """And with which of the seeds, from 1."""
+    """In a follow-up study: the number of its seed, from 1."""
 
 
 UNUSED_BY_SEARCH = frozenset(
@@ -94,13 +93,13 @@ UNUSED_BY_SEARCH = frozenset(
 
 
 def trim_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the user attributes of a finished trial without what a search does not read.
+    """Reduce the user attributes of a finished trial to those that a search reads.
 
     Args:
         attributes: all user attributes of the trial.
 
     Returns:
-        Those that a search reads. Of an attempt only the run is left, of an end only the reason.
+        The reduced ones: of an attempt only the run, of an end only the reason.
     """
     trimmed = {key: value for key, value in attributes.items() if key not in UNUSED_BY_SEARCH}
     if TrialKey.ATTEMPTS in trimmed:
@@ -117,12 +116,13 @@ class TrialRow:
     Attributes:
         state: Optuna's, in lower case: `complete`, `pruned`, `fail`, `running`, `waiting`.
         value: validation accuracy of the last epoch, 0 to 1; None if there is none.
-        params: what was sampled; fixed values are in `config` only.
-        origin: `baseline`, `by hand`, or empty for a sampled one.
-        copy_of: the study and number that a warm start copied it from, `study/7`, or empty.
-        seconds: over all epochs.
-        end: why it ended: `reason`, `traceback`, `diverged`.
-        repeat: in a linked study, the configuration that it repeats and with which of the seeds.
+        params: the sampled values; fixed ones are in `config` only.
+        run: what is needed to repeat the trial: config, versions, device.
+        origin: `baseline`, `by hand`, or empty for a sampled trial.
+        copy_of: study and number of the original, `study/7`, if a warm start copied the trial; else empty.
+        attempts: one entry for each worker that took the trial.
+        end: why the trial ended: `reason`, `traceback`, `diverged`.
+        repeat: in a follow-up study, the repeated configuration and the number of its seed.
     """
 
     number: int
@@ -142,6 +142,38 @@ class TrialRow:
     finished: datetime | None
     repeat: tuple[str, int] | None = None
 
+    @classmethod
+    def from_trial(cls, trial: FrozenTrial) -> TrialRow:
+        """Read the attributes of a trial. A trial that hpsearch did not write has gaps.
+
+        Args:
+            trial: of Optuna.
+
+        Returns:
+            The row.
+        """
+        attrs = trial.user_attrs
+        run = json.loads(attrs.get(TrialKey.RUN, "{}"))
+        has_value = trial.values is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        return cls(
+            number=trial.number,
+            state=trial.state.name.lower(),
+            value=trial.value if has_value else None,
+            params=trial.params or trial.system_attrs.get("fixed_params", {}),
+            config=TrainConfig.from_dict(run["config"]) if "config" in run else None,
+            run=run,
+            epochs=tuple(read_epochs(trial)),
+            origin=attrs.get(TrialKey.ORIGIN, ""),
+            copy_of=attrs.get(TrialKey.COPY_OF, ""),
+            n_parameters=attrs.get(TrialKey.N_PARAMETERS),
+            flops=attrs.get(TrialKey.FLOPS),
+            attempts=tuple(attrs.get(TrialKey.ATTEMPTS, [])),
+            end=attrs.get(TrialKey.END, {}),
+            started=trial.datetime_start,
+            finished=trial.datetime_complete,
+            repeat=repeat_of(trial),
+        )
+
     @property
     def model(self) -> str:
         """The model's name; empty before anything was sampled."""
@@ -149,89 +181,133 @@ class TrialRow:
 
     @property
     def seconds(self) -> float:
-        """Time of all epochs."""
+        """The training time of all epochs."""
         return sum(epoch.seconds for epoch in self.epochs)
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing will be added to it."""
+        """Whether the trial is complete, pruned or failed."""
         return self.state in ("complete", "pruned", "fail")
 
 
 def read_trials(study: optuna.Study) -> list[TrialRow]:
-    """All trials of a study, by number."""
+    """Read all trials of a study.
+
+    Args:
+        study: of hpsearch or of plain Optuna.
+
+    Returns:
+        The trials in the order of their numbers.
+
+    Raises:
+        KeyError: the study was deleted.
+    """
     storage, study_id = get_storage(study), get_study_id(study)
-    # Past the cache: that of a worker lacks attributes, and any other would keep all trials in memory.
+    # The cache is not used: that of a worker lacks attributes, and any other would keep all trials in memory.
     trials = storage.read_trials(study_id) if isinstance(storage, PlainCache) else storage.get_all_trials(study_id, deepcopy=False)
-    return [trial_row(trial) for trial in trials]
+    return [TrialRow.from_trial(trial) for trial in trials]
 
 
 def read_trial(study: optuna.Study, number: int) -> TrialRow:
-    """One trial of a study.
+    """Read one trial of a study.
+
+    Args:
+        study: of hpsearch or of plain Optuna.
+        number: of the trial.
+
+    Returns:
+        The trial.
 
     Raises:
         StudyNotFoundError: there is no trial of that number.
     """
     storage, study_id = get_storage(study), get_study_id(study)
     try:
-        return trial_row(storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number)))
+        return TrialRow.from_trial(storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number)))
     except KeyError as error:
         count = storage.get_n_trials(study_id)
         known = f"0 to {count - 1}" if count else "none yet"
         raise StudyNotFoundError(f"no trial {number} in '{study.study_name}'", hint=f"Its trials: {known}.") from error
 
 
-def trial_row(trial: FrozenTrial) -> TrialRow:
-    """A stored trial as a typed row; one that hpsearch did not write has gaps."""
-    attrs = trial.user_attrs
-    run = json.loads(attrs.get(TrialKey.RUN, "{}"))
-    finite = trial.values is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    return TrialRow(
-        number=trial.number,
-        state=trial.state.name.lower(),
-        value=trial.value if finite else None,
-        params=trial.params or trial.system_attrs.get("fixed_params", {}),
-        config=TrainConfig.from_dict(run["config"]) if "config" in run else None,
-        run=run,
-        epochs=tuple(Epoch.from_dict(stored) for stored in json.loads(attrs.get(TrialKey.EPOCHS, "[]"))),
-        origin=attrs.get(TrialKey.ORIGIN, ""),
-        copy_of=attrs.get(TrialKey.COPY_OF, ""),
-        n_parameters=attrs.get(TrialKey.N_PARAMETERS),
-        flops=attrs.get(TrialKey.FLOPS),
-        attempts=tuple(attrs.get(TrialKey.ATTEMPTS, [])),
-        end=attrs.get(TrialKey.END, {}),
-        started=trial.datetime_start,
-        finished=trial.datetime_complete,
-        repeat=repeat_of(trial),
-    )
-
-
 def repeat_of(trial: FrozenTrial) -> tuple[str, int] | None:
-    """Which configuration a trial of a linked study repeats, and with which of the seeds."""
+    """Return what a trial of a follow-up study repeats.
+
+    Args:
+        trial: of any study.
+
+    Returns:
+        The configuration and the number of its seed; None in another study.
+    """
     attrs = trial.user_attrs
     return (attrs[TrialKey.CANDIDATE], attrs[TrialKey.REPEAT]) if TrialKey.REPEAT in attrs else None
 
 
 def candidate_scores(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float]]:
-    """The accuracy of every complete run of a linked study: configuration to repeat to value."""
+    """Collect the accuracies of a follow-up study.
+
+    Args:
+        trials: all trials of the study.
+
+    Returns:
+        For each configuration the validation accuracy of each complete repeat.
+    """
     scores: dict[str, dict[int, float]] = defaultdict(dict)
     for trial in trials:
-        run = repeat_of(trial)
-        if run is not None and trial.state == TrialState.COMPLETE and trial.value is not None:
-            scores[run[0]][run[1]] = trial.value
+        repeat = repeat_of(trial)
+        if repeat is not None and trial.state == TrialState.COMPLETE and trial.value is not None:
+            scores[repeat[0]][repeat[1]] = trial.value
     return dict(scores)
 
 
 def failed_candidates(trials: Sequence[FrozenTrial]) -> frozenset[str]:
-    """The configurations of a linked study that failed on one seed again and again."""
+    """Find the configurations of a follow-up study that cannot be trained.
+
+    Args:
+        trials: all trials of the study.
+
+    Returns:
+        The configurations that failed `MAX_FAILURES` times with one seed.
+    """
     failures = Counter(repeat_of(trial) for trial in trials if trial.state == TrialState.FAIL)
-    return frozenset(run[0] for run, count in failures.items() if run is not None and count >= MAX_FAILURES)
+    return frozenset(repeat[0] for repeat, count in failures.items() if repeat is not None and count >= MAX_FAILURES)
+
+
+def is_copy(trial: FrozenTrial) -> bool:
+    """Return whether a trial was trained in another study.
+
+    Args:
+        trial: of any study.
+
+    Returns:
+        Whether it was.
+    """
+    return TrialKey.COPY_OF in trial.user_attrs
+
+
+def counts_towards_budget(trial: FrozenTrial) -> bool:
+    """Return whether a trial uses up the budget: a copy does not, nor the repetition of a failed trial.
+
+    Args:
+        trial: of any study.
+
+    Returns:
+        Whether it does.
+    """
+    return not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
 
 
 def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> list[dict[str, Any]]:
-    """Note that a worker takes up the trial; returns all who have, this one last.
+    """Store that a worker took a trial.
 
-    Each notes the worker, its run, when (seconds since 1970) and how many epochs were on record then.
+    Args:
+        trial: a running trial.
+        worker: name of the worker.
+        run: id of the run.
+        at: the time, in seconds since 1970.
+
+    Returns:
+        All attempts, this one last: worker, run, time and the number of epochs stored at that time.
     """
     earlier = trial.user_attrs.get(TrialKey.ATTEMPTS, [])
     attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial))}]
@@ -240,43 +316,64 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> l
 
 
 def write_clean_exit(trial: optuna.Trial) -> None:
-    """Note that the trial's worker left it in good order, and did not die."""
+    """Store that the worker left a trial on purpose, and did not die.
+
+    Args:
+        trial: a running trial with at least one attempt.
+    """
     attempts = trial.user_attrs[TrialKey.ATTEMPTS]
     trial.set_user_attr(TrialKey.ATTEMPTS, [*attempts[:-1], {**attempts[-1], "left": True}])
 
 
 def write_run(trial: optuna.Trial, config: TrainConfig, *, n_parameters: int, flops: int, facts: Mapping[str, Any]) -> None:
-    """Note what is needed to repeat the trial, and what it costs."""
-    run = {"config": config.to_dict(), "digest": config.digest, **facts}
-    # A continued trial finds the same there, unless it goes on elsewhere.
-    packed = _packed(run)
-    if trial.user_attrs.get(TrialKey.RUN) != packed:
+    """Store what is needed to repeat a trial, and its cost.
+
+    Args:
+        trial: a running trial.
+        config: its training config.
+        n_parameters: number of weights.
+        flops: of one forward pass of one image.
+        facts: versions, device and split hash.
+    """
+    run = _packed({"config": config.to_dict(), "digest": config.digest, **facts})
+    # A continued trial has the same run stored, unless it continues on another machine.
+    if trial.user_attrs.get(TrialKey.RUN) != run:
         with transaction(trial):
-            trial.set_user_attr(TrialKey.RUN, packed)
+            trial.set_user_attr(TrialKey.RUN, run)
             trial.set_user_attr(TrialKey.N_PARAMETERS, n_parameters)
             trial.set_user_attr(TrialKey.FLOPS, flops)
 
 
-def read_epochs(trial: optuna.Trial) -> list[Epoch]:
-    """The epochs that a trial has on record."""
+def read_epochs(trial: optuna.Trial | FrozenTrial) -> list[Epoch]:
+    """Read the stored epochs of a trial.
+
+    Args:
+        trial: a running or stored trial.
+
+    Returns:
+        The epochs, the first one first.
+    """
     return [Epoch.from_dict(stored) for stored in json.loads(trial.user_attrs.get(TrialKey.EPOCHS, "[]"))]
 
 
 def write_epochs(trial: optuna.Trial, epochs: Sequence[Epoch]) -> None:
-    """Put a trial's epochs on record."""
+    """Store the epochs of a trial, in place of those stored before.
+
+    Args:
+        trial: a running trial.
+        epochs: all epochs so far.
+    """
     trial.set_user_attr(TrialKey.EPOCHS, _packed([epoch.to_dict() for epoch in epochs]))
 
 
-def transaction(trial: optuna.Trial) -> AbstractContextManager[None]:
-    return trial.storage.transaction() if isinstance(trial.storage, PlainCache) else nullcontext()
-
-
-def _packed(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
 def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, Any]) -> None:
-    """Note how a trial ended; it must still be running, a finished one is read-only."""
+    """Store how a trial ended, before its state is set: a finished trial is read-only.
+
+    Args:
+        trial: a running trial.
+        epochs: all epochs.
+        end: `reason`, `traceback` or `diverged`; empty for a complete trial.
+    """
     with transaction(trial):
         if epochs:
             last = epochs[-1]
@@ -288,15 +385,35 @@ def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, An
             trial.set_user_attr(TrialKey.END, dict(end))
 
 
+def transaction(trial: optuna.Trial) -> AbstractContextManager[None]:
+    """Write all values of a block in one transaction, as `BatchingCache.transaction` does.
+
+    Args:
+        trial: a running trial.
+
+    Returns:
+        A context manager; without a store's cache each value is written by itself.
+    """
+    return trial.storage.transaction() if isinstance(trial.storage, PlainCache) else nullcontext()
+
+
+def _packed(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyRow:
-    """What a study was made with.
+    """What is stored with a study.
 
     Attributes:
-        text, path: the study file as it was last run.
+        text: the study file as it was last run.
+        path: of the study file.
         comparable: what all its trials share.
         split_hash: of the train/validation split; None before the first trial.
-        seconds_spent: over all its runs.
+        run_seconds: how long each run has lasted, by its id.
+        stop_requests: how often `hpsearch stop` was called.
+        held_out_readings: the readings of the test set for configs of the study, as `analysis.final_score.HeldOutReading`
+            defines them, the oldest first.
     """
 
     name: str
@@ -304,78 +421,99 @@ class StudyRow:
     path: Path
     comparable: Mapping[str, Any]
     split_hash: str | None
-    seconds_spent: float
+    run_seconds: Mapping[str, float]
+    stop_requests: int
+    held_out_readings: Sequence[Mapping[str, Any]]
+
+    @property
+    def seconds_spent(self) -> float:
+        """The time of all runs."""
+        return sum(self.run_seconds.values())
 
 
 def read_study(study: optuna.Study) -> StudyRow:
-    """What a study was made with.
+    """Read what is stored with a study.
+
+    Args:
+        study: of hpsearch.
+
+    Returns:
+        The row.
 
     Raises:
-        StudyNotFoundError: it was not made by hpsearch.
+        StudyNotFoundError: hpsearch did not make the study.
     """
     attrs = study.user_attrs
     if StudyKey.FILE not in attrs:
         raise StudyNotFoundError(f"the study '{study.study_name}' was not made by hpsearch", hint="Give the study file another name.")
+
+    def by_id(prefix: str) -> dict[str, Any]:
+        return {key.removeprefix(prefix): value for key, value in attrs.items() if key.startswith(prefix)}
+
     return StudyRow(
         name=study.study_name,
         text=attrs[StudyKey.FILE]["text"],
         path=Path(attrs[StudyKey.FILE]["path"]),
         comparable=attrs[StudyKey.COMPARABLE],
         split_hash=attrs.get(StudyKey.SPLIT_HASH),
-        seconds_spent=sum(value for key, value in attrs.items() if key.startswith(StudyKey.RUN_SECONDS)),
+        run_seconds=by_id(StudyKey.RUN_SECONDS),
+        stop_requests=attrs.get(StudyKey.STOP_REQUESTS, 0),
+        held_out_readings=sorted(by_id(StudyKey.HELD_OUT_READING).values(), key=lambda reading: (reading["at"], reading["id"])),
     )
 
 
 def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mapping[str, Any]) -> None:
-    """Note what a study is made with."""
+    """Store the study file of a study.
+
+    Args:
+        study: the study.
+        text: of the study file.
+        path: of the study file.
+        comparable: what all trials share.
+    """
     study.set_user_attr(StudyKey.FILE, {"text": text, "path": str(path)})
     study.set_user_attr(StudyKey.COMPARABLE, dict(comparable))
 
 
-def read_stop_requests(study: optuna.Study) -> int:
-    """How often the workers of a study were asked to stop so far."""
-    count: int = study.user_attrs.get(StudyKey.STOP_REQUESTS, 0)
-    return count
-
-
-def request_stop(study: optuna.Study) -> None:
-    """Ask all workers of a study, wherever they run, to leave their trials in good order."""
-    study.set_user_attr(StudyKey.STOP_REQUESTS, read_stop_requests(study) + 1)
-
-
-def write_held_out_reading(study: optuna.Study, reading: Mapping[str, Any]) -> int:
-    """Note a reading of the test split for a config of the study, or what is known of it since; returns how many there are."""
-    study.set_user_attr(f"{StudyKey.HELD_OUT_READING}{reading['id']}", dict(reading))
-    return len(read_held_out_readings(study))
-
-
-def read_held_out_readings(study: optuna.Study) -> list[Mapping[str, Any]]:
-    """Every reading of the test split for a config of the study, the oldest first, as `hpsearch.analysis.final_score.HeldOutReading` has it."""
-    readings = [value for key, value in study.user_attrs.items() if key.startswith(StudyKey.HELD_OUT_READING)]
-    return sorted(readings, key=lambda reading: (reading["at"], reading["id"]))
-
-
-def is_copy(trial: FrozenTrial) -> bool:
-    """Whether a trial was trained in another study."""
-    return TrialKey.COPY_OF in trial.user_attrs
-
-
-def counts_towards_budget(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of the budget's: a copy or a second try of a failed one is not."""
-    return not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
-
-
 def write_split_hash(study: optuna.Study, split_hash: str) -> None:
-    """Note the split that the study's trials are measured on."""
+    """Store the train/validation split that the trials of a study share.
+
+    Args:
+        study: the study.
+        split_hash: of the split.
+    """
     study.set_user_attr(StudyKey.SPLIT_HASH, split_hash)
 
 
-def read_run_seconds(study: optuna.Study, run: str) -> float:
-    """How long a run had lasted when it was last noted, in seconds."""
-    seconds: float = study.user_attrs.get(f"{StudyKey.RUN_SECONDS}{run}", 0.0)
-    return seconds
-
-
 def write_run_seconds(study: optuna.Study, run: str, seconds: float) -> None:
-    """Note how long a run has lasted so far."""
+    """Store how long a run has lasted.
+
+    Args:
+        study: the study.
+        run: id of the run.
+        seconds: since its start.
+    """
     study.set_user_attr(f"{StudyKey.RUN_SECONDS}{run}", round(seconds, 1))
+
+
+def request_stop(study: optuna.Study) -> None:
+    """Ask all workers of a study, on all machines, to put their trials back into the queue and end.
+
+    Args:
+        study: the study.
+    """
+    study.set_user_attr(StudyKey.STOP_REQUESTS, study.user_attrs.get(StudyKey.STOP_REQUESTS, 0) + 1)
+
+
+def write_held_out_reading(study: optuna.Study, reading: Mapping[str, Any]) -> int:
+    """Store a reading of the test set, or replace the stored one of the same id.
+
+    Args:
+        study: whose config was evaluated.
+        reading: the fields of `analysis.final_score.HeldOutReading`.
+
+    Returns:
+        The number of readings for configs of the study.
+    """
+    study.set_user_attr(f"{StudyKey.HELD_OUT_READING}{reading['id']}", dict(reading))
+    return len(read_study(study).held_out_readings)

@@ -1,4 +1,4 @@
-"""How long this process waits for its database, and what may end the wait."""
+"""Repeat a call to the database until it works, or until this process has waited long enough."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ MAX_WAIT_AFTER_STOP = 2.0
 class RetryPolicy:
     """How long the connections of one storage wait.
 
-    Args:
-        max_wait: seconds.
-
     Attributes:
-        stop_requested: whether this process was asked to stop.
-        before_retry: called when the database answers again, before what it interrupted is tried once more; what it raises ends the wait.
+        max_wait: seconds from the first error on.
+        stop_requested: returns whether this process was asked to stop.
+        before_retry: called before each new try; an error that it raises ends the wait.
     """
 
     def __init__(self, *, max_wait: float) -> None:
         self.max_wait = max_wait
         self.stop_requested: Callable[[], bool] = lambda: False
         self.before_retry: Callable[[], None] = lambda: None
-        self._here = threading.local()
+        self._thread = threading.local()
 
     @property
     def is_active(self) -> bool:
-        """Whether this thread is in a call that waits already."""
-        return getattr(self._here, "waits", False)
+        """Whether this thread is inside a call that is retried already."""
+        return getattr(self._thread, "is_active", False)
 
     def retry(
         self,
@@ -43,36 +41,40 @@ class RetryPolicy:
         delays: Iterator[float],
         on_error: Callable[[Exception, float], None],
     ) -> Result:
-        """Call until no error is in the way that is_transient by itself.
+        """Call a function until it raises no transient error.
 
-        A call within a call does not wait for itself: what it raises reaches the outer one.
+        A call inside another one is not retried: its errors reach the outer call.
 
         Args:
+            call: the function; it must be safe to repeat.
             is_transient: whether an error may be gone at the next try.
             delays: seconds between two tries.
-            on_error: told of each error, and for how many seconds it has lasted.
+            on_error: called with each transient error and the seconds since the first one.
+
+        Returns:
+            The result of the function.
 
         Raises:
-            Exception: the last error, after the max_wait wait.
+            Exception: the first error that is not transient, or the last one after the longest wait.
         """
         if self.is_active:
             return call()
-        self._here.waits = True
-        started: float | None = None
+        self._thread.is_active = True
+        first_error: float | None = None
         try:
             while True:
                 try:
-                    if started is not None:
+                    if first_error is not None:
                         self.before_retry()
                     return call()
                 except Exception as error:
                     if not is_transient(error):
                         raise
-                    started = time.monotonic() if started is None else started
-                    waited = time.monotonic() - started
+                    first_error = time.monotonic() if first_error is None else first_error
+                    waited = time.monotonic() - first_error
                     if waited > (MAX_WAIT_AFTER_STOP if self.stop_requested() else self.max_wait):
                         raise
                     on_error(error, waited)
                 time.sleep(next(delays))
         finally:
-            self._here.waits = False
+            self._thread.is_active = False

@@ -1,7 +1,6 @@
-"""A SQLite file as storage: what may serve as one, and connections that wait where another program has locked it.
+"""A SQLite file as storage: which files are accepted, and connections that wait while another program has locked it.
 
-SQLite's own wait comes back to Python only at its end, and until then no signal is answered. So it
-is asked to wait for a moment only, again and again.
+SQLite's own wait blocks Python, and with it the answer to signals. So each wait is short, and repeated.
 """
 
 from __future__ import annotations
@@ -24,69 +23,76 @@ from hpsearch.errors import DiskError, HpsearchError, StorageError, StudyNotFoun
 from hpsearch.formatting import show_path
 from hpsearch.storage.retry import Result, RetryPolicy
 
-LOCK_WAIT = 60.0
+MAX_LOCK_WAIT = 60.0
 """Seconds to wait for a database that another process has locked."""
 TRY_SECONDS = 0.5
-"""The longest that a signal waits for its answer."""
-SAY_WAITING = 5.0
-"""Seconds after which a wait is said."""
-PAUSE = 0.02
-"""Seconds between two tries, for the locks that SQLite does not wait for."""
+"""Seconds of one wait inside SQLite: the longest delay of a signal."""
+WARN_AFTER = 5.0
+"""Seconds of waiting before a warning."""
+RETRY_DELAY = 0.02
+"""Seconds between two tries, for locks that SQLite itself does not wait for."""
 CACHE_KILOBYTES = 256
-"""Of the file that a connection keeps in memory; the system keeps it anyway, and SQLite's 2 MB fill up as a search goes on."""
+"""Memory that a connection uses for pages of the file. SQLite's 2 MB would fill up in a long search; the system caches the file anyway."""
 OTHER_PATH_HINT = "Choose another place with --storage or --runs."
 
 log = logging.getLogger("hpsearch")
 
 
 class SqliteFile:
-    """A SQLite file, whether it is there or not.
+    """A SQLite file, which may not exist yet.
 
     Attributes:
         path: absolute.
-        shown: the URL.
-        max_wait: seconds.
+        display_url: the URL without secrets.
+        max_wait: seconds to wait for a locked file.
     """
 
-    max_wait = LOCK_WAIT
+    max_wait = MAX_LOCK_WAIT
 
     def __init__(self, url: URL) -> None:
         self.url = url
         self.path = Path(str(url.database)).absolute()
-        # A query may hold a password as well, which SQLAlchemy would print.
-        self.shown = url.set(query={}).render_as_string(hide_password=True)
+        # The query may hold a password, and SQLAlchemy would print it.
+        self.display_url = url.set(query={}).render_as_string(hide_password=True)
 
     def open(self, retry_policy: RetryPolicy) -> RDBStorage:
-        """Optuna's storage in the file, which is made where there is none.
+        """Open the file with Optuna, or make it.
+
+        Args:
+            retry_policy: how long this process waits for a locked file.
+
+        Returns:
+            Optuna's storage.
 
         Raises:
-            StorageError: its folder cannot be made.
-            SQLAlchemyError: it cannot be used.
-            RuntimeError: it has the tables of another Optuna.
+            StorageError: the folder cannot be made.
+            SQLAlchemyError: the file cannot be used.
+            RuntimeError: it holds the tables of another Optuna.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot make the folder of {self.shown}: {error.strerror}", hint=OTHER_PATH_HINT) from error
+            raise StorageError(f"cannot make the folder of {self.display_url}: {error.strerror}", hint=OTHER_PATH_HINT) from error
         rdb = RDBStorage(
             self.url.render_as_string(hide_password=False), engine_kwargs={"connect_args": {"factory": _factory(retry_policy)}}
         )
         with rdb.engine.connect() as connection:
-            # Write-ahead logging: a dashboard that reads never makes a worker wait.
+            # With write-ahead logging a reading dashboard does not make a worker wait.
             connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
         return rdb
 
     def check(self, *, create: bool) -> None:
-        """Refuse a file that is not an Optuna database, before SQLAlchemy would write to it.
+        """Refuse a file that is not an Optuna database, before SQLAlchemy writes to it.
 
         Args:
-            create: whether one that does not exist is to be made.
+            create: whether a missing file is allowed, because it will be made.
 
         Raises:
-            StorageError, StudyNotFoundError: as `open_store`.
+            StorageError: the file, or its folder, cannot be used.
+            StudyNotFoundError: the file does not exist, and `create` is false.
         """
-        # Not by opening the file here: with it would be closed, for all connections that this process has, their locks on it, and a
-        # process that ends meanwhile would take itself for the last one and remove the write-ahead log that they still write to.
+        # Python must not open the file itself. Closing it would drop all locks of this process on it, and another process that ends
+        # meanwhile would take itself for the last user and remove the write-ahead log.
         database = self.path
         try:
             if not database.exists():
@@ -94,7 +100,7 @@ class SqliteFile:
                     raise StudyNotFoundError(f"there is no database {database}", hint="`hpsearch run` with a study file makes one.")
                 folder = next(parent for parent in database.parents if parent.exists())
                 if not folder.is_dir() or not os.access(folder, os.W_OK):
-                    raise StorageError(f"{database} cannot be made: {folder} is no folder that can be written to", hint=OTHER_PATH_HINT)
+                    raise StorageError(f"{database} cannot be made: {folder} is not a writable folder", hint=OTHER_PATH_HINT)
                 return
             is_empty = database.stat().st_size == 0
         except (OSError, ValueError) as error:
@@ -113,33 +119,59 @@ class SqliteFile:
             )
 
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
-        """Call: each statement waits by itself where the file is locked."""
+        """Call a function once: each statement waits by itself while the file is locked.
+
+        Args:
+            retry_policy: not used.
+            call: the function.
+
+        Returns:
+            The result of the function.
+        """
         return call()
 
     def wait_for(self, retry_policy: RetryPolicy) -> None:
-        """Nothing: whoever finds the file locked waits."""
+        """Do nothing: each statement waits by itself.
 
-    def require(self) -> None:
-        """Refuse to go on without the file: SQLite itself would go on writing to a deleted one.
+        Args:
+            retry_policy: not used.
+        """
+
+    def require_exists(self) -> None:
+        """Refuse to go on without the file. SQLite itself would keep writing to a deleted one.
 
         Raises:
-            DiskError: it is gone.
+            DiskError: the file is gone.
         """
         if not self.path.exists():
             raise DiskError(f"the database {self.path} is gone", hint="Put it back, or begin anew with the same command.")
 
     def is_unavailable(self, error: BaseException) -> bool:
-        """Whether an error, in SQLAlchemy's words or SQLite's, says that another program has locked the file."""
+        """Return whether an error means that another program has locked the file.
+
+        Args:
+            error: of SQLAlchemy or SQLite.
+
+        Returns:
+            Whether it does.
+        """
         return is_locked(getattr(error, "orig", error))
 
-    def unusable(self, error: SQLAlchemyError) -> HpsearchError:
-        """What to say when the file cannot be used from the start."""
+    def open_error(self, error: SQLAlchemyError) -> HpsearchError:
+        """Describe why the file could not be opened.
+
+        Args:
+            error: of SQLAlchemy.
+
+        Returns:
+            An error with a message and a hint for the user.
+        """
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        return StorageError(f"cannot use {self.shown}: {cause}", hint="Is its disk full, or may this user not write to it?")
+        return StorageError(f"cannot use {self.display_url}: {cause}", hint="Is its disk full, or may this user not write to it?")
 
     def _tables(self) -> set[str]:
         try:
-            connection = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=LOCK_WAIT)
+            connection = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=MAX_LOCK_WAIT)
             try:
                 return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             finally:
@@ -147,19 +179,26 @@ class SqliteFile:
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 raise StorageError(
-                    f"{self.path} is no SQLite database, or a damaged one", hint="Move it away, or choose another file with --storage."
+                    f"{self.path} is not a SQLite database, or a damaged one", hint="Move it away, or choose another file with --storage."
                 ) from error
             raise StorageError(f"{self.path} is damaged: {error}", hint="Restore it from a copy; hpsearch has not touched it.") from error
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether a statement failed because of a lock that may go away; one that read what is old by now would fail for ever."""
+    """Return whether a statement failed because of a lock that may go away.
+
+    Args:
+        error: of SQLite.
+
+    Returns:
+        Whether it did. A transaction whose snapshot is too old would fail forever, and does not count.
+    """
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
 
 
 def _factory(retry_policy: RetryPolicy) -> Callable[..., sqlite3.Connection]:
-    """What `sqlite3.connect` takes as a factory."""
+    """Return the `factory` for `sqlite3.connect`."""
 
     def connect(database: str, **options: Any) -> sqlite3.Connection:
         return _Connection(retry_policy, database, **{**options, "timeout": TRY_SECONDS})
@@ -181,20 +220,16 @@ class _Connection(sqlite3.Connection):
         self.until_free(super().commit)
 
     def until_free(self, call: Callable[[], Result]) -> Result:
-        """Call until no lock is in the way.
-
-        Raises:
-            sqlite3.OperationalError: one still is after all patience.
-        """
-        said = False
+        """Call a function until no lock is in its way; raises `sqlite3.OperationalError` after the longest wait."""
+        warned = False
 
         def warn_once(error: Exception, waited: float) -> None:
-            nonlocal said
-            if waited > SAY_WAITING and not said:
-                said = True
-                log.warning("waiting for %s, which another program has locked; for up to %.0f seconds", self.database, LOCK_WAIT)
+            nonlocal warned
+            if waited > WARN_AFTER and not warned:
+                warned = True
+                log.warning("waiting for %s, which another program has locked; for up to %.0f seconds", self.database, MAX_LOCK_WAIT)
 
-        return self.retry_policy.retry(call, is_transient=is_locked, delays=itertools.repeat(PAUSE), on_error=warn_once)
+        return self.retry_policy.retry(call, is_transient=is_locked, delays=itertools.repeat(RETRY_DELAY), on_error=warn_once)
 
 
 class _Cursor(sqlite3.Cursor):

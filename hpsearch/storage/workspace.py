@@ -1,4 +1,4 @@
-"""Where a study lives: its storage with its locks, its folder of runs, its data."""
+"""Where a study lives: its database with its locks, its folder of runs, its data."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from hpsearch.storage.sqlite import OTHER_PATH_HINT, SqliteFile
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """Where a study lives: its storage, its folder of runs, its data.
+    """Where a study lives: its database, its folder of runs, its data.
 
     Attributes:
         storage: a URL; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
-        data: the folder of the data set; looked for by default.
+        runs: the folder of runs.
+        data: the folder of the data set; searched for by default.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        wait_for_server: whether a server that is away from the start is waited for, as by a worker that begins in the middle of a run.
-        component_folder: the folder of a stored study's component files, where that is another one here than where its study file was.
+        wait_for_server: whether `open` waits for a server that is down; a worker that starts in the middle of a run does.
+        component_folder: the folder of the component files, if it is not that of the study file.
     """
 
     storage: str | None = None
@@ -39,7 +40,7 @@ class Workspace:
 
     @property
     def paths(self) -> RunPaths:
-        """What lies where."""
+        """The layout of the folder of runs."""
         return RunPaths(self.runs)
 
     @property
@@ -49,33 +50,52 @@ class Workspace:
 
     @cached_property
     def database(self) -> SqliteFile | PostgresServer:
-        """The database behind the URL."""
+        """The database of the URL."""
         return database_at(self.url)
 
     @cached_property
     def retry_policy(self) -> RetryPolicy:
-        """How long this process waits for it."""
+        """How long this process waits for the database."""
         return RetryPolicy(max_wait=self.database.max_wait)
 
     @cached_property
     def locks(self) -> Locks:
         """The locks of the database."""
-        database = self.database
-        if isinstance(database, PostgresServer):
-            return AdvisoryLocks(database, self.retry_policy)
-        return FileLocks(lock_folder(database.path))
+        if isinstance(self.database, PostgresServer):
+            return AdvisoryLocks(self.database, self.retry_policy)
+        return FileLocks(lock_folder(self.database.path))
 
     def open(self, *, create: bool = False, trimmed: bool = False) -> Store:
-        """The storage; lean for a process that lives as long as a search."""
+        """Open the storage.
+
+        Args:
+            create: whether to make the database, or its tables, if they do not exist.
+            trimmed: whether to keep only the part of finished trials in memory that a search needs.
+
+        Returns:
+            The store.
+
+        Raises:
+            StorageError: the database cannot be used.
+            StudyNotFoundError: it does not exist, and `create` is false.
+            OutageError: the server did not come up in time.
+        """
         if self.wait_for_server:
             self.database.wait_for(self.retry_policy)
         store = open_store(self.url, create=create, trimmed=trimmed, retry_policy=self.retry_policy)
-        # What a call would write after an outage is nobody's to write whose lock was lost in it.
+        # Check our locks before retrying after an outage: without them the write is another worker's.
         self.retry_policy.before_retry = self.locks.require_held
         return store
 
     def open_or_create(self) -> Store:
-        """The storage; where there is none it is made, by one process at a time."""
+        """Open the storage, or make it; only one process at a time does.
+
+        Returns:
+            The store.
+
+        Raises:
+            StorageError: the database cannot be used.
+        """
         self.check()
         try:
             with self.creation_lock():
@@ -87,20 +107,24 @@ class Workspace:
         """Refuse a database that cannot be used, before anything is written.
 
         Raises:
-            StorageError: what is wrong with it.
+            StorageError: the reason.
         """
-        if not self.locks.in_use:  # else somebody may just be making the database
+        if not self.locks.in_use:  # otherwise another process may be making the database
             self.database.check(create=True)
 
     @contextlib.contextmanager
     def creation_lock(self) -> Iterator[None]:
-        """Make tables or studies in this block, as the only process that does.
+        """Make tables or studies in a block, as the only process that does.
+
+        Yields:
+            Nothing.
 
         Raises:
-            StorageError: no lock can be made.
+            StorageError: the lock cannot be made.
         """
         try:
             with self.locks.hold(CREATION_LOCK):
                 yield
         except OSError as error:
-            raise StorageError(f"cannot write beside the database {self.database.shown}: {error.strerror}", hint=OTHER_PATH_HINT) from error
+            message = f"cannot write beside the database {self.database.display_url}: {error.strerror}"
+            raise StorageError(message, hint=OTHER_PATH_HINT) from error

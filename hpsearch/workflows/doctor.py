@@ -88,7 +88,7 @@ def _storage(workspace: Workspace) -> Finding:
         store.dispose()
     except StudyNotFoundError:
         if isinstance(database, PostgresServer):
-            return Finding(what="storage", ok=True, says=f"{database.shown} is there, its tables are yet to be made")
+            return Finding(what="storage", ok=True, says=f"{database.display_url} is there, its tables are yet to be made")
         folder = next(parent for parent in database.path.parents if parent.exists())
         ok = os.access(folder, os.W_OK)
         return Finding(

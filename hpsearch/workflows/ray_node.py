@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.search.worker_pool import WorkerCount
-from hpsearch.storage.records import read_run_seconds
+from hpsearch.storage.records import read_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import check_workspace, find_study_file
 from hpsearch.workflows.supervisor import RunContext, Search
@@ -61,7 +61,7 @@ def supervise_worker(order: Mapping[str, Any]) -> int:
         )
         context = RunContext(
             run=order["run"],
-            elapsed=read_run_seconds(search.study, order["run"]),
+            elapsed=read_study(search.study).run_seconds.get(order["run"], 0.0),
             # A task that is begun again on another node is another worker.
             worker=f"worker-{order['run']}-{order['worker']}-{uuid.uuid4().hex[:4]}",
             command=(sys.executable, *order["command"]),

@@ -27,7 +27,6 @@ from hpsearch.storage.records import (
     TrialRow,
     counts_towards_budget,
     read_study,
-    trial_row,
     write_study,
 )
 
@@ -73,7 +72,7 @@ def _has_begun(trial: FrozenTrial) -> bool:
 def _queue_baselines(study: optuna.Study, file: StudyFile, budget: Budget) -> list[str]:
     """Queue the baselines that the study does not have; returns what to say about those that do not fit."""
     trials = study.get_trials(deepcopy=False)
-    known = [trial_row(trial).params for trial in trials if trial.user_attrs.get(TrialKey.ORIGIN) == BASELINE]
+    known = [TrialRow.from_trial(trial).params for trial in trials if trial.user_attrs.get(TrialKey.ORIGIN) == BASELINE]
     missing = [point for values in file.baselines if (point := searched_values(file, values)) not in known]
     room = max(0, budget.trials - sum(map(counts_towards_budget, trials)))
     for point in missing[:room]:
@@ -175,7 +174,7 @@ def _copy_trials(study: optuna.Study, file: StudyFile, source: str, trials: list
     copies = 0
     for trial in trials:
         label = f"{source}/{trial.number}"
-        point = None if label in known else _same_point(file.space, trial_row(trial))
+        point = None if label in known else _same_point(file.space, TrialRow.from_trial(trial))
         if point is not None:
             _copy(study, trial, _distributions(file.space, point), label)
             copies += 1

@@ -25,7 +25,7 @@ from hpsearch.search.study_monitor import Progress, StudyMonitor
 from hpsearch.search.worker_pool import Watchdog, WorkerCount, WorkerPool
 from hpsearch.storage.database import STORAGE_VARIABLE, Store
 from hpsearch.storage.locks import claim_lock
-from hpsearch.storage.records import read_stop_requests, write_run_seconds
+from hpsearch.storage.records import read_study, write_run_seconds
 from hpsearch.storage.workspace import Workspace
 
 SNAPSHOT_SECONDS = 1.0
@@ -123,7 +123,7 @@ class Search:
         self.workspace.retry_policy.stop_requested = stop_requested
         monitor = StudyMonitor(self.store, self.study)
         pool = self._worker_pool(run, started, only_trial, monitor, context)
-        stops = read_stop_requests(self.study)
+        stops = read_study(self.study).stop_requests
         hung = Watchdog(self.budget.trial_time)
         saved = looked = time.monotonic()
         deaths = 0
@@ -141,12 +141,12 @@ class Search:
                         write_run_seconds(self.study, run, now - started)
                 if now - looked >= SNAPSHOT_SECONDS or stop_requested():
                     looked = now
-                    self.store.require_database()
+                    self.store.database.require_exists()
                     progress = monitor.read_progress()
                     for number, worker in hung.overdue(progress.running, now):
                         self._end_hung(pool, number, worker)
                     yield Snapshot(progress=progress, elapsed=now - started, deaths=pool.deaths, stopped=False)
-                    if read_stop_requests(self.study) > stops:
+                    if read_study(self.study).stop_requests > stops:
                         stopped = True
                         break
         finally:
@@ -158,7 +158,7 @@ class Search:
                         write_run_seconds(self.study, run, time.monotonic() - started)
                     self._requeue()
         # The workers may all have left before this process looked.
-        stopped = stopped or (read_stop_requests(self.study) > stops and not self.is_spent)
+        stopped = stopped or (read_study(self.study).stop_requests > stops and not self.is_spent)
         yield Snapshot(progress=monitor.read_progress(), elapsed=time.monotonic() - started, deaths=pool.deaths, stopped=stopped)
 
     @property

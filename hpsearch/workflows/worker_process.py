@@ -31,7 +31,7 @@ from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.trial_source import RepeatedTrials, SampledTrials, TrialSource
 from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
 from hpsearch.storage.database import Store
-from hpsearch.storage.records import read_stop_requests, read_study, write_split_hash
+from hpsearch.storage.records import read_study, write_split_hash
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeat_study import Plan, is_follow_up, read_plan, read_sizes, repeat_seed, write_images
 from hpsearch.workflows.resume import require_comparable
@@ -145,12 +145,12 @@ class _AskedToStop:
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
-        self._before = self._now = read_stop_requests(study)
+        self._before = self._now = read_study(study).stop_requests
         self._looked = time.monotonic()
 
     def __call__(self) -> bool:
         if time.monotonic() - self._looked >= ASK_SECONDS:
-            self._now = read_stop_requests(self._study)
+            self._now = read_study(self._study).stop_requests
             self._looked = time.monotonic()
         return self._now > self._before
 

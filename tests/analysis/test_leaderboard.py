@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from hpsearch.analysis.leaderboard import difference_margin, make_leaderboard, rank
 from hpsearch.analysis.metrics import wilson_interval
 from hpsearch.config.space_parser import configure
-from hpsearch.storage.records import TrialKey, TrialRow, trial_row
+from hpsearch.storage.records import TrialKey, TrialRow
 from tests.support.fake_trainer import formula_epoch
 
 
@@ -76,7 +76,9 @@ def test_stored_trials_are_ranked_as_their_rows_are() -> None:
         study.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
     study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, value=0.99))
     assert (
-        [trial.number for trial in rank(study.trials)] == [trial.number for trial in rank(map(trial_row, study.trials))] == [3, 1, 4, 0, 2]
+        [trial.number for trial in rank(study.trials)]
+        == [trial.number for trial in rank(map(TrialRow.from_trial, study.trials))]
+        == [3, 1, 4, 0, 2]
     )
 
 

@@ -20,7 +20,7 @@ from hpsearch.config.best_config import read_best_config
 from hpsearch.config.study_file import parse_study_file
 from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
 from hpsearch.storage.database import open_store
-from hpsearch.storage.records import TrialKey, read_held_out_readings, read_study, read_trial, write_study
+from hpsearch.storage.records import TrialKey, read_study, read_trial, write_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config
 from tests.support.synthetic_data import STRIPES, write_best_config
@@ -140,7 +140,7 @@ def test_the_study_counts_the_readings(tmp_path: Path) -> None:
     second = hpsearch(tmp_path, "train", "best.toml", "--final", "-o", "two")
     assert "test split read once, once for the study 'striped'" in first.stdout, first.stderr
     assert "test split read once, 2 times for the study 'striped'" in second.stdout, second.stderr
-    readings = read_held_out_readings(Workspace(runs=tmp_path / "runs").open().load("striped"))
+    readings = read_study(Workspace(runs=tmp_path / "runs").open().load("striped")).held_out_readings
     assert [reading["folder"] for reading in readings] == ["one", "two"]
     assert {reading["config"] for reading in readings} == {config.digest}
     assert readings[0]["accuracy"] == json.loads((tmp_path / "one" / "metrics.json").read_text())["test_accuracy"]

@@ -73,7 +73,7 @@ def test_a_run_outlives_a_restart_and_a_crash(server: Postgres, nursery: Nursery
     assert "a worker died" not in said()
     assert "Traceback" not in said()
     logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
-    assert "is away" in logs
+    assert "is down" in logs
     assert "Traceback" not in logs
     assert PASSWORD not in logs + said()
 
@@ -126,13 +126,13 @@ def test_a_server_that_says_nothing_is_said_and_waited_for(
     server: Postgres, search: Search, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server_module, "ANSWER_WAIT", 0.5)
-    monkeypatch.setitem(server_module.CONNECTING, "connect_timeout", 2)
+    monkeypatch.setitem(server_module.CONNECTION_OPTIONS, "connect_timeout", 2)
     study = search.store.load("small")
     server.halt()
     threading.Timer(3, server.halt, [signal.SIGCONT]).start()
     with caplog.at_level(logging.WARNING):
         study.set_user_attr("said", "after all")
-    assert "is away" in caplog.text
+    assert "is down" in caplog.text
     assert search.store.load("small").user_attrs["said"] == "after all"
 
 

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.storage.records import TrialKey, read_trials, trial_row, write_epochs
+from hpsearch.storage.records import TrialKey, TrialRow, read_trials, write_epochs
 from hpsearch.workflows.supervisor import Search
 from tests.support.fake_trainer import formula_epoch
 
@@ -33,8 +33,8 @@ def test_all_trials_are_those_that_optuna_reads(searched: Callable[..., Search])
     study.enqueue_trial({"model": "cnn"})
     rows = read_trials(study)
     assert [row.state for row in rows] == ["complete", "pruned", "fail", "running", "waiting"]
-    assert rows == [trial_row(trial) for trial in study.get_trials(deepcopy=False)]
-    assert [list(row.params) for row in rows] == [list(trial_row(trial).params) for trial in study.get_trials(deepcopy=False)]
+    assert rows == [TrialRow.from_trial(trial) for trial in study.get_trials(deepcopy=False)]
+    assert [list(row.params) for row in rows] == [list(TrialRow.from_trial(trial).params) for trial in study.get_trials(deepcopy=False)]
 
 
 def test_a_value_without_bounds_is_read_as_it_is(searched: Callable[..., Search]) -> None:
