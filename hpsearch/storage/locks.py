@@ -20,6 +20,14 @@ LOCK_POLL = 0.02
 """Seconds between two tries for a lock that another process holds for a moment."""
 CREATION_LOCK = "create"
 """The lock for making tables and studies."""
+claim_lock = "study-{}.claim".format
+"""Takes the id of a study: the lock for claiming one of its trials."""
+trial_lock = "trial-{}.lease".format
+"""Takes the id of a trial: the lock of the worker that trains it."""
+manual_lock = "trial-{}.by-hand".format
+"""Takes the id of a trial: the lock of the command that queued it by hand and waits for it."""
+sync_lock = "study-{}.feed".format
+"""Takes the id of a study: the lock for writing what the dashboard shows of it."""
 
 
 class Lease(Protocol):
@@ -164,51 +172,3 @@ class FileLocks:
         """Remove the folder if it holds no lock."""
         with suppress(OSError):
             self.folder.rmdir()
-
-
-def claim_lock(study_id: int) -> str:
-    """Return the name of the lock for claiming a trial of a study.
-
-    Args:
-        study_id: id of the study.
-
-    Returns:
-        A file name.
-    """
-    return f"study-{study_id}.claim"
-
-
-def trial_lock(trial_id: int) -> str:
-    """Return the name of the lock of the worker that trains a trial.
-
-    Args:
-        trial_id: id of the trial.
-
-    Returns:
-        A file name.
-    """
-    return f"trial-{trial_id}.lease"
-
-
-def manual_lock(trial_id: int) -> str:
-    """Return the name of the lock of the command that queued a trial by hand and waits for it.
-
-    Args:
-        trial_id: id of the trial.
-
-    Returns:
-        A file name.
-    """
-    return f"trial-{trial_id}.by-hand"
-
-
-def sync_lock(study_id: int) -> str:
-    """Return the name of the lock for writing what the dashboard shows of a study.
-
-    Args:
-        study_id: id of the study.
-
-    Returns:
-        A file name.
-    """
-    return f"study-{study_id}.feed"

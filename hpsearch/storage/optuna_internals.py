@@ -7,6 +7,7 @@ name, and no fallback.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 from collections.abc import Iterator
@@ -17,14 +18,22 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial
 
-IMPORT_ERROR = ""
-try:
-    from optuna.storages._cached_storage import _StudyInfo
-    from optuna.storages._rdb import models
-    from optuna.storages._rdb.storage import _create_scoped_session
-except ImportError as error:  # pragma: no cover - another Optuna
-    IMPORT_ERROR = str(error)
 
+def _private(module: str, name: str = "") -> Any:
+    """Import a private part of Optuna; None if there is none of that name."""
+    try:
+        found = importlib.import_module(f"optuna.{module}")
+    except ImportError:
+        return None
+    return getattr(found, name, None) if name else found
+
+
+models: Any = _private("storages._rdb.models")
+"""The SQLAlchemy classes of Optuna's tables."""
+StudyInfo: Any = _private("storages._cached_storage", "_StudyInfo")
+"""The entry for a study in Optuna's cache."""
+create_scoped_session: Any = _private("storages._rdb.storage", "_create_scoped_session")
+"""Opens a session that commits at its end, or rolls back. Optuna's own rules for errors hold."""
 CachedStorage = _CachedStorage
 """Optuna's cache of trials, the base class of those of hpsearch."""
 
@@ -83,36 +92,6 @@ def get_storage(study: Any) -> BaseStorage:
     return storage
 
 
-def table(name: str) -> Any:
-    """Return the SQLAlchemy class of one of Optuna's tables.
-
-    Args:
-        name: of the class, for example `TrialModel`.
-
-    Returns:
-        The class.
-    """
-    return getattr(models, name)
-
-
-def new_study_info() -> Any:
-    """Return an empty entry for a study in Optuna's cache."""
-    return _StudyInfo()
-
-
-def scoped_session(rdb: RDBStorage) -> Any:
-    """Open a session that commits at its end, or rolls back; Optuna's own rules for errors hold.
-
-    Args:
-        rdb: the database.
-
-    Returns:
-        A context manager that gives an SQLAlchemy session. A row that the database refuses is ignored: it belongs to a trial
-        that was just deleted.
-    """
-    return _create_scoped_session(rdb.scoped_session, ignore_integrity_error=True)
-
-
 @cache
 def optuna_is_known() -> bool:
     """Compare Optuna's private parts with what hpsearch expects, and warn once if they differ.
@@ -120,7 +99,7 @@ def optuna_is_known() -> bool:
     Returns:
         Whether `trial_reader` and `BatchingCache` can be used.
     """
-    difference = IMPORT_ERROR or next(find_differences(), "")
+    difference = next(find_differences(), "")
     if difference:
         log.warning("Optuna %s is new to hpsearch (%s); studies are read and written by a slower way", optuna.__version__, difference)
     return not difference
@@ -132,6 +111,10 @@ def find_differences() -> Iterator[str]:
     Yields:
         A description of each difference.
     """
+    for name, part in (("models", models), ("_StudyInfo", StudyInfo), ("_create_scoped_session", create_scoped_session)):
+        if part is None:
+            yield f"there is no {name}"
+            return
     expected: tuple[tuple[Any, str, str], ...] = (
         (_CachedStorage, "_add_trials_to_cache", "self, study_id, trials"),
         (_CachedStorage, "_read_trials_from_remote_storage", "self, study_id"),
@@ -149,7 +132,7 @@ def find_differences() -> Iterator[str]:
             yield f"{owner.__name__}.{name} takes {found}, not {parameters}"
     instances = (
         (_CachedStorage(cast("RDBStorage", None)), ("_lock", "_studies", "_trial_id_to_study_id_and_number")),
-        (_StudyInfo(), ("trials", "unfinished_trial_ids", "last_finished_trial_id", "param_distribution")),
+        (StudyInfo(), ("trials", "unfinished_trial_ids", "last_finished_trial_id", "param_distribution")),
     )
     for instance, attributes in instances:
         yield from (f"{type(instance).__name__} has no {name}" for name in attributes if not hasattr(instance, name))

@@ -18,10 +18,10 @@ from sqlalchemy import Insert
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hpsearch.storage import trial_reader
-from hpsearch.storage.optuna_internals import CachedStorage, get_trial_id, new_study_info, scoped_session, table
+from hpsearch.storage.optuna_internals import CachedStorage, StudyInfo, create_scoped_session, get_trial_id, models
 
 Retry = Callable[[Callable[[], Any]], Any]
-"""Makes a call that asks the database, again if the database is away."""
+"""Makes a call that asks the database, again after an outage."""
 Trim = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Reduces the user attributes of a finished trial to those that a search needs."""
 Row = dict[str, Any]
@@ -136,25 +136,30 @@ class BatchingCache(PlainCache):
             self._batch.rows.setdefault(name, []).append(row)
 
     def _write(self, rows: Mapping[str, list[Row]]) -> None:
-        with scoped_session(self._rdb) as session:
+        # As in Optuna, a row that the database refuses is ignored: it belongs to a trial that was just deleted.
+        with create_scoped_session(self._rdb.scoped_session, ignore_integrity_error=True) as session:
             for trial_id in {row["trial_id"] for of_table in rows.values() for row in of_table}:
-                trial = table("TrialModel").find_or_raise_by_id(trial_id, session)
+                trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
                 self._rdb.check_trial_is_updatable(trial_id, trial.state)
             for name, of_table in rows.items():
                 session.connection().execute(_upsert(self._rdb.engine.name, name, tuple(of_table[0])), of_table)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write a user attribute; see `BaseStorage` and `transaction`."""
         self._add("TrialUserAttributeModel", {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write a system attribute; see `BaseStorage` and `transaction`."""
         self._add("TrialSystemAttributeModel", {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        value, kind = table("TrialIntermediateValueModel").intermediate_value_to_stored_repr(intermediate_value)
+        """Write a reported value; see `BaseStorage` and `transaction`."""
+        value, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
         row = {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": kind}
         self._add("TrialIntermediateValueModel", row)
 
     def set_trial_param(self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution) -> None:
+        """Write a sampled value; see `BaseStorage` and `transaction`."""
         with self._lock:
             study = self._studies[self._trial_id_to_study_id_and_number[trial_id][0]]
             if param_name not in study.param_distribution:
@@ -165,6 +170,7 @@ class BatchingCache(PlainCache):
         self._add("TrialParamModel", {**row, "distribution_json": distribution_to_json(distribution)})
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """Return the trials of a study by number, as far as this cache keeps them; see `BaseStorage`."""
         self._read_trials_from_remote_storage(study_id)
         with self._lock:
             known = self._studies[study_id].trials
@@ -173,15 +179,18 @@ class BatchingCache(PlainCache):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial: a finished one from memory, any other from the database; see `BaseStorage`."""
         with self._lock:
             finished = self._get_cached_trial(trial_id)
         trial: FrozenTrial = finished or self._retry(lambda: trial_reader.read_trial(self._rdb, trial_id))
         return trial
 
     def read_trials(self, study_id: int, *, unfinished: Collection[int] = (), last_finished: int = -1) -> list[FrozenTrial]:
+        """Read whole trials of a study, without intermediate values; see `PlainCache`."""
         return self._read(study_id, unfinished, last_finished, intermediate_values=False)
 
     def read_running(self, study_id: int) -> list[tuple[int, int]]:
+        """Read which trials of a study are running; see `PlainCache`."""
         running: list[tuple[int, int]] = self._retry(lambda: trial_reader.read_running(self._rdb, study_id))
         return running
 
@@ -196,7 +205,7 @@ class BatchingCache(PlainCache):
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         """Read the trials that were not finished at the last reading, and the new ones."""
         with self._lock:
-            study = self._studies.setdefault(study_id, new_study_info())
+            study = self._studies.setdefault(study_id, StudyInfo())
             unfinished = study.unfinished_trial_ids
             trials = self._read(study_id, unfinished, study.last_finished_trial_id, intermediate_values=True)
             self._add_trials_to_cache(study_id, trials)
@@ -212,7 +221,7 @@ class BatchingCache(PlainCache):
 @cache
 def _upsert(dialect: str, name: str, columns: tuple[str, ...]) -> Insert:
     """The statement that inserts or replaces rows of a table. Making one takes as long as running it."""
-    insert: Any = INSERTS[dialect](table(name).__table__)
+    insert: Any = INSERTS[dialect](getattr(models, name).__table__)
     keys = ("trial_id", KEY_COLUMNS[name])
     changed = {column: insert.excluded[column] for column in columns if column not in keys}
     upsert: Insert = insert.on_conflict_do_update(index_elements=keys, set_=changed)

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Select, bindparam
 from sqlalchemy.orm import Session
 
-from hpsearch.storage.optuna_internals import TRIAL_COLUMNS, table
+from hpsearch.storage.optuna_internals import TRIAL_COLUMNS, models
 
 Rows = dict[int, list[Any]]
 """The rows of one table, by trial id."""
@@ -43,7 +43,7 @@ def read_trials(
         KeyError: the study does not exist.
     """
     with Session(rdb.engine) as session:
-        table("StudyModel").find_or_raise_by_id(study_id, session)
+        models.StudyModel.find_or_raise_by_id(study_id, session)
         values = {"study_id": study_id, "last_finished": last_finished, "unfinished": sorted(unfinished)}
         return _read(session, "study" if last_finished < 0 else "changes", values, intermediate_values=intermediate_values)
 
@@ -81,10 +81,10 @@ def read_running(rdb: RDBStorage, study_id: int) -> list[tuple[int, int]]:
     Raises:
         KeyError: the study does not exist.
     """
-    trial = table("TrialModel")
+    trial = models.TrialModel
     statement = sqlalchemy.select(trial.trial_id, trial.number).where(trial.study_id == study_id, trial.state == TrialState.RUNNING)
     with Session(rdb.engine) as session:
-        table("StudyModel").find_or_raise_by_id(study_id, session)
+        models.StudyModel.find_or_raise_by_id(study_id, session)
         return [(trial_id, number) for trial_id, number in session.execute(statement.order_by(trial.number))]
 
 
@@ -100,8 +100,8 @@ def _read(session: Session, selection: str, values: dict[str, Any], *, intermedi
 
 
 def _frozen_trial(trial: Any, rows: Mapping[str, list[Any]]) -> FrozenTrial:
-    to_value = table("TrialValueModel").stored_repr_to_value
-    to_intermediate_value = table("TrialIntermediateValueModel").stored_repr_to_intermediate_value
+    to_value = models.TrialValueModel.stored_repr_to_value
+    to_intermediate_value = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     drawn = {name: (_distribution(text), internal) for _, name, internal, text in sorted(rows["TrialParamModel"])}
     return FrozenTrial(
         number=trial.number,
@@ -122,7 +122,7 @@ def _frozen_trial(trial: Any, rows: Mapping[str, list[Any]]) -> FrozenTrial:
 @cache
 def _statement(selection: str, part: str = "") -> Select[Any]:
     """The statement that reads the selected trials, or their rows in another table. Making one takes as long as running it."""
-    trial = table("TrialModel")
+    trial = models.TrialModel
     in_study = trial.study_id == bindparam("study_id")
     is_unfinished = trial.trial_id.in_(bindparam("unfinished", expanding=True))
     where: ColumnElement[bool] = {
@@ -132,8 +132,9 @@ def _statement(selection: str, part: str = "") -> Select[Any]:
     }[selection]
     if not part:
         return sqlalchemy.select(trial).where(where).order_by(trial.number)
-    columns = [getattr(table(part), name) for name in ("trial_id", *TRIAL_COLUMNS[part])]
-    return sqlalchemy.select(*columns).join(trial, trial.trial_id == table(part).trial_id).where(where)
+    other = getattr(models, part)
+    columns = [getattr(other, name) for name in ("trial_id", *TRIAL_COLUMNS[part])]
+    return sqlalchemy.select(*columns).join(trial, trial.trial_id == other.trial_id).where(where)
 
 
 @lru_cache(maxsize=1000)
