@@ -1,4 +1,4 @@
-"""All of search holds for each kind of storage, and reading and writing for an Optuna that hpsearch does not know too."""
+"""These tests run on each kind of storage; some also with an Optuna that hpsearch does not know."""
 
 from __future__ import annotations
 

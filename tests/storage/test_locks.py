@@ -1,4 +1,4 @@
-"""Rules of the locks that say who is alive, for each kind of storage."""
+"""Locks show which workers are alive, on each kind of storage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ time.sleep(60)
 
 @pytest.fixture
 def new_locks(storage: str) -> Callable[[], Locks]:
-    """The locks of one database as another process has them."""
+    """Makes the locks of one database as another process sees them."""
     return lambda: Workspace(storage=storage).locks
 
 
@@ -127,7 +127,7 @@ def test_the_folder_is_removed_with_the_last_lock(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server_locks(postgres: Postgres) -> tuple[str, Callable[[], Locks]]:
-    """The name of a new database, and its locks as another process has them."""
+    """The name of a new database, and its locks as another process sees them."""
     url = postgres.database()
     return url.rsplit("/", 1)[1], lambda: Workspace(storage=url).locks
 

@@ -1,4 +1,4 @@
-"""Rules of the adapter to Optuna's private parts, and of a search without them."""
+"""The adapter notices a changed Optuna, and a search works without Optuna's private parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of how a store reads and writes trials: as Optuna does, with fewer statements and transactions."""
+"""A store reads and writes trials as Optuna does, with fewer statements and transactions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import Search
 from tests.support.fake_trainer import formula_trainer
 
-BESIDES = 6
-"""Transactions of a trial besides one for each epoch: it begins, is taken up, draws, its run is noted, its end is noted, it is over."""
+OTHER_TRANSACTIONS = 6
+"""Transactions of a trial besides one for each epoch: create, claim, sample, note the run, note the end, set the state."""
 
 
 @pytest.fixture
 def search(searched: Callable[..., Search]) -> Search:
-    """A search whose baseline is begun, so that the next trial draws."""
+    """A search whose baseline has started, so that the next trial is sampled."""
     search = searched()
     search.study.ask()
     return search
@@ -39,7 +39,7 @@ def as_read(search: Search) -> list[dict[str, Any]]:
 
 
 def plain(trial: FrozenTrial) -> dict[str, Any]:
-    """All that is in it; what is not a number is not even like itself."""
+    """Return all fields; NaN as text, since it does not equal itself."""
     fields = {name.strip("_"): value for name, value in vars(trial).items()}
     return {**fields, "order": list(trial.params), "intermediate_values": repr(trial.intermediate_values)}
 
@@ -148,4 +148,4 @@ def test_a_trial_writes_one_transaction_an_epoch_and_few_besides(
     sqlalchemy.event.listen(worker.store.rdb.engine, "after_cursor_execute", executed)
     sqlalchemy.event.listen(worker.store.rdb.engine, "commit", committed)
     assert worker.work() == 20
-    assert 20 * (4 + 1) < transactions <= 20 * (4 + BESIDES)
+    assert 20 * (4 + 1) < transactions <= 20 * (4 + OTHER_TRANSACTIONS)

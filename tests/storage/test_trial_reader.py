@@ -1,4 +1,4 @@
-"""Rules of reading all trials at once."""
+"""All trials of a study are read at once, as Optuna reads them."""
 
 from __future__ import annotations
 

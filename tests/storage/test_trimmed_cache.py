@@ -1,4 +1,4 @@
-"""Rules of what a worker keeps in memory of the trials that are over."""
+"""What a worker keeps in memory of finished trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpsearch.workflows.supervisor import Search
 
 @pytest.fixture
 def done(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> Search:
-    """A search that is over."""
+    """A finished search."""
     search = searched(("trials = 8", "trials = 20"))
     make_worker(search).work()
     return search

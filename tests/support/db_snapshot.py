@@ -1,4 +1,4 @@
-"""What is left of a study after a fault, read past all of hpsearch's and Optuna's own code; and how one is run to its end."""
+"""Read a study after a fault with plain SQL, without the code of hpsearch and Optuna; and run a study to its end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.forkserver import Nursery
 from tests.support.small_study import ROOT, storage_environment
 
 PATIENCE = 300.0
-"""Seconds after which a run that does not end is a failure."""
+"""Seconds that a run may take before the test fails."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A trial as it stands in the database."""
+    """A trial as the database holds it."""
 
     number: int
     state: str
@@ -42,7 +42,7 @@ class Stored:
         return list(json.loads(self.attributes.get("hpsearch:epochs", "[]")))
 
     def measured(self) -> tuple[Any, ...]:
-        """All of it but times."""
+        """Return everything except times: equal for two runs of one config."""
         timed = ("seconds", "images_per_second")
         epochs = [{key: value for key, value in epoch.items() if key not in timed} for epoch in self.epochs]
         kept = {key: self.attributes.get(key) for key in ("parameters", "flops", "train_accuracy", "gap", "epochs_done", "hpsearch:end")}
@@ -51,7 +51,7 @@ class Stored:
 
 
 def stored(folder: Path) -> list[Stored]:
-    """All trials of the only study in a folder's database."""
+    """Read all trials of the only study in a folder's database."""
     with _snapshot(folder) as connection:
         if connection is None:
             return []
@@ -75,21 +75,21 @@ def stored(folder: Path) -> list[Stored]:
 
 
 def count_studies(folder: Path) -> int:
-    """How many studies stand in a folder's database."""
+    """Count the studies in a folder's database."""
     with _snapshot(folder) as connection:
         return 0 if connection is None else int(connection.execute("SELECT count(*) FROM studies").fetchone()[0])
 
 
 @contextmanager
 def _snapshot(folder: Path) -> Iterator[Any]:
-    """A connection to the folder's database that sees one moment; None where there are no tables yet."""
+    """A connection that sees one moment of the folder's database; None if it has no tables yet."""
     url = storage_environment(folder).get("OPTUNA_STORAGE")
     if url is not None:
         import psycopg
 
         with psycopg.connect(url.replace("+psycopg", "")) as server:
             server.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            # The table that is made last.
+            # This table is made last.
             (there,) = server.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone() or (False,)
             yield server if there else None
         return
@@ -112,13 +112,13 @@ def _grouped(connection: Any, table: str, columns: str) -> dict[int, list[Any]]:
 
 @dataclass
 class Ledger:
-    """Whether what was finished once stays as it was."""
+    """Checks that finished trials never change."""
 
     seen: dict[int, Stored] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)
 
     def look(self, folder: Path) -> list[Stored]:
-        """Compare with all that was seen before."""
+        """Read all trials and compare the finished ones with those of earlier calls."""
         trials = stored(folder)
         now = {trial.number: trial for trial in trials}
         self.lost |= {number for number, before in self.seen.items() if now.get(number) != before}
@@ -127,7 +127,7 @@ class Ledger:
 
 
 def repeated_epochs(notes: Path) -> tuple[int, int, int]:
-    """Epochs begun, how many of them more than once, and the most that any trial went back at once."""
+    """Return the number of epochs that began, how many of them were repeated, and the most epochs that a trial lost at once."""
     last: dict[str, int] = {}
     begun = again = furthest = 0
     for line in notes.read_text().splitlines() if notes.exists() else []:
@@ -141,12 +141,12 @@ def repeated_epochs(notes: Path) -> tuple[int, int, int]:
 
 
 def run_to_end(nursery: Nursery, folder: Path, *options: str, **environment: str) -> int:
-    """`hpsearch run` to its end; its exit code."""
+    """Run `hpsearch run` to its end and return its exit code."""
     return nursery.start(folder, "run", "small.toml", *options, said=folder / "said", **environment).wait(PATIENCE)
 
 
 def fresh(folder: Path, *arguments: str, trainer: str, **environment: str) -> subprocess.Popen[bytes]:
-    """The command in an interpreter of its own."""
+    """Start the command in a new interpreter."""
     with (folder / "said").open("ab") as said:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.support.fake_trainer", *arguments],
@@ -159,7 +159,7 @@ def fresh(folder: Path, *arguments: str, trainer: str, **environment: str) -> su
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
-    """Look a hundred times a second."""
+    """Check a condition a hundred times a second; returns whether it became true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -169,5 +169,5 @@ def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
 
 
 def tracebacks(folder: Path) -> int:
-    """How often the command printed one."""
+    """Count the tracebacks that the command printed."""
     return (folder / "said").read_text(errors="replace").count("Traceback") if (folder / "said").exists() else 0

@@ -1,7 +1,7 @@
-"""A PostgreSQL server of the tests' own: Debian's binaries, a data folder of its own, loopback alone.
+"""A PostgreSQL server for the tests: Debian's binaries, a temporary data folder, loopback only.
 
-PostgreSQL refuses to run as root; then it runs as the user that Debian's package makes. The whole
-server is started, stopped, crashed and halted by its process ids, and nothing else is touched.
+PostgreSQL refuses to run as root. Then it runs as the user of Debian's package. The tests start, stop, crash and halt the
+server by its process ids, and touch nothing else.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import pytest
 BINARIES = "/usr/lib/postgresql/*/bin"
 USER = "postgres"
 PASSWORD = "planted-p4ss"
-"""Looked for in everything that hpsearch writes."""
+"""Tests search for it in everything that hpsearch writes."""
 START_SECONDS = 60.0
 STORAGES = ("sqlite", "postgresql")
-"""The kinds of storage that a rule may hold for."""
+"""The kinds of storage that a test may run on."""
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """The server; where there is none a test is skipped, but never in CI."""
+    """The server. Without PostgreSQL the test is skipped, but not in CI."""
     try:
         server = Postgres()
     except MissingPostgresError as error:
@@ -53,7 +53,7 @@ def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 class MissingPostgresError(Exception):
-    """There is no server to be had here, and why."""
+    """PostgreSQL cannot be started here, for the given reason."""
 
 
 class Postgres:
@@ -92,7 +92,7 @@ class Postgres:
         )
         (data / "postgresql.auto.conf").write_text(
             f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = ''\n"
-            # What the tests crash is the server, never the machine.
+            # The tests crash the server, never the machine.
             f"fsync = off\nmax_connections = {connections}\nshared_buffers = 32MB\n"
         )
         self._databases = 0
@@ -108,18 +108,18 @@ class Postgres:
         raise MissingPostgresError(f"PostgreSQL does not run as root, and there is no user {USER}")
 
     def url(self, database: str, *, password: str = PASSWORD) -> str:
-        """Of a database, with the password."""
+        """Return the URL of a database, with the password."""
         return f"postgresql+psycopg://hpsearch:{password}@127.0.0.1:{self.port}/{database}"
 
     def database(self) -> str:
-        """The URL of a new, empty database."""
+        """Make an empty database and return its URL."""
         self._databases += 1
         name = f"db{self._databases}"
         self.execute("postgres", f"CREATE DATABASE {name}")
         return self.url(name)
 
     def execute(self, database: str, statement: str) -> list[tuple[object, ...]]:
-        """Execute one statement as the owner of everything."""
+        """Execute one statement as the superuser."""
         import psycopg
 
         with psycopg.connect(self.url(database).replace("+psycopg", ""), autocommit=True) as connection:
@@ -134,7 +134,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        # Its output goes nowhere: a pipe would be held open by the server.
+        # The output is dropped: the server would keep a pipe open.
         log = self.folder / "log"
         self._call("pg_ctl", "-D", self.folder / "data", "-l", log, "-w", "-t", int(START_SECONDS), "start", quiet=True)
 

@@ -1,4 +1,4 @@
-"""Studies as a search leaves them, made in milliseconds: what the reading wing is tested with."""
+"""Studies as a search leaves them, made in milliseconds, for tests of the layers that read them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stored_study(
     text: str = STUDY,
     end: Mapping[str, Any] | None = None,
 ) -> optuna.Study:
-    """A study of so many trials, in a database in memory or in a given one; its file lies in `folder`."""
+    """Make a study with finished trials, in memory or in a given database; its study file is written to `folder`."""
     (folder / "no_images.py").write_text("import hpsearch\n\n@hpsearch.dataset('no_images')\ndef no_images(root, *, train): ...\n")
     file = parse_study_file(text.replace('name = "small"', f'name = "{name}"').replace("[2, 4]", "[1, 20]"), path=folder / "small.toml")
     study = optuna.create_study(study_name=name, direction="maximize", storage=storage)
@@ -100,7 +100,7 @@ def _trial(
 
 
 def leave_predictions(path: Path, *, classes: tuple[str, ...] = ("cat", "dog", "eel"), images: int = 100, seed: int = 0) -> None:
-    """The predictions of a trial, as the trainer leaves them."""
+    """Write the predictions of a trial as the trainer does."""
     draws = numpy.random.default_rng(seed)
     label = numpy.arange(images) % len(classes)
     predicted = numpy.where(draws.random(images) < 0.8, label, (label + 1) % len(classes))
