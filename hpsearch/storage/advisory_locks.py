@@ -7,11 +7,10 @@ may take them before this one reconnects. So a holder checks its lock before it 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from hpsearch.errors import LeaseLostError
+from hpsearch.storage.locks import Locks
 from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.retry import RetryPolicy
 
@@ -37,10 +36,8 @@ class AdvisoryLease:
         self._locks.release(self._name, self._session)
 
 
-class AdvisoryLocks:
+class AdvisoryLocks(Locks):
     """The locks of one database on a server, for one process."""
-
-    in_use = False
 
     def __init__(self, server: PostgresServer, retry_policy: RetryPolicy) -> None:
         self._server = server
@@ -49,47 +46,12 @@ class AdvisoryLocks:
         self._session: _Session | None = None
 
     def acquire(self, name: str) -> AdvisoryLease | None:
-        """Take a lock without waiting.
-
-        Args:
-            name: of the lock.
-
-        Returns:
-            The held lock, or None if another process or this one holds it.
-
-        Raises:
-            OutageError: the server cannot be reached.
-            LeaseLostError: the connection was lost, and other locks with it.
-        """
         return self._take(name, f"SELECT pg_try_advisory_lock({KEY})")
 
-    @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Wait for a lock and hold it in a block.
-
-        Args:
-            name: of the lock.
-
-        Yields:
-            Nothing.
-
-        Raises:
-            OutageError: the server cannot be reached.
-            LeaseLostError: the connection was lost, and other locks with it.
-        """
-        while (lease := self._take(name, f"SELECT true FROM pg_advisory_lock({KEY})")) is None:
-            pass
-        try:
-            yield
-        finally:
-            lease.release()
+    def _wait(self, name: str) -> AdvisoryLease | None:
+        return self._take(name, f"SELECT true FROM pg_advisory_lock({KEY})")
 
     def require_held(self) -> None:
-        """Refuse to go on after the connection was lost.
-
-        Raises:
-            LeaseLostError: locks were lost with the connection.
-        """
         with self._mutex:
             if self._session is not None and self._session.held and not self._session.answers():
                 raise self._lost()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -54,9 +55,10 @@ def require_held(lease: Lease) -> None:
         raise LeaseLostError("the lease of the trial was lost with its connection")
 
 
-class Locks(Protocol):
+class Locks(ABC):
     """The locks of one database, for one process."""
 
+    @abstractmethod
     def acquire(self, name: str) -> Lease | None:
         """Take a lock without waiting.
 
@@ -65,18 +67,40 @@ class Locks(Protocol):
 
         Returns:
             The held lock, or None if another process or this one holds it.
+
+        Raises:
+            OSError: the lock cannot be made.
+            OutageError: the server cannot be reached.
+            LeaseLostError: the connection was lost, and other locks with it.
         """
 
-    def hold(self, name: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def hold(self, name: str) -> Iterator[None]:
         """Wait for a lock and hold it in a block.
 
         Args:
             name: of the lock.
 
-        Returns:
-            A context manager.
-        """
+        Yields:
+            Nothing.
 
+        Raises:
+            OSError: the lock cannot be made.
+            OutageError: the server cannot be reached.
+            LeaseLostError: the connection was lost, and other locks with it.
+        """
+        while (lease := self._wait(name)) is None:
+            pass
+        try:
+            yield
+        finally:
+            lease.release()
+
+    @abstractmethod
+    def _wait(self, name: str) -> Lease | None:
+        """Wait for a lock for a moment; returns None if another holder still has it."""
+
+    @abstractmethod
     def require_held(self) -> None:
         """Refuse to go on after locks were lost.
 
@@ -84,12 +108,14 @@ class Locks(Protocol):
             LeaseLostError: another process may have the locks that this one acquired.
         """
 
+    @abstractmethod
     def clean_up(self) -> None:
         """Remove what unused locks leave behind."""
 
     @property
     def in_use(self) -> bool:
         """Whether another process may be making the database."""
+        return False
 
 
 class FileLease:
@@ -108,24 +134,13 @@ class FileLease:
         os.close(self._descriptor)
 
 
-class FileLocks:
+class FileLocks(Locks):
     """The locks of one SQLite database, in a folder beside it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def acquire(self, name: str) -> FileLease | None:
-        """Take a lock without waiting.
-
-        Args:
-            name: of the lock.
-
-        Returns:
-            The held lock, or None if another process or this one holds it.
-
-        Raises:
-            OSError: the lock's file cannot be made.
-        """
         path = self.folder / name
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -143,22 +158,11 @@ class FileLocks:
                     return FileLease(path, descriptor)
             os.close(descriptor)
 
-    @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Wait for a lock and hold it in a block.
-
-        Args:
-            name: of the lock.
-
-        Yields:
-            Nothing.
-        """
-        while (lease := self.acquire(name)) is None:
+    def _wait(self, name: str) -> FileLease | None:
+        lease = self.acquire(name)
+        if lease is None:
             time.sleep(LOCK_POLL)
-        try:
-            yield
-        finally:
-            lease.release()
+        return lease
 
     def require_held(self) -> None:
         """Do nothing: file locks last as long as the process."""

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from hpsearch.errors import HpsearchError, OutageError, StorageError, StudyNotFoundError
+from hpsearch.storage.base import Database
 from hpsearch.storage.optuna_internals import RDB_METHODS
 from hpsearch.storage.retry import RetryPolicy
 
@@ -74,21 +75,14 @@ log = logging.getLogger("hpsearch")
 Result = TypeVar("Result")
 
 
-class PostgresServer:
-    """A database on a PostgreSQL server.
-
-    Attributes:
-        url: with the password.
-        display_url: the URL without secrets.
-        max_wait: seconds to wait for a server that is down.
-    """
+class PostgresServer(Database):
+    """A database on a PostgreSQL server."""
 
     max_wait = OUTAGE_WAIT
 
     def __init__(self, url: URL) -> None:
+        super().__init__(url)
         self.url = url.set(drivername=DRIVER)
-        # The query may hold a password, and SQLAlchemy would print it.
-        self.display_url = url.set(query={}).render_as_string(hide_password=True)
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         """Open a connection that notices when the server stops answering.
@@ -113,30 +107,9 @@ class PostgresServer:
         return connection
 
     def open(self, retry_policy: RetryPolicy) -> RDBStorage:
-        """Open the database with Optuna, and make the tables if there are none.
-
-        Args:
-            retry_policy: how long this process waits for the server.
-
-        Returns:
-            Optuna's storage.
-
-        Raises:
-            SQLAlchemyError: the database cannot be used.
-            RuntimeError: it holds the tables of another Optuna.
-        """
         return _RetryingStorage(self, retry_policy)
 
     def check(self, *, create: bool) -> None:
-        """Refuse a database that cannot be used.
-
-        Args:
-            create: whether a database without tables is allowed, because they will be made.
-
-        Raises:
-            StorageError: the server cannot be reached, or refuses.
-            StudyNotFoundError: there are no tables, and `create` is false.
-        """
         psycopg = _driver(self.display_url)
         try:
             with self.connect() as connection:
@@ -147,15 +120,6 @@ class PostgresServer:
             raise StudyNotFoundError(f"there are no studies in {self.display_url} yet", hint="`hpsearch run` with a study file makes one.")
 
     def wait_for(self, retry_policy: RetryPolicy) -> None:
-        """Wait until the server accepts connections.
-
-        Args:
-            retry_policy: how long to wait.
-
-        Raises:
-            OutageError: the server stays down.
-            StorageError: the server refuses the connection.
-        """
         psycopg = _driver(self.display_url)
         try:
             self.retry(retry_policy, lambda: self.connect().close())
@@ -166,29 +130,9 @@ class PostgresServer:
         """Do nothing: the next statement notices a server that is down."""
 
     def is_unavailable(self, error: BaseException) -> bool:
-        """Return whether an error means that the server is down for the moment.
-
-        Args:
-            error: of SQLAlchemy or psycopg.
-
-        Returns:
-            Whether it does.
-        """
         return is_transient(error)
 
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
-        """Call a function until the server answers.
-
-        Args:
-            retry_policy: how long to wait.
-            call: the function; it must be safe to repeat.
-
-        Returns:
-            The result of the function.
-
-        Raises:
-            OutageError: the server stays down.
-        """
         warned = False
 
         def warn_once(error: Exception, waited: float) -> None:
@@ -207,14 +151,6 @@ class PostgresServer:
             raise
 
     def open_error(self, error: BaseException) -> HpsearchError:
-        """Describe why the database could not be opened.
-
-        Args:
-            error: of SQLAlchemy or psycopg.
-
-        Returns:
-            An error with a message and a hint for the user.
-        """
         cause = error_text(error)
         hints = {
             "ssl": "See the section on TLS in docs/postgres.md.",

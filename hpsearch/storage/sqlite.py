@@ -17,10 +17,10 @@ from typing import Any
 import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import DiskError, HpsearchError, StorageError, StudyNotFoundError
 from hpsearch.formatting import show_path
+from hpsearch.storage.base import Database
 from hpsearch.storage.retry import Result, RetryPolicy
 
 MAX_LOCK_WAIT = 60.0
@@ -38,37 +38,20 @@ OTHER_PATH_HINT = "Choose another place with --storage or --runs."
 log = logging.getLogger("hpsearch")
 
 
-class SqliteFile:
-    """A SQLite file, which may not exist yet.
+class SqliteFile(Database):
+    """A SQLite file.
 
     Attributes:
         path: absolute.
-        display_url: the URL without secrets.
-        max_wait: seconds to wait for a locked file.
     """
 
     max_wait = MAX_LOCK_WAIT
 
     def __init__(self, url: URL) -> None:
-        self.url = url
+        super().__init__(url)
         self.path = Path(str(url.database)).absolute()
-        # The query may hold a password, and SQLAlchemy would print it.
-        self.display_url = url.set(query={}).render_as_string(hide_password=True)
 
     def open(self, retry_policy: RetryPolicy) -> RDBStorage:
-        """Open the file with Optuna, or make it.
-
-        Args:
-            retry_policy: how long this process waits for a locked file.
-
-        Returns:
-            Optuna's storage.
-
-        Raises:
-            StorageError: the folder cannot be made.
-            SQLAlchemyError: the file cannot be used.
-            RuntimeError: it holds the tables of another Optuna.
-        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -82,15 +65,6 @@ class SqliteFile:
         return rdb
 
     def check(self, *, create: bool) -> None:
-        """Refuse a file that is not an Optuna database, before SQLAlchemy writes to it.
-
-        Args:
-            create: whether a missing file is allowed, because it will be made.
-
-        Raises:
-            StorageError: the file, or its folder, cannot be used.
-            StudyNotFoundError: the file does not exist, and `create` is false.
-        """
         # Python must not open the file itself. Closing it would drop all locks of this process on it, and another process that ends
         # meanwhile would take itself for the last user and remove the write-ahead log.
         database = self.path
@@ -119,53 +93,21 @@ class SqliteFile:
             )
 
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
-        """Call a function once: each statement waits by itself while the file is locked.
-
-        Args:
-            retry_policy: not used.
-            call: the function.
-
-        Returns:
-            The result of the function.
-        """
+        """Call a function once: each statement waits by itself while the file is locked."""
         return call()
 
     def wait_for(self, retry_policy: RetryPolicy) -> None:
-        """Do nothing: each statement waits by itself.
-
-        Args:
-            retry_policy: not used.
-        """
+        """Do nothing: each statement waits by itself."""
 
     def require_exists(self) -> None:
-        """Refuse to go on without the file. SQLite itself would keep writing to a deleted one.
-
-        Raises:
-            DiskError: the file is gone.
-        """
+        """Refuse to go on without the file. SQLite itself would keep writing to a deleted one."""
         if not self.path.exists():
             raise DiskError(f"the database {self.path} is gone", hint="Put it back, or begin anew with the same command.")
 
     def is_unavailable(self, error: BaseException) -> bool:
-        """Return whether an error means that another program has locked the file.
-
-        Args:
-            error: of SQLAlchemy or SQLite.
-
-        Returns:
-            Whether it does.
-        """
         return is_locked(getattr(error, "orig", error))
 
-    def open_error(self, error: SQLAlchemyError) -> HpsearchError:
-        """Describe why the file could not be opened.
-
-        Args:
-            error: of SQLAlchemy.
-
-        Returns:
-            An error with a message and a hint for the user.
-        """
+    def open_error(self, error: BaseException) -> HpsearchError:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         return StorageError(f"cannot use {self.display_url}: {cause}", hint="Is its disk full, or may this user not write to it?")
 

@@ -1,0 +1,115 @@
+"""What a SQLite file and a PostgreSQL database have in common as storages."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL
+
+from hpsearch.errors import HpsearchError
+from hpsearch.storage.retry import Result, RetryPolicy
+
+
+class Database(ABC):
+    """A database, which may not exist yet.
+
+    Attributes:
+        url: with the password, if it has one.
+        display_url: the URL without secrets.
+        max_wait: seconds to wait for a database that is locked or down.
+    """
+
+    max_wait: ClassVar[float]
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        # The query may hold a password, and SQLAlchemy would print it.
+        self.display_url = url.set(query={}).render_as_string(hide_password=True)
+
+    @abstractmethod
+    def check(self, *, create: bool) -> None:
+        """Refuse a database that cannot be used, before anything is written to it.
+
+        Args:
+            create: whether a database without tables is allowed, because they will be made.
+
+        Raises:
+            StorageError: the database cannot be used.
+            StudyNotFoundError: there are no tables, and `create` is false.
+        """
+
+    @abstractmethod
+    def open(self, retry_policy: RetryPolicy) -> RDBStorage:
+        """Open the database with Optuna, and make the tables if there are none.
+
+        Args:
+            retry_policy: how long this process waits for the database.
+
+        Returns:
+            Optuna's storage.
+
+        Raises:
+            StorageError: the folder of a file cannot be made.
+            SQLAlchemyError: the database cannot be used.
+            RuntimeError: it holds the tables of another Optuna.
+        """
+
+    @abstractmethod
+    def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
+        """Call a function until the database answers.
+
+        Args:
+            retry_policy: how long to wait.
+            call: the function; it must be safe to repeat.
+
+        Returns:
+            The result of the function.
+
+        Raises:
+            OutageError: the database stays down.
+        """
+
+    @abstractmethod
+    def wait_for(self, retry_policy: RetryPolicy) -> None:
+        """Wait until the database accepts connections.
+
+        Args:
+            retry_policy: how long to wait.
+
+        Raises:
+            OutageError: the database stays down.
+            StorageError: the database refuses the connection.
+        """
+
+    @abstractmethod
+    def require_exists(self) -> None:
+        """Refuse to go on without the database.
+
+        Raises:
+            DiskError: the file is gone.
+        """
+
+    @abstractmethod
+    def is_unavailable(self, error: BaseException) -> bool:
+        """Return whether an error means that the database is locked or down for the moment.
+
+        Args:
+            error: of SQLAlchemy or a driver.
+
+        Returns:
+            Whether it does.
+        """
+
+    @abstractmethod
+    def open_error(self, error: BaseException) -> HpsearchError:
+        """Describe why the database could not be opened.
+
+        Args:
+            error: of SQLAlchemy or a driver.
+
+        Returns:
+            An error with a message and a hint for the user.
+        """
