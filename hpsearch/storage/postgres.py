@@ -12,7 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from hpsearch.errors import HpsearchError, OutageError, StorageError, StudyNotFoundError
 from hpsearch.storage.base import Database
 from hpsearch.storage.optuna_internals import RDB_METHODS
-from hpsearch.storage.retry import RetryPolicy
+from hpsearch.storage.retry import Result, RetryPolicy
 
 if TYPE_CHECKING:
     import psycopg
@@ -71,8 +71,6 @@ TRANSIENT_REFUSALS = ("the database system is", "too many", "remaining connectio
 RESUME_HINT = "Nothing is lost: checkpoints hold what was trained. Once the database is back, the same command continues."
 
 log = logging.getLogger("hpsearch")
-
-Result = TypeVar("Result")
 
 
 class PostgresServer(Database):
@@ -229,10 +227,10 @@ def error_text(error: BaseException) -> str:
 
 
 def _delays() -> Iterator[float]:
-    pause = FIRST_DELAY
+    delay = FIRST_DELAY
     while True:
-        yield pause
-        pause = min(2 * pause, MAX_DELAY)
+        yield delay
+        delay = min(2 * delay, MAX_DELAY)
 
 
 class _RetryingStorage(RDBStorage):
