@@ -192,27 +192,22 @@ def json_schema() -> dict[str, Any]:
     Returns:
         The schema.
     """
-    schema = Contents.model_json_schema(by_alias=True)
     plain: dict[str, Any] = {"type": ["string", "number", "boolean"]}
-    number_range = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-    parameter: dict[str, Any] = {
-        "anyOf": [
-            plain,
-            _table({"choices": {"type": "array", "minItems": 1, "items": plain}}, "choices"),
-            _table({"float": number_range, "step": {"type": "number"}, "log": {"type": "boolean"}}, "float"),
-            _table({"int": number_range, "step": {"type": "integer"}, "log": {"type": "boolean"}}, "int"),
-        ]
-    }
-    schema["$defs"]["parameter"] = parameter
+    pair = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    log = {"log": {"type": "boolean"}}
+    kinds = (
+        {"choices": {"type": "array", "minItems": 1, "items": plain}},
+        {"float": pair, "step": {"type": "number"}, **log},
+        {"int": pair, "step": {"type": "integer"}, **log},
+    )
+    tables = [{"type": "object", "properties": kind, "required": [next(iter(kind))], "additionalProperties": False} for kind in kinds]
     reference = {"$ref": "#/$defs/parameter"}
     group = {"type": "object", "properties": {"when": {"type": "object"}}, "additionalProperties": reference}
+    schema = Contents.model_json_schema(by_alias=True)
+    schema["$defs"]["parameter"] = {"anyOf": [plain, *tables]}
     schema["properties"]["space"] = {"type": "object", "additionalProperties": {"anyOf": [reference, group]}}
     schema["title"] = "hpsearch study file"
     return schema
-
-
-def _table(properties: dict[str, Any], required: str) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
 
 
 def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
@@ -223,14 +218,11 @@ def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
     _check_search(contents, space)
     baselines = tuple(_baseline(space, given, number) for number, given in enumerate(contents.baseline, start=1))
     if len(baselines) > contents.budget.trials:
-        raise StudyFileError(
-            f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials", hint="Each baseline is a trial."
-        )
+        rule = f"budget.trials: {len(baselines)} baselines do not fit into {contents.budget.trials} trials"
+        raise StudyFileError(rule, hint="Each baseline is a trial.")
+    same = ("name", "description", "seed", "keep", "data", "budget", "limits", "sampler", "pruner", "finalists")
     return StudyFile(
-        **{
-            key: getattr(contents, key)
-            for key in ("name", "description", "seed", "keep", "data", "budget", "limits", "sampler", "pruner", "finalists")
-        },
+        **{key: getattr(contents, key) for key in same},
         space=space,
         baselines=baselines,
         warm_start=_sources(contents),
@@ -253,51 +245,45 @@ def _load_components(use: list[str], path: Path) -> tuple[Catalog, tuple[Compone
 
 
 def _check_data(data: Data, catalog: Catalog) -> None:
-    if data.dataset not in catalog.names("dataset"):
-        raise StudyFileError(
-            f"data.dataset: unknown data set {show(data.dataset)}", hint=did_you_mean(data.dataset, catalog.names("dataset"))
-        )
+    known = catalog.names("dataset")
+    if data.dataset not in known:
+        raise StudyFileError(f"data.dataset: unknown data set {show(data.dataset)}", hint=did_you_mean(data.dataset, known))
     images = DATASET_IMAGES.get(data.dataset)
     if images is None:
         return
-    if data.validation_images >= images:
-        raise StudyFileError(
-            f"data.validation_images: must be fewer than the {images:,} training images, but got {data.validation_images:,}",
-            hint=f"{Data().validation_images:,} are usual.",
+    held_out, train = data.validation_images, data.train_images
+    if held_out >= images:
+        rule = f"data.validation_images: must be fewer than the {images:,} training images, but got {held_out:,}"
+        raise StudyFileError(rule, hint=f"{Data().validation_images:,} are usual.")
+    if train is not None and train + held_out > images:
+        rule = (
+            f"data.train_images: {train:,} and {held_out:,} validation images are more than the {images:,} training images of the data set"
         )
-    if data.train_images is not None and data.train_images + data.validation_images > images:
-        raise StudyFileError(
-            f"data.train_images: {data.train_images:,} and {data.validation_images:,} validation images are more than the {images:,} training images of the data set",
-            hint=f"Leave it out, or write at most {images - data.validation_images:,}.",
-        )
+        raise StudyFileError(rule, hint=f"Leave it out, or write at most {images - held_out:,}.")
 
 
 def _check_search(contents: Contents, space: Space) -> None:
-    if contents.sampler.kind in ("gp", "qmc") and space.conditional:
+    kind, balance = contents.sampler.kind, contents.budget.balance
+    if kind in ("gp", "qmc") and space.conditional:
         names = ", ".join(parameter.name for parameter in space.conditional[:3])
-        raise StudyFileError(
-            f"sampler.kind: {contents.sampler.kind} would draw conditional parameters ({names}) at random",
-            hint='Use kind = "tpe", or make every parameter unconditional.',
-        )
-    if contents.budget.balance is not None and len(space.names_of(contents.budget.balance)) < 2:
+        hint = 'Use kind = "tpe", or make every parameter unconditional.'
+        raise StudyFileError(f"sampler.kind: {kind} would draw conditional parameters ({names}) at random", hint=hint)
+    if balance is not None and len(space.names_of(balance)) < 2:
         raise StudyFileError("budget.balance: the space has one model only", hint="Remove `balance`.")
 
 
 def _sources(contents: Contents) -> tuple[str, ...]:
-    if contents.warm_start is None:
-        return ()
-    for name in contents.warm_start.sources:
+    sources = contents.warm_start.sources if contents.warm_start is not None else []
+    for name in sources:
         try:
             check_study_name(name)
         except StudyFileError as error:
-            raise StudyFileError(
-                f"warm_start.from: {error.message.removeprefix('name: ')}", hint="It holds names of studies in the same storage."
-            ) from error
+            rule = error.message.removeprefix("name: ")
+            raise StudyFileError(f"warm_start.from: {rule}", hint="It holds names of studies in the same storage.") from error
         if name == contents.name:
-            raise StudyFileError(
-                f"warm_start.from: {show(name)} is this study itself", hint="It holds names of other studies in the same storage."
-            )
-    return tuple(dict.fromkeys(contents.warm_start.sources))
+            hint = "It holds names of other studies in the same storage."
+            raise StudyFileError(f"warm_start.from: {show(name)} is this study itself", hint=hint)
+    return tuple(dict.fromkeys(sources))
 
 
 def _baseline(space: Space, given: Mapping[str, Any], number: int) -> Mapping[str, Scalar]:

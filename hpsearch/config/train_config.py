@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,6 @@ from hpsearch.config.components import (
     SELECTORS,
     TRAINER_OPTIONS,
     Catalog,
-    Component,
     ComponentFile,
     Option,
     Owner,
@@ -35,11 +35,8 @@ class ComponentConfig:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _chosen, (self.name, dict(self.options))
-
-
-def _chosen(name: str, options: dict[str, Scalar]) -> ComponentConfig:
-    return ComponentConfig(name=name, options=options)
+        # A mapping proxy cannot be pickled.
+        return partial(ComponentConfig, name=self.name, options=dict(self.options)), ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,24 +128,23 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
         ComponentError: an unknown component.
         ConfigError: an option that its owner does not have, or a value that is not allowed.
     """
-    given: dict[str, dict[str, Scalar]] = {"trainer": {}, **{kind: {} for kind in SELECTORS}}
+    given: dict[str, dict[str, Scalar]] = {owner: {} for owner in ("trainer", *SELECTORS)}
     for (owner, name), value in settings.items():
         given[owner][name] = value
-    names = {kind: str(given["trainer"].pop(kind, DEFAULT_COMPONENTS[kind])) for kind in SELECTORS}
-    components: dict[str, Component] = {kind: catalog.get(kind, names[kind]) for kind in SELECTORS}
-    chosen: dict[str, ComponentConfig] = {
-        kind: ComponentConfig(name=names[kind], options=_complete(names[kind], components[kind].options, given[kind])) for kind in SELECTORS
-    }
+    components = {kind: catalog.get(kind, str(given["trainer"].pop(kind, DEFAULT_COMPONENTS[kind]))) for kind in SELECTORS}
+    fields: dict[str, Any] = _complete("the trainer", TRAINER_OPTIONS, given["trainer"])
+    for kind, component in components.items():
+        fields[kind] = ComponentConfig(name=component.name, options=_complete(component.name, component.options, given[kind]))
     files = {component.file.path: component.file for component in components.values() if component.file is not None}
-    fields: dict[str, Any] = {**chosen, **_complete("the trainer", TRAINER_OPTIONS, given["trainer"])}
     return TrainConfig(**fields, seed=seed, component_files=tuple(files.values()))
 
 
 def _complete(owner: str, options: tuple[Option, ...], given: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Return a value for each option: the given one, or the default."""
-    unknown = [name for name in given if all(option.name != name for option in options)]
-    if unknown:
-        raise ConfigError(f"{owner} takes no '{unknown[0]}'", hint=did_you_mean(unknown[0], [option.name for option in options]))
+    known = [option.name for option in options]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{owner} takes no '{name}'", hint=did_you_mean(name, known))
     for option in options:
         if option.name in given and (rule := option.refuses(given[option.name])):
             raise ConfigError(f"{owner}: {option.name} {rule}")
