@@ -118,16 +118,17 @@ def _sizes(parameters: list[nn.Parameter]) -> dict[str, int]:
 def _without_memory(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> tuple[nn.Module, torch.device]:
     """Build the model on the meta device, which has shapes but no numbers; on the CPU if the model needs numbers."""
     cpu, meta = torch.device("cpu"), torch.device("meta")
+
+    def build(device: torch.device) -> nn.Module:
+        with device:
+            model = build_model(config, input_shape, classes).eval()
+            with torch.no_grad():
+                # Lazy layers get their sizes here.
+                model(torch.zeros(FLOP_BATCH, *input_shape))
+        return model
+
     with seeded_generators(config.seed, "summary", device=cpu):
         try:
-            with meta:
-                model = build_model(config, input_shape, classes)
-                # Lazy layers get their sizes here.
-                with torch.no_grad():
-                    model.eval()(torch.zeros(FLOP_BATCH, *input_shape))
-            return model, meta
+            return build(meta), meta
         except (RuntimeError, NotImplementedError, ValueError, TypeError):
-            model = build_model(config, input_shape, classes)
-            with torch.no_grad():
-                model.eval()(torch.zeros(FLOP_BATCH, *input_shape))
-            return model, cpu
+            return build(cpu), cpu

@@ -1,4 +1,4 @@
-"""The real Fashion-MNIST and small runs on it."""
+"""Fashion-MNIST and configs of small runs."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def fashion(data_root: Path) -> Images:
 
 @pytest.fixture(scope="session")
 def small(fashion: Images) -> Split:
-    """500 images to train on and 200 to validate."""
+    """A split with 500 images for training and 200 for validation."""
     return make_split(fashion, validation_images=200, seed=5, train_images=500)
 
 
 @pytest.fixture
 def configure() -> Configure:
-    """A config by keywords: `configure(model="lenet5", model_dropout=0.1, optimizer_lr=0.2, epochs=2)`."""
+    """Make a config from keywords: `configure(model="lenet5", model_dropout=0.1, optimizer_lr=0.2, epochs=2)`."""
 
     def make(*, seed: int = 3, **values: Scalar) -> TrainConfig:
         settings: dict[tuple[str, str], Scalar] = {}

@@ -1,4 +1,4 @@
-"""Checkpoints: a run goes on bit for bit, and nothing damaged or foreign is ever loaded."""
+"""Checkpoints: a run continues bit for bit, and a damaged checkpoint or that of another run is never loaded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stored(path: Path) -> Path:
-    """A checkpoint of 2 with one of 1 before it."""
+    """A checkpoint with the content 2, and the previous one with the content 1."""
     save(path, ME, content(1))
     save(path, ME, content(2))
     return path

@@ -1,4 +1,4 @@
-"""The training loop on a GPU: it repeats there too, it goes on there and elsewhere, and it learns what it learns on a CPU."""
+"""The training loop on a GPU: runs repeat and continue, also on another device, and reach the accuracy of a CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIVELY_LENET: dict[str, Any] = {
 }  # fmt: skip
 LENET_OF_THE_PAPER: dict[str, Any] = {"model": "lenet5", "model_dropout": 0.2, "epochs": 3, "batch_size": 64, "shift": 1}
 AS_ON_A_CPU = 0.02
-"""Of validation accuracy: two devices round otherwise, which training carries on; a fault would cost more."""
+"""Difference in validation accuracy: two devices round differently, and training amplifies it. An error would cost more."""
 
 configurations = pytest.mark.parametrize("values", [LIVELY, LIVELY_LENET, LENET_OF_THE_PAPER], ids=["cnn", "lenet5", "lenet5 of the paper"])
 
@@ -40,7 +40,7 @@ def run(*arguments: Any, device: str = "cuda", **named: Any) -> list[Epoch]:
 
 @pytest.fixture
 def memory_limit() -> Iterator[int]:
-    """Bytes that this process may take of the GPU's memory; the card itself has many times more."""
+    """Limit the GPU memory of this process; the card has much more."""
     gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory

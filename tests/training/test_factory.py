@@ -1,4 +1,4 @@
-"""Names to factories, and the tables of options against torch's constructors."""
+"""Factories by name, and the declared options compared with torch's constructors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .conftest import Configure
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "nadam": optim.NAdam}
 
 DIFFERENT_ON_PURPOSE = {
-    # torch's SGD hardly leaves the start within 10 epochs; see components.py.
+    # With torch's default learning rate, SGD makes hardly any progress in 10 epochs; see components.py.
     ("sgd", "lr"): 0.05,
     ("sgd", "momentum"): 0.9,
     ("sgd", "weight_decay"): 5e-4,

@@ -1,4 +1,4 @@
-"""Rules of pictures from anywhere."""
+"""Conversion of picture files into the input of a model."""
 
 from __future__ import annotations
 

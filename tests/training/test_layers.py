@@ -1,4 +1,4 @@
-"""The layers that are faster than torch's mean the same."""
+"""The faster layers compute the same as torch's layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpsearch.training.layers import AvgPool2d, Conv2d, Dropout, Tanh
 
 
 def answers(layer: nn.Module, inputs: torch.Tensor) -> list[torch.Tensor]:
-    """The output, and the gradients of a sum that weighs every output differently."""
+    """Return the output, and the gradients of a sum with a different weight for each output."""
     inputs = inputs.detach().requires_grad_()
     outputs = layer(inputs)
     weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(2))
@@ -60,7 +60,7 @@ def test_dropout_keeps_the_expected_value(p: float) -> None:
     kept = (outputs > 0).double().mean().item()
     deviation = (p * (1 - p) / len(outputs)) ** 0.5
     assert kept == pytest.approx(1 - p, abs=5 * deviation + 2**-17)
-    # Each input's own expected value is exact: what is kept is divided by the true probability.
+    # The expected value of each input is exact: a kept input is divided by its true probability.
     assert outputs.max().item() == pytest.approx(dropout.LEVELS / dropout.kept, rel=1e-6)
     assert outputs.mean().item() == pytest.approx(1, abs=5 * deviation / (1 - p))
 

@@ -1,4 +1,4 @@
-"""Layer tables, and the document that shows them."""
+"""Layer tables, and the document that contains them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FASHION = (1, 28, 28)
 
 
 def table(summary: Summary) -> str:
-    """The layer table as `docs/models.md` shows it."""
+    """Return the layer table in the form of `docs/models.md`."""
     lines = ["| layer | kind | output | parameters | FLOPs |", "|---|---|---|---:|---:|"]
     for layer in summary.layers:
         shape = "×".join(map(str, layer.output_shape))

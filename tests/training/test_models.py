@@ -1,4 +1,4 @@
-"""The two built-in models, layer by layer, and their dropout."""
+"""The layers of the two built-in models."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_what_the_layers_leave_out_changes_no_gradient(
 
 
 def as_torchs(layer: nn.Module) -> nn.Module:
-    """The same layer by torch alone."""
+    """Return torch's own version of a layer."""
     if isinstance(layer, nn.Conv2d):
         height, padding = layer.kernel_size[0], layer.padding[0]
         assert isinstance(padding, int)

@@ -1,4 +1,4 @@
-"""The shapes of the learning-rate schedules."""
+"""The learning rates of the schedules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEPS = EPOCHS * STEPS_PER_EPOCH
 def rates(
     configure: Configure, name: str, *, lr: float = 0.4, epochs: int = EPOCHS, steps_per_epoch: int = STEPS_PER_EPOCH, **options: Any
 ) -> list[float]:
-    """The learning rate of every step of a run."""
+    """Return the learning rate of each step of a run."""
     optimizer = optim.SGD(nn.Linear(2, 2).parameters(), lr=lr, momentum=0.9)
     config = configure(schedule=name, epochs=epochs, **{f"schedule_{key}": value for key, value in options.items()})
     schedule = build_schedule(config, optimizer, steps_per_epoch=steps_per_epoch)

@@ -1,4 +1,4 @@
-"""A checkpoint that holds a program is refused, and the program is never run."""
+"""A checkpoint that contains a program is refused, and the program never runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpsearch.training.checkpoint import RunIdentity, _sealed, load
 
 
 class _Trap:
-    """What makes a file when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self._marker = marker

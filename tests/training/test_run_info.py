@@ -1,4 +1,4 @@
-"""Rules of what is put on record about a run's conditions."""
+"""The recorded environment of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of a trained model as a file: with hpsearch, with plain torch, and as ONNX."""
+"""A trained model as a file: loaded by hpsearch, by plain torch, and as ONNX."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ METRICS = {
 
 
 def _model(settings: dict[str, Any], channels: int = 1) -> SavedModel:
-    """A model whose weights and statistics are drawn at random, as if trained."""
+    """A model with random weights and random statistics."""
     config = configure(seed=1, **settings)
     torch.manual_seed(2)
     module = build_model(config, (channels, 28, 28), 10)
@@ -97,7 +97,7 @@ for folder in sorted(os.listdir()):
 
 
 def test_the_card_alone_tells_how_to_use_the_weights(tmp_path: Path) -> None:
-    """Its Python is run where hpsearch cannot be imported."""
+    """Run a model's Python code where hpsearch cannot be imported."""
     models = [_model(settings, channels) for settings in MODELS for channels in (1, 3)]
     for number, model in enumerate(models):
         folder = tmp_path / str(number)

@@ -1,4 +1,4 @@
-"""The training loop: it repeats, it goes on, it says when it diverges."""
+"""The training loop: runs repeat, continue from a checkpoint, and report divergence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .conftest import Configure
 
 
 def measured(epochs: list[Epoch]) -> list[dict[str, Any]]:
-    """What must repeat: everything but the times."""
+    """All that must repeat: everything except the times."""
     return [{**epoch.to_dict(), "seconds": 0, "images_per_second": 0} for epoch in epochs]
 
 
@@ -42,7 +42,7 @@ LIVELY: dict[str, Any] = {
     "model": "cnn", "optimizer": "sgd", "optimizer_momentum": 0.9, "schedule": "onecycle", "epochs": 4,
     "batch_size": 64, "model_dropout": 0.4, "model_batch_norm": True, "flip": True, "shift": 2, "label_smoothing": 0.1,
 }  # fmt: skip
-"""A run in which everything that has a state or draws a number takes part."""
+"""A run that uses everything that has a state or draws random numbers."""
 
 
 def test_epochs_count_from_one_and_learn(small: Split, configure: Configure) -> None:
@@ -130,7 +130,7 @@ def test_train_figures_are_of_as_many_images_as_validate_and_without_dropout(sma
     seen: list[tuple[bool, int]] = []
     run(configure(model="watching", epochs=1), small)
     assert sum(number for training, number in seen if training) == 500
-    # Two images are looked at before training, to see whether the model makes logits.
+    # Before training, the model is checked on two images.
     assert sum(number for training, number in seen if not training) == 2 + 200 + 200
 
 

@@ -1,4 +1,4 @@
-"""Augmentations draw for each image by itself."""
+"""Augmentations draw random numbers for each image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_flip_mirrors_about_half_of_the_images() -> None:
 
 
 def moved(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
-    """The image shifted, by a plain loop."""
+    """Shift an image with a plain loop."""
     result = torch.zeros_like(image)
     _, height, width = image.shape
     for row in range(height):
@@ -39,7 +39,7 @@ def test_shift_moves_every_image_by_a_step_of_its_own() -> None:
         found = [(down, right) for down in range(-2, 3) for right in range(-2, 3) if torch.equal(new, moved(old, down, right))]
         assert len(found) == 1
         seen.add(found[0])
-    # 80 draws out of 25 steps leave about one unseen.
+    # After 80 draws out of 25 shifts, about one shift has not occurred.
     assert len(seen) > 18
 
 

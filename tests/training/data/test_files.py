@@ -1,4 +1,4 @@
-"""Finding, verifying and laying out a data set's files."""
+"""Finding, verifying and unpacking the files of a data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 @pytest.fixture
 def raw(data_root: Path, tmp_path: Path) -> Path:
-    """A folder of its own with links to the four good files."""
+    """A new folder with links to the four good files."""
     folder = tmp_path / "a root with 'quotes'"
     for name in files.SHAPES:
         target = files.raw_file(folder, "fashion-mnist", name)

@@ -1,4 +1,4 @@
-"""No module but final training can load the test images: by what the modules say, and with a loader that raises."""
+"""Only final training can load the test images: checked in the source code, and with a loader that raises."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.synthetic_data import STRIPES
 
 ROOT = Path(__file__).resolve().parents[3]
 READER = "training.data.datasets"
-"""Whose `read_images` takes `train=False`."""
+"""The module with `read_images`, which accepts `train=False`."""
 
 STUDY = """
 name = "guarded"
@@ -38,7 +38,7 @@ WORD = "the test split was read"
 
 
 def _asks_for_test_images(module: str) -> bool:
-    """Whether a module passes `train=` anything but `True`."""
+    """Return whether a module passes a value other than `True` as `train=`."""
     tree = ast.parse(file_of(module).read_text(encoding="utf-8"))
     given = [keyword.value for node in ast.walk(tree) if isinstance(node, ast.Call) for keyword in node.keywords if keyword.arg == "train"]
     return any(not (isinstance(value, ast.Constant) and value.value is True) for value in given if _is_flag(value))
@@ -49,7 +49,7 @@ def _is_flag(value: ast.expr) -> bool:
 
 
 def test_one_module_alone_asks_for_the_test_images() -> None:
-    # The reader itself hands the flag on to a user's factory.
+    # The reader itself passes the flag to a user's factory.
     assert {module for module in modules() if _asks_for_test_images(module)} == {TEST_IMAGES, READER}
 
 

@@ -18,7 +18,7 @@ def test_a_caption_of_several_lines_makes_room_for_them() -> None:
     for caption in ("Shirt", "Shirt\nas Coat\n99 %"):
         with Image.open(io.BytesIO(captioned_grid(images, [caption] * 3, columns=2))) as picture:
             heights.append(picture.height)
-    assert heights[1] == heights[0] + 2 * 2 * CAPTION_LINE, "two rows of images, two lines more under each"
+    assert heights[1] == heights[0] + 2 * 2 * CAPTION_LINE, "two rows of images, each with two more lines"
 
 
 def test_a_grid_of_nothing_is_a_picture_all_the_same() -> None:

@@ -1,4 +1,4 @@
-"""Random samples of training images, and one by its index."""
+"""Random samples of training images, and one image by its index."""
 
 from __future__ import annotations
 

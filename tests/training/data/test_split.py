@@ -1,4 +1,4 @@
-"""The split, its batches, and data sets of users."""
+"""The split, the batches, and user-defined data sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows(images: torch.Tensor) -> set[bytes]:
 
 @pytest.fixture(scope="module")
 def made() -> Images:
-    """600 images that are all different, in 3 classes of 300, 200 and 100."""
+    """600 different images in 3 classes of 300, 200 and 100."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (600, 1, 6, 6), dtype=torch.uint8, generator=generator)
     labels = torch.tensor([0] * 300 + [1] * 200 + [2] * 100)
@@ -113,7 +113,7 @@ def test_a_split_holds_no_test_image(fashion: Images, data_root: Path) -> None:
     test = load_test_images("fashion-mnist", folder=data_root)
     assert test.images.shape == (10_000, 1, 28, 28)
     shared = rows(test.images) & (rows(split.train_images) | rows(split.validation_images))
-    # Zalando photographed nothing twice: not one test image is also a training image.
+    # No test image of Fashion-MNIST is also a training image.
     assert not shared
 
 
@@ -213,7 +213,7 @@ def test_fewer_training_images_of_a_fresh_split_are_drawn_from_all_that_are_left
     searched_on = set(validation_indices(data, validation_images=60, seed=1).tolist())
     split = make_split(data, validation_images=60, seed=2, train_images=70, exclude_from_validation=torch.tensor(sorted(searched_on)))
     shared = searched_on & set(split.train_images[:, 0, 0, 0].tolist())
-    assert 15 < len(shared) < 45  # of 60 spared and 80 others, 70 are drawn: 30 to be expected
+    assert 15 < len(shared) < 45  # 70 of 60 excluded and 80 other images are drawn: 30 are expected
 
 
 def test_a_fresh_split_needs_images_that_the_search_did_not_validate_on() -> None:
