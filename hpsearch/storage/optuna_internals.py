@@ -12,6 +12,7 @@ import inspect
 import logging
 from collections.abc import Iterator
 from functools import cache
+from operator import attrgetter
 from typing import Any, cast
 
 import optuna
@@ -101,7 +102,9 @@ def optuna_is_known() -> bool:
     """
     difference = next(find_differences(), "")
     if difference:
-        log.warning("Optuna %s is new to hpsearch (%s); studies are read and written by a slower way", optuna.__version__, difference)
+        log.warning(
+            "the internals of Optuna %s are new to hpsearch (%s): it uses Optuna's own, slower cache", optuna.__version__, difference
+        )
     return not difference
 
 
@@ -116,20 +119,24 @@ def find_differences() -> Iterator[str]:
             yield f"there is no {name}"
             return
     expected: tuple[tuple[Any, str, str], ...] = (
+        (_CachedStorage, "__init__", "self, backend"),
         (_CachedStorage, "_add_trials_to_cache", "self, study_id, trials"),
         (_CachedStorage, "_read_trials_from_remote_storage", "self, study_id"),
         (_CachedStorage, "_get_cached_trial", "self, trial_id"),
         (RDBStorage, "check_trial_is_updatable", "self, trial_id, trial_state"),
-        (models.StudyModel, "find_or_raise_by_id", "study_id, session, for_update"),
-        (models.TrialModel, "find_or_raise_by_id", "trial_id, session, for_update"),
-        (models.TrialValueModel, "stored_repr_to_value", "value, float_type"),
-        (models.TrialIntermediateValueModel, "intermediate_value_to_stored_repr", "value"),
-        (models.TrialIntermediateValueModel, "stored_repr_to_intermediate_value", "value, float_type"),
+        (models, "StudyModel.find_or_raise_by_id", "study_id, session, for_update"),
+        (models, "TrialModel.find_or_raise_by_id", "trial_id, session, for_update"),
+        (models, "TrialValueModel.stored_repr_to_value", "value, float_type"),
+        (models, "TrialIntermediateValueModel.intermediate_value_to_stored_repr", "value"),
+        (models, "TrialIntermediateValueModel.stored_repr_to_intermediate_value", "value, float_type"),
     )
     for owner, name, parameters in expected:
-        found = ", ".join(inspect.signature(getattr(owner, name)).parameters) if hasattr(owner, name) else "nothing"
+        try:
+            found = ", ".join(inspect.signature(attrgetter(name)(owner)).parameters)
+        except AttributeError:
+            found = "nothing"
         if found != parameters:
-            yield f"{owner.__name__}.{name} takes {found}, not {parameters}"
+            yield f"{name} takes {found}, not {parameters}"
     instances = (
         (_CachedStorage(cast("RDBStorage", None)), ("_lock", "_studies", "_trial_id_to_study_id_and_number")),
         (StudyInfo(), ("trials", "unfinished_trial_ids", "last_finished_trial_id", "param_distribution")),

@@ -31,6 +31,8 @@ def other_add(self: Any, study_id: int) -> None: ...
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "column": lambda patch: patch.setitem(TRIAL_COLUMNS, "TrialParamModel", ("another_name",)),
     "table": lambda patch: patch.delattr(models, "TrialUserAttributeModel"),
+    "class": lambda patch: patch.delattr(models, "StudyModel"),
+    "constructor": lambda patch: patch.setattr(_CachedStorage, "__init__", lambda self, backend, size: None),
     "method": lambda patch: patch.delattr(_CachedStorage, "_get_cached_trial"),
     "signature": lambda patch: patch.setattr(_CachedStorage, "_add_trials_to_cache", other_add),
     "attribute": lambda patch: patch.setattr(_CachedStorage, "__init__", lambda self, backend: None),
