@@ -1,1 +1,1 @@
-"""What a study file says, checked: components, search space, sections, and the config of one training run. Loads no torch and no Optuna."""
+"""The content of a study file, validated: components, search space, sections. Also the config of one training run. Loads no torch and no Optuna."""

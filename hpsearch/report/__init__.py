@@ -1,1 +1,1 @@
-"""What a person reads: HTML reports, the terminal's tables, the dashboard. Loads no torch."""
+"""Output for people: HTML reports, terminal tables and the dashboard. Does not load torch."""

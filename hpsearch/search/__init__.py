@@ -1,1 +1,1 @@
-"""The optuna wing: sampling, pruning, workers and budgets. Knows nothing of torch."""
+"""The search: sampler, pruner, budget, claims and workers. Does not load torch."""

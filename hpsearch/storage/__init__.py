@@ -1,1 +1,1 @@
-"""Where studies live: the database, what is stored in it, the locks beside it, and the folder of runs."""
+"""Storage of studies: the database, its records, the caches and the locks."""

@@ -1,1 +1,1 @@
-"""Everything that uses torch: data, models, optimizers and the trainer. Does not use Optuna, storage or search."""
+"""Training: data, models, optimizers, checkpoints and the training loop. Does not know Optuna, the storage or the search."""

@@ -1,1 +1,1 @@
-"""What a command does from beginning to end: the one layer where training, search and reports meet."""
+"""The work of each command from beginning to end. Training, search and reports meet only here."""
