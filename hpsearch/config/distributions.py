@@ -225,7 +225,7 @@ def read_distribution(key: str, entry: Any) -> Distribution:
     known = {"float": ("float", "step", "log"), "int": ("int", "step", "log"), "choices": ("choices",)}[kinds[0]]
     for word in entry:
         if word not in known:
-            table = "A condition stands in a table: [space.LABEL] with `when` and the parameters."
+            table = "Write a condition as a table: [space.LABEL] with `when` and the parameters."
             raise key_error(key, f"unknown key {show(word)} beside `{kinds[0]}`", table if word == "when" else did_you_mean(word, known))
     return _read_choices(key, entry["choices"]) if kinds == ["choices"] else _read_range(key, kinds[0], entry)
 

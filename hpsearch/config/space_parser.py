@@ -302,8 +302,8 @@ class _Reader:
         by_target: dict[tuple[Owner, str], list[str]] = {}
         for name, owner in owners.items():
             for other in by_target.setdefault((owner, self.options[name]), []):
-                mine, theirs = self.effective[name], self.effective[other]
-                if all(any(same(a, b) for a in mine[key] for b in theirs[key]) for key in mine.keys() & theirs.keys()):
+                one, two = self.effective[name], self.effective[other]
+                if all(any(same(a, b) for a in one[key] for b in two[key]) for key in one.keys() & two.keys()):
                     rule = f"{other} sets `{self.options[name]}` of the {owner} as well, and both can exist in one trial"
                     raise self._error(name, rule, "Remove one, or give them conditions that exclude each other.")
             by_target[owner, self.options[name]].append(name)

@@ -116,7 +116,7 @@ def load_study_file(path: Path) -> StudyFile:
         raise StudyFileError(f"{path}: is not UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise StudyFileError(f"cannot read the study file {show_path(path)}: {reason}", hint=_nearby(path)) from error
+        raise StudyFileError(f"cannot read the study file {show_path(path)}: {reason}", hint=_suggest_file(path)) from error
     return parse_study_file(text, path=path.absolute())
 
 
@@ -152,7 +152,7 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
         message, hint = explain(error, Contents)
         raise StudyFileError(f"{path.name}: {message}", hint=hint) from error
     try:
-        return _make_sense(contents, text, path)
+        return _build(contents, text, path)
     except (StudyFileError, ConfigError) as error:
         raise StudyFileError(f"{path.name}: {error.message}", hint=error.hint) from error
     except ComponentError as error:
@@ -210,7 +210,7 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def _make_sense(contents: Contents, text: str, path: Path) -> StudyFile:
+def _build(contents: Contents, text: str, path: Path) -> StudyFile:
     check_study_name(contents.name)
     catalog, files = _load_components(contents.use, path)
     space = read_space(contents.space, catalog=catalog)
@@ -301,7 +301,7 @@ def _baseline(space: Space, given: Mapping[str, Any], number: int) -> Mapping[st
     return values
 
 
-def _nearby(path: Path) -> str:
+def _suggest_file(path: Path) -> str:
     """Suggest a study file in the same folder that the user may have meant."""
     try:
         files = sorted(file.name for file in path.parent.glob("*.toml") if file.name != "pyproject.toml")[:20]
