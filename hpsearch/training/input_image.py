@@ -85,7 +85,7 @@ def _border_mean(picture: Image.Image) -> float:
 
 
 def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Scale a picture to the largest size that fits, and center it on a black canvas."""
+    """Scale a picture to the largest size that fits, and centre it on a black canvas."""
     scale = min(width / picture.width, height / picture.height)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     canvas = Image.new(picture.mode, (width, height))
