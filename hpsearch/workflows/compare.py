@@ -1,6 +1,6 @@
-"""Two trials, best configs or final models on the same images: what differs, which is better, and how sure that is.
+"""Compare two trials, best configs or final models on the same images: settings, accuracy, and whether the difference is chance.
 
-A config has no predictions of its own: it is trained first, unless a stored trial of the same run has them.
+A best config is trained first, unless the storage has a trial of the same run with predictions.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ if TYPE_CHECKING:
 
 CONFIG_ENDINGS = (".toml", ".json")
 PREDICTIONS = "predictions.csv"
-"""What makes a folder that of a final model."""
+"""This file identifies the folder of a final model."""
 CHECKPOINT = "checkpoint"
 SURE = 0.05
-"""A p-value below it is called a difference."""
+"""A difference with a smaller p-value is called significant."""
 SMALLEST_P = 1e-4
-"""A p-value below it is not worth its digits."""
+"""A smaller p-value is shown as a bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """The images that something is measured on.
+    """The images on which a model is evaluated.
 
     Attributes:
-        split: its hash; empty for test images, of which a data set has one lot.
+        dataset: name of the data set.
+        split: hash of the split for validation images; empty for test images, which are the same for all models.
     """
 
     dataset: str
@@ -58,10 +59,11 @@ class ImageSet:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """One of the two, with what it makes of the images.
+    """A model with its predictions.
 
     Attributes:
-        source: whose predictions these are, where it is not the label that says so.
+        label: name for a person, as on the command line.
+        source: the trial that made the predictions, if it is not `label`.
     """
 
     label: str
@@ -73,7 +75,7 @@ class EvaluatedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class UntrainedModel:
-    """A config that has to be trained before it can be compared."""
+    """A best config that must be trained before the comparison."""
 
     label: str
     path: Path
@@ -82,14 +84,18 @@ class UntrainedModel:
 
     @property
     def images(self) -> ImageSet:
-        """What it will be measured on."""
+        """The images on which it will be evaluated."""
         return ImageSet(dataset=self.best.data.dataset, split=self.split.hash)
 
     def train(self, folder: Path, *, device: str) -> Iterator[Epoch]:
-        """Train on its split as a worker does; sets torch to one thread.
+        """Train as a worker does. This sets torch to one thread.
 
         Args:
-            folder: for its checkpoint and predictions.
+            folder: folder for the checkpoint and the predictions.
+            device: device name.
+
+        Yields:
+            Each epoch.
 
         Raises:
             HpsearchError: as `training.trainer.train`.
@@ -99,12 +105,19 @@ class UntrainedModel:
         from hpsearch.training.trainer import train
 
         torch.set_num_threads(1)
-        # Once more: the other side's component file may have registered another model under the same name since.
+        # Read it again: the other model's component file may have registered a model under the same name.
         config = read_best_config(self.path).config
         yield from train(config, self.split, checkpoint=folder / CHECKPOINT, device=device)
 
     def trained(self, folder: Path) -> EvaluatedModel:
-        """The side, once it was trained in that folder."""
+        """Return the model after training.
+
+        Args:
+            folder: the folder given to `train`.
+
+        Returns:
+            The model with its predictions.
+        """
         from hpsearch.training.trainer import predictions_path
 
         predictions = read_predictions(predictions_path(folder / CHECKPOINT))
@@ -113,10 +126,10 @@ class UntrainedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelComparison:
-    """Two sides on the same images.
+    """The comparison of two models on the same images.
 
     Attributes:
-        settings: those that differ: name to both values; None where a side has no such setting.
+        settings: settings that differ, name to both values; None if a model does not have the setting.
     """
 
     first: EvaluatedModel
@@ -127,12 +140,12 @@ class ModelComparison:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the images show that one is better."""
+        """Whether the difference is significant."""
         return self.found.p_value < SURE
 
     @cached_property
     def sentence(self) -> str:
-        """The result for a person."""
+        """The result in one sentence."""
         found = self.found
         better, worse = (self.first, self.second) if found.difference >= 0 else (self.second, self.first)
         low, high = found.interval
@@ -141,13 +154,17 @@ class ModelComparison:
         if self.is_significant:
             return f"{better.label} is better by {points} ({chance})."
         if found.only_first == found.only_second == 0:
-            return "No difference shown: both get the same images right."
+            return "No difference shown: both classify the same images correctly."
         if found.difference == 0:
-            return f"No difference shown: both get as many images right ({chance})."
+            return f"No difference shown: both classify the same number of images correctly ({chance})."
         return f"No difference shown: {better.label} is ahead of {worse.label} by {points}, which may well be chance ({chance})."
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; what belongs to a side stands as a pair, the first one first."""
+        """Return the comparison for JSON.
+
+        Returns:
+            The figures; those of both models are pairs in their order.
+        """
         found, (one, two) = self.found, self.metrics
         return {
             "sides": [self.first.label, self.second.label],
@@ -168,11 +185,19 @@ class ModelComparison:
 
 
 def find_model(text: str, workspace: Workspace) -> EvaluatedModel | UntrainedModel:
-    """What a word of the command line means: a final model's folder, a config file, or a trial `STUDY/N`.
+    """Find the model that an argument of the command line names.
+
+    Args:
+        text: a final model's folder, a config file, or a trial `STUDY/N`.
+        workspace: where studies and images are.
+
+    Returns:
+        The model; an untrained one for a config without a stored trial.
 
     Raises:
-        UsageError: it is none of them, or has no predictions.
-        ConfigError, ComponentError: the config makes no sense.
+        UsageError: `text` is none of them, or the model has no predictions.
+        ConfigError: the config is invalid.
+        ComponentError: a component file is missing or changed.
         DataError: predictions or images are missing or damaged.
     """
     path = Path(text)
@@ -189,37 +214,50 @@ def find_model(text: str, workspace: Workspace) -> EvaluatedModel | UntrainedMod
 
 
 def require_same_images(first: EvaluatedModel | UntrainedModel, second: EvaluatedModel | UntrainedModel) -> None:
-    """Refuse two that did not see the same images, before anything is trained.
+    """Refuse models that are not evaluated on the same images.
+
+    Args:
+        first: the one model.
+        second: the other model.
 
     Raises:
-        UsageError: their data sets, parts or splits differ.
+        UsageError: their data sets, subsets or splits differ.
     """
     one, two = first.images, second.images
     if (one.dataset, bool(one.split)) != (two.dataset, bool(two.split)):
         raise UsageError(
             f"{first.label} is measured on {one}, but {second.label} on {two}",
-            hint="Compare two that saw the same images: trials and configs on validation images, final models on test images.",
+            hint="Compare models on the same images: trials and configs use validation images, final models use test images.",
         )
     if one.split != two.split:
         raise UsageError(
-            f"{first.label} and {second.label} are measured on other {one}: split {one.split[:12]}… and {two.split[:12]}…",
-            hint="A split follows from the study's seed and its [data]: both must be the same.",
+            f"{first.label} and {second.label} are measured on different {one}: split {one.split[:12]}… and {two.split[:12]}…",
+            hint="The split depends on the study's seed and its [data]: both must be the same.",
         )
 
 
 def compare_models(first: EvaluatedModel, second: EvaluatedModel) -> ModelComparison:
-    """Compare two that saw the same images.
+    """Compare two models on the same images.
+
+    Args:
+        first: the one model.
+        second: the other model.
+
+    Returns:
+        The comparison.
 
     Raises:
-        UsageError, DataError: they did not.
+        UsageError: they were evaluated on different images.
+        DataError: the labels of their predictions differ.
     """
     require_same_images(first, second)
+    mine, theirs = _settings(first.config), _settings(second.config)
     return ModelComparison(
         first=first,
         second=second,
         found=compare_predictions(first.predictions, second.predictions),
         metrics=(measure(first.predictions), measure(second.predictions)),
-        settings=_differing(_settings(first.config), _settings(second.config)),
+        settings={name: pair for name in dict.fromkeys([*mine, *theirs]) if (pair := (mine.get(name), theirs.get(name)))[0] != pair[1]},
     )
 
 
@@ -233,7 +271,7 @@ def _final_model(folder: Path, label: str) -> EvaluatedModel:
     if not file.is_file():
         raise UsageError(
             f"{show_path(folder)} holds no {PREDICTIONS}: it is no final model, or not finished",
-            hint="`hpsearch train FILE --final -o DIR` writes one; the same command goes on.",
+            hint="`hpsearch train FILE --final -o DIR` writes one; the same command continues an interrupted one.",
         )
     best = read_best_config(folder / "config.toml")
     try:
@@ -250,9 +288,9 @@ def _final_model(folder: Path, label: str) -> EvaluatedModel:
             classes=classes,
         )
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file} is damaged: {type(error).__name__}: {error}", hint="`hpsearch train --final` writes it anew.") from error
+        raise DataError(f"{file} is damaged: {type(error).__name__}: {error}", hint="`hpsearch train --final` writes it again.") from error
     if not rows:
-        raise DataError(f"{file} is damaged: it has no test images", hint="`hpsearch train --final` writes it anew.")
+        raise DataError(f"{file} is damaged: it has no test images", hint="`hpsearch train --final` writes it again.")
     return EvaluatedModel(label=label, config=best.config, images=ImageSet(dataset=best.data.dataset), predictions=predictions)
 
 
@@ -273,7 +311,7 @@ def _config(path: Path, label: str, workspace: Workspace) -> EvaluatedModel | Un
 
 
 def _stored_run(best: BestConfig, workspace: Workspace) -> EvaluatedModel | None:
-    """The trial that a config names, where it is reachable, is the very same run and has predictions."""
+    """The trial that a config names, if it is in the storage, is the same run and has predictions."""
     name, number = best.provenance.get("study"), best.provenance.get("trial")
     if not isinstance(name, str) or not isinstance(number, int):
         return None
@@ -281,7 +319,7 @@ def _stored_run(best: BestConfig, workspace: Workspace) -> EvaluatedModel | None
         study = workspace.open().load(name)
         row = read_trial(study, number)
         stored = best_config(row, read_study(study))
-        # The file may have been edited since.
+        # The user may have edited the config file.
         same = (stored.config.digest, stored.data, stored.split_seed) == (best.config.digest, best.data, best.split_seed)
         return _of_trial(name, row, stored, workspace) if same else None
     return None
@@ -292,26 +330,19 @@ def _trial(text: str, workspace: Workspace) -> EvaluatedModel:
     name = study_name(called)
     study = workspace.open().load(name)
     row = read_trial(study, int(number))
-    if row.state == "fail":
-        raise UsageError(f"trial {row.number} of '{name}' failed: {row.end.get('reason', 'no reason is on record')}")
     return replace(_of_trial(name, row, best_config(row, read_study(study)), workspace), label=text)
 
 
 def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) -> EvaluatedModel:
-    """A stored trial with the predictions of its last epoch.
-
-    Raises:
-        UsageError: it has none.
-    """
+    """A stored trial with the predictions of its last epoch; a UsageError if it has none."""
     home, number = _trained_as(name, row, workspace)
     file = workspace.paths.study(home).trial(number).predictions
     if not file.is_file():
-        epochs = len(row.epochs)
-        why = f"was pruned after epoch {epochs}" if row.state == "pruned" else f"is {row.state}, but {show_path(file)} is missing"
-        why = why if row.is_finished else f"is still {row.state}"
+        why = f"is {row.state}, but {show_path(file)} is missing" if row.is_finished else f"is still {row.state}"
+        why = f"was pruned after epoch {len(row.epochs)}" if row.state == "pruned" else why
         raise UsageError(
             f"trial {row.number} of '{name}' has no predictions: it {why}",
-            hint=f"Compare its config, which is trained to its end first: `hpsearch export {name} --trial {row.number} -o FILE.toml`",
+            hint=f"Compare its config, which is trained first: `hpsearch export {name} --trial {row.number} -o FILE.toml`",
         )
     return EvaluatedModel(
         label=f"{name}/{row.number}",
@@ -322,9 +353,9 @@ def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) 
 
 
 def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, int]:
-    """The study and number under which a trial was trained: a copy of a warm start was elsewhere, maybe itself a copy."""
+    """The study and number under which a trial was trained; a warm start copies trials, also copies of copies."""
     number = row.number
-    with suppress(StudyNotFoundError):  # the study is gone; its folder may still be there
+    with suppress(StudyNotFoundError):  # the study was deleted, but its folder may exist
         while row.copy_of:
             name, _, text = row.copy_of.rpartition("/")
             number = int(text)
@@ -333,16 +364,14 @@ def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, in
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """All settings, nested; of a component file its name and what it says, not where it lies."""
-    return {**config.to_dict(), "component_files": {file.path.name: file.sha256[:12] for file in config.component_files}}
+    """All settings by their full names; of a component file its name and its content, not its path."""
+    files = {file.path.name: file.sha256[:12] for file in config.component_files}
+    return dict(_flat({**config.to_dict(), "component_files": files}))
 
 
-def _differing(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in dict.fromkeys([*one, *two]):
-        mine, theirs = one.get(key), two.get(key)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found.update(_differing(mine, theirs, f"{prefix}{key}."))
-        elif mine != theirs:
-            found[f"{prefix}{key}"] = (mine, theirs)
-    return found
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

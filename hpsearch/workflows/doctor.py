@@ -1,4 +1,4 @@
-"""What a search needs of this machine, examined one by one."""
+"""Checks of what a search needs on this machine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from hpsearch.errors import HpsearchError, StudyNotFoundError
+from hpsearch.errors import HpsearchError, StudyNotFoundError, UsageError
 from hpsearch.formatting import many
 from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.workspace import Workspace
 
 LEAST_PYTHON = (3, 11)
 LEAST_DISK = 1_000_000_000
+"""Free bytes for checkpoints, logs and predictions."""
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "9p", "fuse.sshfs", "lustre", "gpfs", "ceph", "beegfs")
+"""File systems on which the locks of SQLite are not reliable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing examined: whether it is in order, what was found, and how to mend it."""
+    """The result of one check.
+
+    Attributes:
+        what: name of the check.
+        ok: whether a search can run with this.
+        says: what was found.
+        fix: how to fix it; empty if `ok`.
+    """
 
     what: str
     ok: bool
@@ -33,74 +42,84 @@ class Finding:
 
 
 def check_machine(workspace: Workspace) -> list[Finding]:
-    """All findings, in the order in which a search would stumble over them."""
-    checks: list[Callable[[], Finding]] = [
-        _python,
-        lambda: _package("torch"),
-        _torchvision,
-        lambda: _package("optuna"),
-        lambda: _data(workspace),
-        lambda: _storage(workspace),
-        lambda: _disk(workspace),
-        lambda: _device(workspace),
-    ]
-    return [check() for check in checks]
+    """Check everything that a search needs.
+
+    Args:
+        workspace: where studies, images and files are.
+
+    Returns:
+        One finding for each check, in the order in which a search needs them.
+    """
+    checks: dict[str, Callable[[], str]] = {
+        "Python": _python,
+        "torch": lambda: _package("torch"),
+        "torchvision": _torchvision,
+        "optuna": lambda: _package("optuna"),
+        "Fashion-MNIST": lambda: _data(workspace),
+        "storage": lambda: _storage(workspace),
+        "disk": lambda: _disk(workspace),
+        "device": lambda: _device(workspace),
+    }
+    return [_finding(what, check) for what, check in checks.items()]
 
 
-def _python() -> Finding:
-    ok = sys.version_info >= LEAST_PYTHON
-    return Finding(what="Python", ok=ok, says=platform.python_version(), fix="" if ok else "Install Python 3.11 or newer.")
-
-
-def _package(name: str) -> Finding:
+def _finding(what: str, check: Callable[[], str]) -> Finding:
+    """The finding of a check, which returns what it found or raises what is wrong."""
     try:
-        return Finding(what=name, ok=True, says=version(name))
+        return Finding(what=what, ok=True, says=check())
+    except HpsearchError as error:
+        return Finding(what=what, ok=False, says=error.message, fix=error.hint)
+
+
+def _python() -> str:
+    if sys.version_info < LEAST_PYTHON:
+        raise UsageError(platform.python_version(), hint="Install Python 3.11 or newer.")
+    return platform.python_version()
+
+
+def _package(name: str) -> str:
+    try:
+        return version(name)
     except PackageNotFoundError:
-        return Finding(what=name, ok=False, says="is not installed", fix=f"pip install {name}")
+        raise UsageError("is not installed", hint=f"pip install {name}") from None
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> str:
     try:
-        from hpsearch.training.data import download as vision  # noqa: F401  # imported for what it says when it fails
+        from hpsearch.training.data import download  # noqa: F401  # the import itself is the check
     except (ImportError, RuntimeError) as error:
-        return Finding(what="torchvision", ok=False, says=str(error), fix="Install the torchvision that goes with your torch.")
-    return Finding(what="torchvision", ok=True, says=version("torchvision"))
+        raise UsageError(str(error), hint="Install the torchvision version that belongs to your torch version.") from error
+    return version("torchvision")
 
 
-def _data(workspace: Workspace) -> Finding:
+def _data(workspace: Workspace) -> str:
     from hpsearch.training.data.files import find
 
-    try:
-        found = find("fashion-mnist", workspace.data)
-    except HpsearchError as error:
-        return Finding(what="Fashion-MNIST", ok=False, says=error.message, fix=error.hint)
+    found = find("fashion-mnist", workspace.data)
     if found is None:
-        fix = "`hpsearch run` downloads it; on Debian, `apt-get install dataset-fashion-mnist`."
-        return Finding(what="Fashion-MNIST", ok=False, says="was not found", fix=fix)
-    return Finding(what="Fashion-MNIST", ok=True, says=f"in {next(iter(found.paths.values())).parent}, checksums right")
+        raise UsageError("was not found", hint="`hpsearch run` downloads it; on Debian, `apt-get install dataset-fashion-mnist`.")
+    return f"in {next(iter(found.paths.values())).parent}, checksums are correct"
 
 
-def _storage(workspace: Workspace) -> Finding:
+def _storage(workspace: Workspace) -> str:
+    database = workspace.database
     try:
-        database = workspace.database
         store = workspace.open()
         names = store.study_names()
         store.dispose()
     except StudyNotFoundError:
         if isinstance(database, PostgresServer):
-            return Finding(what="storage", ok=True, says=f"{database.display_url} is there, its tables are yet to be made")
+            return f"{database.display_url} is there; the first search creates its tables"
         folder = next(parent for parent in database.path.parents if parent.exists())
-        ok = os.access(folder, os.W_OK)
-        return Finding(
-            what="storage", ok=ok, says=f"{database.path} is yet to be made", fix="" if ok else f"{folder} cannot be written to."
-        )
-    except HpsearchError as error:
-        return Finding(what="storage", ok=False, says=error.message, fix=error.hint)
+        says = f"the first search creates {database.path}"
+        if not os.access(folder, os.W_OK):
+            raise UsageError(says, hint=f"Make the folder {folder} writable.") from None
+        return says
     kind = "" if isinstance(database, PostgresServer) else _file_system(str(database.path))
     if kind in NETWORK_FILE_SYSTEMS:
-        fix = "Its locks may lie. Put the database on a local disk with --storage."
-        return Finding(what="storage", ok=False, says=f"{store} is on a network file system ({kind})", fix=fix)
-    return Finding(what="storage", ok=True, says=f"{store}, {many(len(names), 'study', 'studies')}")
+        hint = "Its locks are not reliable. Put the database on a local disk with --storage."
+        raise UsageError(f"{store} is on a network file system ({kind})", hint=hint)
+    return f"{store}, {many(len(names), 'study', 'studies')}"
 
 
 def _file_system(path: str) -> str:
@@ -108,24 +127,17 @@ def _file_system(path: str) -> str:
     return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else ""
 
 
-def _disk(workspace: Workspace) -> Finding:
-    folder = next(parent for parent in [workspace.runs.absolute(), *workspace.runs.absolute().parents] if parent.exists())
-    free = shutil.disk_usage(folder).free
-    ok = free >= LEAST_DISK
-    return Finding(
-        what="disk",
-        ok=ok,
-        says=f"{free / 1e9:.0f} GB free for {workspace.runs}",
-        fix="" if ok else "Make room, or choose another disk with --runs.",
-    )
+def _disk(workspace: Workspace) -> str:
+    runs = workspace.runs.absolute()
+    free = shutil.disk_usage(next(parent for parent in [runs, *runs.parents] if parent.exists())).free
+    says = f"{free / 1e9:.0f} GB free for {workspace.runs}"
+    if free < LEAST_DISK:
+        raise UsageError(says, hint="Free some space, or choose another disk with --runs.")
+    return says
 
 
-def _device(workspace: Workspace) -> Finding:
+def _device(workspace: Workspace) -> str:
     from hpsearch.training.device import resolve_device
 
-    try:
-        device = resolve_device(workspace.device)
-    except HpsearchError as error:
-        return Finding(what="device", ok=False, says=error.message, fix=error.hint)
     memory = psutil.virtual_memory().available / 1e9
-    return Finding(what="device", ok=True, says=f"{device}; {os.cpu_count()} cores, {memory:.0f} GB of memory free")
+    return f"{resolve_device(workspace.device)}; {os.cpu_count()} cores, {memory:.0f} GB of memory free"

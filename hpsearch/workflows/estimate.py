@@ -1,4 +1,4 @@
-"""How long a search will take, from one measured epoch of its cheapest and of its dearest corner."""
+"""Estimate how long a search takes, from one measured epoch of the cheapest and one of the most expensive configuration."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hpsearch.training.model_summary import summarize
 from hpsearch.training.trainer import train
 
 DRAWS = 200
-"""Random points among which the corners are looked for."""
+"""Random configurations among which the cheapest and the most expensive are taken."""
 MEASURED_IMAGES = 10_000
-"""Training images of the measured epoch at most; the rest is in proportion."""
+"""Training images of the measured epoch at most; the time of the others is extrapolated."""
 WARM_UP_IMAGES = 1_000
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -29,10 +29,12 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredConfig:
-    """One end of a space, measured.
+    """A configuration and its measured training time.
 
     Attributes:
-        epoch_seconds, seconds: of an epoch, and of the whole trial.
+        label: `cheapest` or `dearest`.
+        epoch_seconds: time of one epoch, in seconds.
+        seconds: time of the whole trial, in seconds.
     """
 
     label: str
@@ -45,7 +47,13 @@ class MeasuredConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchEstimate:
-    """Seconds that a search takes if all its trials were like the cheapest, like the dearest, or half-way between."""
+    """The estimated duration of a search.
+
+    Attributes:
+        low: seconds if all trials cost as much as the cheapest.
+        middle: the mean of `low` and `high`.
+        high: seconds if all trials cost as much as the most expensive.
+    """
 
     cheapest: MeasuredConfig
     dearest: MeasuredConfig
@@ -55,12 +63,23 @@ class SearchEstimate:
     high: float
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the estimate for JSON.
+
+        Returns:
+            All attributes.
+        """
         return asdict(self)
 
 
 def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
-    """Measure and estimate.
+    """Measure two configurations and estimate the duration of a search.
+
+    Args:
+        study: the study file.
+        data: folder of the data set; None for the default places.
+
+    Returns:
+        The estimate.
 
     Raises:
         DataError: the images are missing or damaged.
@@ -77,7 +96,7 @@ def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
     torch.set_num_threads(1)  # as a worker has
 
     def cost(config: TrainConfig) -> float:
-        # Small batches cost more an image: a step has a price of its own, about that of 16 images.
+        # Each step has a fixed cost of about 16 images, so small batches cost more for each image.
         return summarize(config, split.input_shape, len(split.classes)).flops * config.epochs * (1 + 16 / config.batch_size)
 
     points = create_study(sampler=RandomSampler(seed=study.seed))

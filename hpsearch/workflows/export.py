@@ -1,4 +1,4 @@
-"""From a stored trial to a best config."""
+"""Export a stored trial as a best config."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from hpsearch.formatting import show_path
 from hpsearch.storage.records import StudyRow, TrialRow
 
 ENDINGS = ("", ".toml", ".json")
-"""Of a best config's file; without one it is TOML."""
+"""Allowed endings of a best config; without an ending it is TOML."""
 
 
 def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = None) -> BestConfig:
-    """The trial's training run, and where it comes from.
+    """Return the best config of a trial: its training run and its provenance.
 
     Args:
-        finalist: what fresh seeds said of it, where there are any.
+        trial: the trial.
+        study: its study.
+        finalist: its result in the finalists, if it has one.
+
+    Returns:
+        The config.
 
     Raises:
         StudyNotFoundError: the trial failed, or has no configuration yet.
@@ -65,21 +70,37 @@ def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = No
 
 
 def why_unusable(trial: TrialRow) -> str:
-    """Why a trial has no configuration that could be trained again, as the end of a sentence."""
+    """Say why a trial cannot be trained again.
+
+    Args:
+        trial: a trial that failed or has no configuration yet.
+
+    Returns:
+        The end of a sentence whose subject is the trial.
+    """
     if trial.state == "fail":
         return f"failed: {trial.end.get('reason', 'no reason is on record')}"
     return f"has no configuration yet: it is {trial.state}"
 
 
 def _files_of(study: StudyRow) -> tuple[ComponentFile, ...]:
-    """The study's component files, as they were when it was begun; one of them brings the data set."""
+    """The study's component files with their hashes at its start; one of them defines the data set."""
     hashes: dict[str, str] = study.comparable["component files"]
     used = [(study.path.parent / name).resolve() for name in tomllib.loads(study.text)["use"]]
     return tuple(ComponentFile(path=path, sha256=hashes[path.name]) for path in used)
 
 
 def select_best(board: Leaderboard, *, top: int, per_model: bool) -> Sequence[RankedTrial]:
-    """The best few, or the best few of each model."""
+    """Select the best trials of a study.
+
+    Args:
+        board: the leaderboard.
+        top: number of trials at most.
+        per_model: select that many of each model.
+
+    Returns:
+        The trials by rank; of each model in turn if `per_model`.
+    """
     if not per_model:
         return board.ranking[:top]
     models = dict.fromkeys(ranked.trial.model for ranked in board.ranking)
@@ -87,10 +108,14 @@ def select_best(board: Leaderboard, *, top: int, per_model: bool) -> Sequence[Ra
 
 
 def write_best_config(config: BestConfig, path: Path) -> None:
-    """Write a best config, JSON or TOML by the name's ending; over another best config, but over no other file.
+    """Write a best config as TOML or JSON. Only another best config is overwritten.
+
+    Args:
+        config: the config.
+        path: the file; its ending decides the format.
 
     Raises:
-        UsageError: another ending, a file that is something else, or one that cannot be written.
+        UsageError: the ending is wrong, another file is there, or the file cannot be written.
     """
     if path.suffix not in ENDINGS:
         raise UsageError(f"a best config is TOML or JSON, but {show_path(path)} ends in '{path.suffix}'", hint="End it in .toml or .json.")

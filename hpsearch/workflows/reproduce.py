@@ -1,6 +1,6 @@
-"""A stored trial run again from what the storage holds, and compared with it epoch by epoch.
+"""Train a stored trial again and compare each epoch with the record.
 
-It trains as a worker does, on one thread, and stops after the last epoch on record. Nothing is written.
+Training uses one thread, as in a worker, and stops after the last recorded epoch. Nothing is written.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from hpsearch.training.data.split import Split
 
 TIMES = ("seconds", "images_per_second")
-"""Of an epoch; they differ from run to run."""
+"""Entries of an epoch that differ between runs."""
 
 Kind = Literal["identical", "within the spread", "different"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedCondition:
-    """A condition that is not what it was when the trial was trained: a version, the device, the split, a component file."""
+    """A condition that has changed since the trial was trained: a version, the device, the split or a component file."""
 
     name: str
     then: str
@@ -48,27 +48,28 @@ class ChangedCondition:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochComparison:
-    """One epoch of the trial, as it is on record and as it came out now."""
+    """One epoch of the trial: as recorded, and as trained now."""
 
     then: Epoch
     now: Epoch
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """The measures that are not the same to the last bit."""
-        # As stored: there a number that is not finite is None, and equal to itself.
+        """Names of the values that are not identical."""
+        # The stored form has None for numbers that are not finite, so that they are equal.
         then, now = self.then.to_dict(), self.now.to_dict()
         return tuple(name for name in then if name not in TIMES and then[name] != now[name])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """A trial that is ready to be run again.
+    """A trial that is ready to be trained again.
 
     Attributes:
-        best: its training run, with the components as they are now.
-        differences: what is otherwise than it was then.
-        seed_margin: two runs of a config differ by less from seed to seed, 95 times in 100, as the study's finalists show; None without.
+        study: name of the study.
+        best: config of the trial, with the components as they are now.
+        differences: conditions that have changed.
+        seed_margin: 95 % margin of the accuracy difference between two seeds, from the study's finalists; None without them.
     """
 
     study: str
@@ -80,7 +81,10 @@ class Reproduction:
     seed_margin: float | None
 
     def train(self) -> Iterator[EpochComparison]:
-        """Train to the last epoch on record; sets torch to one thread.
+        """Train to the last recorded epoch. This sets torch to one thread.
+
+        Yields:
+            Each epoch, as recorded and as trained now.
 
         Raises:
             HpsearchError: as `training.trainer.train`.
@@ -89,7 +93,7 @@ class Reproduction:
 
         from hpsearch.training.trainer import train
 
-        torch.set_num_threads(1)  # as a worker has: sums are then made in the same order
+        torch.set_num_threads(1)  # as in a worker: another number of threads changes the order of sums
         with closing(train(self.best.config, self.split, device=self.device)) as training:
             for then, now in zip(self.trial.epochs, training, strict=False):
                 yield EpochComparison(then=then, now=now)
@@ -97,11 +101,12 @@ class Reproduction:
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionResult:
-    """What a rerun shows.
+    """The result of training a trial again.
 
     Attributes:
-        kind: `within the spread` only where something differs that explains a difference.
-        margin: of validation accuracy; two runs of a config differ by less by chance, 95 times in 100.
+        kind: `within the spread` is possible only if a changed condition explains the difference.
+        differences: conditions that have changed.
+        margin: 95 % margin of the validation accuracy difference between two runs of one config.
     """
 
     kind: Kind
@@ -111,7 +116,7 @@ class ReproductionResult:
 
     @property
     def is_reproduced(self) -> bool:
-        """Whether the trial came out again: identical, or as near as other conditions allow."""
+        """Whether the result is identical, or within the margin under changed conditions."""
         return self.kind != "different"
 
     @property
@@ -120,7 +125,11 @@ class ReproductionResult:
         return next((pair for pair in self.pairs if pair.differing), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result for JSON.
+
+        Returns:
+            The verdict, the changed conditions, and each epoch twice.
+        """
         return {
             "verdict": self.kind,
             "reproduced": self.is_reproduced,
@@ -134,19 +143,24 @@ class ReproductionResult:
 
 
 def prepare_reproduction(name: str, number: int, workspace: Workspace, *, device: str | None = None, trust: bool = False) -> Reproduction:
-    """Find a trial, and load what it was trained with.
+    """Find a trial and load its components and images.
 
     Args:
-        name: of the study.
-        device: by default the trial's own, or `auto` where this machine has no such device.
-        trust: go on with component files that are not those that the trial was trained with.
+        name: name of the study.
+        number: number of the trial.
+        workspace: where the study and the images are.
+        device: device name; by default that of the trial, or `auto` if this machine does not have it.
+        trust: accept component files that have changed since.
+
+    Returns:
+        The trial, ready for training.
 
     Raises:
-        StudyNotFoundError: there is no such study or trial.
-        UsageError: the trial has not ended, or has nothing to compare with.
+        StudyNotFoundError: the study or the trial does not exist.
+        UsageError: the trial has not finished, or has no record to compare with.
         ComponentError: a component file is missing, or changed and not trusted.
         DataError: the images are missing or damaged.
-        ConfigError: there is no such device here, or the components have other options now.
+        ConfigError: this machine does not have the device, or the options of the components have changed.
     """
     study = workspace.open().load(name)
     row, trial = read_study(study), read_trial(study, number)
@@ -172,10 +186,17 @@ def prepare_reproduction(name: str, number: int, workspace: Workspace, *, device
 
 
 def compare_epochs(reproduction: Reproduction, pairs: Sequence[EpochComparison]) -> ReproductionResult:
-    """Compare a rerun with its trial.
+    """Decide whether a trial is reproduced.
 
-    Where conditions differ, the last epoch decides: its validation accuracy is the trial's value. The spread is that of the
-    finalists' seeds, or, where no finalists ran, what the number of images alone allows.
+    Under changed conditions the validation accuracy of the last epoch decides, because it is the trial's value. Its margin comes
+    from the seeds of the finalists; without finalists it comes from the number of images alone.
+
+    Args:
+        reproduction: the trial.
+        pairs: its epochs, as recorded and as trained now.
+
+    Returns:
+        The result.
     """
     last = pairs[-1]
     margin = reproduction.seed_margin
@@ -192,19 +213,19 @@ def compare_epochs(reproduction: Reproduction, pairs: Sequence[EpochComparison])
 
 
 def _require_record(trial: TrialRow, study: str) -> None:
-    """Refuse a trial with nothing to compare with, in one line."""
+    """Refuse a trial without a record to compare with."""
     called = f"trial {trial.number} of '{study}'"
     if not trial.is_finished:
-        raise UsageError(f"{called} is still {trial.state}", hint="A trial is reproduced once it has ended.")
+        raise UsageError(f"{called} is still {trial.state}", hint="Wait until the trial has finished.")
     if trial.state == "fail":
         reason = trial.end.get("reason", "no reason is on record")
         raise UsageError(f"{called} failed: {reason}", hint=f"`hpsearch run {study} --retry-failed` tries it again.")
     if trial.config is None or not trial.epochs:
-        raise StudyNotFoundError(f"{called} has no epochs on record", hint="Only what hpsearch trained can be reproduced.")
+        raise StudyNotFoundError(f"{called} has no epochs on record", hint="Only trials that hpsearch trained can be reproduced.")
 
 
 def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[ChangedCondition]]:
-    """The components that the study may use, and which of their files say something else now."""
+    """The components of the study, and the component files that have changed."""
     recorded: Mapping[str, str] = row.comparable["component files"]
     catalog, changed = BUILT_IN, []
     for name in tomllib.loads(row.text).get("use", []):
@@ -218,7 +239,7 @@ def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[Chang
 
 
 def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:
-    """The images as the trial's worker divided them: a run of a linked study by its own seed, and validated on none of the search's."""
+    """The split of the trial. A run of a follow-up study has its own seed and excludes the validation images of the search."""
     from hpsearch.training.data.split import load_training_images, make_split, validation_indices
 
     data, count = load_training_images(best.data.dataset, folder=workspace.data), best.data.validation_images
@@ -228,7 +249,7 @@ def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:
 
 
 def _seed_margin(name: str, workspace: Workspace) -> float | None:
-    """What two runs of a config differ by from seed to seed, 95 times in 100, by the pooled variance of the study's finalists."""
+    """The 95 % margin of the difference between two seeds, from the pooled variance of the study's finalists."""
     from scipy.stats import t as student_t
 
     store, follow_up = workspace.open(), f"{name.partition('.')[0]}.{FINALISTS}"
@@ -254,7 +275,7 @@ def _device(then: str, wanted: str | None) -> Any:
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[ChangedCondition]:
-    """The conditions on record that are others now."""
+    """The recorded conditions that have changed."""
     old = {"split": f"{str(then.get('split_hash'))[:12]}…", "device": str(then.get("device")), **then.get("versions", {})}
     new = {"split": f"{now['split_hash'][:12]}…", "device": now["device"], **now["versions"]}
     if "processor" in then:

@@ -101,7 +101,7 @@ def test_the_config_of_a_pruned_trial_is_trained_to_its_end(stripes: Workspace, 
 
 def test_another_split_is_refused_before_anything_is_trained(stripes: Workspace) -> None:
     other = find_model(exported(stripes, 0, ("split_seed = 3", "split_seed = 4")), stripes)
-    with pytest.raises(UsageError, match="are measured on other validation images of stripes: split "):
+    with pytest.raises(UsageError, match="are measured on different validation images of stripes: split "):
         require_same_images(find_model("stripes/0", stripes), other)
 
 
@@ -150,8 +150,8 @@ def _compared(both: int, first: int, second: int) -> ModelComparison:
         (900, 80, 20, "A is better by 6.00 ± 1.93 points (p < 0.0001)."),
         (900, 20, 40, "B is better by 2.08 ± 1.59 points (p = 0.013)."),
         (900, 12, 10, "No difference shown: A is ahead of B by 0.22 ± 1.02 points, which may well be chance (p = 0.83)."),
-        (900, 10, 10, "No difference shown: both get as many images right (p = 1)."),
-        (900, 0, 0, "No difference shown: both get the same images right."),
+        (900, 10, 10, "No difference shown: both classify the same number of images correctly (p = 1)."),
+        (900, 0, 0, "No difference shown: both classify the same images correctly."),
     ],
 )
 def test_a_sentence_reads_the_result(both: int, first: int, second: int, sentence: str) -> None:
