@@ -215,15 +215,11 @@ def explain(error: ValidationError, contents: type[Section]) -> tuple[str, str]:
     else:
         rule = _RULES[kind].format(**first.get("ctx", {})) if kind in _RULES else re.sub("^(Input|Value|List) should", "must", first["msg"])
         found = f", but got {show(value)}"
-    hint = f"Begin it with [{key}]." if is_table else ""
-    if kind == "list_type":
-        hint = (
-            f"Write {key} = [{show(value)}]."
-            if isinstance(value, str)
-            else f"Begin each with [[{key}]]."
-            if isinstance(value, dict)
-            else ""
-        )
+    hint = f"Begin it with [{key}]." if is_table and kind != "list_type" else ""
+    if kind == "list_type" and isinstance(value, str):
+        hint = f"Write {key} = [{show(value)}]."
+    elif kind == "list_type" and isinstance(value, dict):
+        hint = f"Begin each with [[{key}]]."
     return f"{key}: {rule}{found}", hint
 
 
