@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import hpsearch
-from hpsearch.config.registration import current_catalog, load_component_file, registered
+from hpsearch.config.registration import component_hash, current_catalog, find_component_file, load_component_file, registered
 from hpsearch.errors import ComponentError
 
 SOURCE = """
@@ -124,3 +124,37 @@ def test_default_that_a_study_file_cannot_hold_is_refused(default: object) -> No
 def test_option_with_a_reserved_name_is_refused(name: str) -> None:
     with pytest.raises(ComponentError, match="means something else"):
         hpsearch.model("net", **{name: hpsearch.option(1)})  # type: ignore[arg-type]
+
+
+# The file that something was made with
+
+
+def test_the_first_file_with_the_recorded_content_is_found(tmp_path: Path) -> None:
+    changed, original = tmp_path / "beside.py", tmp_path / "original.py"
+    changed.write_text("# changed")
+    original.write_text("# original")
+    recorded = component_hash(original)
+    assert recorded is not None
+    found = find_component_file([tmp_path / "gone.py", changed, original], recorded, owner="the config", beside="best.toml", trust=False)
+    assert (found.path, found.sha256) == (original, recorded)
+
+
+@pytest.mark.parametrize(("trust", "offered"), [(None, False), (False, True)])
+def test_a_file_with_other_content_is_refused_before_it_runs(trust: bool | None, offered: bool, tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("raise SystemExit")
+    with pytest.raises(ComponentError, match=r"own\.py' is not the one that the model was made with") as caught:
+        find_component_file([path], "0" * 64, owner="the model", beside="the model", trust=trust)
+    assert ("--trust" in caught.value.hint) is offered
+
+
+def test_a_file_with_other_content_is_accepted_by_trust(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("# changed")
+    found = find_component_file([path], "0" * 64, owner="the config", beside="best.toml", trust=True)
+    assert (found.path, found.sha256) == (path, component_hash(path))
+
+
+def test_a_missing_component_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match=r"component file '.*own\.py' is missing\nPut it beside best\.toml"):
+        find_component_file([tmp_path / "own.py"], "0" * 64, owner="the config", beside="best.toml")
