@@ -51,7 +51,7 @@ class HeldOutLog(Protocol):
     def study(self) -> str:
         """The study's name."""
 
-    def note(self, reading: HeldOutReading) -> int:
+    def add_reading(self, reading: HeldOutReading) -> int:
         """Add a reading, or replace the reading with the same id.
 
         Args:

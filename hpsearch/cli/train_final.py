@@ -36,7 +36,7 @@ class StudyHeldOutLog:
         """The study's name."""
         return self.stored.study_name
 
-    def note(self, reading: HeldOutReading) -> int:
+    def add_reading(self, reading: HeldOutReading) -> int:
         """Put a reading on record, or what is known of it since; returns how many the study has."""
         return write_held_out_reading(self.stored, reading.to_dict())
 
@@ -67,7 +67,7 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
 
 def _say_beginning(training: FinalTraining, seeds: int) -> None:
     config = training.best.config
-    goes_on = "goes on" if training.goes_on else "begins"
+    goes_on = "goes on" if training.is_resumed else "begins"
     note(
         f"Final training of {config.model.name} {goes_on} in {training.paths.folder}: all training images of {training.best.data.dataset}, "
         f"{many(config.epochs, 'epoch')}, {many(seeds, 'seed')}, on {training.device}. Ctrl-C stops; the same command goes on."

@@ -1,4 +1,4 @@
-"""The folder of a final model: whose it is, how far it is, and what may be removed from it."""
+"""The folder of a final model: its record, whether training continues there, and which of its files hpsearch may remove."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from hpsearch.errors import UsageError
 from hpsearch.formatting import show_path
 
 LOCK = ".training"
-"""The lock file of who trains here; a kill leaves it behind."""
+"""The lock file of a training process; it remains if the process is killed."""
 
 
 class FinalFolder:
-    """What stands in the folder of a final model. `metrics.json` is its record from the first moment on.
+    """The folder of a final model. `metrics.json` is its record from the start of training.
 
     Args:
-        force: begin anew where another final training stands, or where other files do.
+        paths: paths of the folder.
+        best: the config that is trained.
+        force: start again if another final training or other files are there.
 
     Raises:
-        UsageError: the folder is somebody else's; nothing was touched.
+        UsageError: the folder holds something else; nothing was changed.
     """
 
     def __init__(self, paths: FinalPaths, best: BestConfig, *, force: bool) -> None:
@@ -34,126 +36,134 @@ class FinalFolder:
         self._best = best
         self._force = force
         self._record = _read_record(paths.metrics)
-        self._refuse()
+        self._require_usable()
 
     @property
     def finished(self) -> Mapping[str, Any] | None:
-        """The score of this config that is there already."""
-        record = self._record
-        return record if record is not None and record["finished"] and self._is_same(record) and not self._force else None
+        """The record of this config, if its training is finished."""
+        return self._record if self.is_resumed and self._record["finished"] else None
 
     @property
-    def goes_on(self) -> bool:
-        """Whether training of this config was begun here."""
-        return self._record is not None and not self._force
+    def is_resumed(self) -> bool:
+        """Whether training of this config started here before."""
+        return bool(self._record) and not self._force
 
     def begin(self, data_hash: str) -> None:
-        """Make the folder this config's; what it has of the same training is gone on with.
+        """Prepare the folder for training. Models of the same training are kept.
 
         Args:
-            data_hash: the hash of the images that are trained on.
+            data_hash: hash of the training images.
 
         Raises:
-            UsageError: what is there was trained on other images.
+            UsageError: the models in the folder were trained on other images, or the folder cannot be created.
+            ComponentError: a component file of the config was changed.
         """
-        record = self._record
-        if record is not None and not self._force and record["images"] != data_hash:
+        if self.is_resumed and self._record["images"] != data_hash:
             raise UsageError(
                 f"{show_path(self.paths.folder)} was trained on other images",
-                hint="Point --data at the same, or choose another folder with -o.",
+                hint="Point --data at the same images, or choose another folder with -o.",
             )
-        if record is not None and self._force:
-            self._forget(record)
+        if self._record and self._force:
+            self._remove_outputs()
         try:
             self.paths.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
                 f"cannot make the folder {show_path(self.paths.folder)}: {error.strerror}", hint="Choose another with -o."
             ) from error
-        self._refuse_other_component_files()
-        # Readings outlive even a new beginning: they were readings of the test split.
-        readings = record["readings"] if record is not None else []
-        files = [{"path": file.path.name, "sha256": file.sha256} for file in self._best.files]
+        self._require_own_component_files()
+        # Readings of the test split stay on record when training starts again.
+        readings = self._record.get("readings", [])
         self._record = {
             "format": FORMAT,
             "finished": False,
             "config": self._best.config.digest,
             "dataset": self._best.data.dataset,
             "images": data_hash,
-            "component_files": files,
+            "component_files": [{"path": file.path.name, "sha256": file.sha256} for file in self._best.files],
             READS: len(readings),
             "readings": readings,
         }
         self._write_record()
         write_atomically(self.paths.config, self._best.to_toml())
-        for file in self._best.files:  # the model of a user's component is of use only with the component's file
+        for file in self._best.files:  # a model of a component file cannot be loaded without that file
             found = find_component_file([file.path], file.sha256, owner="the config", beside="the config")
             write_atomically(self.paths.folder / file.path.name, found.path.read_bytes())
         self._force = False
 
-    def note(self, reading: HeldOutReading) -> tuple[HeldOutReading, ...]:
-        """Put a reading on record, or what is known of it since; returns all of them."""
-        record = self._begun()
-        others = [each for each in record["readings"] if each["id"] != reading.id]
-        record["readings"] = [*others, reading.to_dict()]
-        record[READS] = len(record["readings"])
+    def add_reading(self, reading: HeldOutReading) -> tuple[HeldOutReading, ...]:
+        """Record a reading of the test split, or replace the reading with the same id.
+
+        Args:
+            reading: the reading.
+
+        Returns:
+            All readings, this one last.
+        """
+        others = [each for each in self._record["readings"] if each["id"] != reading.id]
+        readings = [*others, reading.to_dict()]
+        self._record |= {"readings": readings, READS: len(readings)}
         self._write_record()
-        return tuple(HeldOutReading(**each) for each in record["readings"])
+        return tuple(HeldOutReading(**each) for each in readings)
 
     def finish(self, score: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write the score, the last of the files; returns all that `metrics.json` holds."""
-        # As a reader of the file will have it: JSON knows no tuples.
-        self._record = json.loads(json.dumps({**self._begun(), **score, "finished": True}))
-        self._write_record()
-        return self._begun()
+        """Write the score, after all other files.
 
-    def _refuse(self) -> None:
+        Args:
+            score: entries of `FinalScore.to_dict`.
+
+        Returns:
+            The content of `metrics.json`.
+        """
+        # The same values as a reader of the file gets: JSON has lists for tuples.
+        self._record = json.loads(json.dumps({**self._record, **score, "finished": True}))
+        self._write_record()
+        return self._record
+
+    def _require_usable(self) -> None:
+        """Refuse a folder that holds another training or other files; `force` accepts both, if no file of the user is at risk."""
         folder, record = self.paths.folder, self._record
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{show_path(folder)} is no folder", hint="Choose another with -o.")
-        if record is not None:
-            if not self._force and not self._is_same(record):
+        if record:
+            same = (record["config"], record["dataset"]) == (self._best.config.digest, self._best.data.dataset)
+            if not self._force and not same:
                 raise UsageError(
                     f"{show_path(folder)} holds a final training of another config",
-                    hint="Choose another folder with -o, or begin anew there with --force.",
+                    hint="Choose another folder with -o, or start again there with --force.",
                 )
             return
-        if not folder.is_dir() or {path.name for path in folder.iterdir()} <= {
-            LOCK,
-            *(path.name for path in partial_files(self.paths.metrics)),
-        }:
+        own = {LOCK, *(path.name for path in partial_files(self.paths.metrics))}
+        if not folder.is_dir() or {path.name for path in folder.iterdir()} <= own:
             return
         if not self._force:
             raise UsageError(
-                f"{show_path(folder)} exists and holds something else than a final training",
-                hint="Choose another folder with -o, or write beside what is there with --force.",
+                f"{show_path(folder)} exists and holds something other than a final training",
+                hint="Choose another folder with -o, or add the files of the training there with --force.",
             )
-        strangers = [path.name for path in self.paths.written if path.exists()]
-        if strangers:
+        others = [path.name for path in self.paths.written if path.exists()]
+        if others:
             raise UsageError(
-                f"{show_path(folder)} holds {' and '.join(strangers)}, which no final training wrote",
+                f"{show_path(folder)} holds {' and '.join(others)}, which no final training wrote",
                 hint="Choose another folder with -o: --force removes only what hpsearch wrote.",
             )
 
-    def _is_same(self, record: Mapping[str, Any]) -> bool:
-        return bool(record["config"] == self._best.config.digest and record["dataset"] == self._best.data.dataset)
-
-    def _forget(self, record: Mapping[str, Any]) -> None:
-        """Remove what hpsearch wrote, and nothing else."""
+    def _remove_outputs(self) -> None:
+        """Remove the files that hpsearch wrote, and no others."""
         for path in self.paths.written:
-            if path != self.paths.metrics:  # which the new beginning replaces: its readings are kept
+            if path != self.paths.metrics:  # `begin` replaces it and keeps its readings
                 path.unlink(missing_ok=True)
             for partial in partial_files(path):
                 partial.unlink()
-        for file in record["component_files"]:
+        for file in self._record["component_files"]:
             path = self.paths.folder / Path(file["path"]).name
             if component_hash(path) == file["sha256"]:
                 path.unlink()
         for folder in (*self.paths.seeds.glob("*"), self.paths.seeds):
-            with suppress(OSError):  # somebody's own files are in it
+            with suppress(OSError):  # the folder has files of the user
                 folder.rmdir()
 
-    def _refuse_other_component_files(self) -> None:
+    def _require_own_component_files(self) -> None:
         for file in self._best.files:
             copy = self.paths.folder / file.path.name
             if copy.exists() and component_hash(copy) != file.sha256:
@@ -161,20 +171,16 @@ class FinalFolder:
                     f"{show_path(copy)} is not the component file that the config names", hint="Choose another folder with -o."
                 )
 
-    def _begun(self) -> dict[str, Any]:
-        assert self._record is not None, "begin comes first"
-        return self._record
-
     def _write_record(self) -> None:
-        write_atomically(self.paths.metrics, json.dumps(self._begun(), indent=2) + "\n")
+        write_atomically(self.paths.metrics, json.dumps(self._record, indent=2) + "\n")
 
 
-def _read_record(path: Path) -> dict[str, Any] | None:
-    """What a `metrics.json` of a final training holds; None where there is none."""
+def _read_record(path: Path) -> dict[str, Any]:
+    """The record in a `metrics.json`; empty without a valid one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    keys = ("finished", "config", "dataset", "images", "component_files", "readings")
-    ours = isinstance(record, dict) and record.get("format") == FORMAT and all(key in record for key in keys)
-    return record if ours else None
+        return {}
+    keys = {"finished", "config", "dataset", "images", "component_files", "readings"}
+    is_valid = isinstance(record, dict) and record.get("format") == FORMAT and keys <= record.keys()
+    return record if is_valid else {}

@@ -1,4 +1,4 @@
-"""Final training and the test score: the only reader of the test split."""
+"""Train a final model on all training images and evaluate it on the test images. No other module reads the test split."""
 
 from __future__ import annotations
 
@@ -41,20 +41,23 @@ from hpsearch.training.trainer import train
 from hpsearch.workflows.final_folder import FinalFolder
 
 MISTAKES_SHOWN = 24
-"""Of each part: three rows of eight."""
+"""Misclassified images in each picture: three rows of eight."""
 PARTS = ("train", "test")
 
 
 class FinalTraining:
-    """Trains a best config on all training images, once a seed, and then reads the test split.
+    """The training of a best config on all training images, once for each seed, and its evaluation on the test images.
 
     Args:
-        folder: where everything is written; training that was interrupted there is gone on with.
-        seeds: how many models.
-        force: begin anew, whatever hpsearch wrote there before.
+        best: the config.
+        folder: folder for all files; interrupted training continues there.
+        seeds: number of models.
+        data: folder of the data set; None for the default places.
+        device: device name.
+        force: start again, even if hpsearch wrote something else there before.
 
     Raises:
-        UsageError: the folder is somebody else's; nothing was touched.
+        UsageError: the folder holds something else; nothing was changed.
     """
 
     def __init__(self, best: BestConfig, folder: Path, *, seeds: int, data: Path | None, device: str, force: bool = False) -> None:
@@ -67,28 +70,31 @@ class FinalTraining:
 
     @property
     def finished(self) -> Mapping[str, Any] | None:
-        """What `metrics.json` holds where all of this was done before: the test split is then not read again."""
+        """The content of `metrics.json` if all of this was done before; the test split is then not read again."""
         record = self._folder.finished
         if record is None or len(record["seeds"]) < len(self._seeds) or not self.paths.predictions.is_file():
             return None
         return record if all(self.paths.model(number).is_file() for number in range(1, len(record["seeds"]) + 1)) else None
 
     @property
-    def goes_on(self) -> bool:
-        """Whether some of this is done already."""
-        return self._folder.goes_on
+    def is_resumed(self) -> bool:
+        """Whether training started in this folder before."""
+        return self._folder.is_resumed
 
     def train(self) -> Iterator[tuple[int, Epoch]]:
-        """Train what is not trained yet; yields the model's number, from 1, and each of its epochs.
+        """Train the models that do not exist yet.
+
+        Yields:
+            The number of the model, from 1, and each of its epochs.
 
         Raises:
-            DataError: the config's split does not fit the data set.
+            DataError: the split of the config does not fit the data set.
             TrainingError: the loss diverged.
-            UsageError: what is there was trained on other images.
+            UsageError: the models in the folder were trained on other images.
         """
         data = self.best.data
         images = load_training_images(data.dataset, folder=self._data)
-        # Nothing is held out here; but no search can have chosen a config whose split cannot be made.
+        # Final training holds out no images. But a config whose split is impossible comes from no search, so refuse it.
         count_training_images(images, validation_images=data.validation_images, train_images=data.train_images)
         split = undivided(images)
         self._folder.begin(split.hash)
@@ -120,10 +126,10 @@ class FinalTraining:
             accuracy=None,
             folder=self.paths.folder.resolve().name,
         )
-        # Noted before the score is known: a reading counts also when something breaks afterwards.
-        self._folder.note(reading)
+        # The reading is recorded first, so that it counts even if the evaluation fails.
+        self._folder.add_reading(reading)
         if log is not None:
-            log.note(reading)
+            log.add_reading(reading)
         parts["test"] = load_test_images(self.best.data.dataset, folder=self._data)
         scores = []
         written: dict[str, Predictions] = {}
@@ -143,17 +149,20 @@ class FinalTraining:
             facts=self._facts(),
         )
         reading = replace(reading, accuracy=score.accuracy("test").value)
-        score = replace(score, readings=self._folder.note(reading))
+        score = replace(score, readings=self._folder.add_reading(reading))
         if log is not None:
-            score = replace(score, study=log.study, study_reads=log.note(reading))
+            score = replace(score, study=log.study, study_reads=log.add_reading(reading))
         return self._write(score, written, parts)
 
     def write_onnx(self) -> bool:
-        """Write the model, once it is trained, as `model.onnx`; returns whether it was not there yet.
+        """Write the trained model as `model.onnx`, unless the file exists.
+
+        Returns:
+            Whether the file was written.
 
         Raises:
-            UsageError: the extra is not installed.
-            TrainingError: it cannot be exported, or onnxruntime disagrees with torch.
+            UsageError: the `onnx` extra is not installed.
+            TrainingError: the model cannot be exported, or onnxruntime and torch give different results.
         """
         from hpsearch.training.onnx_export import CHECKED_BATCHES, write_onnx
 
@@ -184,7 +193,7 @@ class FinalTraining:
         return {"device": self.device, "versions": versions}
 
     def _write(self, score: FinalScore, predictions: Mapping[str, Predictions], parts: Mapping[str, Images]) -> Mapping[str, Any]:
-        """All files; `metrics.json`, which says that they are there, last."""
+        """Write all files; `metrics.json` comes last, because it says that the others exist."""
         write_atomically(self.paths.config, self.best.to_toml())
         write_atomically(self.paths.predictions, _csv(predictions))
         can_be_shown = parts["test"].images.shape[1] in (1, 3)
@@ -251,6 +260,6 @@ def _csv(predictions: Mapping[str, Predictions]) -> str:
     for part in PARTS:
         each = predictions[part]
         for index, (truth, guess, confidence) in enumerate(zip(each.label, each.predicted, each.confidence, strict=True)):
-            # Nine digits give the very float32 back.
+            # Nine digits identify each float32.
             writer.writerow([part, index, each.classes[truth], each.classes[guess], f"{confidence:.9g}"])
     return content.getvalue()

@@ -160,7 +160,7 @@ def test_readings_are_told_to_the_study_before_and_after(best: BestConfig, tmp_p
         study = "stripes"
         seen: Sequence[HeldOutReading] = ()
 
-        def note(self, reading: HeldOutReading) -> int:
+        def add_reading(self, reading: HeldOutReading) -> int:
             self.seen = (*self.seen, reading)
             return 7
 
@@ -232,7 +232,7 @@ def test_a_folder_with_other_files_is_not_touched(best: BestConfig, tmp_path: Pa
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "README.md").write_text("my own")
-    with pytest.raises(UsageError, match="holds something else than a final training"):
+    with pytest.raises(UsageError, match="holds something other than a final training"):
         _training(best, folder)
     with pytest.raises(UsageError, match=r"holds README\.md, which no final training wrote"):
         _training(best, folder, force=True)
