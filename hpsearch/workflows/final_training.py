@@ -112,10 +112,13 @@ class FinalTraining:
             self._save(number, config, split, checkpoint)
 
     def score(self, log: HeldOutLog | None = None) -> Mapping[str, Any]:
-        """Read the test split, once, and write down all that it says; returns what `metrics.json` then holds.
+        """Read the test split once, evaluate all models and write the results.
 
         Args:
-            ledger: of the study that the config comes from.
+            log: log of the study that the config comes from; None if it cannot be reached.
+
+        Returns:
+            The content of `metrics.json`.
         """
         parts = {"train": load_training_images(self.best.data.dataset, folder=self._data)}
         reading = HeldOutReading(
