@@ -2,7 +2,7 @@
 
     pip install "ray[tune]" && python benchmarks/engines.py [--trials 200]
 
-A formula stands for the trainer: four epochs of a quarter of a second each. hpsearch on local workers
+A fake trainer serves: four epochs of a quarter of a second each. hpsearch on local workers
 with SQLite, on local workers with PostgreSQL, and on Ray with PostgreSQL; beside them Ray Tune with
 Optuna's search on the same work, two trials at a time, in the same run. The time is that from the begin
 of the first trial to the end of the last, so that nobody's start-up is in it. What each does besides
@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.support.db_snapshot import stored  # noqa: E402  # the checkout first
+from tests.support.db_snapshot import stored_trials  # noqa: E402  # the checkout first
 from tests.support.fake_trainer import EPOCH_SECONDS  # noqa: E402  # the checkout first
 from tests.support.postgres_server import Postgres  # noqa: E402  # the checkout first
 from tests.support.small_study import NO_IMAGES, STUDY, storage_environment  # noqa: E402  # the checkout first
@@ -69,7 +69,7 @@ def hpsearch(folder: Path, trials: int, *options: str) -> float:
     environment = {**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), EPOCH_SECONDS: str(SECONDS)}
     command = [sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", str(WORKERS), *options]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    found = stored(folder)
+    found = stored_trials(folder)
     assert [trial.state for trial in found] == ["COMPLETE"] * trials
     begun = min(trial.attributes["hpsearch:attempts"][0]["at"] for trial in found)
     return max(datetime.fromisoformat(str(trial.ended)).timestamp() for trial in found) - begun

@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [--results FILE]
 
-Workers are light processes that train a formula which takes no time, so that all the time is the
+Workers are light processes that run a fake trainer that takes no time, so that all the time is the
 store's and the sampler's: claiming, drawing (TPE), storing and reporting two to four epochs, asking the
 median pruner, telling. Two tables: by the number of workers on a new study, and by the number of trials
 that stand in the study, with one worker. Busy seconds are those of all cores, server and benchmark
@@ -25,8 +25,8 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.support.db_snapshot import stored, tracebacks  # noqa: E402  # the checkout first
-from tests.support.forkserver import Nursery  # noqa: E402  # the checkout first
+from tests.support.db_snapshot import stored_trials, tracebacks  # noqa: E402  # the checkout first
+from tests.support.forkserver import ForkServer  # noqa: E402  # the checkout first
 from tests.support.postgres_server import Postgres  # noqa: E402  # the checkout first
 from tests.support.small_study import NO_IMAGES, STUDY  # noqa: E402  # the checkout first
 from tests.support.stored_study import every_third_pruned, stored_study  # noqa: E402  # the checkout first
@@ -34,7 +34,7 @@ from tests.support.stored_study import every_third_pruned, stored_study  # noqa:
 WORKERS = (1, 8, 64)
 STORED = (100, 1_000, 10_000)
 TEXT = STUDY.replace('kind = "none"', 'kind = "median"\nstartup_trials = 4\nwarmup_epochs = 1').replace("[2, 4]", "[1, 20]")
-PATIENCE = 900.0
+RUN_TIMEOUT = 900.0
 DISTINCT = 1_000
 TABLES = {
     "trial_values": "objective, value, value_type",
@@ -59,7 +59,7 @@ def fill(folder: Path, server: Postgres, url: str, trials: int) -> None:
     store = Workspace(runs=folder / "runs", storage=url).open_or_create()
     distinct = min(trials, DISTINCT)
     study = stored_study(folder, trials=distinct, epochs=3, state=every_third_pruned, storage=store.storage, text=TEXT)
-    write_split_hash(study, "formula")
+    write_split_hash(study, "fake")
     store.dispose()
     database, copies = url.rsplit("/", 1)[1], trials // distinct - 1
     series = f"generate_series(1, {copies}) AS copy"
@@ -76,7 +76,7 @@ def fill(folder: Path, server: Postgres, url: str, trials: int) -> None:
         )
 
 
-def search(nursery: Nursery, server: Postgres, folder: Path, *, workers: int, before: int, trials: int) -> str:
+def search(forkserver: ForkServer, server: Postgres, folder: Path, *, workers: int, before: int, trials: int) -> str:
     """Search so many trials more; a row of the table.
 
     Raises:
@@ -89,11 +89,13 @@ def search(nursery: Nursery, server: Postgres, folder: Path, *, workers: int, be
     if before:
         fill(folder, server, url, before)
     begun, cost = time.monotonic(), busy()
-    run = nursery.start(folder, "run", "small.toml", "--workers", str(workers), "--trials", str(before + trials), said=folder / "said")
-    code = run.wait(PATIENCE)
+    run = forkserver.start(
+        folder, "run", "small.toml", "--workers", str(workers), "--trials", str(before + trials), output=folder / "output"
+    )
+    code = run.wait(RUN_TIMEOUT)
     whole, cost = time.monotonic() - begun, busy() - cost
-    found = [trial for trial in stored(folder) if trial.number >= before]
-    assert code == 0, (folder / "said").read_text()[-2000:]
+    found = [trial for trial in stored_trials(folder) if trial.number >= before]
+    assert code == 0, (folder / "output").read_text()[-2000:]
     assert len(found) == trials
     assert all(trial.finished and len(trial.attributes["hpsearch:attempts"]) == 1 for trial in found)
     assert not tracebacks(folder)
@@ -116,15 +118,15 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}")
     print("| trials stored before | workers | trials more | ms a trial | trials a second | busy ms a trial | s to start and end |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    with Postgres(connections=300) as server, Nursery() as nursery, tempfile.TemporaryDirectory() as text:
+    with Postgres(connections=300) as server, ForkServer() as forkserver, tempfile.TemporaryDirectory() as text:
         for workers in WORKERS if only != "stored" else ():
             folder = Path(text) / f"workers-{workers}"
             folder.mkdir()
-            print(search(nursery, server, folder, workers=workers, before=0, trials=max(60, 4 * workers)), flush=True)
+            print(search(forkserver, server, folder, workers=workers, before=0, trials=max(60, 4 * workers)), flush=True)
         for before in STORED if only != "workers" else ():
             folder = Path(text) / f"stored-{before}"
             folder.mkdir()
-            print(search(nursery, server, folder, workers=1, before=before, trials=60), flush=True)
+            print(search(forkserver, server, folder, workers=1, before=before, trials=60), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from hpsearch.analysis.leaderboard import difference_margin, make_leaderboard, rank
 from hpsearch.analysis.metrics import wilson_interval
 from hpsearch.config.space_parser import configure
-from hpsearch.storage.records import TrialKey, TrialRow
-from tests.support.fake_trainer import formula_epoch
+from hpsearch.storage.records import TrialKey, TrialRow, trial_row
+from tests.support.fake_trainer import fake_epoch
 
 
 def _trial(
@@ -27,7 +27,7 @@ def _trial(
         "params": {"model": "lenet5"},
         "config": config,
         "run": {},
-        "epochs": tuple(formula_epoch(config, each, seconds=10.0) for each in range(1, epochs + 1)),
+        "epochs": tuple(fake_epoch(config, each, seconds=10.0) for each in range(1, epochs + 1)),
         "origin": "",
         "n_parameters": parameters,
         "flops": 1,

@@ -104,7 +104,7 @@ def test_explain_walks_from_the_baseline_to_the_winner(with_finalists: tuple[Pat
 
 def test_killed_finalists_go_on_and_no_run_is_lost_or_done_twice(searched_folder: Path) -> None:
     command = [sys.executable, "-m", "tests.support.fake_trainer", "finalists", "small", "--top", "2", "--seeds", "4", "--workers", "2"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "FORMULA_EPOCH_SECONDS": "0.2"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "FAKE_EPOCH_SECONDS": "0.2"}
     for _ in range(3):
         process = subprocess.Popen(
             command, cwd=searched_folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -48,7 +48,7 @@ def test_it_looks_on_from_before_the_first_trial_to_the_end(folder: Path) -> Non
     watching = start(folder, "show", "small", "--watch")
     until(lambda: "no trial yet" in (folder / "show.err").read_text())
     assert watching.poll() is None
-    assert hpsearch(folder, "run", "small.toml", FORMULA_EPOCH_SECONDS="0.1").returncode == 0
+    assert hpsearch(folder, "run", "small.toml", FAKE_EPOCH_SECONDS="0.1").returncode == 0
     assert watching.wait(60) == 0
     said = (folder / "show.err").read_text()
     assert sorted(int(line.split()[1]) for line in said.splitlines() if line.startswith("trial ")) == list(range(8))
@@ -68,7 +68,7 @@ def test_it_reads_only_and_is_over_at_once_where_the_study_is(searched_folder: P
 
 
 def test_ctrl_c_ends_the_view_and_not_the_study(folder: Path) -> None:
-    running = start(folder, "run", "small.toml", "--workers", "1", FORMULA_EPOCH_SECONDS="0.3")
+    running = start(folder, "run", "small.toml", "--workers", "1", FAKE_EPOCH_SECONDS="0.3")
     until(lambda: "trial 0" in (folder / "run.err").read_text())
     watching = start(folder, "show", "small", "--watch")
     until(lambda: "\ntrial " in (folder / "show.err").read_text())

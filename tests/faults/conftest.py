@@ -1,4 +1,4 @@
-"""Real processes, forked from one that has everything loaded."""
+"""Fixtures: fork servers, a folder with a study, and what its commands printed."""
 
 from __future__ import annotations
 
@@ -7,56 +7,56 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import REAL_STUDY
-from tests.support.forkserver import Nursery
+from tests.support.fault_experiments import REAL_STUDY
+from tests.support.forkserver import ForkServer
 
 
 @pytest.fixture
 def folder(folder: Path, any_storage: str) -> Path:
-    """A folder with the study file whose studies lie in a database of each kind."""
+    """A folder with the study file, once for each kind of database."""
     if not any_storage.startswith("sqlite"):
         (folder / "storage").write_text(any_storage)
     return folder
 
 
 @pytest.fixture(scope="session")
-def nurseries() -> Iterator[Callable[[str], Nursery]]:
-    """One for each trainer, made when it is first asked for."""
-    made: dict[str, Nursery] = {}
+def forkservers() -> Iterator[Callable[[str], ForkServer]]:
+    """Return one fork server for each trainer, made at first use."""
+    made: dict[str, ForkServer] = {}
 
-    def nursery_of(trainer: str) -> Nursery:
+    def forkserver_of(trainer: str) -> ForkServer:
         if trainer not in made:
-            made[trainer] = Nursery(trainer)
+            made[trainer] = ForkServer(trainer)
         return made[trainer]
 
-    yield nursery_of
-    for nursery in made.values():
-        nursery.close()
+    yield forkserver_of
+    for forkserver in made.values():
+        forkserver.close()
 
 
 @pytest.fixture
-def nursery(nurseries: Callable[[str], Nursery]) -> Iterator[Nursery]:
-    """Processes that train the formula; none outlives its test."""
-    yield nurseries("formula")
-    nurseries("formula").end_all()
+def forkserver(forkservers: Callable[[str], ForkServer]) -> Iterator[ForkServer]:
+    """Processes with the fake trainer; none outlives its test."""
+    yield forkservers("fake")
+    forkservers("fake").end_all()
 
 
 @pytest.fixture
-def real_nursery(nurseries: Callable[[str], Nursery]) -> Iterator[Nursery]:
-    """Processes that train for real; none outlives its test."""
-    yield nurseries("real")
-    nurseries("real").end_all()
+def real_forkserver(forkservers: Callable[[str], ForkServer]) -> Iterator[ForkServer]:
+    """Processes with the real trainer; none outlives its test."""
+    yield forkservers("real")
+    forkservers("real").end_all()
 
 
 @pytest.fixture
-def said(folder: Path) -> Callable[[], str]:
-    """What the commands in the folder have said so far."""
-    return lambda: (folder / "said").read_text(errors="replace") if (folder / "said").exists() else ""
+def output(folder: Path) -> Callable[[], str]:
+    """Return a function that reads the output of all commands in the folder so far."""
+    return lambda: (folder / "output").read_text(errors="replace") if (folder / "output").exists() else ""
 
 
 @pytest.fixture
 def own_model(folder: Path) -> Callable[..., None]:
-    """Makes the folder's study one of a user's own model: the body of its `forward`, on 300 images of Fashion-MNIST."""
+    """Return a function that gives the folder's study a custom model with the given `forward`, on 300 images."""
 
     def make(forward: str, *, trials: int = 2, more: str = "") -> None:
         (folder / "own.py").write_text(OWN.replace("FORWARD", forward))
@@ -74,7 +74,7 @@ from torch import nn
 import hpsearch
 
 def happens(times):
-    # So many times in all processes together.
+    # Return True for the first `times` calls of all processes together.
     with open("happened", "a") as file:
         if file.tell() < times:
             file.write("x")

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.db_snapshot import Stored, run_to_end, stored, wait_until
-from tests.support.forkserver import Nursery
+from tests.support.db_snapshot import StoredTrial, run_to_end, stored_trials, wait_until
+from tests.support.forkserver import ForkServer
 
 Own = Callable[..., None]
 Said = Callable[[], str]
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.slow
 
 
 def reasons(folder: Path) -> list[str]:
-    return [trial.attributes.get("hpsearch:end", {}).get("reason", "") for trial in stored(folder)]
+    return [trial.attributes.get("hpsearch:end", {}).get("reason", "") for trial in stored_trials(folder)]
 
 
-def only_trial(folder: Path) -> Stored:
-    (trial,) = stored(folder)
+def only_trial(folder: Path) -> StoredTrial:
+    (trial,) = stored_trials(folder)
     return trial
 
 
@@ -37,40 +37,40 @@ def only_trial(folder: Path) -> Stored:
     ids=["raises", "exits", "no memory", "too large a tensor"],
 )
 def test_an_error_in_a_model_fails_its_trial(
-    real_nursery: Nursery, folder: Path, own_model: Own, said: Said, forward: str, reason: str
+    real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said, forward: str, reason: str
 ) -> None:
     own_model(forward, trials=1)
-    assert run_to_end(real_nursery, folder) == 1  # no trial came to a result
+    assert run_to_end(real_forkserver, folder) == 1  # no trial came to a result
     trial = only_trial(folder)
     assert trial.state == "FAIL"
     assert reasons(folder)[0].startswith(reason)
     assert "own.py" in trial.attributes["hpsearch:end"]["traceback"]
-    assert "Traceback" not in said()
+    assert "Traceback" not in output()
 
 
-def test_the_same_error_three_times_stops_the_study(real_nursery: Nursery, folder: Path, own_model: Own, said: Said) -> None:
+def test_the_same_error_three_times_stops_the_study(real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said) -> None:
     own_model("raise ValueError('a bug')", trials=8)
-    assert run_to_end(real_nursery, folder, "--workers", "1") == 1
-    assert "trials 0, 1, 2 failed in the same way: ValueError: a bug" in said()
-    assert [trial.state for trial in stored(folder)] == ["FAIL"] * 3
+    assert run_to_end(real_forkserver, folder, "--workers", "1") == 1
+    assert "trials 0, 1, 2 failed in the same way: ValueError: a bug" in output()
+    assert [trial.state for trial in stored_trials(folder)] == ["FAIL"] * 3
 
 
 @pytest.mark.parametrize("forward", ["os._exit(1)", "ctypes.string_at(0)"], ids=["os._exit", "segfault"])
 def test_a_trial_that_kills_its_workers_fails_and_the_study_goes_on(
-    real_nursery: Nursery, folder: Path, own_model: Own, said: Said, forward: str
+    real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said, forward: str
 ) -> None:
     own_model(f"if self.training and happens(3): {forward}")
-    assert run_to_end(real_nursery, folder, "--workers", "1") == 0
-    assert [trial.state for trial in stored(folder)] == ["FAIL", "COMPLETE"]
-    failed = stored(folder)[0]
+    assert run_to_end(real_forkserver, folder, "--workers", "1") == 0
+    assert [trial.state for trial in stored_trials(folder)] == ["FAIL", "COMPLETE"]
+    failed = stored_trials(folder)[0]
     assert failed.attributes["hpsearch:end"]["reason"] == "its worker died 3 times at the same epoch"
     assert len(failed.attributes["hpsearch:attempts"]) == 4  # the fourth found that three had died
     if "string_at" in forward:
         assert "Segmentation fault" in failed.attributes["hpsearch:end"]["traceback"]
-    assert "Traceback" not in said()
+    assert "Traceback" not in output()
 
 
-def test_no_memory_left_fails_the_trial_and_the_next_is_clean(real_nursery: Nursery, folder: Path, own_model: Own) -> None:
+def test_no_memory_left_fails_the_trial_and_the_next_is_clean(real_forkserver: ForkServer, folder: Path, own_model: Own) -> None:
     own_model(
         "import resource\n"
         "        if self.training and happens(1):\n"
@@ -81,37 +81,39 @@ def test_no_memory_left_fails_the_trial_and_the_next_is_clean(real_nursery: Nurs
         "            finally:\n"
         "                resource.setrlimit(resource.RLIMIT_AS, limit)"
     )
-    assert run_to_end(real_nursery, folder, "--workers", "1") == 0
-    assert [trial.state for trial in stored(folder)] == ["FAIL", "COMPLETE"]
+    assert run_to_end(real_forkserver, folder, "--workers", "1") == 0
+    assert [trial.state for trial in stored_trials(folder)] == ["FAIL", "COMPLETE"]
     assert reasons(folder)[0].startswith("out of memory")
 
 
-def test_a_trial_that_hangs_is_ended_with_its_whole_family(real_nursery: Nursery, folder: Path, own_model: Own, said: Said) -> None:
+def test_a_trial_that_hangs_is_ended_with_its_whole_family(real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said) -> None:
     # Deaf and asleep in C: it never comes back to Python, where the alarm would be heard.
     hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGTERM}); import subprocess; open('child', 'w').write(str(subprocess.Popen(['sleep', '300']).pid)); ctypes.PyDLL(None).sleep(300)"
     own_model(f"if self.training and happens(1): {hang}", more='\ntrial_time = "2s"')
     began = time.monotonic()
-    assert run_to_end(real_nursery, folder, "--workers", "1") == 0
+    assert run_to_end(real_forkserver, folder, "--workers", "1") == 0
     assert time.monotonic() - began < 60
-    assert [trial.state for trial in stored(folder)] == ["FAIL", "COMPLETE"]
+    assert [trial.state for trial in stored_trials(folder)] == ["FAIL", "COMPLETE"]
     assert reasons(folder)[0] == "trial_time was spent before its first epoch"
     child = int((folder / "child").read_text())
     assert wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
-    assert "Traceback" not in said()
+    assert "Traceback" not in output()
 
 
-def test_failed_trials_are_tried_again_on_top_of_the_budget(real_nursery: Nursery, folder: Path, own_model: Own, said: Said) -> None:
+def test_failed_trials_are_tried_again_on_top_of_the_budget(
+    real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said
+) -> None:
     own_model("if not os.path.exists('mended'): raise ValueError(os.urandom(4).hex())", trials=2)
-    assert run_to_end(real_nursery, folder, "--workers", "1") == 1
-    assert [trial.state for trial in stored(folder)] == ["FAIL", "FAIL"]
+    assert run_to_end(real_forkserver, folder, "--workers", "1") == 1
+    assert [trial.state for trial in stored_trials(folder)] == ["FAIL", "FAIL"]
     (folder / "mended").touch()
-    assert run_to_end(real_nursery, folder, "--workers", "1") in (0, 1)
-    assert len(stored(folder)) == 2
-    assert run_to_end(real_nursery, folder, "--workers", "1", "--retry-failed") == 0
-    assert "Failed trials 0, 1 are tried again." in said()
-    trials = stored(folder)
+    assert run_to_end(real_forkserver, folder, "--workers", "1") in (0, 1)
+    assert len(stored_trials(folder)) == 2
+    assert run_to_end(real_forkserver, folder, "--workers", "1", "--retry-failed") == 0
+    assert "Failed trials 0, 1 are tried again." in output()
+    trials = stored_trials(folder)
     assert [trial.state for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert [trial.attributes["hpsearch:retry_of"] for trial in trials[2:]] == [0, 1]
     assert [trial.params for trial in trials[2:]] == [trial.params for trial in trials[:2]]
-    assert run_to_end(real_nursery, folder, "--workers", "1", "--retry-failed") == 0
-    assert len(stored(folder)) == 4
+    assert run_to_end(real_forkserver, folder, "--workers", "1", "--retry-failed") == 0
+    assert len(stored_trials(folder)) == 4

@@ -9,44 +9,44 @@ from pathlib import Path
 import pytest
 
 from tests.support.crash_points import DIE_AT, DIED, POINTS
-from tests.support.db_snapshot import run_to_end, stored
-from tests.support.forkserver import Nursery
+from tests.support.db_snapshot import run_to_end, stored_trials
+from tests.support.forkserver import ForkServer
 from tests.support.small_study import NO_IMAGES, STUDY
 
 
 @pytest.fixture(scope="session")
-def never_killed(nurseries: Callable[[str], Nursery], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def never_killed(forkservers: Callable[[str], ForkServer], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     (folder / "small.toml").write_text(STUDY)
     (folder / "no_images.py").write_text(NO_IMAGES)
-    assert run_to_end(nurseries("formula"), folder, "--workers", "1") == 0
+    assert run_to_end(forkservers("fake"), folder, "--workers", "1") == 0
     return folder
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_death_leaves_no_trace_in_the_results(point: str, nursery: Nursery, never_killed: Path, folder: Path) -> None:
+def test_a_death_leaves_no_trace_in_the_results(point: str, forkserver: ForkServer, never_killed: Path, folder: Path) -> None:
     died = folder / "died"
-    assert run_to_end(nursery, folder, "--workers", "1", **{DIE_AT: point, DIED: str(died)}) == 0
+    assert run_to_end(forkserver, folder, "--workers", "1", **{DIE_AT: point, DIED: str(died)}) == 0
     assert died.exists()
-    assert "a worker died" in (folder / "said").read_text()
-    assert [trial.measured() for trial in stored(folder)] == [trial.measured() for trial in stored(never_killed)]
+    assert "a worker died" in (folder / "output").read_text()
+    assert [trial.measured() for trial in stored_trials(folder)] == [trial.measured() for trial in stored_trials(never_killed)]
 
 
 @pytest.mark.parametrize("point", ["after ask", "between two draws", "after an epoch is stored", "between epochs and end"])
-def test_a_death_of_everything_leaves_no_trace_either(point: str, nursery: Nursery, never_killed: Path, folder: Path) -> None:
+def test_a_death_of_everything_leaves_no_trace_either(point: str, forkserver: ForkServer, never_killed: Path, folder: Path) -> None:
     died = folder / "died"
-    run = nursery.start(folder, "worker", "small.toml", said=folder / "said", **{DIE_AT: point, DIED: str(died)})
+    run = forkserver.start(folder, "worker", "small.toml", output=folder / "output", **{DIE_AT: point, DIED: str(died)})
     if run.wait(60) == 2:  # a worker joins a study, and does not make one
-        assert run_to_end(nursery, folder, "--workers", "1", "--trials", "1") == 0
-        run = nursery.start(folder, "worker", "small.toml", said=folder / "said", **{DIE_AT: point, DIED: str(died)})
+        assert run_to_end(forkserver, folder, "--workers", "1", "--trials", "1") == 0
+        run = forkserver.start(folder, "worker", "small.toml", output=folder / "output", **{DIE_AT: point, DIED: str(died)})
     assert run.wait(60) == 137
-    assert [trial.state for trial in stored(folder)][-1] == "RUNNING"
-    assert run_to_end(nursery, folder, "--workers", "1") == 0
-    assert "Trials 3 were interrupted and go on." in (folder / "said").read_text()
-    assert [trial.measured() for trial in stored(folder)] == [trial.measured() for trial in stored(never_killed)]
+    assert [trial.state for trial in stored_trials(folder)][-1] == "RUNNING"
+    assert run_to_end(forkserver, folder, "--workers", "1") == 0
+    assert "Trials 3 were interrupted and go on." in (folder / "output").read_text()
+    assert [trial.measured() for trial in stored_trials(folder)] == [trial.measured() for trial in stored_trials(never_killed)]
 
 
-def test_a_copy_of_the_study_elsewhere_goes_on_too(nursery: Nursery, never_killed: Path, tmp_path: Path) -> None:
+def test_a_copy_of_the_study_elsewhere_goes_on_too(forkserver: ForkServer, never_killed: Path, tmp_path: Path) -> None:
     shutil.copytree(never_killed, tmp_path / "moved")
-    assert run_to_end(nursery, tmp_path / "moved", "--trials", "10") == 0
-    assert [trial.state for trial in stored(tmp_path / "moved")] == ["COMPLETE"] * 10
+    assert run_to_end(forkserver, tmp_path / "moved", "--trials", "10") == 0
+    assert [trial.state for trial in stored_trials(tmp_path / "moved")] == ["COMPLETE"] * 10

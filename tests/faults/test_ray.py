@@ -1,4 +1,4 @@
-"""Rules of workers on a Ray cluster: two real nodes on this machine, a real PostgreSQL server, a formula for a trainer."""
+"""Rules of workers on a Ray cluster: two real nodes on this machine, a real PostgreSQL server, a fake trainer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.db_snapshot import repeated_epochs, stored, wait_until
-from tests.support.fake_trainer import EPOCH_NOTES, EPOCH_SECONDS
+from tests.support.db_snapshot import repeated_epochs, stored_trials, wait_until
+from tests.support.fake_trainer import EPOCH_LOG, EPOCH_SECONDS
 from tests.support.postgres_server import PASSWORD, Postgres
 from tests.support.ray_cluster import RayCluster
 from tests.support.small_study import ROOT, hpsearch, storage_environment
@@ -30,7 +30,7 @@ pytestmark = [
 def cluster(folder: Path) -> Iterator[RayCluster]:
     # A short path: Ray's sockets lie below it.
     own = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
-    made = RayCluster(own, **{EPOCH_SECONDS: "0.5", EPOCH_NOTES: str(folder / "notes")})
+    made = RayCluster(own, **{EPOCH_SECONDS: "0.5", EPOCH_LOG: str(folder / "notes")})
     yield made
     made.close()
     shutil.rmtree(own, ignore_errors=True)
@@ -55,30 +55,30 @@ def start(folder: Path, cluster: RayCluster, *options: str) -> subprocess.Popen[
         cluster.address,
         *options,
     ]
-    with (folder / "said").open("ab") as said:
+    with (folder / "output").open("ab") as output:
         return subprocess.Popen(
             command,
             cwd=folder,
             env={**os.environ, **storage_environment(folder), **cluster.environment, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
 
 
 def nodes_of(folder: Path) -> set[str]:
     """The workers that train a trial right now and have an epoch behind them."""
-    running = [trial for trial in stored(folder) if trial.state == "RUNNING" and trial.epochs]
+    running = [trial for trial in stored_trials(folder) if trial.state == "RUNNING" and trial.epochs]
     return {trial.attributes["hpsearch:attempts"][-1]["worker"] for trial in running}
 
 
 def test_the_trials_of_a_lost_node_go_on_elsewhere_once_each_and_the_budget_is_exact(folder: Path, cluster: RayCluster) -> None:
     run = start(folder, cluster, "--workers", "2")
     assert wait_until(lambda: len(nodes_of(folder)) == 2, 90)
-    before = {trial.number: trial.epochs for trial in stored(folder) if trial.state == "RUNNING"}
+    before = {trial.number: trial.epochs for trial in stored_trials(folder) if trial.state == "RUNNING"}
     cluster.kill_a_node()
-    assert run.wait(200) == 0, (folder / "said").read_text()
-    trials = stored(folder)
+    assert run.wait(200) == 0, (folder / "output").read_text()
+    trials = stored_trials(folder)
     assert [trial.state for trial in trials] == ["COMPLETE"] * 8
     assert all(trials[number].epochs[: len(epochs)] == epochs for number, epochs in before.items())
     assert all([epoch["number"] for epoch in trial.epochs] == [step for step, _ in trial.reports] for trial in trials)
@@ -86,7 +86,7 @@ def test_the_trials_of_a_lost_node_go_on_elsewhere_once_each_and_the_budget_is_e
     _, again, furthest = repeated_epochs(folder / "notes")
     assert again <= 2
     assert furthest <= 1
-    assert "Traceback" not in (folder / "said").read_text()
+    assert "Traceback" not in (folder / "output").read_text()
     # The password of the storage stands in no file of Ray's or of the run, and in no command line.
     for path in [*cluster.folder.rglob("*"), *folder.rglob("*")]:
         if path.is_file() and path != folder / "storage":
@@ -103,10 +103,10 @@ def test_ctrl_c_puts_the_trials_back_and_the_same_command_goes_on(folder: Path, 
             continue
     run.send_signal(signal.SIGINT)
     assert run.wait(20) == 130
-    assert "RUNNING" not in {trial.state for trial in stored(folder)}
-    assert "Continue with the same command." in (folder / "said").read_text()
+    assert "RUNNING" not in {trial.state for trial in stored_trials(folder)}
+    assert "Continue with the same command." in (folder / "output").read_text()
     assert start(folder, cluster).wait(120) == 0
-    assert [trial.state for trial in stored(folder)] == ["COMPLETE"] * 8
+    assert [trial.state for trial in stored_trials(folder)] == ["COMPLETE"] * 8
 
 
 def test_without_ray_it_says_how_to_install_it(folder: Path) -> None:
@@ -115,7 +115,7 @@ def test_without_ray_it_says_how_to_install_it(folder: Path) -> None:
     done = hpsearch(folder, "run", "small.toml", "--engine", "ray", PYTHONPATH=f"{folder / 'hidden'}:{ROOT}")
     assert done.returncode == 2
     assert 'pip install "hpsearch[ray]"' in done.stderr
-    assert stored(folder) == []
+    assert stored_trials(folder) == []
 
 
 def test_a_cluster_that_is_not_there_is_said_in_one_line(folder: Path) -> None:

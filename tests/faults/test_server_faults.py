@@ -22,9 +22,9 @@ from hpsearch.storage.records import TrialKey, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import prepare_search
 from hpsearch.workflows.supervisor import Search
-from tests.support import fake_trainer as formula
-from tests.support.db_snapshot import run_to_end, stored
-from tests.support.forkserver import Nursery
+from tests.support import fake_trainer
+from tests.support.db_snapshot import run_to_end, stored_trials
+from tests.support.forkserver import ForkServer
 from tests.support.postgres_server import PASSWORD, MissingPostgresError, Postgres
 
 from .test_signals import started, states
@@ -62,32 +62,36 @@ def search(server: Postgres, tmp_path: Path, study_file: Callable[..., StudyFile
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_run_outlives_a_restart_and_a_crash(server: Postgres, nursery: Nursery, folder: Path, said: Callable[[], str], mode: str) -> None:
-    run = started(nursery, folder, "--workers", "2")
+def test_a_run_outlives_a_restart_and_a_crash(
+    server: Postgres, forkserver: ForkServer, folder: Path, output: Callable[[], str], mode: str
+) -> None:
+    run = started(forkserver, folder, "--workers", "2")
     server.stop(mode)
     time.sleep(1)
     server.start()
     assert run.wait(90) == 0
     assert states(folder) == ["COMPLETE"] * 8
-    assert all([epoch["number"] for epoch in trial.epochs] == [step for step, _ in trial.reports] for trial in stored(folder))
-    assert "a worker died" not in said()
-    assert "Traceback" not in said()
+    assert all([epoch["number"] for epoch in trial.epochs] == [step for step, _ in trial.reports] for trial in stored_trials(folder))
+    assert "a worker died" not in output()
+    assert "Traceback" not in output()
     logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
     assert "is down" in logs
     assert "Traceback" not in logs
-    assert PASSWORD not in logs + said()
+    assert PASSWORD not in logs + output()
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_answered_while_the_server_is_away(server: Postgres, nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
-    run = started(nursery, folder, "--workers", "2")
+def test_ctrl_c_is_answered_while_the_server_is_away(
+    server: Postgres, forkserver: ForkServer, folder: Path, output: Callable[[], str]
+) -> None:
+    run = started(forkserver, folder, "--workers", "2")
     server.stop("immediate")
     time.sleep(2)
     run.send_signal(signal.SIGINT)
     assert run.wait(30) in (130, OutageError.exit_code)
-    assert "Traceback" not in said()
+    assert "Traceback" not in output()
     server.start()
-    assert run_to_end(nursery, folder) == 0
+    assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
 
@@ -100,12 +104,12 @@ def test_a_server_that_stays_away_ends_the_worker_and_nothing_is_lost(
     search.workspace.retry_policy.max_wait = 1.0
 
     def vanishing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        for epoch in formula.train(config, checkpoint, owner):
+        for epoch in fake_trainer.train(config, checkpoint, owner):
             if epoch.number == 2:
                 server.stop("immediate")
             yield epoch
 
-    worker = make_worker(search, formula.formula_trainer(vanishing))
+    worker = make_worker(search, fake_trainer.make_fake_trainer(vanishing))
     with pytest.raises(OutageError) as raised:
         worker.work()
     assert raised.value.exit_code == 3
@@ -131,9 +135,9 @@ def test_a_server_that_says_nothing_is_said_and_waited_for(
     server.halt()
     threading.Timer(3, server.halt, [signal.SIGCONT]).start()
     with caplog.at_level(logging.WARNING):
-        study.set_user_attr("said", "after all")
-    assert "is down" in caplog.text
-    assert search.store.load("small").user_attrs["said"] == "after all"
+        study.set_user_attr("output", "after all")
+    assert "is away" in caplog.text
+    assert search.store.load("small").user_attrs["output"] == "after all"
 
 
 def test_a_worker_whose_lease_was_lost_drops_the_trial_and_takes_it_up_again(
@@ -146,14 +150,14 @@ def test_a_worker_whose_lease_was_lost_drops_the_trial_and_takes_it_up_again(
     lost = []
 
     def losing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        for epoch in formula.train(config, checkpoint, owner):
+        for epoch in fake_trainer.train(config, checkpoint, owner):
             if epoch.number == 2 and not lost:
                 lost.append(epoch)
                 server.end_connections(database)
             yield epoch
 
     with caplog.at_level(logging.WARNING):
-        assert make_worker(search, formula.formula_trainer(losing)).work() == 8
+        assert make_worker(search, fake_trainer.make_fake_trainer(losing)).work() == 8
     assert "trial 0 was let go: the connection that held it was lost" in caplog.text
     trials = read_trials(search.study)
     assert [trial.state for trial in trials] == ["complete"] * 8
@@ -170,7 +174,7 @@ def test_a_worker_that_lost_its_lease_to_another_writes_nothing_more(
     heirs = []
 
     def losing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        for epoch in formula.train(config, checkpoint, owner):
+        for epoch in fake_trainer.train(config, checkpoint, owner):
             if epoch.number == 1 and not heirs:
                 server.end_connections(database)
                 heir = make_worker(prepare_search(search.file, workspace), name="heir").claimer.claim()
@@ -178,7 +182,7 @@ def test_a_worker_that_lost_its_lease_to_another_writes_nothing_more(
                 heirs.append(heir)
             yield epoch
 
-    make_worker(search, formula.formula_trainer(losing)).work()
+    make_worker(search, fake_trainer.make_fake_trainer(losing)).work()
     (heir,) = heirs
     stored_trial = search.store.rdb.get_trial(heir.trial._trial_id)
     assert stored_trial.state == TrialState.RUNNING  # it is the heir's

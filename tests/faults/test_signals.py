@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.db_snapshot import run_to_end, stored, wait_until
+from tests.support.db_snapshot import run_to_end, stored_trials, wait_until
 from tests.support.fake_trainer import EPOCH_SECONDS
-from tests.support.forkserver import Forked, Nursery
+from tests.support.forkserver import Forked, ForkServer
 from tests.support.small_study import ROOT, hpsearch, storage_environment
 
 SLOW = {EPOCH_SECONDS: "0.5"}
@@ -24,51 +24,51 @@ Said = Callable[[], str]
 
 def trains(folder: Path) -> bool:
     """Whether a trial has an epoch and is not over."""
-    return any(trial.state == "RUNNING" and trial.epochs for trial in stored(folder))
+    return any(trial.state == "RUNNING" and trial.epochs for trial in stored_trials(folder))
 
 
-def started(nursery: Nursery, folder: Path, *options: str, **environment: str) -> Forked:
-    run = nursery.start(folder, "run", "small.toml", *options, said=folder / "said", **{**SLOW, **environment})
+def started(forkserver: ForkServer, folder: Path, *options: str, **environment: str) -> Forked:
+    run = forkserver.start(folder, "run", "small.toml", *options, output=folder / "output", **{**SLOW, **environment})
     assert wait_until(lambda: trains(folder), 60)
     return run
 
 
 def states(folder: Path) -> list[str]:
-    return [trial.state for trial in stored(folder)]
+    return [trial.state for trial in stored_trials(folder)]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_puts_running_trials_back_and_the_same_command_goes_on(
-    nursery: Nursery, folder: Path, said: Said, number: int, code: int
+    forkserver: ForkServer, folder: Path, output: Said, number: int, code: int
 ) -> None:
-    run = started(nursery, folder, "--workers", "2")
+    run = started(forkserver, folder, "--workers", "2")
     run.send_signal(number)
     assert run.wait(10) == code
-    assert "Stopping: running trials go back to the queue." in said()
-    assert "interrupted at epoch" in said()
-    assert "Continue with the same command." in said()
-    assert "Traceback" not in said()
+    assert "Stopping: running trials go back to the queue." in output()
+    assert "interrupted at epoch" in output()
+    assert "Continue with the same command." in output()
+    assert "Traceback" not in output()
     assert "RUNNING" not in states(folder)
-    epochs = {trial.number: trial.epochs for trial in stored(folder)}
-    assert run_to_end(nursery, folder) == 0
+    epochs = {trial.number: trial.epochs for trial in stored_trials(folder)}
+    assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
-    assert all(trial.epochs[: len(epochs.get(trial.number, []))] == epochs.get(trial.number, []) for trial in stored(folder))
+    assert all(trial.epochs[: len(epochs.get(trial.number, []))] == epochs.get(trial.number, []) for trial in stored_trials(folder))
 
 
-def test_twice_stops_at_once_and_is_still_resumable(nursery: Nursery, folder: Path, said: Said) -> None:
-    run = started(nursery, folder, "--workers", "2")
-    for pid, arguments in nursery.alive().items():
+def test_twice_stops_at_once_and_is_still_resumable(forkserver: ForkServer, folder: Path, output: Said) -> None:
+    run = started(forkserver, folder, "--workers", "2")
+    for pid, arguments in forkserver.alive().items():
         if arguments[0] == "worker":
-            nursery.kill(pid, number=signal.SIGSTOP)  # workers that do not answer
+            forkserver.kill(pid, number=signal.SIGSTOP)  # workers that do not answer
     run.send_signal(signal.SIGINT)
-    assert wait_until(lambda: "Once more stops at once." in said(), 5), said()
+    assert wait_until(lambda: "Once more stops at once." in output(), 5), output()
     asked = time.monotonic()
     run.send_signal(signal.SIGINT)
     assert run.wait(10) == 130
     assert time.monotonic() - asked < 3
-    assert "Traceback" not in said()
+    assert "Traceback" not in output()
     assert "RUNNING" not in states(folder)
-    assert run_to_end(nursery, folder) == 0
+    assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
 
@@ -105,50 +105,50 @@ def test_ctrl_c_on_a_terminal_is_said_and_leaves_no_traceback(folder: Path) -> N
 TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 
 
-def test_stop_and_continue_change_nothing(nursery: Nursery, folder: Path, said: Said) -> None:
-    run = started(nursery, folder, "--workers", "1")
-    frozen = list(nursery.alive())
-    nursery.kill(*frozen, number=signal.SIGSTOP)
-    before = stored(folder)
+def test_stop_and_continue_change_nothing(forkserver: ForkServer, folder: Path, output: Said) -> None:
+    run = started(forkserver, folder, "--workers", "1")
+    frozen = list(forkserver.alive())
+    forkserver.kill(*frozen, number=signal.SIGSTOP)
+    before = stored_trials(folder)
     time.sleep(2)
     # Another launcher must not take the frozen worker for a dead one.
-    assert run_to_end(nursery, folder, "--trials", "1") in (0, 1)
+    assert run_to_end(forkserver, folder, "--trials", "1") in (0, 1)
     assert states(folder)[: len(before)] == [trial.state for trial in before]
-    nursery.kill(*frozen, number=signal.SIGCONT)
+    forkserver.kill(*frozen, number=signal.SIGCONT)
     assert run.wait(60) == 0
     assert states(folder) == ["COMPLETE"] * 8
-    assert "worker died" not in said()
-    assert all(len(trial.attributes["hpsearch:attempts"]) == 1 for trial in stored(folder))
+    assert "worker died" not in output()
+    assert all(len(trial.attributes["hpsearch:attempts"]) == 1 for trial in stored_trials(folder))
 
 
-def test_workers_leave_when_their_supervisor_is_killed(nursery: Nursery, folder: Path, said: Said) -> None:
-    run = started(nursery, folder, "--workers", "2")
-    nursery.kill(run.pid)
-    assert wait_until(lambda: not nursery.alive(), 5)
-    assert run_to_end(nursery, folder) == 0
+def test_workers_leave_when_their_supervisor_is_killed(forkserver: ForkServer, folder: Path, output: Said) -> None:
+    run = started(forkserver, folder, "--workers", "2")
+    forkserver.kill(run.pid)
+    assert wait_until(lambda: not forkserver.alive(), 5)
+    assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
 
-def test_a_run_that_begins_while_orphans_leave_loses_nothing(nursery: Nursery, folder: Path) -> None:
-    run = started(nursery, folder, "--workers", "2")
-    nursery.kill(run.pid)
-    assert run_to_end(nursery, folder) == 0
-    assert wait_until(lambda: not nursery.alive(), 5)
-    assert run_to_end(nursery, folder) == 0
+def test_a_run_that_begins_while_orphans_leave_loses_nothing(forkserver: ForkServer, folder: Path) -> None:
+    run = started(forkserver, folder, "--workers", "2")
+    forkserver.kill(run.pid)
+    assert run_to_end(forkserver, folder) == 0
+    assert wait_until(lambda: not forkserver.alive(), 5)
+    assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
 
-def test_stop_from_another_terminal(nursery: Nursery, folder: Path, said: Said) -> None:
-    run = started(nursery, folder, "--workers", "2")
-    asked = nursery.start(folder, "stop", "small.toml", said=folder / "asked")
+def test_stop_from_another_terminal(forkserver: ForkServer, folder: Path, output: Said) -> None:
+    run = started(forkserver, folder, "--workers", "2")
+    asked = forkserver.start(folder, "stop", "small.toml", output=folder / "asked")
     assert asked.wait(20) == 0
     assert "were asked to stop" in (folder / "asked").read_text()
     assert run.wait(10) == 143
-    assert "Continue with the same command." in said()
+    assert "Continue with the same command." in output()
     assert "RUNNING" not in states(folder)
-    assert nursery.start(folder, "stop", "small", said=folder / "asked").wait(20) == 0
+    assert forkserver.start(folder, "stop", "small", output=folder / "asked").wait(20) == 0
     assert "Nobody is training a trial of it right now" in (folder / "asked").read_text()
-    assert run_to_end(nursery, folder) == 0
+    assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
 

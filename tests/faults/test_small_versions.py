@@ -1,4 +1,4 @@
-"""The rules that `benchmarks/faults.py` counts by the hundred, a few times each."""
+"""Rules of the fault experiments: each holds in a small version; `benchmarks/faults.py` runs them at full size."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import EXPERIMENTS, Setting
-
-# Those left out measure speed, or are rules of their own beside this file.
-SMALL = ("kills", "real_kills", "identical", "launchers", "full_disk", "damaged")
+from tests.support.fault_experiments import EXPERIMENTS, Setting
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_small_version_holds(name: str, tmp_path: Path) -> None:
     rows = list(EXPERIMENTS[name](Setting(quick=True, seed=7, folder=tmp_path)))
     assert rows

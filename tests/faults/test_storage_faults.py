@@ -16,9 +16,9 @@ import pytest
 from optuna.trial import TrialState
 
 from hpsearch.storage.database import open_store
-from tests.support.db_snapshot import run_to_end, stored, wait_until
+from tests.support.db_snapshot import run_to_end, stored_trials, wait_until
 from tests.support.fake_trainer import EPOCH_SECONDS
-from tests.support.forkserver import Nursery
+from tests.support.forkserver import ForkServer
 from tests.support.small_study import storage_environment
 
 from .test_signals import started, states
@@ -48,8 +48,8 @@ def delete_study(folder: Path) -> None:
 
 @SQLITE_ALONE
 @pytest.mark.slow
-def test_a_locked_database_is_waited_for_and_said(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
-    run = started(nursery, folder, "--workers", "2")
+def test_a_locked_database_is_waited_for_and_said(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
+    run = started(forkserver, folder, "--workers", "2")
     with closing(sqlite3.connect(folder / "runs" / "hpsearch.db", timeout=30, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         time.sleep(8)
@@ -57,13 +57,15 @@ def test_a_locked_database_is_waited_for_and_said(nursery: Nursery, folder: Path
     assert run.wait(60) == 0
     logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
     assert "hpsearch.db, which another program has locked" in logs
-    assert "Traceback" not in logs + said()
+    assert "Traceback" not in logs + output()
     assert states(folder) == ["COMPLETE"] * 8
 
 
 @SQLITE_ALONE
-def test_ctrl_c_is_answered_while_another_program_holds_the_database(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
-    run = started(nursery, folder, "--workers", "1")
+def test_ctrl_c_is_answered_while_another_program_holds_the_database(
+    forkserver: ForkServer, folder: Path, output: Callable[[], str]
+) -> None:
+    run = started(forkserver, folder, "--workers", "1")
     with closing(sqlite3.connect(folder / "runs" / "hpsearch.db", timeout=30, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         time.sleep(2)
@@ -72,94 +74,96 @@ def test_ctrl_c_is_answered_while_another_program_holds_the_database(nursery: Nu
         assert run.wait(30) == 130
         assert time.monotonic() - asked < 10
         other.execute("ROLLBACK")
-    assert "Stopping: running trials go back to the queue." in said()
-    assert "another program has locked it" in said()
-    assert "Traceback" not in said()
-    assert run_to_end(nursery, folder) == 0
+    assert "Stopping: running trials go back to the queue." in output()
+    assert "another program has locked it" in output()
+    assert "Traceback" not in output()
+    assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
 
 @pytest.mark.slow
-def test_a_database_locked_before_the_start_is_waited_for(nursery: Nursery, searched_folder: Path) -> None:
+def test_a_database_locked_before_the_start_is_waited_for(forkserver: ForkServer, searched_folder: Path) -> None:
     with closing(sqlite3.connect(searched_folder / "runs" / "hpsearch.db", timeout=30, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        run = nursery.start(searched_folder, "run", "small.toml", "--trials", "9", said=searched_folder / "said")
+        run = forkserver.start(searched_folder, "run", "small.toml", "--trials", "9", output=searched_folder / "output")
         time.sleep(3)
         assert run.poll() is None
         other.execute("ROLLBACK")
     assert run.wait(60) == 0
-    assert len(stored(searched_folder)) == 9
+    assert len(stored_trials(searched_folder)) == 9
 
 
 @pytest.mark.parametrize("version", ["v2.6.0.a", "v99.0.0"])
-def test_the_tables_of_another_optuna_are_refused_with_the_upgrade(nursery: Nursery, searched_folder: Path, version: str) -> None:
+def test_the_tables_of_another_optuna_are_refused_with_the_upgrade(forkserver: ForkServer, searched_folder: Path, version: str) -> None:
     database = searched_folder / "runs" / "hpsearch.db"
     with closing(sqlite3.connect(database)) as other:
         other.execute(f"UPDATE alembic_version SET version_num = '{version}'")
         other.commit()
-    assert run_to_end(nursery, searched_folder, "--trials", "9") == 2
-    said = (searched_folder / "said").read_text()
-    assert "holds the tables of another Optuna" in said
-    assert "hint: Copy the database first; then `optuna storage upgrade" in said
-    assert "Traceback" not in said
+    assert run_to_end(forkserver, searched_folder, "--trials", "9") == 2
+    output = (searched_folder / "output").read_text()
+    assert "holds the tables of another Optuna" in output
+    assert "hint: Copy the database first; then `optuna storage upgrade" in output
+    assert "Traceback" not in output
     with closing(sqlite3.connect(database)) as other:
         assert other.execute("SELECT count(*) FROM trials").fetchone() == (8,)
 
 
-def test_a_trial_failed_from_outside_is_dropped_and_the_next_begins(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
-    run = started(nursery, folder, "--workers", "1")
-    number = next(trial.number for trial in stored(folder) if trial.state == "RUNNING")
+def test_a_trial_failed_from_outside_is_dropped_and_the_next_begins(
+    forkserver: ForkServer, folder: Path, output: Callable[[], str]
+) -> None:
+    run = started(forkserver, folder, "--workers", "1")
+    number = next(trial.number for trial in stored_trials(folder) if trial.state == "RUNNING")
     with plain_optuna(folder) as storage:
         optuna.load_study(study_name="small", storage=storage).tell(number, state=TrialState.FAIL)
     assert run.wait(60) == 0
     assert states(folder) == ["FAIL" if each == number else "COMPLETE" for each in range(8)]
-    assert "Traceback" not in said()
+    assert "Traceback" not in output()
     logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
     assert f"trial {number} was ended by somebody else" in logs
 
 
-def test_a_study_deleted_while_it_runs_is_said_to_be_gone(nursery: Nursery, folder: Path, said: Callable[[], str]) -> None:
-    run = started(nursery, folder, "--workers", "2")
+def test_a_study_deleted_while_it_runs_is_said_to_be_gone(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
+    run = started(forkserver, folder, "--workers", "2")
     delete_study(folder)
-    assert run.wait(30) == 2, said()
-    assert said().count("error:") == 1
-    assert "the study 'small', or a trial of it, is gone" in said()
-    assert "Checkpoints are kept in" in said()
-    assert "Traceback" not in said()
+    assert run.wait(30) == 2, output()
+    assert output().count("error:") == 1
+    assert "the study 'small', or a trial of it, is gone" in output()
+    assert "Checkpoints are kept in" in output()
+    assert "Traceback" not in output()
     assert list((folder / "runs" / "small" / "trials").rglob("checkpoint"))
-    assert wait_until(lambda: not nursery.alive(), 10)
+    assert wait_until(lambda: not forkserver.alive(), 10)
 
 
-def test_a_study_deleted_between_two_runs_begins_anew(nursery: Nursery, folder: Path) -> None:
-    run = started(nursery, folder, "--workers", "1")
+def test_a_study_deleted_between_two_runs_begins_anew(forkserver: ForkServer, folder: Path) -> None:
+    run = started(forkserver, folder, "--workers", "1")
     run.send_signal(2)
     run.wait(10)
     delete_study(folder)
-    # The formula's checkpoint of the other study's trial would be taken; the real trainer's is refused by its owner.
-    assert run_to_end(nursery, folder, **{EPOCH_SECONDS: "0"}) == 0
+    # The fake trainer would load the checkpoint of the other study's trial; the real trainer refuses it by its owner.
+    assert run_to_end(forkserver, folder, **{EPOCH_SECONDS: "0"}) == 0
     assert states(folder) == ["COMPLETE"] * 8
 
 
 @SQLITE_ALONE
 def test_a_database_moved_away_while_it_runs_ends_the_run_and_put_back_loses_nothing(
-    nursery: Nursery, folder: Path, said: Callable[[], str]
+    forkserver: ForkServer, folder: Path, output: Callable[[], str]
 ) -> None:
-    run = started(nursery, folder, "--workers", "1")
+    run = started(forkserver, folder, "--workers", "1")
     away = folder / "away"
     away.mkdir()
     for path in [path for path in (folder / "runs").glob("hpsearch.db*") if path.is_file()]:
         path.rename(away / path.name)
     assert run.wait(60) == 1
-    assert said().count("error:") == 1
-    assert "hpsearch.db is gone" in said()
-    assert "hint: Put it back" in said()
-    assert "Traceback" not in said()
+    assert output().count("error:") == 1
+    assert "hpsearch.db is gone" in output()
+    assert "hint: Put it back" in output()
+    assert "Traceback" not in output()
     for path in away.iterdir():
         path.rename(folder / "runs" / path.name)
-    before = {trial.number: trial.epochs for trial in stored(folder)}
-    assert run_to_end(nursery, folder) == 0
+    before = {trial.number: trial.epochs for trial in stored_trials(folder)}
+    assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
-    assert all(trial.epochs[: len(before.get(trial.number, []))] == before.get(trial.number, []) for trial in stored(folder))
+    assert all(trial.epochs[: len(before.get(trial.number, []))] == before.get(trial.number, []) for trial in stored_trials(folder))
 
 
 def test_a_store_opened_again_in_the_same_process_leaves_the_first_its_locks(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import add_trial
 from hpsearch.workflows.supervisor import Search
 from hpsearch.workflows.worker_process import work as work_here
-from tests.support.fake_trainer import formula_trainer
+from tests.support.fake_trainer import make_fake_trainer
 
 
 @contextmanager
@@ -119,14 +119,14 @@ def test_a_trial_that_kills_its_workers_fails_with_the_tail_of_the_log(
 def test_the_same_failure_three_times_in_a_row_stops_the_study(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     with pytest.raises(StudyStoppedError, match="trials 0, 1, 2 failed in the same way: RuntimeError: the same bug"):
-        make_worker(search, formula_trainer(failing)).work()
+        make_worker(search, make_fake_trainer(failing)).work()
     assert len(read_trials(search.study)) == 3
 
 
 def test_failures_of_an_earlier_run_stop_nothing(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     with pytest.raises(StudyStoppedError):
-        make_worker(search, formula_trainer(failing), run="before").work()
+        make_worker(search, make_fake_trainer(failing), run="before").work()
     assert make_worker(search, run="after").work() == 5
 
 
@@ -210,17 +210,17 @@ def test_a_study_deleted_during_a_trial_is_said_to_be_gone(
 ) -> None:
     def deleting(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         workspace.open().delete("small")
-        yield from formula_trainer().train(config, checkpoint, owner)
+        yield from make_fake_trainer().train(config, checkpoint, owner)
 
     search = searched()
     with pytest.raises(StudyNotFoundError, match="is gone"):
-        make_worker(search, formula_trainer(deleting)).work()
+        make_worker(search, make_fake_trainer(deleting)).work()
 
 
 def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
     searched: Callable[..., Search], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpsearch.workflows.worker_process.load_trainer", lambda file, workspace, *, repeats: formula_trainer())
+    monkeypatch.setattr("hpsearch.workflows.worker_process.load_trainer", lambda file, workspace, *, repeats: make_fake_trainer())
     monkeypatch.setattr("signal.signal", lambda number, handler: None)
     asked = fatal = 0
 

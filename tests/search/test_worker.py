@@ -18,7 +18,7 @@ from hpsearch.search.worker import Interrupted, StopRequest, Worker
 from hpsearch.storage.records import TrialRow, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import Search
-from tests.support.fake_trainer import formula_epoch, formula_trainer, train
+from tests.support.fake_trainer import fake_epoch, make_fake_trainer, train
 
 Make = Callable[..., Worker]
 Searched = Callable[..., Search]
@@ -36,10 +36,10 @@ def test_a_complete_trial_stores_what_is_needed_to_repeat_it(searched: Searched,
     trial = _only_trial(search)
     assert trial.state == "complete"
     assert trial.config is not None
-    assert trial.value == trial.epochs[-1].val_accuracy == formula_epoch(trial.config, 3).val_accuracy
+    assert trial.value == trial.epochs[-1].val_accuracy == fake_epoch(trial.config, 3).val_accuracy
     assert [epoch.number for epoch in trial.epochs] == [1, 2, 3]
     assert trial.run["digest"] == trial.config.digest
-    assert trial.run["split_hash"] == "formula"
+    assert trial.run["split_hash"] == "fake"
     assert trial.n_parameters == 5000
     attributes = search.study.trials[0].user_attrs
     assert {"parameters", "flops", "seconds", "train_accuracy", "gap", "epochs_done"} <= {
@@ -50,20 +50,20 @@ def test_a_complete_trial_stores_what_is_needed_to_repeat_it(searched: Searched,
 def test_the_value_is_the_last_epochs_and_not_the_best(searched: Searched, make_worker: Make) -> None:
     def worsening(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         for number in range(1, config.epochs + 1):
-            yield formula_epoch(config, number, val_accuracy=0.9 - 0.1 * number)
+            yield fake_epoch(config, number, val_accuracy=0.9 - 0.1 * number)
 
     search = searched(ONE)
-    make_worker(search, formula_trainer(worsening)).work()
+    make_worker(search, make_fake_trainer(worsening)).work()
     assert _only_trial(search).value == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "0.9", 10**400, True, 1.5, -0.1])
 def test_a_value_that_is_no_accuracy_fails_its_trial_and_never_wins(searched: Searched, make_worker: Make, value: object) -> None:
     def yielding(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        yield formula_epoch(config, 1, val_accuracy=value)
+        yield fake_epoch(config, 1, val_accuracy=value)
 
     search = searched(ONE)
-    make_worker(search, formula_trainer(yielding)).work()
+    make_worker(search, make_fake_trainer(yielding)).work()
     trial = _only_trial(search)
     assert trial.state == "fail"
     assert trial.value is None
@@ -72,17 +72,17 @@ def test_a_value_that_is_no_accuracy_fails_its_trial_and_never_wins(searched: Se
 
 def test_a_diverged_trial_is_complete_at_the_measured_accuracy(searched: Searched, make_worker: Make) -> None:
     def diverging(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        yield formula_epoch(config, 1, val_accuracy=0.1, train_loss=math.nan, diverged=True)
+        yield fake_epoch(config, 1, val_accuracy=0.1, train_loss=math.nan, diverged=True)
 
     search = searched(ONE)
-    make_worker(search, formula_trainer(diverging)).work()
+    make_worker(search, make_fake_trainer(diverging)).work()
     trial = _only_trial(search)
     assert (trial.state, trial.value, trial.end) == ("complete", 0.1, {"diverged": True})
 
 
 def _raising(error: BaseException) -> Callable[[TrainConfig, Path, str], Iterator[Epoch]]:
     def train(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        yield formula_epoch(config, 1)
+        yield fake_epoch(config, 1)
         raise error
 
     return train
@@ -102,7 +102,7 @@ def test_an_error_in_training_fails_the_trial_with_its_reason(
     searched: Searched, make_worker: Make, error: BaseException, reason: str
 ) -> None:
     search = searched(ONE)
-    make_worker(search, formula_trainer(_raising(error))).work()
+    make_worker(search, make_fake_trainer(_raising(error))).work()
     trial = _only_trial(search)
     assert trial.state == "fail"
     assert trial.end["reason"].startswith(reason)
@@ -117,7 +117,7 @@ def test_the_study_goes_on_after_a_failure(searched: Searched, make_worker: Make
         yield from train(config, checkpoint, owner)
 
     search = searched()
-    make_worker(search, formula_trainer(fails_for_cnn)).work()
+    make_worker(search, make_fake_trainer(fails_for_cnn)).work()
     states = {trial.state for trial in read_trials(search.study)}
     assert states == {"complete", "fail"}
     assert len(read_trials(search.study)) == 8
@@ -127,10 +127,10 @@ def test_a_pruned_trial_keeps_its_epochs_and_its_last_value(searched: Searched, 
     def falling(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         weak = "trials/00000" not in str(checkpoint) and "trials/00001" not in str(checkpoint)
         for number in range(1, config.epochs + 1):
-            yield formula_epoch(config, number, val_accuracy=(0.3 if weak else 0.8) + 0.01 * number)
+            yield fake_epoch(config, number, val_accuracy=(0.3 if weak else 0.8) + 0.01 * number)
 
     search = searched(('kind = "none"', 'kind = "median"\nstartup_trials = 1\nwarmup_epochs = 1'))
-    make_worker(search, formula_trainer(falling)).work()
+    make_worker(search, make_fake_trainer(falling)).work()
     pruned = [trial for trial in read_trials(search.study) if trial.state == "pruned"]
     assert pruned
     for trial in pruned:
@@ -143,17 +143,17 @@ def test_no_trial_is_pruned_at_its_last_epoch(searched: Searched, make_worker: M
     def falling(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         number = int(checkpoint.parent.name)
         for epoch in range(1, config.epochs + 1):
-            yield formula_epoch(config, epoch, val_accuracy=0.9 - 0.1 * number)
+            yield fake_epoch(config, epoch, val_accuracy=0.9 - 0.1 * number)
 
     # The last epoch of every trial is at most the fourth, and all before it are free.
     search = searched(('kind = "none"', 'kind = "median"\nstartup_trials = 1\nwarmup_epochs = 3'))
-    make_worker(search, formula_trainer(falling)).work()
+    make_worker(search, make_fake_trainer(falling)).work()
     assert [trial.state for trial in read_trials(search.study)] == ["complete"] * 8
 
 
 def test_a_trial_whose_time_is_spent_is_pruned_at_its_last_epoch(searched: Searched, make_worker: Make) -> None:
     search = searched(("trials = 8", 'trials = 1\ntrial_time = "2s"'))
-    make_worker(search).work()  # an epoch of the formula says that it took a second
+    make_worker(search).work()  # an epoch of the fake trainer reports one second
     trial = _only_trial(search)
     assert (trial.state, trial.end, len(trial.epochs)) == ("pruned", {"reason": "trial_time"}, 2)
 
@@ -173,7 +173,7 @@ def _interrupted_after(worker_of: Callable[[], Worker], epochs: int) -> Callable
 def test_an_interrupted_trial_goes_back_to_the_queue_with_its_whole_epochs(searched: Searched, make_worker: Make, epochs: int) -> None:
     search = searched(ONE)
     workers: list[Worker] = []
-    workers.append(make_worker(search, formula_trainer(_interrupted_after(lambda: workers[0], epochs))))
+    workers.append(make_worker(search, make_fake_trainer(_interrupted_after(lambda: workers[0], epochs))))
     workers[0].work()
     trial = _only_trial(search)
     assert trial.state == "waiting"
@@ -194,7 +194,7 @@ def test_an_epoch_stored_but_not_reported_is_reported_once_more(searched: Search
     assert claim is not None
     from hpsearch.storage.records import write_epochs
 
-    write_epochs(claim.trial, [formula_epoch(claim.config, 1)])
+    write_epochs(claim.trial, [fake_epoch(claim.config, 1)])
     claim.lease.release()
     make_worker(search, name="heir").work()
     assert search.study.trials[0].intermediate_values.keys() == {1, 2, 3}
@@ -210,7 +210,7 @@ def test_a_trial_ended_by_somebody_else_is_dropped(searched: Searched, make_work
             yield epoch
 
     search = searched(("trials = 8", "trials = 3"))
-    make_worker(search, formula_trainer(ended_elsewhere)).work()
+    make_worker(search, make_fake_trainer(ended_elsewhere)).work()
     assert [trial.state for trial in read_trials(search.study)] == ["fail", "complete", "complete"]
 
 
@@ -240,7 +240,7 @@ def test_a_checkpoint_of_another_run_is_set_aside_and_the_trial_starts_from_its_
     checkpoint = workspace.paths.study("small").trial(0).checkpoint
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("another run's")
-    make_worker(search, formula_trainer(refusing)).work()
+    make_worker(search, make_fake_trainer(refusing)).work()
     assert _only_trial(search).state == "complete"
     (aside,) = checkpoint.parent.parent.glob("*.aside/checkpoint")
     assert aside.read_text() == "another run's"
@@ -248,12 +248,12 @@ def test_a_checkpoint_of_another_run_is_set_aside_and_the_trial_starts_from_its_
 
 def test_a_full_disk_is_no_fault_of_the_trial(searched: Searched, make_worker: Make) -> None:
     def full(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        yield formula_epoch(config, 1)
+        yield fake_epoch(config, 1)
         raise DiskError("the checkpoint cannot be written: No space left on device")
 
     search = searched(ONE)
     with pytest.raises(DiskError):
-        make_worker(search, formula_trainer(full)).work()
+        make_worker(search, make_fake_trainer(full)).work()
     trial = _only_trial(search)
     assert (trial.state, len(trial.epochs)) == ("waiting", 1)
     make_worker(search, name="heir").work()
@@ -263,12 +263,12 @@ def test_a_full_disk_is_no_fault_of_the_trial(searched: Searched, make_worker: M
 def test_a_trial_is_ended_within_an_epoch_when_its_time_is_spent(searched: Searched, make_worker: Make) -> None:
     def endless(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         if owner == "small/1":
-            yield formula_epoch(config, 1, seconds=0.1)
+            yield fake_epoch(config, 1, seconds=0.1)
         while True:
             time.sleep(0.01)
 
     search = searched(("trials = 8", 'trials = 2\ntrial_time = "0.3s"'))
-    worker = make_worker(search, formula_trainer(endless))
+    worker = make_worker(search, make_fake_trainer(endless))
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
     worker.stop.listen()
     try:

@@ -16,7 +16,7 @@ from hpsearch.search.worker import Worker
 from hpsearch.storage.records import transaction
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import Search
-from tests.support.fake_trainer import formula_trainer
+from tests.support.fake_trainer import make_fake_trainer
 
 OTHER_TRANSACTIONS = 6
 """Transactions of a trial besides one for each epoch: create, claim, sample, note the run, note the end, set the state."""
@@ -134,7 +134,7 @@ def test_a_trial_writes_one_transaction_an_epoch_and_few_besides(
     searched: Callable[..., Search], make_worker: Callable[..., Worker]
 ) -> None:
     search = searched(("trials = 8", "trials = 20"), ("int = [2, 4]", "int = [4, 4]"), ("epochs = 3\n", "epochs = 4\n"))
-    worker = make_worker(search, formula_trainer())
+    worker = make_worker(search, make_fake_trainer())
     wrote, transactions = False, 0
 
     def executed(connection: Any, cursor: Any, statement: str, *_: Any) -> None:

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from hpsearch.storage.records import TrialKey, TrialRow, read_trials, write_epochs
 from hpsearch.workflows.supervisor import Search
-from tests.support.fake_trainer import formula_epoch
+from tests.support.fake_trainer import fake_epoch
 
 pytestmark = pytest.mark.usefixtures("any_optuna")
 
@@ -23,7 +23,7 @@ def test_all_trials_are_those_that_optuna_reads(searched: Callable[..., Search])
     for state in states:
         trial = study.ask()
         config = space.config(space.sample(trial), seed=1)
-        epochs = [formula_epoch(config, number) for number in (1, 2)]
+        epochs = [fake_epoch(config, number) for number in (1, 2)]
         write_epochs(trial, epochs)
         for epoch in epochs:
             trial.report(epoch.val_accuracy, epoch.number)

@@ -1,4 +1,4 @@
-"""Read a study after a fault with plain SQL, without the code of hpsearch and Optuna; and run a study to its end."""
+"""Read a study from its database without hpsearch and Optuna, and run one to its end: for fault tests."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.forkserver import Nursery
+from tests.support.forkserver import ForkServer
 from tests.support.small_study import ROOT, storage_environment
 
-PATIENCE = 300.0
-"""Seconds that a run may take before the test fails."""
+RUN_TIMEOUT = 300.0
+"""Seconds after which a run that does not end counts as a failure."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A trial as the database holds it."""
+class StoredTrial:
+    """A trial as stored in the database."""
 
     number: int
     state: str
@@ -42,7 +42,7 @@ class Stored:
         return list(json.loads(self.attributes.get("hpsearch:epochs", "[]")))
 
     def measured(self) -> tuple[Any, ...]:
-        """Return everything except times: equal for two runs of one config."""
+        """Return everything except times."""
         timed = ("seconds", "images_per_second")
         epochs = [{key: value for key, value in epoch.items() if key not in timed} for epoch in self.epochs]
         kept = {key: self.attributes.get(key) for key in ("parameters", "flops", "train_accuracy", "gap", "epochs_done", "hpsearch:end")}
@@ -50,8 +50,8 @@ class Stored:
         return (self.number, self.state, self.values, self.reports, self.params, epochs, kept, digest)
 
 
-def stored(folder: Path) -> list[Stored]:
-    """Read all trials of the only study in a folder's database."""
+def stored_trials(folder: Path) -> list[StoredTrial]:
+    """Return all trials of the only study in a folder's database."""
     with _snapshot(folder) as connection:
         if connection is None:
             return []
@@ -61,7 +61,7 @@ def stored(folder: Path) -> list[Stored]:
         params = _grouped(connection, "trial_params", "param_name, param_value")
         attributes = _grouped(connection, "trial_user_attributes", "key, value_json")
     return [
-        Stored(
+        StoredTrial(
             number,
             state,
             ended,
@@ -75,21 +75,21 @@ def stored(folder: Path) -> list[Stored]:
 
 
 def count_studies(folder: Path) -> int:
-    """Count the studies in a folder's database."""
+    """Return the number of studies in a folder's database."""
     with _snapshot(folder) as connection:
         return 0 if connection is None else int(connection.execute("SELECT count(*) FROM studies").fetchone()[0])
 
 
 @contextmanager
 def _snapshot(folder: Path) -> Iterator[Any]:
-    """A connection that sees one moment of the folder's database; None if it has no tables yet."""
+    """Yield a read-only snapshot of the folder's database, or None before the tables exist."""
     url = storage_environment(folder).get("OPTUNA_STORAGE")
     if url is not None:
         import psycopg
 
         with psycopg.connect(url.replace("+psycopg", "")) as server:
             server.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            # This table is made last.
+            # Optuna makes this table last.
             (there,) = server.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone() or (False,)
             yield server if there else None
         return
@@ -111,15 +111,20 @@ def _grouped(connection: Any, table: str, columns: str) -> dict[int, list[Any]]:
 
 
 @dataclass
-class Ledger:
-    """Checks that finished trials never change."""
+class FinishedTrials:
+    """Checks that a finished trial never changes.
 
-    seen: dict[int, Stored] = field(default_factory=dict)
+    Attributes:
+        seen: each finished trial as it was at first.
+        lost: numbers of finished trials that changed or disappeared.
+    """
+
+    seen: dict[int, StoredTrial] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)
 
-    def look(self, folder: Path) -> list[Stored]:
-        """Read all trials and compare the finished ones with those of earlier calls."""
-        trials = stored(folder)
+    def compare(self, folder: Path) -> list[StoredTrial]:
+        """Compare the stored trials with those seen before, and return them."""
+        trials = stored_trials(folder)
         now = {trial.number: trial for trial in trials}
         self.lost |= {number for number, before in self.seen.items() if now.get(number) != before}
         self.seen |= {number: trial for number, trial in now.items() if trial.finished and number not in self.seen}
@@ -127,7 +132,7 @@ class Ledger:
 
 
 def repeated_epochs(notes: Path) -> tuple[int, int, int]:
-    """Return the number of epochs that began, how many of them were repeated, and the most epochs that a trial lost at once."""
+    """Return the epochs begun, those begun again, and the largest number of epochs that one trial repeated at once."""
     last: dict[str, int] = {}
     begun = again = furthest = 0
     for line in notes.read_text().splitlines() if notes.exists() else []:
@@ -140,26 +145,26 @@ def repeated_epochs(notes: Path) -> tuple[int, int, int]:
     return begun, again, furthest
 
 
-def run_to_end(nursery: Nursery, folder: Path, *options: str, **environment: str) -> int:
-    """Run `hpsearch run` to its end and return its exit code."""
-    return nursery.start(folder, "run", "small.toml", *options, said=folder / "said", **environment).wait(PATIENCE)
+def run_to_end(forkserver: ForkServer, folder: Path, *options: str, **environment: str) -> int:
+    """Run `hpsearch run` to its end and return the exit code."""
+    return forkserver.start(folder, "run", "small.toml", *options, output=folder / "output", **environment).wait(RUN_TIMEOUT)
 
 
-def fresh(folder: Path, *arguments: str, trainer: str, **environment: str) -> subprocess.Popen[bytes]:
+def start_process(folder: Path, *arguments: str, trainer: str, **environment: str) -> subprocess.Popen[bytes]:
     """Start the command in a new interpreter."""
-    with (folder / "said").open("ab") as said:
+    with (folder / "output").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.support.fake_trainer", *arguments],
             cwd=folder,
-            env={**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), "FORMULA_TRAINER": trainer, **environment},
+            env={**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), "FAKE_TRAINER": trainer, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
-    """Check a condition a hundred times a second; returns whether it became true in time."""
+def wait_until(condition: Callable[[], Any], seconds: float = RUN_TIMEOUT) -> bool:
+    """Wait until a condition holds, checked 100 times a second; return whether it did in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -169,5 +174,5 @@ def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
 
 
 def tracebacks(folder: Path) -> int:
-    """Count the tracebacks that the command printed."""
-    return (folder / "said").read_text(errors="replace").count("Traceback") if (folder / "said").exists() else 0
+    """Return the number of tracebacks in the output."""
+    return (folder / "output").read_text(errors="replace").count("Traceback") if (folder / "output").exists() else 0

@@ -1,8 +1,8 @@
-"""Real hpsearch processes in milliseconds: forked from one that has everything loaded and has opened nothing.
+"""Start real hpsearch processes in milliseconds, by forking a server process that has loaded everything.
 
-They are killed by the hundred, and a fresh interpreter would take a second and a half for each. All
-else is as on the command line: a supervisor starts its workers, with a pipe and a log, in sessions
-of their own. Whoever ends a process asks the nursery for it, which touches none but its children.
+Fault tests kill hundreds of processes, and a fresh interpreter takes 1.5 s each. Everything else is as
+on the command line: a supervisor starts its workers with a pipe and a log, each in its own session.
+The server opens no file and no database before a fork, and it signals only its own children.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import IO, Any
 from tests.support.small_study import storage_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-SOCKET = "NURSERY_SOCKET"
+SOCKET = "FORKSERVER_SOCKET"
 START_SECONDS = 120.0
 
 
 class Forked:
-    """A process of the nursery; to the supervisor it is what `subprocess.Popen` gives."""
+    """A process forked by the server, with the interface of `subprocess.Popen` that the supervisor uses."""
 
     def __init__(self, path: str, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], files: tuple[int, int, int]) -> None:
         self._connection = _connect(path)
@@ -42,43 +42,43 @@ class Forked:
         self.stdin: IO[bytes] | None = None
 
     def poll(self) -> int | None:
-        """Its exit status, or None while it lives."""
-        return self._look(0.0)
+        """Return the exit status, or None while the process lives."""
+        return self._wait(0.0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end."""
-        code = self._look(timeout)
+        """Wait for the end of the process and return its exit status."""
+        code = self._wait(timeout)
         if code is None:
             raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, if it still lives."""
+        """Send a signal if the process still lives."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self.send_signal(signal.SIGKILL)
 
-    def _look(self, timeout: float | None) -> int | None:
+    def _wait(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
             status = self._connection.recv(4)
             self._connection.close()
-            # Without a word: the nursery itself is gone.
+            # The server sends nothing when it was killed itself.
             self.returncode = int.from_bytes(status, "big", signed=True) if len(status) == 4 else -signal.SIGKILL
         return self.returncode
 
 
-class Nursery:
-    """Starts and ends processes of hpsearch that train a formula, or for real.
+class ForkServer:
+    """Starts and ends processes of hpsearch.
 
     Args:
-        trainer: `formula` or `real`.
+        trainer: `fake` or `real`.
     """
 
-    def __init__(self, trainer: str = "formula") -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="nursery")
+    def __init__(self, trainer: str = "fake") -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="forkserver")
         self._forked: list[Forked] = []
         self.path = str(Path(self._folder.name) / "socket")
         self._server = subprocess.Popen(
@@ -90,18 +90,18 @@ class Nursery:
         deadline = time.monotonic() + START_SECONDS
         while not Path(self.path).exists():
             if self._server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the nursery did not start")
+                raise RuntimeError("the fork server did not start")
             time.sleep(0.02)
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, folder: Path, *arguments: str, said: Path, **environment: str) -> Forked:
-        """Start the command in a folder; what it says is appended to a file."""
-        with said.open("ab") as log, open(os.devnull, "rb") as nothing:
+    def start(self, folder: Path, *arguments: str, output: Path, **environment: str) -> Forked:
+        """Start the command in a folder and append its output to a file."""
+        with output.open("ab") as log, open(os.devnull, "rb") as nothing:
             files = (nothing.fileno(), log.fileno(), log.fileno())
             self._forked.append(
                 Forked(self.path, arguments, cwd=str(folder), env={**os.environ, **storage_environment(folder), **environment}, files=files)
@@ -109,21 +109,21 @@ class Nursery:
         return self._forked[-1]
 
     def alive(self) -> dict[int, list[str]]:
-        """The processes that live, and their arguments."""
+        """Return the arguments of each living process, by process id."""
         return {int(pid): arguments for pid, arguments in self._ask({"list": True}).items()}
 
     def kill(self, *pids: int, number: int = signal.SIGKILL) -> int:
-        """Send a signal to processes, as nearly at once as can be; returns how many of them were alive."""
+        """Send a signal to processes at almost the same moment; return how many of them lived."""
         return int(self._ask({"kill": list(pids), "signal": int(number)}))
 
     def end_all(self) -> None:
-        """End all its processes."""
+        """Kill all processes that this server started."""
         while alive := self.alive():
             self.kill(*alive)
             time.sleep(0.01)
 
     def close(self) -> None:
-        """End all its processes and itself."""
+        """Kill all processes that this server started, and the server."""
         assert self._server.stdin is not None
         self._server.stdin.close()
         self._server.wait(30)
@@ -149,13 +149,13 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     while len(received) < size:
         part = connection.recv(size - len(received))
         if not part:
-            raise ConnectionError("the nursery is gone")
+            raise ConnectionError("the fork server is gone")
         received += part
     return received
 
 
 class _Popen(Forked):
-    """What the supervisor calls for `subprocess.Popen`."""
+    """Replaces `subprocess.Popen` in the supervisor."""
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], stdin: int, stdout: IO[bytes], **_: Any) -> None:
         there, here = os.pipe()
@@ -166,38 +166,40 @@ class _Popen(Forked):
 
 
 class _Subprocess:
-    """What the supervisor takes for the module."""
+    """Replaces the module `subprocess` in the supervisor."""
 
     PIPE, STDOUT, TimeoutExpired, Popen = subprocess.PIPE, subprocess.STDOUT, subprocess.TimeoutExpired, _Popen
 
 
 def _load(trainer: str) -> None:
-    """Import all that a process may need, and put the trainer and the way to start a worker in their places."""
+    """Import everything that a process may need; replace the trainer and the way to start a worker."""
     import hpsearch.analysis.leaderboard
     import hpsearch.cli.main
     import hpsearch.cli.progress_view
     import hpsearch.cli.show_study
     import hpsearch.cli.show_trial
-    import hpsearch.search.worker_pool as launch
+    import hpsearch.search.worker_pool as worker_pool
     import hpsearch.workflows.run  # noqa: F401
-    import hpsearch.workflows.worker_process as room
-    from tests.support import crash_points as dying  # noqa: F401
-    from tests.support import fake_trainer as formula
+    import hpsearch.workflows.worker_process as worker_process
+    from tests.support import (
+        crash_points,  # noqa: F401
+        fake_trainer,
+    )
 
-    if trainer == "formula":
-        room.load_trainer = lambda file, workspace, *, repeats: formula.formula_trainer()
+    if trainer == "fake":
+        worker_process.load_trainer = lambda file, workspace, *, repeats: fake_trainer.make_fake_trainer()
     else:
         from hpsearch.training.data import split as data
 
-        formula.note_real_epochs()
+        fake_trainer.log_real_epochs()
         data.read_images = functools.cache(data.read_images)  # type: ignore[attr-defined]
         data.read_images("fashion-mnist", train=True, folder=None)  # type: ignore[attr-defined]
-    launch.subprocess = _Subprocess  # type: ignore[assignment]
+    worker_pool.subprocess = _Subprocess  # type: ignore[assignment]
     _warm_up()
 
 
 def _warm_up() -> None:
-    """What Optuna and SQLAlchemy load at first use; in memory, so that no file is open when a process is forked."""
+    """Load what Optuna and SQLAlchemy load at first use, with a database in memory: no file may be open at a fork."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -208,7 +210,7 @@ def _warm_up() -> None:
 
 
 class _Server:
-    """The process that all others are forked from."""
+    """The process from which all others are forked."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -216,38 +218,38 @@ class _Server:
         self._listener.bind(f"{path}.new")
         self._listener.listen(64)
         self._children: dict[int, tuple[list[str], socket.socket]] = {}
-        self._bell, bell = os.pipe()
-        for end in (self._bell, bell):
+        self._wakeup, wakeup = os.pipe()
+        for end in (self._wakeup, wakeup):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         os.rename(f"{path}.new", path)
 
     def serve(self) -> None:
-        """Fork and bury until standard input ends."""
+        """Answer requests and reap children until standard input ends."""
         while True:
-            ready, _, _ = select.select([self._listener, self._bell, 0], [], [])
-            if self._bell in ready:
-                os.read(self._bell, 4096)
-                self._bury()
+            ready, _, _ = select.select([self._listener, self._wakeup, 0], [], [])
+            if self._wakeup in ready:
+                os.read(self._wakeup, 4096)
+                self._reap()
             if self._listener in ready:
                 connection, _ = self._listener.accept()
                 try:
                     self._answer(connection)
-                except (ConnectionError, ValueError):  # whoever asked was killed meanwhile
+                except (ConnectionError, ValueError):  # the client was killed meanwhile
                     connection.close()
             if 0 in ready:
                 break
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         while self._children:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
             _, connection = self._children.pop(pid)
-            with contextlib.suppress(OSError):  # whoever started it is gone
+            with contextlib.suppress(OSError):  # the client is gone
                 connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
             connection.close()
 
@@ -280,7 +282,7 @@ class _Server:
         connection.sendall(pid.to_bytes(4, "big"))
 
     def _become(self, request: dict[str, Any], files: list[int]) -> None:
-        """Be the command from here on."""
+        """Run the command in this child process."""
         from hpsearch.cli.main import main
         from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
         from tests.support.crash_points import arm
@@ -294,7 +296,7 @@ class _Server:
                 os.dup2(file, number)
             os.closerange(3, 256)
             os.environ.clear()
-            # A worker by hand would start itself anew for it, as the program that it was forked from.
+            # Without it `hpsearch worker` would start itself again with this environment, as the fork server.
             os.environ.update({**request["env"], **WORKER_ENVIRONMENT, SOCKET: self._path})
             os.chdir(request["cwd"])
             arm()

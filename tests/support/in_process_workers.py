@@ -1,4 +1,4 @@
-"""Workers that train a formula in this process."""
+"""Workers that run the fake trainer in the process of the test."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.trial_source import SampledTrials
 from hpsearch.search.worker import StopRequest, Trainer, Worker
 from hpsearch.workflows.supervisor import Search
-from tests.support.fake_trainer import formula_trainer
+from tests.support.fake_trainer import make_fake_trainer
 
 
 @pytest.fixture
 def make_worker() -> Callable[..., Worker]:
-    """Makes a worker of a prepared search that trains in this process."""
+    """Return a function that makes a worker of a prepared search; the worker trains in this process."""
 
     def make(
         search: Search,
@@ -32,7 +32,7 @@ def make_worker() -> Callable[..., Worker]:
         **changes: Any,
     ) -> Worker:
         file, workspace = search.file, search.workspace
-        trainer = trainer or formula_trainer()
+        trainer = trainer or make_fake_trainer()
         stop = StopRequest()
         limit = file.limits.parameters
 

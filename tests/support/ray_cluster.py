@@ -1,7 +1,7 @@
 """A Ray cluster of two nodes on this machine, in a process of its own: `python -m tests.support.ray_cluster`.
 
-It prints its address when it is ready. A line on standard input kills the second node; the end of
-standard input ends all.
+It prints its address when it is ready. A line on standard input kills the second node. The cluster
+ends when standard input ends.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ START_SECONDS = 120.0
 
 
 class RayCluster:
-    """The cluster, from the outside.
+    """Starts and ends the cluster.
 
     Args:
         folder: where Ray keeps its logs.
-        environment: of the nodes; the driver's own does not travel.
+        environment: of the nodes; they do not inherit the driver's.
 
     Attributes:
         address: for `--address`.
-        environment: of whoever uses it; it asks for a token.
+        environment: variables that a client needs: the cluster asks for a token.
         folder: where Ray keeps its logs.
     """
 
@@ -47,14 +47,14 @@ class RayCluster:
         )
         assert self._process.stdout is not None
         self.address = ""
-        for line in self._process.stdout:  # Ray says things as well
+        for line in self._process.stdout:  # Ray prints other lines too
             if line.startswith("ready "):
                 self.address = line.split()[1]
                 break
         assert self.address, "the cluster did not start"
 
     def kill_a_node(self) -> None:
-        """Kill the second node with all that runs on it, and wait until that is done."""
+        """Kill the second node with everything on it, and wait until that is done."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("kill\n")
@@ -62,7 +62,7 @@ class RayCluster:
         assert any(line == "killed\n" for line in self._process.stdout)
 
     def close(self) -> None:
-        """End the cluster and all that it started."""
+        """End the cluster and all its processes."""
         family = psutil.Process(self._process.pid).children(recursive=True)
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -79,10 +79,10 @@ class RayCluster:
 
 
 def main(folder: str) -> None:
-    """Start the cluster and do as standard input says."""
+    """Start the cluster and follow the commands on standard input."""
     from ray.cluster_utils import Cluster
 
-    # The paths of sockets may have about a hundred characters.
+    # A socket's path may have about 100 characters.
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "temp_dir": folder})
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
@@ -92,7 +92,7 @@ def main(folder: str) -> None:
         family = [child for pid in raylets for child in psutil.Process(pid).children(recursive=True)]
         for pid in raylets:
             os.kill(pid, signal.SIGKILL)
-        for child in family:  # a lost node takes all of them with it
+        for child in family:  # all processes of a lost node are gone too
             if child.is_running():
                 child.kill()
         cluster.remove_node(second, allow_graceful=False)

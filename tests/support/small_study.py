@@ -1,4 +1,4 @@
-"""A small study that a formula can train, and the command line with the formula in the trainer's place."""
+"""A small study for the fake trainer, and the command `hpsearch` with the fake trainer."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ import hpsearch
 
 @hpsearch.dataset("no_images")
 def no_images(root, *, train):
-    raise AssertionError("a formula needs no images")
+    raise AssertionError("the fake trainer needs no images")
 """
 
 
 def storage_environment(folder: Path) -> dict[str, str]:
-    """The environment in which the command finds a folder's database: that which its file `storage` names, or its own by default."""
+    """Return the environment for a folder: its file `storage` may hold the URL of the database."""
     file = folder / "storage"
     return {"OPTUNA_STORAGE": file.read_text()} if file.exists() else {}
 
 
 def hpsearch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder; it trains the formula."""
+    """Run `hpsearch` with the fake trainer in a folder."""
     command = [sys.executable, "-m", "tests.support.fake_trainer", *arguments]
     env = {**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.study_file import parse_study_file
 from hpsearch.storage.records import BASELINE, TrialKey, write_split_hash, write_study
-from tests.support.fake_trainer import formula_epoch
+from tests.support.fake_trainer import fake_epoch
 from tests.support.small_study import STUDY
 
 BEGIN = datetime(2026, 3, 1, 12, 0, 0)
@@ -73,7 +73,7 @@ def _trial(
     values[f"{optimizer}.lr"] = float(10 ** draws.uniform(-3, -1))
     config = file.space.config(values, seed=number)
     done = epochs if state is TrialState.COMPLETE else 0 if state is TrialState.FAIL else 1
-    curve = [formula_epoch(config, each) for each in range(1, done + 1)]
+    curve = [fake_epoch(config, each) for each in range(1, done + 1)]
     begin = BEGIN + timedelta(seconds=10 * number)
     attrs = {
         TrialKey.RUN: json.dumps({"config": config.to_dict(), "device": "cpu", "versions": {"torch": "2.13.0"}, "split_hash": "f" * 64}),

@@ -1,4 +1,4 @@
-"""Rules of a whole search: create, continue, refuse, change; with a formula for a trainer."""
+"""Rules of a whole search: create, continue, refuse, change; with a fake trainer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_command_again_continues(searched_folder: Path) -> None:
 
 def test_a_signal_stops_in_good_order_and_the_same_command_continues(folder: Path) -> None:
     command = [sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", "2"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "FORMULA_EPOCH_SECONDS": "0.5"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "FAKE_EPOCH_SECONDS": "0.5"}
     search = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     database = folder / "runs" / "hpsearch.db"

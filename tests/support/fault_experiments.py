@@ -1,0 +1,440 @@
+"""Fault experiments that the tests run in a small version and `benchmarks/faults.py` at full size.
+
+Each experiment yields rows: what was done, what must hold, and what was found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.db_snapshot import (
+    RUN_TIMEOUT,
+    FinishedTrials,
+    count_studies,
+    repeated_epochs,
+    run_to_end,
+    stored_trials,
+    tracebacks,
+    wait_until,
+)
+from tests.support.fake_trainer import EPOCH_LOG, EPOCH_SECONDS
+from tests.support.forkserver import Forked, ForkServer
+from tests.support.postgres_server import Postgres
+from tests.support.small_study import NO_IMAGES, STUDY
+
+REAL_STUDY = """
+name = "small"
+seed = 3
+
+[data]
+validation_images = 500
+train_images = {images}
+
+[budget]
+trials = 8
+
+[sampler]
+startup_trials = 4
+
+[pruner]
+kind = "median"
+startup_trials = 2
+warmup_epochs = 1
+
+[space]
+model = {{ choices = ["cnn", "lenet5"] }}
+optimizer = {{ choices = ["sgd", "adam"] }}
+epochs = {{ int = [{epochs}] }}
+dropout = {{ float = [0.0, 0.5] }}
+
+[space.cnn]
+filters1 = 8
+filters2 = 16
+dense = 32
+
+[space.sgd]
+lr = {{ float = [1e-2, 2e-1], log = true }}
+momentum = {{ float = [0.5, 0.95] }}
+
+[space.adam]
+lr = {{ float = [3e-4, 1e-2], log = true }}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table of results."""
+
+    fault: str
+    count: str
+    wanted: str
+    found: str
+    ok: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The size, the seed and the place of the experiments.
+
+    Attributes:
+        server: holds the databases of all studies; without one, each study has a SQLite file.
+    """
+
+    quick: bool
+    seed: int
+    folder: Path
+    server: Postgres | None = None
+
+    def of(self, full: int, quick: int) -> int:
+        """Return the full count, or the quick one."""
+        return quick if self.quick else full
+
+    def random(self, *names: object) -> random.Random:
+        """Return a random generator for one purpose."""
+        return random.Random("/".join(map(str, (self.seed, *names))))
+
+    def study(self, name: str, text: str = STUDY, **changes: str) -> Path:
+        """Make a folder with a study file; `trials="20"` replaces the value of a key."""
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for key, value in changes.items():
+            text, times = re.subn(f"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
+            assert times, f"the study has no key {key}"
+        (folder / "small.toml").write_text(text)
+        (folder / "no_images.py").write_text(NO_IMAGES)
+        if self.server is not None:
+            (folder / "storage").write_text(self.server.database())
+        return folder
+
+
+# 1. Kills
+
+
+@dataclass
+class Kills:
+    """Counts of a series of kills."""
+
+    done: dict[str, int] = field(default_factory=lambda: {"worker": 0, "supervisor": 0, "everything": 0})
+    workers: int = 0
+    stopped: int = 0
+    wrong: list[int] = field(default_factory=list)
+
+
+def kill_at_random(forkserver: ForkServer, folder: Path, setting: Setting, count: int, life: float, epochs: tuple[float, ...]) -> Row:
+    """Kill processes `count` times, let the study end, and check what is left."""
+    draw = setting.random("kills", folder.name)
+    history, kills, notes = FinishedTrials(), Kills(), folder / "notes"
+    budget = setting.of(100, 20) if len(epochs) > 1 else 12
+    supervisor: Forked | None = None
+    while sum(kills.done.values()) < count:
+        if supervisor is None or supervisor.poll() is not None:
+            if supervisor is not None and supervisor.returncode not in (-signal.SIGKILL, None):
+                budget += 50 if supervisor.returncode == 0 else 0
+                kills.stopped += supervisor.returncode == 1
+                kills.wrong += [supervisor.returncode] if supervisor.returncode not in (0, 1) else []
+                if len(kills.wrong) > 5:
+                    break
+            environment = {EPOCH_SECONDS: str(draw.choice(epochs)), EPOCH_LOG: str(notes)}
+            options = ("--workers", "2", "--trials", str(budget))
+            supervisor = forkserver.start(folder, "run", "small.toml", *options, output=folder / "output", **environment)
+        time.sleep(draw.uniform(0, life))
+        kind = draw.choices(("worker", "supervisor", "everything"), (6, 2, 2))[0]
+        alive = forkserver.alive()
+        workers = [pid for pid, arguments in alive.items() if arguments[0] == "worker"]
+        victims = [draw.choice(workers)] if kind == "worker" and workers else [supervisor.pid] if kind == "supervisor" else list(alive)
+        if not victims or (kind == "worker" and not workers) or not forkserver.kill(*victims):
+            continue
+        kills.done[kind] += 1
+        # The workers of a killed supervisor end by themselves, sometimes while the next run begins.
+        kills.workers += len(workers) if kind != "worker" else 1
+        if kind == "supervisor" and draw.random() < 0.5 and not wait_until(lambda: not forkserver.alive(), 5.0):
+            kills.wrong.append(5)
+        history.compare(folder)
+    forkserver.kill(*forkserver.alive())
+    wait_until(lambda: not forkserver.alive())
+    code = run_to_end(forkserver, folder, "--trials", str(budget), **{EPOCH_SECONDS: "0", EPOCH_LOG: str(notes)})
+    trials = history.compare(folder)
+    states = {state: sum(trial.state == state for trial in trials) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")}
+    odd = [trial.number for trial in trials if [e["number"] for e in trial.epochs] != [step for step, _ in trial.reports]]
+    odd += [trial.number for trial in trials if [e["number"] for e in trial.epochs] != list(range(1, len(trial.epochs) + 1))]
+    begun, again, furthest = repeated_epochs(notes)
+    found = (
+        f"{len(history.lost)} lost or changed, {states['RUNNING']} RUNNING, {states['WAITING']} WAITING, "
+        f"{len(trials)} of {budget} trials ({states['FAIL']} failed), {len(odd)} with epochs twice or missing; "
+        f"{again} of {begun:,} epochs begun again, {furthest} a trial and kill at most; {tracebacks(folder)} tracebacks; "
+        f"runs that gave up: {kills.stopped}; last run's exit code {code}"
+    )
+    ok = not (history.lost or odd or states["RUNNING"] or states["WAITING"] or kills.wrong or tracebacks(folder))
+    ok = ok and len(trials) == budget and code == 0 and furthest <= 1 and again <= kills.workers
+    output = ", ".join(f"{number} {kind}" for kind, number in kills.done.items())
+    return Row(
+        fault=f"kill -9, {'fake trainer' if len(epochs) > 1 else 'real trainer'}",
+        count=f"{sum(kills.done.values())} ({output})",
+        wanted="0 lost, 0 twice, 0 RUNNING, exactly N trials, ≤ 1 epoch a kill",
+        found=found,
+        ok=ok,
+    )
+
+
+def kills(setting: Setting) -> Iterator[Row]:
+    """Experiment 1: kill workers, supervisors and everything, with the fake trainer."""
+    with ForkServer() as forkserver:
+        folder = setting.study("kills", epochs="{ int = [2, 6] }")
+        yield kill_at_random(
+            forkserver, folder, setting, setting.of(500 if setting.server is None else 150, 15), 1.5, (0.0, 0.01, 0.05, 0.2)
+        )
+
+
+def real_kills(setting: Setting) -> Iterator[Row]:
+    """Experiment 1 with the real trainer."""
+    with ForkServer("real") as forkserver:
+        folder = setting.study("real-kills", REAL_STUDY.format(images=2000, epochs="3, 5"))
+        yield kill_at_random(forkserver, folder, setting, setting.of(30, 4), 3.0, (0.0,))
+
+
+# 2. Identical after kills
+
+
+def identical(setting: Setting) -> Iterator[Row]:
+    """Experiment 2: a study resumed after kills equals a study that was never killed."""
+    count = setting.of(20, 3)
+    for pruner, trainer in (("none", "fake"), ("median", "real"), ("percentile", "fake")):
+        if setting.quick and pruner == "median":
+            continue
+        section = f'[pruner]\nkind = "{pruner}"' + ("" if pruner == "none" else "\nstartup_trials = 3\nwarmup_epochs = 1")
+        text = REAL_STUDY.format(images=1000, epochs="2, 4") if trainer == "real" else STUDY.replace('[pruner]\nkind = "none"', section)
+        trials = "10" if trainer == "real" else str(setting.of(40, 12))
+        with ForkServer(trainer) as forkserver:
+            yield _identical(forkserver, setting, text, trials, pruner, trainer, count)
+
+
+def _identical(forkserver: ForkServer, setting: Setting, text: str, trials: str, pruner: str, trainer: str, count: int) -> Row:
+    draw = setting.random("identical", pruner)
+    whole, broken = (setting.study(f"{pruner}-{name}", text, trials=trials) for name in ("whole", "broken"))
+    seconds = {EPOCH_SECONDS: "0.03"}
+    run_to_end(forkserver, whole, "--workers", "1", **seconds, **{EPOCH_LOG: str(whole / "notes")})
+    begun = len((whole / "notes").read_text().splitlines())
+    # Spread the kills over all epochs, so that the study lasts until the last kill.
+    points = sorted(draw.sample(range(1, begun), min(count, begun - 1)))
+    points += [draw.choice(points) for _ in range(count - len(points))]
+    notes, killed = broken / "notes", 0
+
+    def noted() -> list[str]:
+        return sorted(set(notes.read_text().splitlines())) if notes.exists() else []
+
+    for point in sorted(points):
+        run = forkserver.start(
+            broken, "run", "small.toml", "--workers", "1", output=broken / "output", **seconds, **{EPOCH_LOG: str(notes)}
+        )
+        before = notes.stat().st_size if notes.exists() else 0
+        wait_until(
+            lambda point=point, before=before, run=run: run.poll() is not None or (len(noted()) >= point and notes.stat().st_size > before)
+        )
+        time.sleep(draw.uniform(0, 0.12 if trainer == "fake" else 0.4))
+        killed += forkserver.kill(*forkserver.alive()) > 0
+        wait_until(lambda: not forkserver.alive())
+    code = run_to_end(forkserver, broken, "--workers", "1", **seconds)
+    pairs = list(zip(stored_trials(whole), stored_trials(broken), strict=False))
+    same = sum(one.measured() == other.measured() for one, other in pairs)
+    hashes = {
+        hashlib.sha256(json.dumps([t.measured() for t in stored_trials(each)], default=str).encode()).hexdigest()[:12]
+        for each in (whole, broken)
+    }
+    pruned = sum(one.state == "PRUNED" for one, _ in pairs)
+    return Row(
+        fault=f"resumed after kills, pruner {pruner}, {trainer}",
+        count=f"{killed} kills",
+        wanted="the table of trials and the weights' hashes of the run never killed",
+        found=f"{same} of {trials} trials identical, {pruned} of them pruned; tables {' and '.join(sorted(hashes))}",
+        ok=same == int(trials) and len(hashes) == 1 and killed == count and code == 0,
+    )
+
+
+# 5. Launchers at once
+
+
+def launchers(setting: Setting) -> Iterator[Row]:
+    """Experiment 5: several launchers at once make one study with an exact budget."""
+    rounds = setting.of(20 if setting.server else 10, 2)
+    with ForkServer() as forkserver:
+        joined, exact, failed = 0, 0, ""
+        for number in range(rounds):
+            folder = setting.study(f"eight-{number}")
+            runs = [
+                forkserver.start(
+                    folder, "run", "small.toml", "--workers", "1", "--trials", "16", output=folder / "output", **{EPOCH_SECONDS: "0.02"}
+                )
+                for _ in range(8)
+            ]
+            joined += sum(run.wait(RUN_TIMEOUT) == 0 for run in runs)
+            exact += count_studies(folder) == 1 and [trial.state for trial in stored_trials(folder)] == ["COMPLETE"] * 16
+            if joined < 8 * (number + 1) and not failed:
+                failed = next((line for line in (folder / "output").read_text().splitlines() if line.startswith("error")), "?")
+        yield Row(
+            fault="eight launchers on an empty store",
+            count=f"{rounds} rounds",
+            wanted=f"{8 * rounds} of {8 * rounds} join one study",
+            found=f"{joined} ended well; {exact} rounds with one study of exactly 16 trials{'; ' + failed if failed else ''}",
+            ok=joined == 8 * rounds and exact == rounds,
+        )
+        exact, sizes = 0, []
+        for number in range(rounds):
+            size = setting.random("budget", number).randint(1, 20)
+            folder = setting.study(f"two-{number}", trials=str(size))
+            two = [
+                forkserver.start(folder, "run", "small.toml", "--workers", "2", output=folder / "output", **{EPOCH_SECONDS: "0.02"})
+                for _ in "ab"
+            ]
+            codes = [run.wait(RUN_TIMEOUT) for run in two]
+            exact += codes == [0, 0] and [trial.state for trial in stored_trials(folder)] == ["COMPLETE"] * size
+            sizes.append(len(stored_trials(folder)) - size)
+        yield Row(
+            fault="two launchers, a budget of N (1 to 20)",
+            count=f"{rounds} rounds",
+            wanted="exactly N",
+            found=f"{exact} of {rounds} exact; at most {max(sizes)} too many",
+            ok=exact == rounds,
+        )
+
+
+# 6. A disk that fills
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[bool]:
+    """Mount a file system of the given size at the folder; yield False where that is impossible."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mounted = shutil.which("mount") and os.geteuid() == 0
+    done = mounted and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    try:
+        yield bool(done and done.returncode == 0)
+    finally:
+        if done and done.returncode == 0:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def full_disk(setting: Setting) -> Iterator[Row]:
+    """Experiment 6: the disk is full at a random byte of a checkpoint, the database or a log."""
+    count, draw = setting.of(20, 3), setting.random("disk")
+    for trainer in ("fake", "real") if not setting.quick else ("fake",):
+        outcomes: list[str] = []
+        with ForkServer(trainer) as forkserver:
+            for number in range(count if trainer == "fake" else setting.of(10, 1)):
+                text = STUDY if trainer == "fake" else REAL_STUDY.format(images=1000, epochs="2, 3")
+                folder = setting.study(f"disk-{trainer}-{number}", text)
+                with small_disk(folder / "runs", "64m") as mounted:
+                    if not mounted:
+                        yield Row(fault="a disk that fills", count="0", wanted="-", found="no tmpfs can be mounted here: skipped", ok=True)
+                        return
+                    outcomes.append(_fill(forkserver, folder, draw, trainer))
+        good, enough = outcomes.count("ok"), outcomes.count("enough")
+        bad = sorted({*outcomes} - {"ok", "enough"})
+        yield Row(
+            fault=f"a disk that fills, {trainer}",
+            count=f"{len(outcomes)}",
+            wanted="exit 1 with one clear line; continues; the database is sound",
+            found=f"{good} of {len(outcomes) - enough} so, and {enough} had just enough room{'; else: ' + '; '.join(bad) if bad else ''}",
+            ok=good + enough == len(outcomes) and good > 0,
+        )
+
+
+def _fill(forkserver: ForkServer, folder: Path, draw: random.Random, trainer: str) -> str:
+    """Run with little room, then with enough; return `ok`, `enough` if the first run fitted, or what went wrong."""
+    runs = folder / "runs"
+    run_to_end(forkserver, folder, "--workers", "1", "--trials", "1")
+    history = FinishedTrials()
+    history.compare(folder)
+    room = draw.randint(0, 160_000 if trainer == "fake" else 1_500_000)
+    filler = runs / "filler"
+    with filler.open("wb") as file:
+        free = os.statvfs(runs).f_bavail * os.statvfs(runs).f_frsize
+        file.write(bytes(max(0, free - room)))
+    (folder / "output").write_text("")
+    code = run_to_end(forkserver, folder, "--workers", "2")
+    output = (folder / "output").read_text()
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    wrong = []
+    if code == 0:
+        return "enough" if len(stored_trials(folder)) == 8 else "exit 0, but not all trials are there"
+    if code != 1 or len(errors) != 1 or "Traceback" in output or "hint:" not in output:
+        wrong.append(f"exit {code}, {errors or output[-200:]!r}")
+    filler.unlink()
+    again = run_to_end(forkserver, folder, "--workers", "2")
+    trials = history.compare(folder)
+    if again != 0 or [trial.state for trial in trials if trial.state not in ("COMPLETE", "PRUNED")] or len(trials) != 8:
+        wrong.append(f"then exit {again} and {[trial.state for trial in trials]}")
+    if history.lost:
+        wrong.append("a finished trial changed")
+    with closing(sqlite3.connect(runs / "hpsearch.db")) as connection:
+        sound = connection.execute("PRAGMA integrity_check").fetchone()[0]
+    if sound != "ok":
+        wrong.append(sound)
+    return " and ".join(wrong) or "ok"
+
+
+# 7. Damaged checkpoints
+
+
+def damaged(setting: Setting) -> Iterator[Row]:
+    """Experiment 7: no damaged checkpoint is loaded."""
+    import logging
+
+    import torch
+
+    from hpsearch.training.checkpoint import Identity, load, save
+
+    log = logging.getLogger("hpsearch")
+    path, draw = setting.study("damaged") / "checkpoint", setting.random("damaged")
+    me = Identity(owner="small/0", config="c", split="s")
+    save(path, me, {"epochs": [{"number": 1}], "model": {"weight": torch.arange(300.0)}})
+    good = path.read_bytes()
+    assert load(path, me) is not None
+    step = setting.of(1, 40)
+
+    def is_taken(content: bytes) -> bool:
+        path.write_bytes(content)
+        # Hide thousands of warnings; other tests in this process need the logger as it was.
+        log.disabled = True
+        try:
+            return load(path, me) is not None
+        finally:
+            log.disabled = False
+
+    cuts = range(0, len(good), step)
+    taken = sum(is_taken(good[:cut]) for cut in cuts)
+    yield Row(
+        fault="a checkpoint cut short", count=f"{len(cuts)}, every {step} bytes", wanted="0 loaded", found=f"{taken} loaded", ok=not taken
+    )
+    flips, taken = setting.of(5000, 300), 0
+    for _ in range(flips):
+        bad = bytearray(good)
+        for workspace in draw.sample(range(len(good)), draw.choice((1, 1, 1, 2, 8))):
+            bad[workspace] ^= draw.randint(1, 255)
+        taken += is_taken(bytes(bad))
+    yield Row(fault="bytes of a checkpoint flipped", count=f"{flips}", wanted="0 loaded", found=f"{taken} loaded", ok=not taken)
+
+
+EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
+    "kills": kills,
+    "real_kills": real_kills,
+    "identical": identical,
+    "launchers": launchers,
+    "full_disk": full_disk,
+    "damaged": damaged,
+}
