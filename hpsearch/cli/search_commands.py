@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -133,7 +132,7 @@ def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption =
 def worker(
     study: StudyArgument,
     name: Annotated[
-        str | None, typer.Option("--name", help="Of the worker, in logs and records; nobody else's. [default: machine and process]")
+        str | None, typer.Option("--name", help="Unique name in logs and in the database. [default: machine and process]")
     ] = None,
     trials: TrialsOption = None,
     time: TimeOption = None,
@@ -142,29 +141,26 @@ def worker(
     data: DataOption = None,
     device: DeviceOption = "auto",
     only: Annotated[int | None, typer.Option("--only", min=0, help="Train this trial and no other.")] = None,
-    supervised: Annotated[bool, typer.Option("--supervised", help="Leave when standard input ends.", hidden=True)] = False,
-    run: Annotated[str | None, typer.Option("--run", help="Id of the run.", hidden=True)] = None,
-    run_started: Annotated[float | None, typer.Option("--run-started", help="When, monotonic.", hidden=True)] = None,
-    beside: Annotated[Path | None, typer.Option("--beside", help="The folder of the component files.", hidden=True)] = None,
+    order: Annotated[str | None, typer.Option("--order", help="A supervisor's order, as JSON.", hidden=True)] = None,
 ) -> None:
-    """Join a study from any shell: train its trials until there is nothing left to do.
+    """Join a study from any shell: train its trials until nothing is left to do.
 
-    `hpsearch run` starts such workers itself.
+    `hpsearch run` starts its workers itself.
     """
+    from hpsearch.search.worker_order import WorkerOrder
     from hpsearch.search.worker_pool import train_like_a_worker
-    from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.run import find_study_file
-    from hpsearch.workflows.worker_process import work
+    from hpsearch.workflows.worker_process import run_worker
 
-    if not supervised:  # else whoever started it has seen to it
-        train_like_a_worker()
-    workspace = Workspace(storage=storage, runs=runs, data=data, device=device, wait_for_server=True, component_folder=beside)
-    file = find_study_file(study, workspace)
-    name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
-    changes = {key: value for key, value in (("trials", trials), ("time", _seconds(time))) if value is not None}
-    budget = file.budget.model_copy(update=changes)
-    ended = work(file, workspace, budget, name=name, only=only, supervised=supervised, run=run, run_started=run_started)
-    note(f"{name} is done: it ended {many(ended, 'trial')}.")
+    if order is not None:
+        worker_order = WorkerOrder.model_validate_json(order)
+    else:
+        train_like_a_worker()  # a supervisor sets this environment itself
+        name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
+        worker_order = WorkerOrder(
+            study=study, worker=name, runs=runs, data=data, device=device, trials=trials, time=_seconds(time), only_trial=only
+        )
+    ended = run_worker(worker_order, storage=storage)
+    note(f"{worker_order.worker} is done: it ended {many(ended, 'trial')}.")
 
 
 def _run_finalists(search: Search, workers: int | None) -> FinalistsResult | None:

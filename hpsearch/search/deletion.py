@@ -1,4 +1,4 @@
-"""Report a study that somebody deleted while it was searched."""
+"""Report that somebody deleted a study while it was searched."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from hpsearch.storage.optuna_internals import get_study_id
 
 @contextmanager
 def report_deletion(study: optuna.Study, store: Store, paths: StudyPaths) -> Iterator[None]:
-    """Say that the study is gone where the block fails for that.
+    """Turn the errors of a deleted study into one that says so.
 
-    Optuna finds a record missing then, or a row to change; a worker that begins just then finds no study.
+    Optuna raises for a missing record or row; a worker that starts at that moment finds no study.
+
+    Args:
+        study: the study that the block works on.
+        store: its database.
+        paths: its folder.
+
+    Yields:
+        Nothing.
 
     Raises:
-        StudyNotFoundError: somebody has deleted the study meanwhile, and perhaps made one of the same name.
+        StudyNotFoundError: the block failed because the study was deleted, or deleted and made again.
     """
     try:
         yield
@@ -32,7 +40,15 @@ def report_deletion(study: optuna.Study, store: Store, paths: StudyPaths) -> Ite
 
 
 def study_exists(study: optuna.Study, store: Store) -> bool:
-    """Whether the study stands in the storage."""
+    """Return whether the database still holds the study.
+
+    Args:
+        study: the study as it was loaded.
+        store: its database.
+
+    Returns:
+        False also if another study has its name now.
+    """
     try:
         return store.storage.get_study_id_from_name(study.study_name) == get_study_id(study)
     except KeyError:
@@ -40,7 +56,16 @@ def study_exists(study: optuna.Study, store: Store) -> bool:
 
 
 def study_deleted(name: str, store: Store, paths: StudyPaths) -> StudyNotFoundError:
-    """What to say when somebody has deleted the study meanwhile."""
+    """Return the error for a study that was deleted during the search.
+
+    Args:
+        name: name of the study.
+        store: its database.
+        paths: its folder.
+
+    Returns:
+        The error, to be raised.
+    """
     return StudyNotFoundError(
         f"the study '{name}', or a trial of it, is gone from {store}", hint=f"Checkpoints are kept in {paths.folder}."
     )

@@ -1,4 +1,4 @@
-"""Pruners, among trials of the same model: LeNet-5 is not measured by the CNN's curves."""
+"""Make the pruner of a study. It compares a trial only with trials of the same model: models learn at different speeds."""
 
 from __future__ import annotations
 
@@ -12,47 +12,73 @@ from hpsearch.search.study_view import trials_with
 
 
 class SameModelPruner(BasePruner):
-    """Asks one of Optuna's pruners, which sees only the trials of the same model."""
+    """Shows one of Optuna's pruners only the trials of the same model.
+
+    Args:
+        inner: the pruner.
+    """
 
     def __init__(self, inner: BasePruner) -> None:
         self._inner = inner
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether the trial, judged at its last reported epoch, should end."""
+        """Return whether a trial should end at its last reported epoch.
+
+        Args:
+            study: the study.
+            trial: the trial.
+
+        Returns:
+            The decision of the inner pruner.
+        """
         model = trial.params.get("model")
         return self._inner.prune(study if model is None else trials_with(study, "model", model), trial)
 
 
 def make_pruner(section: Pruner, space: Space) -> BasePruner:
-    """The pruner that a study file asks for. Steps are epochs, counted from 1."""
-    # Optuna first prunes at step n_warmup_steps itself; `warmup_epochs` are all free.
-    curves = {
+    """Make the pruner that a study file asks for. Its steps are epochs, counted from 1.
+
+    Args:
+        section: the section `[pruner]`.
+        space: the search space.
+
+    Returns:
+        The pruner.
+    """
+    # Optuna may prune at step n_warmup_steps itself; here no trial is pruned in its first `warmup_epochs`.
+    curve_options = {
         "n_startup_trials": section.startup_trials or 0,
         "n_warmup_steps": (section.warmup_epochs or 0) + 1,
         "n_min_trials": section.min_trials or 1,
     }
+    halving_options = {"min_resource": section.min_epochs or 1, "reduction_factor": section.reduction_factor or 3}
     inner: BasePruner
     if section.kind == "median":
-        inner = MedianPruner(**curves)
+        inner = MedianPruner(**curve_options)
     elif section.kind == "percentile":
-        inner = PercentilePruner(section.percentile or 50.0, **curves)
+        inner = PercentilePruner(section.percentile or 50.0, **curve_options)
     elif section.kind == "halving":
-        inner = SuccessiveHalvingPruner(min_resource=section.min_epochs or 1, reduction_factor=section.reduction_factor or 3)
+        inner = SuccessiveHalvingPruner(**halving_options)
     elif section.kind == "hyperband":
-        inner = HyperbandPruner(
-            min_resource=section.min_epochs or 1, max_resource=most_epochs(space), reduction_factor=section.reduction_factor or 3
-        )
+        inner = HyperbandPruner(max_resource=max_epochs(space), **halving_options)
     else:
         return NopPruner()
     return SameModelPruner(inner)
 
 
-def most_epochs(space: Space) -> int:
-    """The longest training of the space, in epochs."""
-    longest = [
+def max_epochs(space: Space) -> int:
+    """Return the length of the longest training in a space.
+
+    Args:
+        space: the search space.
+
+    Returns:
+        Epochs.
+    """
+    epochs = [
         int(value)
         for parameter in space
         if parameter.owner == "trainer" and parameter.option == "epochs"
         for value in parameter.distribution.extremes
     ]
-    return max(longest, default=0) or space.config({}, seed=0).epochs
+    return max(epochs, default=0) or space.config({}, seed=0).epochs

@@ -1,8 +1,8 @@
-"""Samplers, their seeds and the balance between models.
+"""Sample points of the space: seeds, the balance between models, and limits.
 
-What a trial draws depends on the study's seed, the trial's number, the parameter's name and the
-trials finished before it: so a trial that was killed between two draws draws the same again, and
-workers never repeat one another.
+A trial's values depend on the study's seed, the trial's number, the parameter's name and the trials that
+finished before. So a trial that was killed between two draws draws the same values again, and no two
+workers draw the same sequence.
 """
 
 from __future__ import annotations
@@ -24,23 +24,28 @@ from hpsearch.config.sections import Budget, Sampler
 from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.errors import StudyStoppedError
-from hpsearch.search.study_view import TrialsView, trials_with, unlike_spaces, value_of
+from hpsearch.search.failpoints import Failpoint, reached
+from hpsearch.search.study_view import TrialsView, one_trial_per_space, trials_with, value_of
 from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import counts_towards_budget
 
-MOST_DRAWS = 200
-"""Draws of one trial before the limits are said to leave nothing."""
-LEARNED_DRAWS = 10
-"""A sampler that knows nothing beyond the limits is drawn there; after so many tries chance decides."""
+MAX_DRAWS = 200
+"""Draws of one trial; if all exceed the limits, the limits leave nothing."""
+MAX_LEARNED_DRAWS = 10
+"""Draws by the study's sampler, which does not know the limits and stays beyond them; later draws are random."""
 
 Accept = Callable[[Mapping[str, Scalar]], bool]
 
 
 class SpaceSampler(BaseSampler):
-    """Draws whole points of a space, one a trial, by one of Optuna's samplers.
+    """Draws one whole point of a space for each trial, with one of Optuna's samplers.
 
     Args:
-        accept: whether a point is within the study's limits; one that is not is drawn again.
+        space: the search space.
+        section: the section `[sampler]`.
+        budget: the section `[budget]`, for the balance.
+        seed: the study's seed.
+        accept: whether a point is within the study's limits; other points are drawn again.
     """
 
     def __init__(self, space: Space, section: Sampler, budget: Budget, *, seed: int, accept: Accept) -> None:
@@ -52,62 +57,101 @@ class SpaceSampler(BaseSampler):
         self._points: dict[int, Mapping[str, Scalar]] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: the whole point is drawn when its first value is asked for."""
+        """Return an empty space: the first call of `sample_independent` draws the whole point.
+
+        Args:
+            study: the study.
+            trial: the trial.
+
+        Returns:
+            No parameters.
+        """
         return {}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """Nothing, as `infer_relative_search_space` says."""
+        """Return no values; see `infer_relative_search_space`.
+
+        Args:
+            study: the study.
+            trial: the trial.
+            search_space: no parameters.
+
+        Returns:
+            No values.
+        """
         return {}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """The trial's value of one parameter.
+        """Return a trial's value of one parameter.
+
+        Args:
+            study: the study.
+            trial: the trial.
+            param_name: name of the parameter.
+            param_distribution: its distribution.
+
+        Returns:
+            The value.
 
         Raises:
             StudyStoppedError: no draw was within the limits.
         """
+        reached(Failpoint.BETWEEN_DRAWS, trial.number)
         if get_trial_id(trial) not in self._points:
-            self._points = {get_trial_id(trial): self._draw(study, trial)}
+            self._points = {get_trial_id(trial): self._draw_point(study, trial)}
         return self._points[get_trial_id(trial)][param_name]
 
-    def _draw(self, study: Study, trial: FrozenTrial) -> Mapping[str, Scalar]:
+    def _draw_point(self, study: Study, trial: FrozenTrial) -> Mapping[str, Scalar]:
         everything = TrialsView(study, lambda other: True)
-        # Of its own system attributes the trial would be asked by itself.
+        # Read system attributes from storage; `trial` may lack them.
         stored = next(each for each in everything.get_trials(deepcopy=False) if each.number == trial.number)
         given = {**stored.system_attrs.get("fixed_params", {}), **trial.params}
-        # What the trial itself has drawn already, before it was killed, must not change what it draws next.
+        # Values that this trial drew before it was killed must not influence its next draws.
         others = TrialsView(everything, lambda other: other.number != trial.number)
         if self._balance and self._balance not in given:
             given[self._balance] = self._least_tried(others, trial)
-        seen = trials_with(others, self._balance, given[self._balance]) if self._balance else others
-        for attempt in range(MOST_DRAWS):
-            point = self._space.draw(_Draft(self, seen, trial, given, attempt).value)
+        visible = trials_with(others, self._balance, given[self._balance]) if self._balance else others
+        for attempt in range(MAX_DRAWS):
+            point = self._space.draw(_Draft(self, visible, trial, given, attempt).value)
             if self._accept(point):
                 return point
         raise StudyStoppedError(
-            f"none of {MOST_DRAWS} draws had at most limits.parameters", hint="Raise the limit, or narrow the space to smaller models."
+            f"none of {MAX_DRAWS} draws had at most limits.parameters", hint="Raise the limit, or narrow the space to smaller models."
         )
 
     def _least_tried(self, others: TrialsView, trial: FrozenTrial) -> Scalar:
-        tried = [other for other in others.get_trials(deepcopy=False) if counts_towards_budget(other)]
-        counts = Counter(value_of(other, str(self._balance)) for other in tried)
-        names = sorted(
-            self._space.names_of(str(self._balance)), key=lambda name: (counts[name], derive_seed(self._seed, trial.number, name))
-        )
-        return names[0]
+        balance = str(self._balance)
+        counts = Counter(value_of(other, balance) for other in others.get_trials(deepcopy=False) if counts_towards_budget(other))
+        return min(self._space.names_of(balance), key=lambda name: (counts[name], derive_seed(self._seed, trial.number, name)))
 
     def inner(self, number: int, name: str, attempt: int) -> BaseSampler:
-        """One of Optuna's samplers, seeded for one draw."""
+        """Return one of Optuna's samplers, seeded for one draw.
+
+        Args:
+            number: number of the trial.
+            name: name of the parameter; empty for the joint draw.
+            attempt: number of the draw, from 0.
+
+        Returns:
+            The sampler.
+        """
         models = len(self._space.names_of("model")) if self._balance else 1
-        startup = -(-(self._section.startup_trials or 0) // models)
-        kind = self._section.kind if attempt < LEARNED_DRAWS else "random"
+        startup = -(-(self._section.startup_trials or 0) // models)  # rounded up
+        kind = self._section.kind if attempt < MAX_LEARNED_DRAWS else "random"
         return make_sampler(kind, startup, derive_seed(self._seed, number, name, attempt), study_seed=self._seed)
 
 
 def make_sampler(kind: str, startup_trials: int, seed: int, *, study_seed: int) -> BaseSampler:
-    """One of Optuna's samplers by its name in a study file.
+    """Make one of Optuna's samplers.
 
     Args:
-        study_seed: of the sequence that QMC walks along; scrambled anew for each draw it would be plain random.
+        kind: its name in a study file.
+        startup_trials: random trials before it learns.
+        seed: seed of this draw.
+        study_seed: seed of QMC's sequence; a new one for each draw would make it plain random.
+
+    Returns:
+        The sampler.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -121,13 +165,13 @@ def make_sampler(kind: str, startup_trials: int, seed: int, *, study_seed: int) 
 
 
 class _Draft:
-    """A trial on paper: gives the values of a point without storing any."""
+    """Draws the values of a point without storing them."""
 
     def __init__(self, sampler: SpaceSampler, study: Any, trial: FrozenTrial, given: Mapping[str, Scalar], attempt: int) -> None:
         self._sampler, self._study, self._trial, self._given, self._attempt = sampler, study, trial, given, attempt
         joint = sampler.inner(trial.number, "", attempt)
-        # All of it, given or not: fewer draws would be other draws.
-        self._joint = joint.sample_relative(study, trial, joint.infer_relative_search_space(unlike_spaces(study), trial))
+        # Draw given parameters too: with fewer parameters the others would get other values.
+        self._joint = joint.sample_relative(study, trial, joint.infer_relative_search_space(one_trial_per_space(study), trial))
 
     def value(self, name: str, searched: Searched) -> Scalar:
         """Return the point's value of one parameter."""

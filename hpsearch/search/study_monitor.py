@@ -1,6 +1,6 @@
-"""What a supervisor sees of a study: all trials as numbers, and as rows only those that run or have just ended.
+"""Follow a study: count its trials, and show those that run or have just ended.
 
-It reads only what changed since its last look, so that a look costs the same at the thousandth trial as at the first.
+Each reading fetches only what changed since the last one, so it costs the same at the thousandth trial as at the first.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from hpsearch.storage.records import TrialKey, TrialRow, repeat_of
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a study is.
+    """The progress of a study.
 
     Attributes:
-        ended: the trials that ended since the look before, by number.
-        running: the trials that run, by number.
-        counts: trials by state.
-        best: the best complete trial; of repeats, which only several of them together can rank, there is none.
+        ended: trials that ended since the last reading.
+        running: trials that run.
+        counts: number of trials by state.
+        best: the best complete trial. Single runs of a follow-up study are not ranked.
     """
 
     ended: tuple[TrialRow, ...]
@@ -36,17 +36,17 @@ class Progress:
 
     @property
     def total(self) -> int:
-        """How many trials there are."""
+        """The number of trials."""
         return sum(self.counts.values())
 
     @property
     def finished(self) -> int:
-        """How many trials are over."""
+        """The number of finished trials."""
         return sum(self.counts.get(state, 0) for state in ("complete", "pruned", "fail"))
 
 
 class StudyMonitor:
-    """Looks at one study again and again; what ended before the first look is no news."""
+    """Reads the progress of one study again and again. Trials that ended before are not reported as ended."""
 
     def __init__(self, store: Store, study: optuna.Study) -> None:
         self._store = store
@@ -54,44 +54,55 @@ class StudyMonitor:
         self._unfinished: dict[int, FrozenTrial] = {}
         self._last_finished = -1
         self._finished: Counter[str] = Counter()
-        self._best: list[FrozenTrial] = []
+        self._best: FrozenTrial | None = None
         self._workers: set[str] = set()
-        self._news: list[FrozenTrial] = []
+        self._ended: list[FrozenTrial] = []
         self._read()
-        self._news.clear()
+        self._ended.clear()
 
     def read_progress(self) -> Progress:
-        """The study as it is now.
+        """Read what changed.
+
+        Returns:
+            The progress of the study now.
 
         Raises:
-            KeyError: it is no more.
+            KeyError: the study was deleted.
         """
         self._read()
-        news, self._news = self._news, []
+        ended, self._ended = self._ended, []
         unfinished = self._unfinished.values()
         return Progress(
-            ended=tuple(TrialRow.from_trial(trial) for trial in news),
+            ended=tuple(TrialRow.from_trial(trial) for trial in ended),
             running=tuple(TrialRow.from_trial(trial) for trial in unfinished if trial.state == TrialState.RUNNING),
             counts=self._finished + Counter(_state(trial) for trial in unfinished),
-            best=TrialRow.from_trial(self._best[0]) if self._best else None,
+            best=None if self._best is None else TrialRow.from_trial(self._best),
         )
 
     def has_claimed(self, worker: str) -> bool:
-        """Whether the worker of that name ever took up a trial."""
+        """Return whether a worker ever claimed a trial.
+
+        Args:
+            worker: name of the worker.
+
+        Returns:
+            True if an attempt of the worker is stored.
+        """
         self._read()
         return worker in self._workers
 
     def _read(self) -> None:
-        """Read what is new, and again what was not over; what is over never changes."""
+        """Read new trials, and those that were unfinished; a finished trial never changes."""
         trials = self._store.storage.read_trials(self._study_id, unfinished=self._unfinished, last_finished=self._last_finished)
         self._unfinished = {get_trial_id(trial): trial for trial in trials if not trial.state.is_finished()}
+        finished = [trial for trial in trials if trial.state.is_finished()]
         for trial in trials:
             self._workers.update(attempt["worker"] for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
-            if trial.state.is_finished():
-                self._last_finished = max(self._last_finished, get_trial_id(trial))
-                self._finished[_state(trial)] += 1
-                self._news.append(trial)
-        self._best = rank([*self._best, *(trial for trial in trials if repeat_of(trial) is None)])[:1]
+        self._last_finished = max([self._last_finished, *(get_trial_id(trial) for trial in finished)])
+        self._finished.update(map(_state, finished))
+        self._ended += finished
+        ranked = rank([*([self._best] if self._best else []), *(trial for trial in finished if repeat_of(trial) is None)])
+        self._best = ranked[0] if ranked else None
 
 
 def _state(trial: FrozenTrial) -> str:

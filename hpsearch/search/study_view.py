@@ -1,4 +1,4 @@
-"""A study of which a sampler or pruner sees only some trials."""
+"""Show samplers and pruners only some trials of a study."""
 
 from __future__ import annotations
 
@@ -14,32 +14,44 @@ from hpsearch.storage.optuna_internals import get_storage
 
 
 class TrialsView:
-    """Stands for `study` where Optuna's samplers and pruners ask for its trials; all else is the study's own.
+    """A study with some of its trials, for Optuna's samplers and pruners. Everything else is the study's own.
 
-    However often they ask while they decide, they see the trials as they were at first, and the study is read once.
+    It reads the study once, so that one decision sees the same trials throughout.
+
+    Args:
+        study: the study, or a view of it.
+        keep: whether the view shows a trial.
     """
 
     def __init__(self, study: optuna.Study | TrialsView, keep: Callable[[FrozenTrial], bool]) -> None:
         self._study = study
         self._keep = keep
-        self._seen: list[FrozenTrial] | None = None
+        self._kept: list[FrozenTrial] | None = None
 
     def get_trials(self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
-        """The trials that are seen."""
-        if self._seen is None:
-            self._seen = [trial for trial in self._study.get_trials(deepcopy=False) if self._keep(trial)]
-        seen = [trial for trial in self._seen if states is None or trial.state in states]
-        return copy.deepcopy(seen) if deepcopy else seen
+        """Return the trials of the view, as `Study.get_trials`.
+
+        Args:
+            deepcopy: whether to copy the trials.
+            states: the states to return; None for all.
+
+        Returns:
+            The trials by number.
+        """
+        if self._kept is None:
+            self._kept = [trial for trial in self._study.get_trials(deepcopy=False) if self._keep(trial)]
+        kept = [trial for trial in self._kept if states is None or trial.state in states]
+        return copy.deepcopy(kept) if deepcopy else kept
 
     def _get_trials(
         self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        # Samplers ask by this name; without their cache, which holds the trials as they were when the trial began.
+        # Samplers call this name. Optuna's cache behind it holds the trials as they were when the trial began.
         return self.get_trials(deepcopy=deepcopy, states=states)
 
     @property
     def _storage(self) -> _StorageView:
-        # Hyperband makes a study of its own on the storage, and asks that for all trials.
+        # Hyperband makes its own study on the storage, and asks the storage for all trials.
         return _StorageView(get_storage(self._study), self)
 
     def __getattr__(self, name: str) -> Any:
@@ -47,14 +59,13 @@ class TrialsView:
 
 
 class _StorageView:
-    """Stands for the storage of a study that is seen in part; all but its trials is the storage's own."""
+    """The storage of a view: it returns the view's trials; everything else is the storage's own."""
 
     def __init__(self, storage: Any, view: TrialsView) -> None:
         self._storage = storage
         self._view = view
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
-        """The trials that are seen."""
         return self._view.get_trials(deepcopy=deepcopy, states=states)
 
     def __getattr__(self, name: str) -> Any:
@@ -62,27 +73,50 @@ class _StorageView:
 
 
 def trials_with(study: optuna.Study | TrialsView, parameter: str, value: Scalar | None) -> Any:
-    """The study with only those trials in which the parameter has that value."""
+    """Return the study with only those trials in which a parameter has a value.
+
+    Args:
+        study: the study.
+        parameter: name of the parameter.
+        value: its value.
+
+    Returns:
+        The view, typed as Optuna's functions need it.
+    """
     return TrialsView(study, lambda trial: value_of(trial, parameter) == value)
 
 
-def unlike_spaces(study: Any) -> Any:
-    """The study with the first trial alone of all that have the same state and the very same distributions.
+def one_trial_per_space(study: Any) -> Any:
+    """Return the study with one trial for each pair of state and distributions.
 
-    For whoever asks which parameters there are: of ten thousand trials that is a fifth of a draw, and a worker's cache keeps the
-    distributions of many trials once.
+    It is for Optuna's search for the joint space, which takes a fifth of a draw at 10,000 trials. A worker's
+    cache shares equal distributions between trials, so their identity tells them apart.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The view, typed as Optuna's functions need it.
     """
     seen: set[tuple[TrialState, int]] = set()
 
     def is_first(trial: FrozenTrial) -> bool:
-        before = len(seen)
+        n_before = len(seen)
         seen.add((trial.state, id(trial.distributions)))
-        return len(seen) > before
+        return len(seen) > n_before
 
     return TrialsView(study, is_first)
 
 
 def value_of(trial: FrozenTrial, parameter: str) -> Scalar | None:
-    """A parameter of a trial, also of one that waits with its values given."""
+    """Return a parameter of a trial; of a waiting trial, the value that was queued.
+
+    Args:
+        trial: the trial.
+        parameter: name of the parameter.
+
+    Returns:
+        The value, or None if the trial has none.
+    """
     value: Scalar | None = trial.params.get(parameter, trial.system_attrs.get("fixed_params", {}).get(parameter))
     return value

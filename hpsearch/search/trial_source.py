@@ -1,4 +1,4 @@
-"""Where the trials of a study come from: a sampler draws them, or a plan repeats some configurations."""
+"""Make the trials of a study: a sampler draws them, or a plan repeats some configurations."""
 
 from __future__ import annotations
 
@@ -20,17 +20,26 @@ from hpsearch.storage.records import TrialKey, candidate_scores, failed_candidat
 
 
 class TrialSource(Protocol):
-    """What a study's trials are, one after another. All is called under the study's claim lock."""
+    """Makes the trials of a study. The caller holds the study's claim lock."""
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
-        """A new trial that runs, or None if there is none to begin now.
+        """Start a new trial.
 
         Args:
-            trials: all that there are.
+            trials: all trials of the study.
+
+        Returns:
+            The running trial, or None if none can be started now.
         """
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
-        """What a trial trains.
+        """Return the configuration that a trial trains.
+
+        Args:
+            trial: a running trial.
+
+        Returns:
+            The configuration.
 
         Raises:
             StudyStoppedError: no draw was within the limits.
@@ -38,12 +47,12 @@ class TrialSource(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether no trial will be begun later either, whatever becomes of those that run."""
+        """Whether no trial will start later, whatever the running trials result in."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledTrials:
-    """Trials drawn by the study's sampler, as many as the budget allows."""
+    """Trials drawn by the study's sampler, up to the budget. The methods are those of `TrialSource`."""
 
     study: optuna.Study
     space: Space
@@ -51,45 +60,56 @@ class SampledTrials:
     clock: Clock
     seed: int
 
+    is_over = True  # the budget does not grow during a run
+
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
-        """A trial with nothing drawn yet."""
+        """Start a trial without values.
+
+        Args:
+            trials: all trials of the study.
+
+        Returns:
+            The running trial, or None if the budget is spent.
+        """
         if not budget_allows_trial(trials, trials=self.budget.trials):
             return None
         if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
             return None
-        # Not by `ask`, which would first take a trial that waits for somebody else.
+        # `Study.ask` would first take a trial that waits for another worker.
         return optuna.Trial(self.study, get_storage(self.study).create_new_trial(get_study_id(self.study)))
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
-        """The point that the trial draws, or has drawn before."""
-        return self.space.config(self.space.sample(trial), seed=derive_seed(self.seed, "trial", trial.number))
+        """Draw the values of a trial; return those that it drew before.
 
-    @property
-    def is_over(self) -> bool:
-        """The budget does not grow while a run lasts."""
-        return True
+        Args:
+            trial: a running trial.
+
+        Returns:
+            The configuration, with a seed of the trial's own.
+        """
+        return self.space.config(self.space.sample(trial), seed=derive_seed(self.seed, "trial", trial.number))
 
 
 class NextRuns(Protocol):
-    """Runs to begin: configuration and repeat."""
+    """Runs to start, each a configuration's name and the number of the repeat."""
 
     @property
     def required_runs(self) -> Sequence[tuple[str, int]]:
-        """Those that are needed to go on, the most useful first."""
+        """Needed runs, the most useful first."""
 
     @property
     def optional_runs(self) -> Sequence[tuple[str, int]]:
-        """Those that will most likely be needed, for workers with nothing better to do."""
+        """Runs that will probably be needed, for workers without other work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepeatedTrials:
-    """Trials of a few configurations, each with the seeds and splits that all of them share.
+    """Trials that repeat a few configurations, all with the same seeds and splits. The methods are those of `TrialSource`.
 
     Attributes:
-        next_runs: of the scores so far, and the names of those that cannot be trained.
-        config_of: the configuration of a name; its seed does not matter.
-        seed_of: the seed of a repeat.
+        next_runs: returns the next runs for the scores so far and the names of configurations that always fail.
+        config_of: returns the configuration of a name; its seed has no effect.
+        seed_of: returns the seed of a repeat.
     """
 
     study: optuna.Study
@@ -98,28 +118,42 @@ class RepeatedTrials:
     seed_of: Callable[[int], int]
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
-        """The most useful run that nobody has taken up."""
+        """Start the most useful run that no other trial does.
+
+        Args:
+            trials: all trials of the study.
+
+        Returns:
+            The running trial, or None if no run is left.
+        """
         runs = self._runs(trials)
-        taken = {run for trial in trials if not trial.state.is_finished() and (run := repeat_of(trial)) is not None}
+        taken = {repeat_of(trial) for trial in trials if not trial.state.is_finished()}
         free = [run for run in (*runs.required_runs, *runs.optional_runs) if run not in taken]
         if not free:
             return None
         name, repeat = free[0]
-        number = get_storage(self.study).create_new_trial(
+        trial_id = get_storage(self.study).create_new_trial(
             get_study_id(self.study),
-            # With its name from the start: a trial that is killed here still says what it is.
+            # The trial gets its name at once, so that it is known even if this process is killed now.
             optuna.trial.create_trial(state=TrialState.WAITING, user_attrs={TrialKey.CANDIDATE: name, TrialKey.REPEAT: repeat}),
         )
-        get_storage(self.study).set_trial_state_values(number, TrialState.RUNNING)
-        return optuna.Trial(self.study, number)
+        get_storage(self.study).set_trial_state_values(trial_id, TrialState.RUNNING)
+        return optuna.Trial(self.study, trial_id)
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
-        """The configuration with the seed of the repeat."""
+        """Return the configuration of a trial, with the seed of its repeat.
+
+        Args:
+            trial: a running trial.
+
+        Returns:
+            The configuration.
+        """
         return replace(self.config_of(trial.user_attrs[TrialKey.CANDIDATE]), seed=self.seed_of(trial.user_attrs[TrialKey.REPEAT]))
 
     @property
     def is_over(self) -> bool:
-        """Whether all that is wanted is done."""
+        """Whether no wanted run is left."""
         return not self._runs(self.study.get_trials(deepcopy=False)).required_runs
 
     def _runs(self, trials: Sequence[FrozenTrial]) -> NextRuns:

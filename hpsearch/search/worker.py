@@ -1,6 +1,6 @@
-"""Claim, train, report, prune, tell: the one place where a trial meets a trainer.
+"""Train trials: claim one, train it, store and report its epochs, prune it, store its end.
 
-The trainer is handed in as three functions, so that a formula serves in tests.
+The trainer comes in as plain functions, so that search loads no torch and tests run a fake trainer.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, DiskError, LeaseLostError
 from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeue
 from hpsearch.search.deletion import study_deleted, study_exists
+from hpsearch.search.failpoints import Failpoint, reached
 from hpsearch.storage.database import Store, database_error
 from hpsearch.storage.locks import require_held
 from hpsearch.storage.optuna_internals import get_trial_id
@@ -36,28 +37,27 @@ from hpsearch.storage.records import is_copy, read_epochs, write_clean_exit, wri
 
 log = logging.getLogger("hpsearch")
 
-LEAST_TIME = 0.001
-"""Seconds; a timer of 0 would never ring."""
+MIN_TIMER = 0.001
+"""Seconds; a timer of 0 would never fire."""
 
-PUSHED_OUT = 16
-"""Places below the best that are looked at for checkpoints: as many trials may end at one time."""
+EXTRA_RANKS = 16
+"""Extra ranks checked when deleting checkpoints: so many trials may end at the same time."""
 
 Result = TypeVar("Result")
 Cost = tuple[int, int]
-"""Trainable parameters, and floating-point operations of one image forward."""
+"""Trainable parameters, and floating-point operations of the forward pass of one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What a worker needs of a trainer.
+    """The functions of a trainer that a worker calls.
 
     Attributes:
-        train: yields one epoch after another; given a checkpoint that exists, the stored ones again first.
-            The string says whose checkpoint it is.
-        cost: of a configuration, without training it.
-        forget: removes a checkpoint.
+        train: yields the epochs of a config; those in the checkpoint come first. The string names the checkpoint's owner.
+        cost: cost of a config, without training it.
+        forget: deletes a checkpoint.
         facts: what else is needed to repeat a run: split hash, device, processor, versions.
-        data_hash: a hash of what all trials of the study share of the images: the split, or all of them.
+        data_hash: hash of the images that all trials share: of the split, or of the whole data set.
         n_images: training images of the data set.
     """
 
@@ -70,82 +70,89 @@ class Trainer:
 
 
 class Interrupted(BaseException):
-    """Training was stopped from outside; no Exception, so that no user's code swallows it."""
+    """A signal stopped the training. No `Exception`, so that no user code catches it."""
 
 
-class TimeSpent(BaseException):
-    """A trial's time is spent; no Exception either."""
+class TrialTimeout(BaseException):
+    """The time of a trial is over. No `Exception`, so that no user code catches it."""
 
 
 class StopRequest:
-    """Set by SIGTERM or SIGINT. It breaks into training at any time, and into nothing else.
+    """A request to stop by SIGTERM or SIGINT. It interrupts training at once, and nothing else.
 
     Attributes:
-        requested: whether it was set.
-        signal: the number of the signal; 0 before.
+        requested: whether a signal arrived.
+        signal: number of the last signal; 0 before.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.signal = 0
-        self._training = False
-        self._time_spent = False
+        self._interruptible = False
+        self._time_over = False
 
     def listen(self) -> None:
-        """Take over the two signals in this process."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """Handle SIGTERM, SIGINT and the timer of a trial in this process."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, self._received)
-        signal.signal(signal.SIGALRM, self._rang)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
-        self.requested, self.signal = True, number
-        if self._training:
-            self._training = False
-            raise Interrupted
+        if number == signal.SIGALRM:
+            self._time_over = True
+        else:
+            self.requested, self.signal = True, number
+        if self._interruptible:
+            self._raise_if_due()
 
-    def _rang(self, number: int, frame: FrameType | None) -> None:
-        self._time_spent = True
-        if self._training:
-            self._training = False
-            raise TimeSpent
+    def _raise_if_due(self) -> None:
+        if self.requested or self._time_over:
+            self._interruptible = False
+            raise Interrupted if self.requested else TrialTimeout
 
     @contextmanager
     def time_limit(self, seconds: float | None) -> Iterator[None]:
-        """Let training in this block end with TimeSpent after so many seconds."""
-        if seconds is not None and signal.getsignal(signal.SIGALRM) == self._rang:
-            signal.setitimer(signal.ITIMER_REAL, max(seconds, LEAST_TIME))
+        """Limit the training time within a block. It needs `listen`.
+
+        Args:
+            seconds: the limit; None for no limit.
+
+        Yields:
+            Nothing.
+        """
+        if seconds is not None and signal.getsignal(signal.SIGALRM) == self._received:
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, MIN_TIMER))
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self._time_spent = False
+            self._time_over = False
 
     @contextmanager
-    def breaks_in(self) -> Iterator[None]:
-        """While in this block, a request raises Interrupted at once.
+    def interruptible(self) -> Iterator[None]:
+        """Let signals interrupt a block.
+
+        Yields:
+            Nothing.
 
         Raises:
-            Interrupted: also when it was requested before.
-            TimeSpent: also when the time was spent before.
+            Interrupted: a stop is or was requested.
+            TrialTimeout: the time limit is over.
         """
-        self._training = True
+        self._interruptible = True
         try:
-            if self.requested:
-                raise Interrupted
-            if self._time_spent:
-                raise TimeSpent
+            self._raise_if_due()
             yield
         finally:
-            self._training = False
+            self._interruptible = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """Trains trials of one study until there is nothing left to do.
+    """Trains trials of one study until nothing is left to do.
 
     Attributes:
-        trial_time: seconds of one trial over all continuations; None for no limit.
-        keep: so many of the best trials keep their last checkpoint.
+        trial_time: seconds of one trial over all its workers; None for no limit.
+        keep: number of best trials that keep their checkpoint.
     """
 
     store: Store
@@ -158,37 +165,38 @@ class Worker:
     keep: int
 
     def work(self) -> int:
-        """Trains trial after trial; returns how many it ended.
+        """Train one trial after another.
+
+        Returns:
+            The number of trials that ended here.
 
         Raises:
-            StudyStoppedError: as `Claimer.claim`.
-            StudyNotFoundError: the study was deleted, and perhaps made anew.
-            KeyError, StorageInternalError: it was deleted while no trial of it was trained here.
+            StudyStoppedError: see `Claimer.claim`.
+            StudyNotFoundError: the study was deleted, or deleted and made again.
+            KeyError, StorageInternalError: the study was deleted while this worker trained no trial.
             DiskError: a checkpoint or the database cannot be written.
         """
         ended = 0
-        while not self.stop.requested:
-            claim = self.claimer.claim()
-            if claim is None:
-                break
+        while not self.stop.requested and (claim := self.claimer.claim()) is not None:
+            number = claim.trial.number
             try:
                 self._run(claim)
                 ended += 1
             except UpdateFinishedTrialError:
-                log.warning("trial %d was ended by somebody else; its worker goes on with the next", claim.trial.number)
+                log.warning("trial %d was ended from outside; this worker continues with the next trial", number)
             except LeaseLostError:
-                log.warning("trial %d was let go: the connection that held it was lost; it goes on from its checkpoint", claim.trial.number)
+                log.warning("trial %d was released: the connection that held its lease was lost; it continues from its checkpoint", number)
             except Interrupted:
-                self._leave(claim)
+                self._return_to_queue(claim)
                 break
             except DiskError:
-                # The database may lie on the same full disk; then the next run puts the trial back.
+                # If the database lies on the same full disk, the next run requeues the trial.
                 with suppress(Exception):
-                    self._leave(claim)
+                    self._return_to_queue(claim)
                 raise
             except (KeyError, StorageInternalError, SQLAlchemyError) as error:
-                # A study or trial that is no more is a KeyError, or a write that finds nothing to write to.
-                if self._is_gone(claim):
+                # A deleted study or trial causes a KeyError, or a write without a row to change.
+                if self._is_deleted(claim):
                     raise study_deleted(self.study.study_name, self.store, self.paths) from error
                 if isinstance(error, KeyError):
                     raise
@@ -197,131 +205,138 @@ class Worker:
                 claim.lease.release()
         return ended
 
-    def _is_gone(self, claim: Claim) -> bool:
+    def _is_deleted(self, claim: Claim) -> bool:
         try:
-            self.store.rdb.get_trial(get_trial_id(claim.trial))  # not from the cache, which keeps what is over
-            # A trial that was just being made when the study went has nobody, and may have got the number of this one.
+            self.store.rdb.get_trial(get_trial_id(claim.trial))  # not from the cache, which keeps finished trials
+            # A trial of a new study may have got the id of this one.
             return not study_exists(self.study, self.store)
         except KeyError:
             return True
-        except (StorageInternalError, SQLAlchemyError):  # the database says nothing at all
+        except (StorageInternalError, SQLAlchemyError):  # the database does not answer
             return False
 
-    def _leave(self, claim: Claim) -> None:
+    def _return_to_queue(self, claim: Claim) -> None:
         require_held(claim.lease)
         write_clean_exit(claim.trial)
         requeue(self.store, get_trial_id(claim.trial))
 
     def _run(self, claim: Claim) -> None:
         trial = claim.trial
-        checkpoint = self.paths.trial(trial.number).checkpoint
         epochs = read_epochs(trial)
         try:
-            config = claim.config
-            n_parameters, flops = self._guarded(lambda: self.trainer.cost(config))
-            facts = self._guarded(lambda: self.trainer.facts(config))
+            n_parameters, flops = self._call_user_code(lambda: self.trainer.cost(claim.config))
+            facts = self._call_user_code(lambda: self.trainer.facts(claim.config))
             require_held(claim.lease)
-            write_run(trial, config, n_parameters=n_parameters, flops=flops, facts=facts)
-            if not epochs:
-                checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            pruned = self._train(claim, checkpoint, epochs)
-        except _Failure as failure:
-            require_held(claim.lease)
-            write_end(trial, epochs, {"reason": failure.reason, "traceback": failure.details})
-            self._tell(trial, TrialState.FAIL, None)
-            return
+            reached(Failpoint.AFTER_DRAWS, trial.number)
+            write_run(trial, claim.config, n_parameters=n_parameters, flops=flops, facts=facts)
+            reason = self._train(claim, epochs)
+        except _TrialFailure as failure:
+            state, values = TrialState.FAIL, None
+            end: dict[str, Any] = {"reason": failure.reason, "traceback": failure.details}
+        else:
+            # A pruned trial's value is its last report.
+            state, values = TrialState.PRUNED if reason else TrialState.COMPLETE, [epochs[-1].val_accuracy]
+            end = {"reason": reason} if reason else {"diverged": True} if epochs[-1].diverged else {}
         require_held(claim.lease)
-        end = {"reason": pruned} if pruned else {"diverged": True} if epochs[-1].diverged else {}
+        reached(Failpoint.BETWEEN_EPOCHS_AND_END, trial.number)
         write_end(trial, epochs, end)
-        # A pruned trial's value is its last report.
-        self._tell(trial, TrialState.PRUNED if pruned else TrialState.COMPLETE, [epochs[-1].val_accuracy])
-        self._forget_all_but_the_best(trial.number, pruned=bool(pruned))
+        reached(Failpoint.BETWEEN_END_AND_TELL, trial.number)
+        # `Study.tell` without its extra reads and sampler hook.
+        self.store.storage.set_trial_state_values(get_trial_id(trial), state, values)
+        reached(Failpoint.AFTER_TELL, trial.number)
+        if state != TrialState.FAIL:
+            self._delete_checkpoints(trial.number, state)
 
-    def _forget_all_but_the_best(self, number: int, *, pruned: bool) -> None:
-        """Remove the checkpoint of a trial that is over, or of the one that it pushed out of the best."""
-        complete = [trial for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if not is_copy(trial)]
-        ranked = [trial.number for trial in rank(complete)]
-        fallen = {number} if pruned or number not in ranked[: self.keep] else set()
-        for each in fallen | set(ranked[self.keep : self.keep + PUSHED_OUT]):
+    def _delete_checkpoints(self, number: int, state: TrialState) -> None:
+        """Delete the checkpoint of a finished trial, or of the trial that it displaced from the best."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        ranked = [trial.number for trial in rank(trial for trial in trials if not is_copy(trial))]
+        deleted = set(ranked[self.keep : self.keep + EXTRA_RANKS])
+        if state == TrialState.PRUNED or number not in ranked[: self.keep]:
+            deleted.add(number)
+        for each in deleted:
             self.trainer.forget(self.paths.trial(each).checkpoint)
 
-    def _train(self, claim: Claim, checkpoint: Path, epochs: list[Epoch]) -> str:
-        """Train to the end, adding to `epochs`; returns why it was pruned, or nothing."""
+    def _train(self, claim: Claim, epochs: list[Epoch]) -> str:
+        """Train to the end and append to `epochs`; return the reason for pruning, or an empty string."""
         spent = sum(epoch.seconds for epoch in epochs)
         try:
             with self.stop.time_limit(None if self.trial_time is None else self.trial_time - spent):
-                return self._train_epochs(claim, checkpoint, epochs)
-        except TimeSpent:
+                return self._train_epochs(claim, epochs)
+        except TrialTimeout:
             if not epochs:
-                raise _Failure(TIME_SPENT, "") from None
+                raise _TrialFailure(TIME_SPENT) from None
             return TRIAL_TIME
 
-    def _train_epochs(self, claim: Claim, checkpoint: Path, epochs: list[Epoch]) -> str:
-        trial, config = claim.trial, claim.config
-        known = len(epochs)
-        reported = set(self.store.storage.get_trial(get_trial_id(trial)).intermediate_values) if known else set()
-        prunes = not isinstance(self.study.pruner, NopPruner)
-        training = self._begin(config, checkpoint, f"{self.study.study_name}/{trial.number}", known)
+    def _train_epochs(self, claim: Claim, epochs: list[Epoch]) -> str:
+        trial = claim.trial
+        n_stored = len(epochs)
+        reported = set(self.store.storage.get_trial(get_trial_id(trial)).intermediate_values) if n_stored else set()
+        training = self._begin(claim, n_stored)
         try:
-            while (epoch := self._guarded(lambda: next(training, None))) is not None:
-                value = _checked(epoch)
+            while (epoch := self._call_user_code(lambda: next(training, None))) is not None:
+                value = _checked_accuracy(epoch)
                 require_held(claim.lease)
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
+                    reached(Failpoint.BETWEEN_CHECKPOINT_AND_STORE, trial.number)
                     with self.store.storage.transaction():
                         write_epochs(trial, epochs)
                         trial.report(value, epoch.number)
+                    reached(Failpoint.AFTER_EPOCH, trial.number)
                 elif epoch.number not in reported:
                     trial.report(value, epoch.number)
-                # What was decided before the last stored epoch is decided.
-                if epoch.number >= known and not epoch.diverged and epoch.number < config.epochs:
-                    if self.trial_time is not None and sum(each.seconds for each in epochs) >= self.trial_time:
-                        return TRIAL_TIME
-                    if prunes and trial.should_prune():
-                        return "pruner"
-                    if self.claimer.stopping():
+                # Stored epochs before the last one were judged by an earlier worker.
+                if epoch.number >= n_stored and not epoch.diverged and epoch.number < claim.config.epochs:
+                    if reason := self._pruning_reason(trial, epochs):
+                        return reason
+                    if self.claimer.stop_requested():
                         raise Interrupted
         finally:
             close = getattr(training, "close", None)
             if close is not None:
                 close()
         if not epochs:
-            raise _Failure("the trainer yielded no epoch", "")
+            raise _TrialFailure("the trainer yielded no epoch")
         return ""
 
-    def _begin(self, config: TrainConfig, checkpoint: Path, owner: str, known: int) -> Iterator[Epoch]:
-        """The epochs from the checkpoint on; one that belongs to another run is set aside, not trusted and not lost."""
-        if known and not checkpoint.parent.exists():
-            log.warning("%s: the checkpoint of its %d epochs is not in %s; it starts from its beginning", owner, known, checkpoint.parent)
-            checkpoint.parent.mkdir(parents=True)
-        try:
-            return self._guarded(lambda: self.trainer.train(config, checkpoint, owner))
-        except CheckpointError as error:
-            aside = checkpoint.parent.with_name(f"{checkpoint.parent.name}.{uuid.uuid4().hex[:8]}.aside")
-            log.warning("%s; it is set aside in %s and the trial starts from its beginning", error.message, aside)
-            checkpoint.parent.rename(aside)
-            checkpoint.parent.mkdir()
-            return self._guarded(lambda: self.trainer.train(config, checkpoint, owner))
+    def _pruning_reason(self, trial: optuna.Trial, epochs: list[Epoch]) -> str:
+        if self.trial_time is not None and sum(each.seconds for each in epochs) >= self.trial_time:
+            return TRIAL_TIME
+        return "pruner" if not isinstance(self.study.pruner, NopPruner) and trial.should_prune() else ""
 
-    def _guarded(self, call: Callable[[], Result]) -> Result:
-        """Call what may run a user's code: what goes wrong in it is the trial's failure."""
+    def _begin(self, claim: Claim, n_stored: int) -> Iterator[Epoch]:
+        """Start the training from the checkpoint. A checkpoint of another run is moved aside, neither loaded nor deleted."""
+        owner = f"{self.study.study_name}/{claim.trial.number}"
+        checkpoint = self.paths.trial(claim.trial.number).checkpoint
+        folder = checkpoint.parent
+        if n_stored and not folder.exists():
+            log.warning("%s: its checkpoint of %d epochs is not in %s; it starts from the first epoch", owner, n_stored, folder)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            with self.stop.breaks_in():
+            return self._call_user_code(lambda: self.trainer.train(claim.config, checkpoint, owner))
+        except CheckpointError as error:
+            aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.aside")
+            log.warning("%s; it is moved to %s and the trial starts from the first epoch", error.message, aside)
+            folder.rename(aside)
+            folder.mkdir()
+            return self._call_user_code(lambda: self.trainer.train(claim.config, checkpoint, owner))
+
+    def _call_user_code(self, call: Callable[[], Result]) -> Result:
+        """Call a function that may run a user's code: its errors fail the trial, and signals interrupt it."""
+        try:
+            with self.stop.interruptible():
                 return call()
         except (DiskError, CheckpointError):
             raise
         except (Exception, SystemExit) as error:
-            raise _Failure(_reason(error), traceback.format_exc()) from error
-
-    def _tell(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:
-        """As `Study.tell`, which reads the trial twice for it, and asks the sampler, which wants to know nothing."""
-        self.store.storage.set_trial_state_values(get_trial_id(trial), state, values)
+            raise _TrialFailure(_reason(error), traceback.format_exc()) from error
 
 
-class _Failure(Exception):
-    """A trial that failed, with a reason in one line."""
+class _TrialFailure(Exception):
+    """A trial failed, for a reason of one line."""
 
-    def __init__(self, reason: str, details: str) -> None:
+    def __init__(self, reason: str, details: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.details = details
@@ -329,18 +344,14 @@ class _Failure(Exception):
 
 def _reason(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or "out of memory" in first.lower() or "can't allocate memory" in first.lower():
-        return f"out of memory: {first[:200]}" if first else "out of memory"
-    return f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
+    out_of_memory = isinstance(error, MemoryError) or "out of memory" in first.lower() or "can't allocate memory" in first.lower()
+    kind = "out of memory" if out_of_memory else type(error).__name__
+    return f"{kind}: {first[:300]}" if first else kind
 
 
-def _checked(epoch: Epoch) -> float:
-    """The epoch's objective value.
-
-    Raises:
-        _Failure: it is no finite number between 0 and 1: Optuna would let an infinite one win.
-    """
+def _checked_accuracy(epoch: Epoch) -> float:
+    """Return the epoch's validation accuracy; fail the trial if it is none: Optuna would let an infinite value win."""
     value = epoch.val_accuracy
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise _Failure(f"validation accuracy must be a finite number from 0 to 1, but is {value!r:.80}", "")
+        raise _TrialFailure(f"validation accuracy must be a finite number from 0 to 1, but is {value!r:.80}")
     return float(value)

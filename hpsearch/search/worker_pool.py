@@ -1,4 +1,4 @@
-"""Start and supervise worker processes on this machine: it is handed a command line and knows no torch."""
+"""Start worker processes on this machine, replace dead ones, and find trials that hang. It knows no torch."""
 
 from __future__ import annotations
 
@@ -21,62 +21,81 @@ if TYPE_CHECKING:
     from hpsearch.storage.records import TrialRow
 
 WORKER_ENVIRONMENT: Mapping[str, str] = {
-    # glibc gives large blocks back to the system at every step otherwise: a third of the time.
+    # Otherwise glibc returns large blocks to the system at every step, which takes a third of the time.
     "MALLOC_MMAP_THRESHOLD_": "2000000000",
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_TOP_PAD_": "268435456",
-    # Two workers of one thread do more than one of two, and threads that wait for each other spin.
+    # Two workers of one thread train more than one worker of two threads, and waiting threads spin.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
 
 WORKER_MEMORY = 1_000_000_000
-"""Bytes that a worker is counted with: torch, the images and a model of a few million parameters."""
-TRIALS_A_WORKER = 5
+"""Bytes planned for a worker: torch, the images and a model of a few million parameters."""
+TRIALS_PER_WORKER = 5
 """A sampler learns little when many workers start before the first trials end."""
 POLL_SECONDS = 0.2
 STOP_SECONDS = 8.0
-"""Time that workers have to leave their trials in good order."""
-MOST_START_FAILURES = 3
-"""Workers that die one after another within MINIMUM_LIFE, before they took up a trial, stop the run."""
-MINIMUM_LIFE = 10.0
-GRACE_SECONDS = 5.0
-"""Beyond `trial_time`, for the worker to end the trial itself."""
-LONGEST_ERROR = 20
-"""Lines; an error that stands further from the end of a log is not why its worker ended."""
+"""Seconds that workers have to requeue their trials before they are killed."""
+MAX_START_FAILURES = 3
+"""Workers in a row that may die within MIN_LIFE without a trial; then the run stops."""
+MIN_LIFE = 10.0
+"""Seconds; see MAX_START_FAILURES."""
+MAX_ERROR_LINES = 20
+"""An error message further than this from the end of a log is not the reason why the worker ended."""
+WATCHDOG_GRACE = 5.0
+"""Seconds beyond `trial_time` in which the worker may end the trial itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerCount:
-    """How many workers, and why."""
+    """The number of workers and its reason."""
 
     count: int
     reason: str
 
+    @classmethod
+    def smallest(cls, *limits: tuple[int, str]) -> WorkerCount:
+        """Choose the smallest of several limits, but at least one worker.
+
+        Args:
+            limits: numbers of workers, each with its reason.
+
+        Returns:
+            The smallest limit.
+        """
+        count, reason = min(limits, key=lambda limit: limit[0])
+        return cls(count=max(1, count), reason=reason)
+
 
 def default_workers(trials: int) -> WorkerCount:
-    """The least of the cores this process may use, memory over 1 GB, and a fifth of the trials."""
+    """Choose the number of workers for this machine.
+
+    Args:
+        trials: budget of trials.
+
+    Returns:
+        The smallest of usable cores, free memory in GB, and a fifth of the trials.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory().available // WORKER_MEMORY
-    limits = [
+    return WorkerCount.smallest(
         (cores, f"{cores} cores"),
         (int(memory), f"{memory} GB of free memory, 1 GB a worker"),
-        (trials // TRIALS_A_WORKER, f"a fifth of {trials} trials"),
-    ]
-    count, reason = min(limits, key=lambda limit: limit[0])
-    return WorkerCount(count=max(1, count), reason=reason)
+        (trials // TRIALS_PER_WORKER, f"a fifth of {trials} trials"),
+    )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Process:
     name: str
     process: subprocess.Popen[bytes]
     log: IO[bytes]
-    path: Path
+    log_path: Path
     started: float
 
     def close(self) -> None:
-        """Let go of the pipe and the log of a process that has ended."""
+        """Close the pipe and the log of an ended process."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.log.close()
@@ -84,25 +103,28 @@ class _Process:
 
 @dataclass
 class WorkerPool:
-    """The worker processes of one run.
+    """The worker processes of one run on this machine.
 
     Attributes:
-        command: of a worker; its name is appended.
-        environment: of the workers, on top of this process's own and WORKER_ENVIRONMENT.
-        logs: the folder of their logs, `<name>.log`.
-        has_claimed: whether the worker of that name ever took up a trial; if so, its death is the trial's doing.
+        command: returns the command line of a worker by its name.
+        environment: variables of the workers, added to this process's and to WORKER_ENVIRONMENT.
+        logs: the folder of the logs, `<name>.log`.
+        count: number of workers.
+        prefix: beginning of the workers' names.
+        has_claimed: whether the worker of a name ever claimed a trial; if so, the trial is the reason of its death.
+        deaths: workers that died and were replaced.
     """
 
-    command: Sequence[str]
+    command: Callable[[str], Sequence[str]]
     environment: Mapping[str, str]
     logs: Path
     count: int
     prefix: str
     has_claimed: Callable[[str], bool] = lambda name: False
+    deaths: int = 0
     _running: list[_Process] = field(default_factory=list)
     _started: int = 0
-    _short_lives: int = 0
-    deaths: int = 0
+    _start_failures: int = 0
 
     def start(self) -> None:
         """Start all workers."""
@@ -111,22 +133,25 @@ class WorkerPool:
             self._start_one()
 
     def watch(self) -> Iterator[None]:
-        """Yields several times a second while any worker lives; a worker that died is replaced.
+        """Replace workers that die, until all have ended.
+
+        Yields:
+            Nothing, several times a second.
 
         Raises:
-            HpsearchError: a worker gave up; with what it said.
+            HpsearchError: a worker gave up, with the worker's message.
         """
         while self._running:
             for ended in [each for each in self._running if each.process.poll() is not None]:
                 self._running.remove(ended)
                 ended.close()
-                self._judge(ended)
+                self._handle_end(ended)
             if self._running:
                 yield
                 time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Ask all workers to leave their trials in good order, and end those that do not."""
+        """Ask all workers to requeue their trials and end; kill those that do not."""
         try:
             for each in self._running:
                 each.process.send_signal(signal.SIGTERM)
@@ -134,23 +159,28 @@ class WorkerPool:
             for each in self._running:
                 with suppress(subprocess.TimeoutExpired):
                     each.process.wait(max(0.0, deadline - time.monotonic()))
-        finally:  # also when a second Ctrl-C says: at once
+        finally:  # also after a second Ctrl-C, which means: at once
             self.kill()
 
     def kill_worker(self, name: str) -> bool:
-        """End one worker and what it started; returns whether it is one of this crew. Another takes its place."""
+        """Kill one worker and its child processes; `watch` replaces it.
+
+        Args:
+            name: name of the worker.
+
+        Returns:
+            Whether the pool has a worker of that name.
+        """
         for each in self._running:
             if each.name == name:
-                _kill_tree(each.process.pid)
-                each.process.wait()
+                _kill_tree(each.process)
                 return True
         return False
 
     def kill(self) -> None:
-        """End all workers and what they started at once."""
+        """Kill all workers and their child processes."""
         for each in self._running:
-            _kill_tree(each.process.pid)
-            each.process.wait()
+            _kill_tree(each.process)
             each.close()
         self._running.clear()
 
@@ -159,67 +189,64 @@ class WorkerPool:
         name = f"{self.prefix}-{self._started}"
         path = self.logs / f"{name}.log"
         log = path.open("ab")
-        # Colours are for terminals; a log with them could not be read for what its worker says.
+        # A log with colours could not be searched for the worker's error message.
         inherited = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"}
         process = subprocess.Popen(
-            [*self.command, name],
+            self.command(name),
             env={**inherited, **WORKER_ENVIRONMENT, **self.environment},
-            # The pipe ends with this process, however that ends: the worker's sign to leave.
+            # This pipe ends with this process, even if it is killed; then the worker leaves.
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # Ctrl-C reaches this process alone, which asks the workers in its own way.
+            # Ctrl-C reaches only this process, which then stops the workers.
             start_new_session=True,
         )
         self._running.append(_Process(name, process, log, path, time.monotonic()))
 
-    def _judge(self, ended: _Process) -> None:
+    def _handle_end(self, ended: _Process) -> None:
         code = ended.process.returncode
         if code == 0:
             return
-        if code in (HpsearchError.exit_code, UsageError.exit_code, OutageError.exit_code) and (told := _told(ended)) is not None:
-            raise told
+        error = _logged_error(ended)
+        if error is not None:
+            raise error
         self.deaths += 1
-        in_vain = time.monotonic() - ended.started < MINIMUM_LIFE and not self.has_claimed(ended.name)
-        self._short_lives = self._short_lives + 1 if in_vain else 0
-        if self._short_lives >= MOST_START_FAILURES:
-            raise StudyStoppedError(f"workers die one after another, the last with {_cause(code)}", hint=f"See {ended.path}.")
+        failed_start = time.monotonic() - ended.started < MIN_LIFE and not self.has_claimed(ended.name)
+        self._start_failures = self._start_failures + 1 if failed_start else 0
+        if self._start_failures >= MAX_START_FAILURES:
+            cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise StudyStoppedError(f"workers die one after another, the last with {cause}", hint=f"See {ended.log_path}.")
         self._start_one()
 
 
-def _cause(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _told(ended: _Process) -> HpsearchError | None:
-    """What a worker said before it gave up, in the last lines of its log; None where it just died, as by `os._exit(1)`."""
-    lines = ended.path.read_text(errors="replace").splitlines()
-    begin = max((number for number, line in enumerate(lines) if line.startswith("error: ")), default=None)
-    if begin is None or len(lines) - begin > LONGEST_ERROR:
+def _logged_error(ended: _Process) -> HpsearchError | None:
+    """Return the error in the last lines of a worker's log; None if the worker died, as by `os._exit(1)`."""
+    kinds = {HpsearchError.exit_code: StudyStoppedError, UsageError.exit_code: UsageError, OutageError.exit_code: OutageError}
+    kind = kinds.get(ended.process.returncode)
+    lines = ended.log_path.read_text(errors="replace").splitlines() if kind else []
+    start = max((number for number, line in enumerate(lines) if line.startswith("error: ")), default=None)
+    if kind is None or start is None or len(lines) - start > MAX_ERROR_LINES:
         return None
-    message, _, hint = "\n".join(lines[begin:]).removeprefix("error: ").partition("\n  hint: ")
-    kinds = {UsageError.exit_code: UsageError, OutageError.exit_code: OutageError}
-    return kinds.get(ended.process.returncode, StudyStoppedError)(message, hint=hint)
+    message, _, hint = "\n".join(lines[start:]).removeprefix("error: ").partition("\n  hint: ")
+    return kind(message, hint=hint)
 
 
-def _kill_tree(pid: int) -> None:
-    try:
-        parent = psutil.Process(pid)
-        family = [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
-        return
-    for process in family:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
+def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        for each in (*parent.children(recursive=True), parent):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
 
 
 class Watchdog:
-    """Knows how long each running trial has been at its present epoch, by this process's clock alone.
+    """Finds trials that hang: a worker ends a trial in time, unless the training never returns to Python.
+
+    It measures by the clock of this process only.
 
     Args:
-        trial_time: seconds that a trial has over all continuations; None for no limit.
+        trial_time: seconds of one trial over all its workers; None for no limit.
     """
 
     def __init__(self, trial_time: float | None) -> None:
@@ -227,24 +254,32 @@ class Watchdog:
         self._since: dict[tuple[int, int, int], float] = {}
 
     def overdue(self, running: Sequence[TrialRow], now: float) -> Iterator[tuple[int, str]]:
-        """The running trials that have overrun their time by more than the grace, each with its worker's name."""
+        """Find the running trials that exceed their time by more than WATCHDOG_GRACE.
+
+        Args:
+            running: the running trials.
+            now: `time.monotonic()`.
+
+        Yields:
+            Number and worker of each such trial.
+        """
         if self._trial_time is None:
             return
-        seen: dict[tuple[int, int, int], float] = {}
+        since: dict[tuple[int, int, int], float] = {}
         for trial in running:
             if trial.attempts:
-                key = (trial.number, len(trial.attempts), len(trial.epochs))
-                seen[key] = self._since.get(key, now)
-                if trial.seconds + now - seen[key] > self._trial_time + GRACE_SECONDS:
+                epoch = (trial.number, len(trial.attempts), len(trial.epochs))
+                since[epoch] = self._since.get(epoch, now)
+                if trial.seconds + now - since[epoch] > self._trial_time + WATCHDOG_GRACE:
                     yield trial.number, trial.attempts[-1]["worker"]
-        self._since = seen
+        self._since = since
 
 
 def train_like_a_worker() -> None:
-    """Go on with the same command in the same process under the environment that workers have.
+    """Restart the current command in this process with WORKER_ENVIRONMENT, unless it has that already.
 
-    The C library and the thread pools read it when they start, hence a start from the beginning.
-    It comes first in a command: nothing of it has happened yet, and torch is not loaded.
+    The C library and the thread pools read these variables when they start. So a command calls this
+    first, before it did anything and before torch is loaded.
     """
     if all(os.environ.get(key) == value for key, value in WORKER_ENVIRONMENT.items()):
         return

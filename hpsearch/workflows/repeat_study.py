@@ -1,7 +1,7 @@
-"""Studies that belong to another: its finalists, and the explanation of what helped.
+"""Follow-up studies, which repeat configurations of a search: its finalists, and the explanation of its winner.
 
-A linked study, `<study>.finalists` or `<study>.explain`, is plain Optuna with one trial a run. Its
-plan says which configurations run again and again; whoever works on it reads the plan from the storage.
+A follow-up study, `<study>.finalists` or `<study>.explain`, is plain Optuna with one trial for each run. Its plan,
+stored with it, says which configurations are repeated; each worker reads the plan from the database.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from hpsearch.storage.database import Store
 from hpsearch.storage.records import StudyKey, candidate_scores, failed_candidates, read_study
 
 EARLIER_NAMES = {"parameters": "n_parameters"}
-"""Names that version 0.1 stored, by the names of today."""
+"""Keys that version 0.1 stored, and their names now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalistsPlan:
-    """Who the finalists are.
+    """The plan of a finalists study.
 
     Attributes:
-        configs: by a candidate's name.
+        seeds: maximum number of runs of each candidate.
+        configs: the configuration of each candidate, by its name.
     """
 
     seeds: int
@@ -47,41 +48,68 @@ class FinalistsPlan:
     kind = FINALISTS
 
     @property
-    def most_runs(self) -> int:
-        """Where nobody is dropped."""
+    def max_runs(self) -> int:
+        """Upper bound on runs: no candidate is dropped."""
         return len(self.candidates) * self.seeds
 
     def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> FinalistsRound:
-        """Which runs come next."""
+        """Return the next runs; see `finalists.next_round`.
+
+        Args:
+            scores: accuracy by candidate and repeat.
+            failed: candidates that always fail.
+            n_images: validation images of a run.
+            pool: images from which they are drawn.
+
+        Returns:
+            The runs, and who is still in the race.
+        """
         return finalists.next_round(self.candidates, scores, seeds=self.seeds, n_images=n_images, pool=pool, failed=failed)
 
     def config(self, name: str) -> TrainConfig:
-        """The configuration of a candidate."""
+        """Return the configuration of a candidate.
+
+        Args:
+            name: name of the candidate.
+
+        Returns:
+            The configuration.
+        """
         return self.configs[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """For the storage."""
+        """Return the plan as plain data for the database.
+
+        Returns:
+            A table that `from_dict` reads.
+        """
         candidates = [{**asdict(candidate), "config": self.configs[candidate.name].to_dict()} for candidate in self.candidates]
         return {"seeds": self.seeds, "candidates": candidates}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> FinalistsPlan:
-        """The plan that `to_dict` wrote."""
-        configs = {each["name"]: TrainConfig.from_dict(each["config"]) for each in stored["candidates"]}
-        candidates = [
-            Candidate(**{EARLIER_NAMES.get(key, key): value for key, value in each.items() if key != "config"})
-            for each in stored["candidates"]
-        ]
-        return cls(seeds=stored["seeds"], candidates=tuple(candidates), configs=configs)
+        """Read a stored plan.
+
+        Args:
+            stored: the result of `to_dict`.
+
+        Returns:
+            The plan.
+        """
+        rows = [{EARLIER_NAMES.get(key, key): value for key, value in row.items()} for row in stored["candidates"]]
+        configs = {row["name"]: TrainConfig.from_dict(row.pop("config")) for row in rows}
+        return cls(seeds=stored["seeds"], candidates=tuple(Candidate(**row) for row in rows), configs=configs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainPlan:
-    """Between which two configurations the way is looked for.
+    """The plan of an explain study: the path from one configuration to another.
 
     Attributes:
-        start, goal: values of all parameters.
-        goal_trial: number of the trial that the goal is.
+        seeds: runs that measure each point of the path.
+        start: values of all parameters where the path starts.
+        goal: values of all parameters where it ends.
+        goal_trial: number of the trial with the goal's values.
     """
 
     seeds: int
@@ -89,39 +117,63 @@ class ExplainPlan:
     goal: Mapping[str, Scalar]
     goal_trial: int
     space: Space = field(repr=False, compare=False)
+    path: AblationPath = field(init=False, repr=False, compare=False)
 
     kind = EXPLAIN
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_ablation_path", AblationPath(self.space, self.start, self.goal))
+        object.__setattr__(self, "path", AblationPath(self.space, self.start, self.goal))
 
     @property
-    def ablation_path(self) -> AblationPath:
-        """The ablation path from `start` to `goal`."""
-        found: AblationPath = self._ablation_path  # type: ignore[attr-defined]  # set once, above
-        return found
-
-    @property
-    def most_runs(self) -> int:
-        """At most: every change that is left at every step, and each point of the path as often as there are seeds."""
+    def max_runs(self) -> int:
+        """Upper bound on runs: all remaining changes at each step, and all seeds at each point of the path."""
         steps = sum(self.start.get(name) != value for name, value in self.goal.items())
         return steps * (steps + 1) // 2 + (steps + 1) * self.seeds
 
     def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> AblationRound:
-        """Which runs come next."""
-        return ablation.next_round(self.ablation_path, scores, seeds=self.seeds, failed=failed)
+        """Return the next runs; see `ablation.next_round`.
+
+        Args:
+            scores: accuracy by point and repeat.
+            failed: points that always fail.
+            n_images: not used; as in `FinalistsPlan`.
+            pool: not used; as in `FinalistsPlan`.
+
+        Returns:
+            The runs, and the path so far.
+        """
+        return ablation.next_round(self.path, scores, seeds=self.seeds, failed=failed)
 
     def config(self, name: str) -> TrainConfig:
-        """The configuration of a point; `next_runs` comes first."""
-        return self.ablation_path.config(name)
+        """Return the configuration of a point that `next_runs` has returned.
+
+        Args:
+            name: name of the point.
+
+        Returns:
+            The configuration.
+        """
+        return self.path.config(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the storage."""
+        """Return the plan as plain data for the database.
+
+        Returns:
+            A table that `from_dict` reads.
+        """
         return {"seeds": self.seeds, "start": dict(self.start), "goal": dict(self.goal), "goal_trial": self.goal_trial}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any], space: Space) -> ExplainPlan:
-        """The plan that `to_dict` wrote."""
+        """Read a stored plan.
+
+        Args:
+            stored: the result of `to_dict`.
+            space: the search space of the study.
+
+        Returns:
+            The plan.
+        """
         return cls(**{key: stored[key] for key in ("seeds", "start", "goal", "goal_trial")}, space=space)
 
 
@@ -129,11 +181,19 @@ Plan = FinalistsPlan | ExplainPlan
 
 
 def follow_up_file(file: StudyFile, plan: Plan) -> StudyFile:
-    """The study file of a study's linked one: no sampler, no pruner, and no checkpoint is kept."""
+    """Return the study file of a follow-up study: no sampler, no pruner, and no checkpoint is kept.
+
+    Args:
+        file: the study file of the search.
+        plan: the plan of the follow-up study.
+
+    Returns:
+        The study file.
+    """
     return replace(
         file,
         name=f"{file.name}.{plan.kind}",
-        budget=file.budget.model_copy(update={"trials": plan.most_runs, "time": None, "trial_time": None, "balance": None}),
+        budget=file.budget.model_copy(update={"trials": plan.max_runs, "time": None, "trial_time": None, "balance": None}),
         sampler=Sampler(kind="random"),
         pruner=Pruner(kind="none"),
         baselines=(),
@@ -143,80 +203,145 @@ def follow_up_file(file: StudyFile, plan: Plan) -> StudyFile:
 
 
 def follow_up_names(name: str, store: Store) -> list[str]:
-    """The names of the studies that belong to one, as far as there are any."""
-    there = store.study_names()
-    return [follow_up for kind in (FINALISTS, EXPLAIN) if (follow_up := f"{name}.{kind}") in there]
+    """Return the names of a study's follow-up studies.
+
+    Args:
+        name: name of the study.
+        store: the database.
+
+    Returns:
+        Only those that exist.
+    """
+    existing = store.study_names()
+    return [follow_up for kind in (FINALISTS, EXPLAIN) if (follow_up := f"{name}.{kind}") in existing]
 
 
 def is_follow_up(study: optuna.Study) -> bool:
-    """Whether a study belongs to another."""
+    """Return whether a study repeats configurations of another.
+
+    Args:
+        study: the study.
+
+    Returns:
+        True if it has a plan.
+    """
     return StudyKey.PLAN in study.user_attrs
 
 
 def write_plan(study: optuna.Study, plan: Plan) -> None:
-    """Note what a linked study is to repeat."""
+    """Store the plan of a follow-up study.
+
+    Args:
+        study: the follow-up study.
+        plan: its plan.
+    """
     study.set_user_attr(StudyKey.PLAN, json.dumps({"kind": plan.kind, **plan.to_dict()}, separators=(",", ":")))
 
 
 def read_plan(study: optuna.Study, file: StudyFile) -> Plan:
-    """What a linked study repeats.
+    """Read the plan of a follow-up study.
 
     Args:
-        file: the study file of the search that it belongs to.
+        study: the follow-up study.
+        file: the study file of the search.
+
+    Returns:
+        The plan.
     """
-    stored = json.loads(study.user_attrs[StudyKey.PLAN])
+    stored = _stored_plan(study)
     return FinalistsPlan.from_dict(stored) if stored["kind"] == FINALISTS else ExplainPlan.from_dict(stored, file.space)
 
 
-def stored_file(study: optuna.Study, beside: Path | None = None) -> StudyFile:
-    """The study file that a stored study was last run with; of a linked one, that of the study it belongs to.
+def stored_file(study: optuna.Study, component_folder: Path | None = None) -> StudyFile:
+    """Return the study file with which a stored study was last run; for a follow-up study, that of the search.
 
     Args:
-        beside: the folder of its component files; by default where the study file was.
+        study: the stored study.
+        component_folder: the folder of its component files; None for the folder of the study file.
+
+    Returns:
+        The study file.
 
     Raises:
         StudyNotFoundError: the study was not made by hpsearch.
-        StudyFileError, ComponentError: a component file is gone or broken.
+        StudyFileError, ComponentError: a component file is missing or broken.
     """
     row = read_study(study)
-    return parse_study_file(row.text, path=row.path if beside is None else beside / row.path.name)
+    return parse_study_file(row.text, path=row.path if component_folder is None else component_folder / row.path.name)
 
 
 def repeat_seed(seed: int, repeat: int) -> int:
-    """The seed of a repeat's training and of its split, for all configurations alike."""
+    """Return the seed of a repeat's training and split, which is the same for all configurations.
+
+    Args:
+        seed: the study's seed.
+        repeat: number of the repeat, from 1.
+
+    Returns:
+        The seed.
+    """
     return derive_seed(seed, "repeat", repeat)
 
 
 def write_images(study: optuna.Study, n_images: int) -> None:
-    """Note how many training images the data set has."""
+    """Store the number of training images of the data set.
+
+    Args:
+        study: the follow-up study.
+        n_images: the number.
+    """
     if study.user_attrs.get(StudyKey.N_IMAGES) != n_images:
         study.set_user_attr(StudyKey.N_IMAGES, n_images)
 
 
 def read_verdict(study: optuna.Study) -> FinalistsResult:
-    """What the finalists' runs come down to, so far.
+    """Return the result of the finalists' runs so far.
 
     Args:
-        study: the linked one.
+        study: the finalists study.
+
+    Returns:
+        The verdict.
     """
-    plan = FinalistsPlan.from_dict(json.loads(study.user_attrs[StudyKey.PLAN]))
+    plan = FinalistsPlan.from_dict(_stored_plan(study))
     names = {candidate.name for candidate in plan.candidates}
     trials = study.get_trials(deepcopy=False)
-    # Those that were finalists once, before the search went on, are not any more.
+    # Leave out trials that were finalists only before the search continued.
     scores = {name: row for name, row in candidate_scores(trials).items() if name in names}
     return evaluate_finalists(plan.candidates, scores, seeds=plan.seeds, failed=failed_candidates(trials) & names, **read_sizes(study))
 
 
 def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, int]:
-    """What the runs on the way say of each change, so far, and the number of the trial that it leads to."""
-    plan = ExplainPlan.from_dict(json.loads(study.user_attrs[StudyKey.PLAN]), space)
+    """Return the effect of each change on the path so far.
+
+    Args:
+        study: the explain study.
+        space: the search space.
+
+    Returns:
+        The explanation, and the number of the trial where the path ends.
+    """
+    plan = ExplainPlan.from_dict(_stored_plan(study), space)
     trials = study.get_trials(deepcopy=False)
-    found = explain(plan.ablation_path, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **read_sizes(study))
+    found = explain(plan.path, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **read_sizes(study))
     return found, plan.goal_trial
 
 
 def read_sizes(study: optuna.Study) -> dict[str, int]:
-    """Validation images of a run, and how many all of them are drawn out of: none of those that the search was validated on."""
+    """Return the sizes that the statistics of a follow-up study need.
+
+    Args:
+        study: the follow-up study.
+
+    Returns:
+        `n_images`, the validation images of a run, and `pool`, the images from which they are drawn: all
+        except the search's own validation images.
+    """
     n_images = int(read_study(study).comparable["data"]["validation_images"])
-    # Before the first run there is no score that the number would bear on.
+    # The number is unknown before the first run, when no score depends on it.
     return {"n_images": n_images, "pool": int(study.user_attrs.get(StudyKey.N_IMAGES, 3 * n_images)) - n_images}
+
+
+def _stored_plan(study: optuna.Study) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads(study.user_attrs[StudyKey.PLAN])
+    return stored

@@ -1,8 +1,7 @@
-"""Run some configurations of a study again, as a linked study: its finalists, or the way to its winner."""
+"""Prepare the follow-up studies of a search, and read their results."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,16 +17,17 @@ from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import claim_lock
+from hpsearch.storage.optuna_internals import get_study_id
 from hpsearch.storage.records import BASELINE, TrialRow, read_trial, read_trials, write_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import why_unusable
 from hpsearch.workflows.repeat_study import ExplainPlan, FinalistsPlan, Plan, follow_up_file, read_explanation, read_verdict, write_plan
-from hpsearch.workflows.resume import require_comparable
+from hpsearch.workflows.resume import comparable, require_comparable
 from hpsearch.workflows.run import check_workspace, count_workers
 from hpsearch.workflows.supervisor import Search
 
-FEWEST_SEEDS = 2
-"""One to choose the winner, one to measure it."""
+MIN_SEEDS = 2
+"""One seed chooses the winner, the other measures it."""
 
 
 def prepare_finalists(
@@ -40,31 +40,35 @@ def prepare_finalists(
     workers: int | None = None,
     engine: RayEngine | None = None,
 ) -> Search:
-    """Choose the finalists of a study and make their linked study ready, or continue it.
+    """Choose the finalists of a study, and create or continue its finalists study.
 
     Args:
-        top: so many of the best configurations, and the baseline besides.
-        seeds: runs of each, at most.
-        per_model: so many of each model.
-        workers: processes; by default as many as make sense.
-        engine: the cluster that they run on; this machine by default.
+        file: the study file of the search.
+        workspace: where the study lives.
+        top: number of best configurations; the baseline is added to them.
+        seeds: maximum number of runs of each.
+        per_model: whether `top` counts for each model.
+        workers: number of workers; None for the default.
+        engine: the cluster of the workers; None for this machine.
+
+    Returns:
+        The search, ready to run.
 
     Raises:
-        UsageError: no trial is complete, or fewer than two seeds.
+        UsageError: no trial is complete, or there are fewer than MIN_SEEDS seeds.
         NotComparableError: the study file would train something else than the study's trials.
     """
-    if seeds < FEWEST_SEEDS:
+    if seeds < MIN_SEEDS:
         raise UsageError(
-            f"finalists need at least {FEWEST_SEEDS} seeds, but got {seeds}", hint="Half of them choose the winner, half measure it."
+            f"finalists need at least {MIN_SEEDS} seeds, but got {seeds}", hint="Half of them choose the winner, half measure it."
         )
-    study = _searched(file, workspace)
-    trials = read_trials(study)
-    chosen = _best(trials, top=top, per_model=per_model)
+    trials = read_trials(_comparable_study(file, workspace))
+    chosen = _best_trials(trials, top=top, per_model=per_model)
     if not chosen:
-        raise UsageError(f"no trial of '{file.name}' is complete yet", hint="`hpsearch run` trains some.")
-    baseline = _baseline(trials)
-    if baseline is not None and all(baseline.number != trial.number for trial in chosen):
-        chosen = [*chosen, baseline]
+        raise _nothing_complete(file)
+    baseline = _best_baseline(trials)
+    if baseline is not None and baseline not in chosen:
+        chosen.append(baseline)
     candidates = [
         Candidate(
             name=f"trial {trial.number}",
@@ -72,7 +76,7 @@ def prepare_finalists(
             value=trial.value if trial.state == "complete" else None,
             model=trial.model,
             n_parameters=trial.n_parameters,
-            is_baseline=baseline is not None and trial.number == baseline.number,
+            is_baseline=trial is baseline,
         )
         for trial in chosen
     ]
@@ -89,28 +93,34 @@ def prepare_explanation(
     workers: int | None = None,
     engine: RayEngine | None = None,
 ) -> Search:
-    """Make the linked study ready that walks from the baseline to the winner, or continue it.
+    """Create or continue the explain study, whose path leads from the baseline to the winner.
 
     Args:
-        seeds: runs of each point on the way, besides the one that finds the way.
-        trial: where the way leads; by default the finalists' winner, or the best of the search.
+        file: the study file of the search.
+        workspace: where the study lives.
+        seeds: runs that measure each point of the path; one more run finds the path.
+        trial: number of the trial where the path ends; None for the winner.
+        workers: number of workers; None for the default.
+        engine: the cluster of the workers; None for this machine.
+
+    Returns:
+        The search, ready to run.
 
     Raises:
-        UsageError: no trial is complete, or the winner is the baseline.
-        NotComparableError: as for `prepare_finalists`.
+        UsageError: no trial is complete, or the path would end at the baseline.
+        NotComparableError: see `prepare_finalists`.
     """
-    study = _searched(file, workspace)
-    trials = read_trials(study)
+    study = _comparable_study(file, workspace)
     number = find_winner(file.name, workspace) if trial is None else trial
     if number is None:
-        raise UsageError(f"no trial of '{file.name}' is complete yet", hint="`hpsearch run` trains some.")
+        raise _nothing_complete(file)
     goal = read_trial(study, number)
     if goal.config is None or goal.state == "fail":
         raise UsageError(f"trial {number} of '{file.name}' {why_unusable(goal)}")
-    baseline = _baseline(trials)
+    baseline = _best_baseline(read_trials(study))
     start = file.space.complete({}, start={} if baseline is None else baseline.params)
     plan = ExplainPlan(seeds=seeds, start=start, goal=file.space.complete({}, start=goal.params), goal_trial=number, space=file.space)
-    if not plan.ablation_path.neighbours(plan.ablation_path.start):
+    if not plan.path.neighbours(plan.path.start):
         raise UsageError(
             f"trial {number} of '{file.name}' is the baseline", hint="There is nothing to explain; choose another with --trial."
         )
@@ -118,77 +128,119 @@ def prepare_explanation(
 
 
 def mean_seconds(study: str, store: Store) -> float:
-    """How long a complete trial of a study took, on average; 0 if none is complete."""
+    """Return the mean training time of the complete trials of a study.
+
+    Args:
+        study: name of the study.
+        store: the database.
+
+    Returns:
+        Seconds; 0 if no trial is complete.
+    """
     seconds = [trial.seconds for trial in read_trials(store.load(study)) if trial.state == "complete"]
     return sum(seconds) / len(seconds) if seconds else 0.0
 
 
 def find_winner(name: str, workspace: Workspace) -> int | None:
-    """The winner of a study: of its finalists where they are through, else the best of the search; None without a complete trial."""
+    """Find the winner of a study: that of finished finalists, else the best trial of the search.
+
+    Args:
+        name: name of the study.
+        workspace: where the study lives.
+
+    Returns:
+        The number of the trial; None if no trial is complete.
+    """
     store = workspace.open()
     verdict = finished_verdict(name, store)
     if verdict is not None and verdict.winner is not None:
         return verdict.winner.candidate.trial
-    best = _best(read_trials(store.load(name)), top=1, per_model=False)
+    best = _best_trials(read_trials(store.load(name)), top=1, per_model=False)
     return best[0].number if best else None
 
 
 def find_verdict(name: str, store: Store) -> FinalistsResult | None:
-    """What the finalists of a study say so far; None where there are none."""
+    """Read the result of a study's finalists so far.
+
+    Args:
+        name: name of the study.
+        store: the database.
+
+    Returns:
+        The verdict; None if the study has no finalists.
+    """
     follow_up = f"{name}.{FINALISTS}"
     return read_verdict(store.load(follow_up)) if follow_up in store.study_names() else None
 
 
 def finished_verdict(name: str, store: Store) -> FinalistsResult | None:
-    """What the finalists of a study say once all of them have run."""
+    """Read the result of a study's finalists if all their runs are done.
+
+    Args:
+        name: name of the study.
+        store: the database.
+
+    Returns:
+        The verdict; None if the study has no finalists, or runs are missing.
+    """
     verdict = find_verdict(name, store)
     return verdict if verdict is not None and verdict.is_over else None
 
 
 def find_explanation(file: StudyFile, store: Store) -> tuple[Explanation, int] | None:
-    """What is known of the way to the winner, and which trial that is; None where nobody looked for it."""
+    """Read the explanation of a study's winner so far.
+
+    Args:
+        file: the study file of the search.
+        store: the database.
+
+    Returns:
+        The explanation and the number of the explained trial; None if the study has no explanation.
+    """
     follow_up = f"{file.name}.{EXPLAIN}"
     return read_explanation(store.load(follow_up), file.space) if follow_up in store.study_names() else None
 
 
-def _searched(file: StudyFile, workspace: Workspace) -> optuna.Study:
-    """The stored study, if the study file still says what its trials were made with."""
+def _comparable_study(file: StudyFile, workspace: Workspace) -> optuna.Study:
     study = workspace.open().load(file.name)
     require_comparable(study, file)
     return study
 
 
-def _best(trials: Sequence[TrialRow], *, top: int, per_model: bool) -> list[TrialRow]:
-    """The best complete trials, each configuration once."""
+def _nothing_complete(file: StudyFile) -> UsageError:
+    return UsageError(f"no trial of '{file.name}' is complete yet", hint="`hpsearch run` trains some.")
+
+
+def _best_trials(trials: Sequence[TrialRow], *, top: int, per_model: bool) -> list[TrialRow]:
+    """Return the best complete trials, each configuration once."""
     chosen: list[TrialRow] = []
-    known = set()
+    digests = set()
     for trial in rank(trials):
-        rivals = [each for each in chosen if not per_model or each.model == trial.model]
         digest = replace(trial.config, seed=0).digest if trial.config is not None else None
-        if len(rivals) < top and digest is not None and digest not in known:
+        n_rivals = sum(not per_model or each.model == trial.model for each in chosen)
+        if n_rivals < top and digest is not None and digest not in digests:
             chosen.append(trial)
-            known.add(digest)
+            digests.add(digest)
     return chosen
 
 
-def _baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
-    """The best of the baselines; the first where none is complete."""
+def _best_baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
+    """Return the best complete baseline, or the first one if none is complete."""
     baselines = [trial for trial in trials if trial.origin == BASELINE and trial.config is not None]
-    return next(iter(rank(baselines) or baselines), None)
+    return next(iter([*rank(baselines), *baselines]), None)
 
 
 def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int | None, engine: RayEngine | None) -> Search:
     check_workspace(search, workspace)
-    count = count_workers(workspace, engine, workers, plan.most_runs)
+    count = count_workers(workspace, engine, workers, plan.max_runs)
     file = follow_up_file(search, plan)
-    locks = workspace.locks
     with workspace.creation_lock():
         store = workspace.open()
         study = store.load(file.name) if file.name in store.study_names() else store.create(file.name)
-        write_study(study, text=search.text, path=search.path, comparable=json.loads(json.dumps(search.comparable)))
+        write_study(study, text=search.text, path=search.path, comparable=comparable(search))
         write_plan(study, plan)
-    with locks.hold(claim_lock(store.storage.get_study_id_from_name(file.name))):
-        requeued = requeue_interrupted(store, study, locks)
+    with workspace.locks.hold(claim_lock(get_study_id(study))):
+        requeued = requeue_interrupted(store, study, workspace.locks)
     return Search(
         file=file,
         workspace=workspace,
@@ -197,8 +249,6 @@ def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int |
         budget=file.budget,
         workers=count,
         earlier=sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)),
-        changed=(),
         requeued=tuple(requeued),
-        retried=(),
         engine=engine,
     )

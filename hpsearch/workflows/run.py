@@ -1,4 +1,4 @@
-"""The whole search: check, create or continue the study, start the workers, watch them."""
+"""Prepare a search: check everything, and create or continue its study; then run it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.search.worker_pool import WorkerCount, default_workers
 from hpsearch.storage.locks import Lease, claim_lock, manual_lock
-from hpsearch.storage.optuna_internals import get_trial_id
+from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
 from hpsearch.storage.records import BY_HAND, TrialKey, read_trial, read_trials
 from hpsearch.storage.sqlite import SqliteFile
 from hpsearch.storage.workspace import Workspace
@@ -31,13 +31,20 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def find_study_file(study: str, workspace: Workspace) -> StudyFile:
-    """The study file that STUDY means: a file, or the one that a stored study of that name was last run with.
+    """Load a study file, or that with which a stored study was last run.
+
+    Args:
+        study: a study file, or the name of a stored study.
+        workspace: where the study lives.
+
+    Returns:
+        The study file.
 
     Raises:
-        StudyFileError, ComponentError: the file makes no sense.
-        StudyNotFoundError: no such study.
+        StudyFileError, ComponentError: the file is not valid.
+        StudyNotFoundError: there is no such study.
     """
-    if study.endswith(".toml") or "/" in study:
+    if _is_file(study):
         return load_study_file(Path(study))
     store = workspace.open()
     try:
@@ -49,8 +56,19 @@ def find_study_file(study: str, workspace: Workspace) -> StudyFile:
 
 
 def study_name(study: str) -> str:
-    """The name of the study that STUDY means: a file's, or the name itself."""
-    return load_study_file(Path(study)).name if study.endswith(".toml") or "/" in study else study
+    """Return the name of a study.
+
+    Args:
+        study: a study file, or the name itself.
+
+    Returns:
+        The name.
+    """
+    return load_study_file(Path(study)).name if _is_file(study) else study
+
+
+def _is_file(study: str) -> bool:
+    return study.endswith(".toml") or "/" in study
 
 
 def prepare_search(
@@ -66,30 +84,37 @@ def prepare_search(
     """Check everything, then create the study or continue it.
 
     Args:
-        trials, seconds: override the budget.
-        retry_failed: queue the failed trials again, each as a new trial on top of the budget.
-        engine: the cluster that the workers run on; this machine by default.
+        file: the study file.
+        workspace: where the study lives.
+        trials: budget of trials; None for the study file's.
+        seconds: budget of time; None for the study file's.
+        workers: number of workers; None for the default.
+        retry_failed: whether to queue the failed trials again, each as a new trial beyond the budget.
+        engine: the cluster of the workers; None for this machine.
+
+    Returns:
+        The search, ready to run.
 
     Raises:
         UsageError: the data, the storage or the study cannot be used; nothing was written.
-        NotComparableError: the file would make trials that cannot be compared with those stored.
+        NotComparableError: new trials could not be compared with the stored ones.
     """
     base, _, kind = file.name.partition(".")
     if kind:
-        raise UsageError(f"'{file.name}' belongs to the study '{base}'", hint=f"`hpsearch {kind} {base}` goes on with it.")
+        raise UsageError(f"'{file.name}' belongs to the study '{base}'", hint=f"`hpsearch {kind} {base}` continues it.")
     check_workspace(file, workspace)
     budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("time", seconds)) if v is not None})
     count = count_workers(workspace, engine, workers, budget.trials)
     locks = workspace.locks
     try:
-        # Several launchers on an empty store would trip over one another's tables.
+        # Several processes that create tables in one empty database would disturb each other.
         with workspace.creation_lock():
             store = workspace.open(create=True)
             study, earlier, changed = create_or_continue(store, file, budget)
     except HpsearchError:
         locks.clean_up()
         raise
-    with locks.hold(claim_lock(store.storage.get_study_id_from_name(file.name))):
+    with locks.hold(claim_lock(get_study_id(study))):
         requeued = requeue_interrupted(store, study, locks)
         retried = queue_failed_again(study) if retry_failed else []
     return Search(
@@ -108,10 +133,19 @@ def prepare_search(
 
 
 def count_workers(workspace: Workspace, engine: RayEngine | None, workers: int | None, trials: int) -> WorkerCount:
-    """How many workers a run has, and why; connects to the cluster if there is one.
+    """Choose the number of workers of a run; connect to the cluster if there is one.
+
+    Args:
+        workspace: names the database.
+        engine: the cluster; None for this machine.
+        workers: the number that the user asked for.
+        trials: budget of trials.
+
+    Returns:
+        The number and its reason.
 
     Raises:
-        UsageError: the cluster cannot be reached, or not be used with this storage.
+        UsageError: the cluster does not answer, or cannot use this database.
     """
     if engine is not None:
         engine.connect(one_machine=isinstance(workspace.database, SqliteFile))
@@ -121,15 +155,19 @@ def count_workers(workspace: Workspace, engine: RayEngine | None, workers: int |
 
 
 def check_workspace(file: StudyFile, workspace: Workspace) -> None:
-    """Refuse a place where the study cannot be run, before anything is written; the data set is unpacked.
+    """Refuse a workspace where the study cannot run, before anything is written; unpack the data set.
+
+    Args:
+        file: the study file.
+        workspace: the device, the database and the data.
 
     Raises:
-        UsageError: the device, the storage or the data cannot be used.
+        UsageError: one of them cannot be used.
     """
     if not DEVICE.fullmatch(workspace.device):
         raise ConfigError(
             f"the device must be auto, cpu, cuda or cuda:N, but got {show(workspace.device)}",
-            hint="--device auto takes a GPU where there is one.",
+            hint="--device auto uses a GPU if there is one.",
         )
     workspace.check()
     if file.data.dataset in DATASET_IMAGES:
@@ -147,26 +185,23 @@ def run_study(
     data: Path | str | None = None,
     device: str = "auto",
 ) -> optuna.Study:
-    """Search what a study file asks for and return the Optuna study; the same call again continues it.
+    """Run the search of a study file and return its Optuna study; the same call again continues it.
 
     Args:
         study: a study file, or the name of a stored study.
-        trials, seconds: override the file's budget.
-        workers: processes on this machine; by default as many as cores, memory and budget make sense of.
-        storage: a URL; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
-        data: the folder of the data set; looked for by default.
+        trials: budget of trials; None for the study file's.
+        seconds: budget of time; None for the study file's.
+        workers: number of worker processes on this machine; None to choose by cores, memory and budget.
+        storage: URL of the database; None for `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
+        runs: the folder of runs.
+        data: the folder of the data set; None to look for it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
+    Returns:
+        The study.
+
     Raises:
-        HpsearchError: what went wrong, and what to do.
-
-    Example:
-        The study file `stripes.toml` lies in this folder.
-
-        >>> import hpsearch
-        >>> study = hpsearch.run_study("stripes.toml", trials=1, workers=1, device="cpu")
-        >>> study.best_trial.params["epochs"]
-        3
+        HpsearchError: says what went wrong, and what to do.
     """
     workspace = Workspace(storage=storage, runs=Path(runs), data=None if data is None else Path(data), device=device)
     search = prepare_search(find_study_file(str(study), workspace), workspace, trials=trials, seconds=seconds, workers=workers)
@@ -176,26 +211,29 @@ def run_study(
 
 
 def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None) -> tuple[int, Lease]:
-    """Queue a trial by hand, a stored one but for some changes; returns its number and the lock that keeps others from it.
+    """Queue a trial by hand: a stored trial with some changes.
 
     Args:
-        changes: by a parameter's name (`sgd.lr`) or its option's (`lr`).
-        base: the trial to start from; the best so far by default, or the defaults where there is none.
+        search: the search, ready to run.
+        changes: new values by a parameter's name (`sgd.lr`) or its option's (`lr`).
+        base: number of the stored trial; None for the best trial, or the defaults if no trial is complete.
+
+    Returns:
+        The number of the new trial, and a lock that keeps other workers from it until it is released.
 
     Raises:
-        ConfigError: a change that the space does not allow.
-        StudyNotFoundError: no such trial.
+        ConfigError: the space does not allow a change.
+        StudyNotFoundError: there is no such trial.
     """
     if base is not None:
         start = read_trial(search.study, base).params
     else:
-        best = rank(read_trials(search.study))
-        start = best[0].params if best else {}
+        ranked = rank(read_trials(search.study))
+        start = ranked[0].params if ranked else {}
     point = searched_values(search.file, search.file.space.complete(changes, start=start))
-    with search.workspace.locks.hold(claim_lock(search.store.storage.get_study_id_from_name(search.file.name))):
+    with search.workspace.locks.hold(claim_lock(get_study_id(search.study))):
         search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})
-        queued = [trial for trial in search.study.get_trials(deepcopy=False) if trial.user_attrs.get(TrialKey.ORIGIN) == BY_HAND]
-        # Held until this process ends, or lets go: workers of other runs leave the trial to it.
-        lease = search.workspace.locks.acquire(manual_lock(get_trial_id(queued[-1])))
-    assert lease is not None, "the trial is new, and its lock too"
-    return queued[-1].number, lease
+        trial = [trial for trial in search.study.get_trials(deepcopy=False) if trial.user_attrs.get(TrialKey.ORIGIN) == BY_HAND][-1]
+        lease = search.workspace.locks.acquire(manual_lock(get_trial_id(trial)))
+    assert lease is not None, "no other process knows the new trial"
+    return trial.number, lease

@@ -1,4 +1,4 @@
-"""The room where the wings meet: load the split, bind the trainer, hand it to the worker loop."""
+"""The process of a worker: load the data, make the trainer, and run the worker loop of `search` with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import optuna
 
 from hpsearch.config.components import Scalar
 from hpsearch.config.epoch import Epoch
-from hpsearch.config.sections import Budget
 from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import NotComparableError
@@ -30,133 +29,147 @@ from hpsearch.search.pruner import make_pruner
 from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.trial_source import RepeatedTrials, SampledTrials, TrialSource
 from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
-from hpsearch.storage.database import Store
+from hpsearch.search.worker_order import WorkerOrder
+from hpsearch.search.worker_pool import WorkerCount
 from hpsearch.storage.records import read_study, write_split_hash
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.repeat_study import Plan, is_follow_up, read_plan, read_sizes, repeat_seed, write_images
+from hpsearch.workflows.repeat_study import is_follow_up, read_plan, read_sizes, repeat_seed, write_images
 from hpsearch.workflows.resume import require_comparable
+from hpsearch.workflows.run import find_study_file
+from hpsearch.workflows.supervisor import Search
 
-ASK_SECONDS = 1.0
-"""Between two looks whether the study's workers were asked to stop."""
-GRACE_SECONDS = 3.0
-"""Between the end of the supervisor and the end of its workers."""
+STOP_POLL = 1.0
+"""Seconds between two reads whether `hpsearch stop` was called."""
+EXIT_GRACE = 3.0
+"""Seconds between the end of the supervisor and the forced end of its workers."""
 
 
-def work(
-    file: StudyFile,
-    workspace: Workspace,
-    budget: Budget,
-    *,
-    name: str,
-    only: int | None,
-    supervised: bool,
-    run: str | None,
-    run_started: float | None,
-) -> int:
-    """Train trials of a study in this process until there is nothing left to do; returns how many ended.
+def run_worker(order: WorkerOrder, *, storage: str | None = None) -> int:
+    """Train trials of a study in this process until nothing is left to do.
+
+    Args:
+        order: what to train, and where.
+        storage: URL of the database; None for `$OPTUNA_STORAGE`, or the SQLite file in the folder of runs.
+
+    Returns:
+        The number of trials that ended here.
 
     Raises:
-        SystemExit: it was stopped by a signal, and nobody supervises it.
+        HpsearchError: the study cannot be trained.
+        SystemExit: a signal stopped a worker without a supervisor.
     """
+    workspace = Workspace(
+        storage=storage,
+        runs=order.runs,
+        data=order.data,
+        device=order.device,
+        wait_for_server=True,
+        component_folder=order.component_folder,
+    )
+    file = find_study_file(order.study, workspace)
+    changes = {key: value for key, value in (("trials", order.trials), ("time", order.time)) if value is not None}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     faulthandler.enable()
     stop = StopRequest()
     stop.listen()
-    if supervised:
+    if order.is_supervised:
         threading.Thread(target=_leave_with_supervisor, daemon=True).start()
     store = workspace.open(trimmed=True)
     workspace.retry_policy.stop_requested = lambda: stop.requested
-    clock = Clock(run=run or uuid.uuid4().hex[:8], started=time.monotonic() if run_started is None else run_started)
-    study = store.load(file.name)
-    with report_deletion(study, store, workspace.paths.study(file.name)):
-        ended = _search(file, workspace, budget, store, study, clock, stop, name=name, only=only)
-    if stop.requested and not supervised:
+    started = time.monotonic() if order.run_started is None else order.run_started
+    search = Search(
+        file=file,
+        workspace=workspace,
+        store=store,
+        study=store.load(file.name),
+        budget=file.budget.model_copy(update=changes),
+        workers=WorkerCount(count=1, reason="this process"),
+    )
+    with report_deletion(search.study, store, workspace.paths.study(file.name)):
+        ended = _train(search, order, Clock(run=order.run or uuid.uuid4().hex[:8], started=started), stop)
+    if stop.requested and not order.is_supervised:
         sys.exit(128 + stop.signal)
     return ended
 
 
-def _search(
-    file: StudyFile,
-    workspace: Workspace,
-    budget: Budget,
-    store: Store,
-    study: optuna.Study,
-    clock: Clock,
-    stop: StopRequest,
-    *,
-    name: str,
-    only: int | None,
-) -> int:
-    require_comparable(study, file)
-    plan = read_plan(study, file) if is_follow_up(study) else None
+def _train(search: Search, order: WorkerOrder, clock: Clock, stop: StopRequest) -> int:
+    require_comparable(search.study, search.file)
     try:
-        with stop.breaks_in():
-            trainer = load_trainer(file, workspace, repeats=plan is not None)
+        with stop.interruptible():
+            trainer = load_trainer(search.file, search.workspace, repeats=is_follow_up(search.study))
     except Interrupted:
         return 0
+    _require_same_images(search, trainer)
+    return make_worker(search, trainer, clock=clock, stop=stop, name=order.worker, only_trial=order.only_trial).work()
+
+
+def _require_same_images(search: Search, trainer: Trainer) -> None:
+    """Record the images of a new study; refuse to train on others later."""
+    with search.workspace.creation_lock():
+        known = read_study(search.study).split_hash
+        if known is None:
+            write_split_hash(search.study, trainer.data_hash)
+        elif known != trainer.data_hash:
+            raise NotComparableError(
+                f"the images of {search.file.data.dataset} here differ from those of the first trials of '{search.file.name}'",
+                hint="Point --data at the same files, or begin another study.",
+            )
+    if is_follow_up(search.study):
+        write_images(search.study, trainer.n_images)
+
+
+def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopRequest, name: str, only_trial: int | None) -> Worker:
+    """Make the worker loop of a search.
+
+    Args:
+        search: the search; its study gets its sampler and its pruner.
+        trainer: trains the configurations.
+        clock: measures the time of the run.
+        stop: the request to stop.
+        name: name of the worker.
+        only_trial: the only trial to train; None for all.
+
+    Returns:
+        The worker.
+    """
+    file, store, study = search.file, search.store, search.study
 
     def accept(values: Mapping[str, Scalar]) -> bool:
         limit = file.limits.parameters
         return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
 
-    study.sampler = SpaceSampler(file.space, file.sampler, budget, seed=file.seed, accept=accept)
+    study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
     study.pruner = make_pruner(file.pruner, file.space)
-    asked = _AskedToStop(study)
-    with workspace.creation_lock():
-        known = read_study(study).split_hash
-        if known is None:
-            write_split_hash(study, trainer.data_hash)
-        elif known != trainer.data_hash:
-            raise NotComparableError(
-                f"the images of {file.data.dataset} here are not those that '{file.name}' was begun with",
-                hint="Point --data at the same files, or begin another study.",
-            )
-    paths = workspace.paths.study(file.name)
-    source: TrialSource = SampledTrials(study=study, space=file.space, budget=budget, clock=clock, seed=file.seed)
-    if plan is not None:
-        write_images(study, trainer.n_images)
-        source = _repeated(study, file, plan)
+    paths = search.workspace.paths.study(file.name)
+    stop_called = _stop_called(study)
     claimer = Claimer(
         store=store,
         study=study,
-        locks=workspace.locks,
-        source=source,
+        locks=search.workspace.locks,
+        source=_trial_source(search, clock),
         run=clock.run,
         paths=paths,
         worker=name,
-        only=only,
-        stopping=lambda: stop.requested or asked(),
+        only_trial=only_trial,
+        stop_requested=lambda: stop.requested or stop_called(),
     )
-    worker = Worker(
-        keep=file.keep,
+    return Worker(
         store=store,
         study=study,
         claimer=claimer,
         trainer=trainer,
         paths=paths,
-        trial_time=budget.trial_time,
+        trial_time=search.budget.trial_time,
         stop=stop,
+        keep=file.keep,
     )
-    return worker.work()
 
 
-class _AskedToStop:
-    """Whether `hpsearch stop` has been called since this was made; asked often, it looks once a second."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
-        self._before = self._now = read_study(study).stop_requests
-        self._looked = time.monotonic()
-
-    def __call__(self) -> bool:
-        if time.monotonic() - self._looked >= ASK_SECONDS:
-            self._now = read_study(self._study).stop_requests
-            self._looked = time.monotonic()
-        return self._now > self._before
-
-
-def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> RepeatedTrials:
-    """The runs of a linked study."""
+def _trial_source(search: Search, clock: Clock) -> TrialSource:
+    file, study = search.file, search.study
+    if not is_follow_up(study):
+        return SampledTrials(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed)
+    plan = read_plan(study, file)
     sizes = read_sizes(study)
     return RepeatedTrials(
         study=study,
@@ -166,15 +179,35 @@ def _repeated(study: optuna.Study, file: StudyFile, plan: Plan) -> RepeatedTrial
     )
 
 
+def _stop_called(study: optuna.Study) -> Callable[[], bool]:
+    """Return a function that says whether `hpsearch stop` was called since; it reads the database once a second."""
+    before = now = read_study(study).stop_requests
+    last_read = time.monotonic()
+
+    def stop_called() -> bool:
+        nonlocal now, last_read
+        if time.monotonic() - last_read >= STOP_POLL:
+            now = read_study(study).stop_requests
+            last_read = time.monotonic()
+        return now > before
+
+    return stop_called
+
+
 def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Trainer:
-    """The trainer on the study's split of its data, or on a split for each seed.
+    """Load the images and make the trainer, on the study's split or on a split for each seed.
 
     Args:
-        repeats: whether each run draws its split by its own seed, and validates on none of the search's validation images.
+        file: the study file.
+        workspace: the folder of the data, and the device.
+        repeats: whether each run draws its own split by its seed. Then no run validates on the search's validation images.
+
+    Returns:
+        The trainer.
 
     Raises:
         DataError: the images are missing or damaged.
-        ConfigError: there is no such device.
+        ConfigError: the device does not exist.
     """
     from hpsearch.training import checkpoint as checkpoints
     from hpsearch.training.data.samples import write_samples
@@ -186,19 +219,19 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
 
     device = resolve_device(workspace.device)
     data = load_training_images(file.data.dataset, folder=workspace.data)
-    divided = partial(make_split, data, validation_images=file.data.validation_images, train_images=file.data.train_images)
+    draw_split = partial(make_split, data, validation_images=file.data.validation_images, train_images=file.data.train_images)
     if repeats:
-        searched_on = validation_indices(data, validation_images=file.data.validation_images, seed=file.seed)
-        drawn: dict[int, Split] = {}
+        used_by_search = validation_indices(data, validation_images=file.data.validation_images, seed=file.seed)
+        latest: dict[int, Split] = {}
 
         def split_for(config: TrainConfig) -> Split:
-            if config.seed not in drawn:
-                drawn.clear()
-                drawn[config.seed] = divided(seed=config.seed, exclude_from_validation=searched_on).to(device)
-            return drawn[config.seed]
+            if config.seed not in latest:
+                latest.clear()  # keep one split in memory
+                latest[config.seed] = draw_split(seed=config.seed, exclude_from_validation=used_by_search).to(device)
+            return latest[config.seed]
 
     else:
-        split = divided(seed=file.seed).to(device)
+        split = draw_split(seed=file.seed).to(device)
         write_samples(split, workspace.paths.study(file.name).samples)
 
         def split_for(config: TrainConfig) -> Split:
@@ -227,10 +260,10 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
 
 
 def _leave_with_supervisor() -> None:
-    """Wait for the end of standard input, which is the end of the supervisor, and leave in good order or at once."""
-    # Not by sys.stdin, whose lock a thread would still hold when the interpreter shuts down.
+    """Wait until standard input ends with the supervisor; then stop like after SIGTERM, or exit after EXIT_GRACE."""
+    # A thread that reads sys.stdin would hold its lock when the interpreter shuts down.
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
+    time.sleep(EXIT_GRACE)
     os._exit(128 + signal.SIGTERM)

@@ -347,7 +347,7 @@ def test_a_trial_failed_in_the_dashboard_ends_in_its_worker_which_goes_on(folder
     assert {int(row["trial"]) for row in rows if row["state"] == "fail"} == {trial["number"]}
     assert sum(row["state"] == "complete" for row in rows) == 7
     log = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
-    assert f"trial {trial['number']} was ended by somebody else; its worker goes on with the next" in log
+    assert f"trial {trial['number']} was ended from outside; this worker continues with the next trial" in log
     assert log.count("Traceback") == 0
 
 

@@ -39,10 +39,7 @@ SURFACE: dict[str, set[str]] = {
         "--data",
         "--device",
         "--only",
-        "--supervised",
-        "--run",
-        "--run-started",
-        "--beside",
+        "--order",
     },
 }
 

@@ -1,4 +1,4 @@
-"""Rules of a user's component that raises, exits, crashes, hangs or eats all memory; with the real trainer."""
+"""Rules of a custom component that raises, exits, crashes, hangs or uses all memory; with the real trainer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_error_in_a_model_fails_its_trial(
     real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said, forward: str, reason: str
 ) -> None:
     own_model(forward, trials=1)
-    assert run_to_end(real_forkserver, folder) == 1  # no trial came to a result
+    assert run_to_end(real_forkserver, folder) == 1  # no trial has a result
     trial = only_trial(folder)
     assert trial.state == "FAIL"
     assert reasons(folder)[0].startswith(reason)
@@ -64,13 +64,13 @@ def test_a_trial_that_kills_its_workers_fails_and_the_study_goes_on(
     assert [trial.state for trial in stored_trials(folder)] == ["FAIL", "COMPLETE"]
     failed = stored_trials(folder)[0]
     assert failed.attributes["hpsearch:end"]["reason"] == "its worker died 3 times at the same epoch"
-    assert len(failed.attributes["hpsearch:attempts"]) == 4  # the fourth found that three had died
+    assert len(failed.attributes["hpsearch:attempts"]) == 4  # the fourth worker saw that three had died
     if "string_at" in forward:
         assert "Segmentation fault" in failed.attributes["hpsearch:end"]["traceback"]
     assert "Traceback" not in output()
 
 
-def test_no_memory_left_fails_the_trial_and_the_next_is_clean(real_forkserver: ForkServer, folder: Path, own_model: Own) -> None:
+def test_out_of_memory_fails_the_trial_and_the_next_trains(real_forkserver: ForkServer, folder: Path, own_model: Own) -> None:
     own_model(
         "import resource\n"
         "        if self.training and happens(1):\n"
@@ -86,8 +86,8 @@ def test_no_memory_left_fails_the_trial_and_the_next_is_clean(real_forkserver: F
     assert reasons(folder)[0].startswith("out of memory")
 
 
-def test_a_trial_that_hangs_is_ended_with_its_whole_family(real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said) -> None:
-    # Deaf and asleep in C: it never comes back to Python, where the alarm would be heard.
+def test_a_hung_trial_is_ended_with_its_whole_process_tree(real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said) -> None:
+    # It ignores signals and sleeps in C, so it never returns to Python, where the timer would interrupt it.
     hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGTERM}); import subprocess; open('child', 'w').write(str(subprocess.Popen(['sleep', '300']).pid)); ctypes.PyDLL(None).sleep(300)"
     own_model(f"if self.training and happens(1): {hang}", more='\ntrial_time = "2s"')
     began = time.monotonic()
@@ -100,9 +100,7 @@ def test_a_trial_that_hangs_is_ended_with_its_whole_family(real_forkserver: Fork
     assert "Traceback" not in output()
 
 
-def test_failed_trials_are_tried_again_on_top_of_the_budget(
-    real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said
-) -> None:
+def test_failed_trials_are_tried_again_beyond_the_budget(real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said) -> None:
     own_model("if not os.path.exists('mended'): raise ValueError(os.urandom(4).hex())", trials=2)
     assert run_to_end(real_forkserver, folder, "--workers", "1") == 1
     assert [trial.state for trial in stored_trials(folder)] == ["FAIL", "FAIL"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crash_points import DIE_AT, DIED, POINTS
+from hpsearch.search.failpoints import Failpoint
+from tests.support.crash_points import DIE_AT, DIED
 from tests.support.db_snapshot import run_to_end, stored_trials
 from tests.support.forkserver import ForkServer
 from tests.support.small_study import NO_IMAGES, STUDY
@@ -23,8 +24,8 @@ def never_killed(forkservers: Callable[[str], ForkServer], tmp_path_factory: pyt
     return folder
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_death_leaves_no_trace_in_the_results(point: str, forkserver: ForkServer, never_killed: Path, folder: Path) -> None:
+@pytest.mark.parametrize("point", Failpoint)
+def test_a_death_leaves_no_trace_in_the_results(point: Failpoint, forkserver: ForkServer, never_killed: Path, folder: Path) -> None:
     died = folder / "died"
     assert run_to_end(forkserver, folder, "--workers", "1", **{DIE_AT: point, DIED: str(died)}) == 0
     assert died.exists()
@@ -32,8 +33,11 @@ def test_a_death_leaves_no_trace_in_the_results(point: str, forkserver: ForkServ
     assert [trial.measured() for trial in stored_trials(folder)] == [trial.measured() for trial in stored_trials(never_killed)]
 
 
-@pytest.mark.parametrize("point", ["after ask", "between two draws", "after an epoch is stored", "between epochs and end"])
-def test_a_death_of_everything_leaves_no_trace_either(point: str, forkserver: ForkServer, never_killed: Path, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "point",
+    [Failpoint.AFTER_ASK, Failpoint.BETWEEN_DRAWS, Failpoint.AFTER_EPOCH, Failpoint.BETWEEN_EPOCHS_AND_END],
+)
+def test_a_death_of_everything_leaves_no_trace_either(point: Failpoint, forkserver: ForkServer, never_killed: Path, folder: Path) -> None:
     died = folder / "died"
     run = forkserver.start(folder, "worker", "small.toml", output=folder / "output", **{DIE_AT: point, DIED: str(died)})
     if run.wait(60) == 2:  # a worker joins a study, and does not make one
@@ -46,7 +50,7 @@ def test_a_death_of_everything_leaves_no_trace_either(point: str, forkserver: Fo
     assert [trial.measured() for trial in stored_trials(folder)] == [trial.measured() for trial in stored_trials(never_killed)]
 
 
-def test_a_copy_of_the_study_elsewhere_goes_on_too(forkserver: ForkServer, never_killed: Path, tmp_path: Path) -> None:
+def test_a_copied_folder_continues_too(forkserver: ForkServer, never_killed: Path, tmp_path: Path) -> None:
     shutil.copytree(never_killed, tmp_path / "moved")
     assert run_to_end(forkserver, tmp_path / "moved", "--trials", "10") == 0
     assert [trial.state for trial in stored_trials(tmp_path / "moved")] == ["COMPLETE"] * 10

@@ -28,7 +28,7 @@ pytestmark = [
 
 @pytest.fixture
 def cluster(folder: Path) -> Iterator[RayCluster]:
-    # A short path: Ray's sockets lie below it.
+    # A short path: Ray makes its sockets below it.
     own = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     made = RayCluster(own, **{EPOCH_SECONDS: "0.5", EPOCH_LOG: str(folder / "notes")})
     yield made
@@ -38,7 +38,7 @@ def cluster(folder: Path) -> Iterator[RayCluster]:
 
 @pytest.fixture
 def any_storage(postgres: Postgres) -> str:
-    """Several machines share no SQLite file."""
+    """Several machines cannot share a SQLite file."""
     return postgres.database()
 
 
@@ -67,12 +67,12 @@ def start(folder: Path, cluster: RayCluster, *options: str) -> subprocess.Popen[
 
 
 def nodes_of(folder: Path) -> set[str]:
-    """The workers that train a trial right now and have an epoch behind them."""
+    """Return the workers that now train a trial and have an epoch."""
     running = [trial for trial in stored_trials(folder) if trial.state == "RUNNING" and trial.epochs]
     return {trial.attributes["hpsearch:attempts"][-1]["worker"] for trial in running}
 
 
-def test_the_trials_of_a_lost_node_go_on_elsewhere_once_each_and_the_budget_is_exact(folder: Path, cluster: RayCluster) -> None:
+def test_the_trials_of_a_lost_node_continue_elsewhere_and_the_budget_is_exact(folder: Path, cluster: RayCluster) -> None:
     run = start(folder, cluster, "--workers", "2")
     assert wait_until(lambda: len(nodes_of(folder)) == 2, 90)
     before = {trial.number: trial.epochs for trial in stored_trials(folder) if trial.state == "RUNNING"}
@@ -87,13 +87,13 @@ def test_the_trials_of_a_lost_node_go_on_elsewhere_once_each_and_the_budget_is_e
     assert again <= 2
     assert furthest <= 1
     assert "Traceback" not in (folder / "output").read_text()
-    # The password of the storage stands in no file of Ray's or of the run, and in no command line.
+    # No file of Ray or of the run, and no command line, contains the password of the database.
     for path in [*cluster.folder.rglob("*"), *folder.rglob("*")]:
         if path.is_file() and path != folder / "storage":
             assert PASSWORD.encode() not in path.read_bytes(), path
 
 
-def test_ctrl_c_puts_the_trials_back_and_the_same_command_goes_on(folder: Path, cluster: RayCluster) -> None:
+def test_ctrl_c_requeues_the_trials_and_the_same_command_continues(folder: Path, cluster: RayCluster) -> None:
     run = start(folder, cluster, "--workers", "2")
     assert wait_until(lambda: len(nodes_of(folder)) == 2, 90)
     for process in Path("/proc").glob("[0-9]*/cmdline"):
@@ -118,14 +118,14 @@ def test_without_ray_it_says_how_to_install_it(folder: Path) -> None:
     assert stored_trials(folder) == []
 
 
-def test_a_cluster_that_is_not_there_is_said_in_one_line(folder: Path) -> None:
+def test_a_missing_cluster_is_reported_in_one_line(folder: Path) -> None:
     done = hpsearch(folder, "run", "small.toml", "--engine", "ray", "--address", "127.0.0.1:1")
     assert done.returncode == 2
     assert "no Ray cluster answers" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_option_of_rays_without_ray_is_refused(folder: Path) -> None:
+def test_a_ray_option_without_ray_is_refused(folder: Path) -> None:
     done = hpsearch(folder, "run", "small.toml", "--gpus-per-worker", "0.25")
     assert done.returncode == 2
     assert "Add --engine ray." in done.stderr

@@ -32,8 +32,8 @@ from .test_signals import started, states
 
 @pytest.fixture
 def server(postgres: Postgres) -> Iterator[Postgres]:
-    """A server that a test may stop; none of the others' databases lie there."""
-    del postgres  # skips where there is none
+    """A server that a test may stop: it holds no databases of other tests."""
+    del postgres  # skips the test without PostgreSQL
     try:
         own = Postgres()
     except MissingPostgresError as error:
@@ -50,7 +50,7 @@ def folder(folder: Path, server: Postgres) -> Path:
 
 @pytest.fixture
 def any_storage() -> str:
-    """No other kind than the test's own server."""
+    """Use only the test's own server."""
     return "sqlite"
 
 
@@ -62,7 +62,7 @@ def search(server: Postgres, tmp_path: Path, study_file: Callable[..., StudyFile
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_run_outlives_a_restart_and_a_crash(
+def test_a_run_survives_a_restart_and_a_crash(
     server: Postgres, forkserver: ForkServer, folder: Path, output: Callable[[], str], mode: str
 ) -> None:
     run = started(forkserver, folder, "--workers", "2")
@@ -81,9 +81,7 @@ def test_a_run_outlives_a_restart_and_a_crash(
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_answered_while_the_server_is_away(
-    server: Postgres, forkserver: ForkServer, folder: Path, output: Callable[[], str]
-) -> None:
+def test_ctrl_c_works_while_the_server_is_away(server: Postgres, forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
     run = started(forkserver, folder, "--workers", "2")
     server.stop("immediate")
     time.sleep(2)
@@ -116,7 +114,7 @@ def test_a_server_that_stays_away_ends_the_worker_and_nothing_is_lost(
     assert "cannot be reached" in raised.value.message
     assert "the same command continues" in raised.value.hint
     assert PASSWORD not in str(raised.value)
-    # The epoch that could not be stored lies in the checkpoint, and is stored when the server is back.
+    # The checkpoint holds the epoch that could not be stored; it is stored when the server is back.
     server.start()
     workspace = Workspace(runs=search.workspace.runs, storage=search.workspace.storage)
     again = prepare_search(search.file, workspace)
@@ -126,7 +124,7 @@ def test_a_server_that_stays_away_ends_the_worker_and_nothing_is_lost(
     assert [epoch.number for epoch in trials[0].epochs] == [1, 2, 3]
 
 
-def test_a_server_that_says_nothing_is_said_and_waited_for(
+def test_a_silent_server_is_reported_and_waited_for(
     server: Postgres, search: Search, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server_module, "ANSWER_WAIT", 0.5)
@@ -140,7 +138,7 @@ def test_a_server_that_says_nothing_is_said_and_waited_for(
     assert search.store.load("small").user_attrs["output"] == "after all"
 
 
-def test_a_worker_whose_lease_was_lost_drops_the_trial_and_takes_it_up_again(
+def test_a_worker_that_lost_its_lease_drops_the_trial_and_claims_it_again(
     server: Postgres,
     search: Search,
     make_worker: Callable[..., Worker],
@@ -158,7 +156,7 @@ def test_a_worker_whose_lease_was_lost_drops_the_trial_and_takes_it_up_again(
 
     with caplog.at_level(logging.WARNING):
         assert make_worker(search, fake_trainer.make_fake_trainer(losing)).work() == 8
-    assert "trial 0 was let go: the connection that held it was lost" in caplog.text
+    assert "trial 0 was released: the connection that held its lease was lost" in caplog.text
     trials = read_trials(search.study)
     assert [trial.state for trial in trials] == ["complete"] * 8
     assert [len(trial.attempts) for trial in trials] == [2] + [1] * 7
@@ -185,7 +183,7 @@ def test_a_worker_that_lost_its_lease_to_another_writes_nothing_more(
     make_worker(search, fake_trainer.make_fake_trainer(losing)).work()
     (heir,) = heirs
     stored_trial = search.store.rdb.get_trial(heir.trial._trial_id)
-    assert stored_trial.state == TrialState.RUNNING  # it is the heir's
+    assert stored_trial.state == TrialState.RUNNING  # another worker trains it
     assert TrialKey.EPOCHS not in stored_trial.user_attrs
     assert stored_trial.user_attrs[TrialKey.ATTEMPTS][-1]["worker"] == "heir"
     assert sum(trial.state == "complete" for trial in read_trials(search.study)) == 7

@@ -23,7 +23,7 @@ Said = Callable[[], str]
 
 
 def trains(folder: Path) -> bool:
-    """Whether a trial has an epoch and is not over."""
+    """Return whether a running trial has an epoch."""
     return any(trial.state == "RUNNING" and trial.epochs for trial in stored_trials(folder))
 
 
@@ -38,7 +38,7 @@ def states(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_puts_running_trials_back_and_the_same_command_goes_on(
+def test_a_signal_requeues_running_trials_and_the_same_command_continues(
     forkserver: ForkServer, folder: Path, output: Said, number: int, code: int
 ) -> None:
     run = started(forkserver, folder, "--workers", "2")
@@ -55,7 +55,7 @@ def test_a_signal_puts_running_trials_back_and_the_same_command_goes_on(
     assert all(trial.epochs[: len(epochs.get(trial.number, []))] == epochs.get(trial.number, []) for trial in stored_trials(folder))
 
 
-def test_twice_stops_at_once_and_is_still_resumable(forkserver: ForkServer, folder: Path, output: Said) -> None:
+def test_a_second_signal_stops_at_once_and_the_study_can_continue(forkserver: ForkServer, folder: Path, output: Said) -> None:
     run = started(forkserver, folder, "--workers", "2")
     for pid, arguments in forkserver.alive().items():
         if arguments[0] == "worker":
@@ -72,7 +72,7 @@ def test_twice_stops_at_once_and_is_still_resumable(forkserver: ForkServer, fold
     assert states(folder) == ["COMPLETE"] * 8
 
 
-def test_ctrl_c_on_a_terminal_is_said_and_leaves_no_traceback(folder: Path) -> None:
+def test_ctrl_c_on_a_terminal_prints_no_traceback(folder: Path) -> None:
     ours, theirs = pty.openpty()
     run = subprocess.Popen(
         [sys.executable, "-c", TERMINAL, sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", "1"],
@@ -90,7 +90,7 @@ def test_ctrl_c_on_a_terminal_is_said_and_leaves_no_traceback(folder: Path) -> N
     while True:
         try:
             part = os.read(ours, 4096)
-        except OSError:  # nobody holds the other end any more
+        except OSError:  # the process closed its end
             break
         shown += part
         if not part:
@@ -111,7 +111,7 @@ def test_stop_and_continue_change_nothing(forkserver: ForkServer, folder: Path, 
     forkserver.kill(*frozen, number=signal.SIGSTOP)
     before = stored_trials(folder)
     time.sleep(2)
-    # Another launcher must not take the frozen worker for a dead one.
+    # Another run must not take the frozen worker for a dead one.
     assert run_to_end(forkserver, folder, "--trials", "1") in (0, 1)
     assert states(folder)[: len(before)] == [trial.state for trial in before]
     forkserver.kill(*frozen, number=signal.SIGCONT)
@@ -152,7 +152,7 @@ def test_stop_from_another_terminal(forkserver: ForkServer, folder: Path, output
     assert states(folder) == ["COMPLETE"] * 8
 
 
-def test_stop_of_a_study_that_does_not_exist_says_so(searched_folder: Path) -> None:
+def test_stop_of_a_missing_study_is_an_error(searched_folder: Path) -> None:
     done = hpsearch(searched_folder, "stop", "smal")
     assert done.returncode == 2
     assert "Did you mean 'small'?" in done.stderr

@@ -11,7 +11,7 @@ from tests.support.fault_experiments import EXPERIMENTS, Setting
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_small_version_holds(name: str, tmp_path: Path) -> None:
+def test_small_experiment_finds_no_fault(name: str, tmp_path: Path) -> None:
     rows = list(EXPERIMENTS[name](Setting(quick=True, seed=7, folder=tmp_path)))
     assert rows
     assert [row for row in rows if not row.ok] == []

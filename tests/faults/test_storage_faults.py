@@ -1,4 +1,4 @@
-"""Rules of a database that is locked, foreign, changed behind the search's back, or gone."""
+"""Rules of a database that is locked, foreign, changed from outside, or gone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.support.small_study import storage_environment
 from .test_signals import started, states
 
 SQLITE_ALONE = pytest.mark.parametrize("any_storage", ["sqlite"], indirect=True)
-"""For what can only happen to a file."""
+"""Only a SQLite file can have these faults."""
 
 
 @contextmanager
 def plain_optuna(folder: Path) -> Iterator[optuna.storages.RDBStorage]:
-    """The folder's storage as anybody's Optuna opens it."""
+    """Open the folder's database with plain Optuna."""
     storage = optuna.storages.RDBStorage(storage_environment(folder).get("OPTUNA_STORAGE", f"sqlite:///{folder / 'runs' / 'hpsearch.db'}"))
     yield storage
     storage.remove_session()
@@ -37,7 +37,7 @@ def plain_optuna(folder: Path) -> Iterator[optuna.storages.RDBStorage]:
 
 
 def delete_study(folder: Path) -> None:
-    """Delete the study by plain Optuna, which gives up without a word where a worker writes to it at the same moment."""
+    """Delete the study with plain Optuna, again if a worker wrote to it at the same moment: then Optuna gives up silently."""
     with plain_optuna(folder) as storage:
         for _ in range(50):
             if not storage.get_all_studies():
@@ -48,7 +48,7 @@ def delete_study(folder: Path) -> None:
 
 @SQLITE_ALONE
 @pytest.mark.slow
-def test_a_locked_database_is_waited_for_and_said(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
+def test_a_locked_database_is_reported_and_waited_for(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
     run = started(forkserver, folder, "--workers", "2")
     with closing(sqlite3.connect(folder / "runs" / "hpsearch.db", timeout=30, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -62,9 +62,7 @@ def test_a_locked_database_is_waited_for_and_said(forkserver: ForkServer, folder
 
 
 @SQLITE_ALONE
-def test_ctrl_c_is_answered_while_another_program_holds_the_database(
-    forkserver: ForkServer, folder: Path, output: Callable[[], str]
-) -> None:
+def test_ctrl_c_works_while_another_program_locks_the_database(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
     run = started(forkserver, folder, "--workers", "1")
     with closing(sqlite3.connect(folder / "runs" / "hpsearch.db", timeout=30, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -94,7 +92,7 @@ def test_a_database_locked_before_the_start_is_waited_for(forkserver: ForkServer
 
 
 @pytest.mark.parametrize("version", ["v2.6.0.a", "v99.0.0"])
-def test_the_tables_of_another_optuna_are_refused_with_the_upgrade(forkserver: ForkServer, searched_folder: Path, version: str) -> None:
+def test_tables_of_another_optuna_are_refused_with_a_hint_to_upgrade(forkserver: ForkServer, searched_folder: Path, version: str) -> None:
     database = searched_folder / "runs" / "hpsearch.db"
     with closing(sqlite3.connect(database)) as other:
         other.execute(f"UPDATE alembic_version SET version_num = '{version}'")
@@ -108,7 +106,7 @@ def test_the_tables_of_another_optuna_are_refused_with_the_upgrade(forkserver: F
         assert other.execute("SELECT count(*) FROM trials").fetchone() == (8,)
 
 
-def test_a_trial_failed_from_outside_is_dropped_and_the_next_begins(
+def test_a_trial_failed_from_outside_is_dropped_and_the_next_starts(
     forkserver: ForkServer, folder: Path, output: Callable[[], str]
 ) -> None:
     run = started(forkserver, folder, "--workers", "1")
@@ -122,7 +120,7 @@ def test_a_trial_failed_from_outside_is_dropped_and_the_next_begins(
     assert f"trial {number} was ended by somebody else" in logs
 
 
-def test_a_study_deleted_while_it_runs_is_said_to_be_gone(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
+def test_a_study_deleted_during_a_run_is_reported(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
     run = started(forkserver, folder, "--workers", "2")
     delete_study(folder)
     assert run.wait(30) == 2, output()
@@ -134,7 +132,7 @@ def test_a_study_deleted_while_it_runs_is_said_to_be_gone(forkserver: ForkServer
     assert wait_until(lambda: not forkserver.alive(), 10)
 
 
-def test_a_study_deleted_between_two_runs_begins_anew(forkserver: ForkServer, folder: Path) -> None:
+def test_a_study_deleted_between_two_runs_starts_again(forkserver: ForkServer, folder: Path) -> None:
     run = started(forkserver, folder, "--workers", "1")
     run.send_signal(2)
     run.wait(10)
@@ -145,7 +143,7 @@ def test_a_study_deleted_between_two_runs_begins_anew(forkserver: ForkServer, fo
 
 
 @SQLITE_ALONE
-def test_a_database_moved_away_while_it_runs_ends_the_run_and_put_back_loses_nothing(
+def test_a_database_moved_away_during_a_run_ends_the_run_and_loses_nothing(
     forkserver: ForkServer, folder: Path, output: Callable[[], str]
 ) -> None:
     run = started(forkserver, folder, "--workers", "1")
@@ -166,12 +164,12 @@ def test_a_database_moved_away_while_it_runs_ends_the_run_and_put_back_loses_not
     assert all(trial.epochs[: len(before.get(trial.number, []))] == before.get(trial.number, []) for trial in stored_trials(folder))
 
 
-def test_a_store_opened_again_in_the_same_process_leaves_the_first_its_locks(tmp_path: Path) -> None:
+def test_a_second_store_in_one_process_leaves_the_first_its_locks(tmp_path: Path) -> None:
     database = tmp_path / "study.db"
     first = open_store(f"sqlite:///{database}", create=True)
     study = first.create("small")
     open_store(f"sqlite:///{database}", create=False)
-    # Whoever closes the last connection removes the log; this process's are still open.
+    # The process that closes the last connection removes the log; this one still has connections.
     other = f"import sqlite3; other = sqlite3.connect({str(database)!r}); other.execute('SELECT * FROM studies').fetchall(); other.close()"
     subprocess.run([sys.executable, "-c", other], check=True)
     assert database.with_name("study.db-wal").exists()

@@ -1,4 +1,4 @@
-"""All of search holds for each kind of storage."""
+"""Run all tests of search on each kind of database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of taking up a trial: exact budgets, recovery, and what stops a study."""
+"""Rules of claims: exact budgets, requeued trials, and what stops a study."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedErro
 from hpsearch.search.claim import is_being_searched
 from hpsearch.search.deletion import report_deletion
 from hpsearch.search.worker import Worker
+from hpsearch.search.worker_order import WorkerOrder
 from hpsearch.storage.locks import Lease
 from hpsearch.storage.records import TrialKey, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import add_trial
 from hpsearch.workflows.supervisor import Search
-from hpsearch.workflows.worker_process import work as work_here
+from hpsearch.workflows.worker_process import run_worker
 from tests.support.fake_trainer import make_fake_trainer
 
 
 @contextmanager
 def listening(call: Callable[..., None]) -> Iterator[None]:
-    """Call at each taking of a connection."""
+    """Call a function at each checkout of a database connection."""
     sqlalchemy.event.listen(sqlalchemy.Pool, "checkout", call)
     try:
         yield
@@ -133,7 +134,7 @@ def test_failures_of_an_earlier_run_stop_nothing(searched: Callable[..., Search]
 def test_no_trial_starts_when_the_time_is_spent(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched(("trials = 8", 'trials = 8\ntime = "1m"'))
     assert make_worker(search, now=lambda: 59.0).claimer.claim() is not None
-    # The baseline waits in the queue and was counted; only new trials are refused.
+    # The baseline waits in the queue and counts already; only new trials are refused.
     assert make_worker(search, now=lambda: 60.0).claimer.claim() is None
 
 
@@ -145,26 +146,24 @@ def test_a_clock_that_jumps_changes_nothing(
     assert make_worker(search).work() == 8
 
 
-def test_only_the_trial_asked_for_is_taken_up(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+def test_only_the_requested_trial_is_claimed(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     search.study.enqueue_trial({"model": "cnn", "optimizer": "adam", "epochs": 2, "cnn.filters1": 8, "adam.lr": 0.01})
-    assert make_worker(search, only=1).work() == 1
+    assert make_worker(search, only_trial=1).work() == 1
     assert [trial.state for trial in read_trials(search.study)] == ["waiting", "complete"]
 
 
-def test_a_trial_by_hand_is_left_to_who_waits_for_it(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+def test_a_trial_by_hand_is_left_to_its_own_worker(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     number, lease = add_trial(search, {"model": "cnn", "optimizer": "adam", "epochs": 2}, base=None)
     others = make_worker(search, name="other")
     assert others.work() == 7
     assert read_trials(search.study)[number].state == "waiting"
-    assert make_worker(search, only=number).work() == 1
+    assert make_worker(search, only_trial=number).work() == 1
     lease.release()
 
 
-def test_a_trial_by_hand_that_nobody_waits_for_any_more_is_taken_up(
-    searched: Callable[..., Search], make_worker: Callable[..., Worker]
-) -> None:
+def test_an_abandoned_trial_by_hand_is_claimed(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     number, lease = add_trial(search, {"model": "cnn", "optimizer": "adam", "epochs": 2}, base=None)
     lease.release()
@@ -194,9 +193,7 @@ def test_a_point_drawn_under_a_lease_that_was_lost_is_not_written(
     claim.lease.release()
 
 
-def test_a_study_that_is_deleted_is_said_to_be_gone(
-    searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
-) -> None:
+def test_a_deleted_study_is_reported(searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace) -> None:
     search = searched()
     worker = make_worker(search)
     workspace.open().delete("small")
@@ -205,7 +202,7 @@ def test_a_study_that_is_deleted_is_said_to_be_gone(
         worker.work()
 
 
-def test_a_study_deleted_during_a_trial_is_said_to_be_gone(
+def test_a_study_deleted_during_a_trial_is_reported(
     searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
 ) -> None:
     def deleting(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
@@ -217,7 +214,7 @@ def test_a_study_deleted_during_a_trial_is_said_to_be_gone(
         make_worker(search, make_fake_trainer(deleting)).work()
 
 
-def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
+def test_a_study_deleted_at_any_moment_is_reported(
     searched: Callable[..., Search], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpsearch.workflows.worker_process.load_trainer", lambda file, workspace, *, repeats: make_fake_trainer())
@@ -225,7 +222,7 @@ def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
     asked = fatal = 0
 
     def begins(*_: Any) -> None:
-        """Whoever has a connection begins to read or write."""
+        """A process with a connection is about to read or write."""
         nonlocal asked
         asked += 1
         if asked == fatal:
@@ -236,7 +233,7 @@ def test_a_study_deleted_at_any_moment_is_said_to_be_gone(
         search = searched(("trials = 8", "trials = 2"))
         asked, fatal = 0, moment
         with listening(begins):
-            return work_here(search.file, workspace, search.budget, name="w", only=None, supervised=False, run=None, run_started=None)
+            return run_worker(WorkerOrder(study=str(search.file.path), worker="w", runs=workspace.runs), storage=workspace.storage)
 
     assert work(0) == 2
     last = asked

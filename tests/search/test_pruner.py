@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from hpsearch.config.sections import Pruner
 from hpsearch.config.study_file import StudyFile
-from hpsearch.search.pruner import make_pruner, most_epochs
+from hpsearch.search.pruner import make_pruner, max_epochs
 
 
 def _study(file: StudyFile, section: Pruner) -> optuna.Study:
@@ -60,7 +60,7 @@ def test_a_model_is_not_pruned_by_the_curves_of_another(study_file: Callable[...
 
 
 @pytest.mark.parametrize("kind", ["halving", "hyperband"])
-def test_nor_by_those_that_climbed_its_rungs(study_file: Callable[..., StudyFile], kind: str) -> None:
+def test_a_model_is_not_pruned_by_the_rungs_of_another(study_file: Callable[..., StudyFile], kind: str) -> None:
     section = Pruner(kind=kind, min_epochs=1, reduction_factor=2)
     study, alone = _study(study_file(), section), _study(study_file(), section)
     for _ in range(20):
@@ -92,7 +92,7 @@ def test_enough_trials_must_have_reached_the_epoch(study_file: Callable[..., Stu
 
 
 @pytest.mark.parametrize("kind", ["none", "median", "percentile", "halving", "hyperband"])
-def test_every_pruner_judges_a_curve(study_file: Callable[..., StudyFile], kind: str) -> None:
+def test_every_pruner_accepts_a_curve(study_file: Callable[..., StudyFile], kind: str) -> None:
     study = _study(study_file(), Pruner(kind=kind))  # type: ignore[arg-type]
     for value in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.9, 0.9):
         _add(study, "cnn", [value] * 4)
@@ -101,6 +101,6 @@ def test_every_pruner_judges_a_curve(study_file: Callable[..., StudyFile], kind:
 
 
 def test_the_longest_training_is_read_from_the_space(study_file: Callable[..., StudyFile]) -> None:
-    assert most_epochs(study_file().space) == 4
-    assert most_epochs(study_file(("epochs = { int = [2, 4] }", ""), ("epochs = 3\n", "")).space) == 10
-    assert most_epochs(study_file(("epochs = { int = [2, 4] }", "epochs = { choices = [7, 3] }")).space) == 7
+    assert max_epochs(study_file().space) == 4
+    assert max_epochs(study_file(("epochs = { int = [2, 4] }", ""), ("epochs = 3\n", "")).space) == 10
+    assert max_epochs(study_file(("epochs = { int = [2, 4] }", "epochs = { choices = [7, 3] }")).space) == 7

@@ -1,4 +1,4 @@
-"""Rules of what a trial draws."""
+"""Rules of sampling."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from hpsearch.workflows.supervisor import Search
 
 
 class Cut(Exception):
-    """The process ends here, as far as the trial is concerned."""
+    """Stands for the death of the process."""
 
 
 class CutTrial:
-    """A trial whose process dies before the draw of a certain rank."""
+    """A trial whose process dies before a given draw."""
 
     def __init__(self, trial: optuna.Trial, draws: int) -> None:
         self._trial, self._left = trial, draws
@@ -74,7 +74,7 @@ def test_a_trial_killed_between_two_draws_draws_the_same_again(study_file: Calla
         with pytest.raises(Cut):
             file.space.sample(CutTrial(trial, draws))  # type: ignore[arg-type]
         study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-        # Another process takes it up, with a sampler that remembers nothing.
+        # Another process continues it, with a new sampler.
         study.sampler = SpaceSampler(file.space, file.sampler, file.budget, seed=file.seed, accept=lambda values: True)
         again = study.ask()
         file.space.sample(again)
@@ -105,7 +105,7 @@ def test_a_draw_beyond_the_limits_is_replaced_and_not_counted(study_file: Callab
     assert {params["cnn.filters1"] for params in drawn if "cnn.filters1" in params} <= {8, 16}
 
 
-def test_limits_that_leave_nothing_are_said(study_file: Callable[..., StudyFile]) -> None:
+def test_limits_that_leave_nothing_are_reported(study_file: Callable[..., StudyFile]) -> None:
     file = study_file()
     study = _study(file, accept=lambda values: False)
     with pytest.raises(StudyStoppedError, match=r"limits\.parameters"):
@@ -126,7 +126,7 @@ def test_every_sampler_draws_within_the_space(study_file: Callable[..., StudyFil
         assert all(params[parameter.name] in parameter.distribution for parameter in file.space.searched if parameter.name in params)  # type: ignore[arg-type]
 
 
-def test_sampling_warns_of_nothing(study_file: Callable[..., StudyFile]) -> None:
+def test_sampling_prints_no_warning(study_file: Callable[..., StudyFile]) -> None:
     file = study_file()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Rules of what a supervisor sees."""
+"""Rules of the study monitor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpsearch.storage.records import read_trials
 from hpsearch.workflows.supervisor import Search
 
 
-def test_a_trial_that_ends_is_told_once(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+def test_an_ended_trial_is_reported_once(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     monitor = StudyMonitor(search.store, search.study)
     assert monitor.read_progress().ended == ()
@@ -37,7 +37,7 @@ def test_the_best_is_the_first_of_the_leaderboard(searched: Callable[..., Search
     assert best.value == max(trial.value for trial in read_trials(search.study) if trial.value is not None)
 
 
-def test_what_ended_before_is_no_news(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+def test_trials_that_ended_before_are_not_reported(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     make_worker(search).work()
     progress = StudyMonitor(search.store, search.study).read_progress()
@@ -46,7 +46,7 @@ def test_what_ended_before_is_no_news(searched: Callable[..., Search], make_work
     assert progress.best is not None
 
 
-def test_a_running_trial_is_seen_with_its_worker(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+def test_a_running_trial_is_reported_with_its_worker(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     monitor = StudyMonitor(search.store, search.study)
     claim = make_worker(search, name="one").claimer.claim()
@@ -58,7 +58,7 @@ def test_a_running_trial_is_seen_with_its_worker(searched: Callable[..., Search]
     claim.lease.release()
 
 
-def test_a_worker_that_took_up_a_trial_is_known_after_its_end(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
+def test_a_worker_that_claimed_a_trial_is_known_after_its_end(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
     search = searched()
     monitor = StudyMonitor(search.store, search.study)
     make_worker(search, name="one").work()
@@ -66,7 +66,7 @@ def test_a_worker_that_took_up_a_trial_is_known_after_its_end(searched: Callable
     assert len(monitor.read_progress().ended) == 8
 
 
-def test_a_look_reads_no_trial_that_was_over_before(
+def test_finished_trials_are_read_once(
     searched: Callable[..., Search], make_worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = searched()
@@ -86,7 +86,7 @@ def test_a_look_reads_no_trial_that_was_over_before(
     assert read == [8, 0, 0]
 
 
-def test_a_study_that_is_no_more_is_a_key_error(searched: Callable[..., Search]) -> None:
+def test_a_deleted_study_is_a_key_error(searched: Callable[..., Search]) -> None:
     search = searched()
     monitor = StudyMonitor(search.store, search.study)
     search.store.delete("small")

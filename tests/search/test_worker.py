@@ -1,4 +1,4 @@
-"""Rules of a trial's life: claim, train, report, prune, tell."""
+"""Rules of the worker: claim, train, report, prune, store the end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_complete_trial_stores_what_is_needed_to_repeat_it(searched: Searched,
     }
 
 
-def test_the_value_is_the_last_epochs_and_not_the_best(searched: Searched, make_worker: Make) -> None:
+def test_the_value_is_that_of_the_last_epoch_not_of_the_best(searched: Searched, make_worker: Make) -> None:
     def worsening(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         for number in range(1, config.epochs + 1):
             yield fake_epoch(config, number, val_accuracy=0.9 - 0.1 * number)
@@ -145,13 +145,13 @@ def test_no_trial_is_pruned_at_its_last_epoch(searched: Searched, make_worker: M
         for epoch in range(1, config.epochs + 1):
             yield fake_epoch(config, epoch, val_accuracy=0.9 - 0.1 * number)
 
-    # The last epoch of every trial is at most the fourth, and all before it are free.
+    # The last epoch of each trial is at most the fourth, and no trial is pruned before it.
     search = searched(('kind = "none"', 'kind = "median"\nstartup_trials = 1\nwarmup_epochs = 3'))
     make_worker(search, make_fake_trainer(falling)).work()
     assert [trial.state for trial in read_trials(search.study)] == ["complete"] * 8
 
 
-def test_a_trial_whose_time_is_spent_is_pruned_at_its_last_epoch(searched: Searched, make_worker: Make) -> None:
+def test_a_trial_over_its_time_is_pruned_at_its_last_epoch(searched: Searched, make_worker: Make) -> None:
     search = searched(("trials = 8", 'trials = 1\ntrial_time = "2s"'))
     make_worker(search).work()  # an epoch of the fake trainer reports one second
     trial = _only_trial(search)
@@ -228,7 +228,7 @@ def test_a_pruned_trial_leaves_no_checkpoint(searched: Searched, make_worker: Ma
     assert not workspace.paths.study("small").trial(0).checkpoint.exists()
 
 
-def test_a_checkpoint_of_another_run_is_set_aside_and_the_trial_starts_from_its_beginning(
+def test_a_checkpoint_of_another_run_is_moved_aside_and_the_trial_starts_again(
     searched: Searched, make_worker: Make, workspace: Workspace
 ) -> None:
     def refusing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
@@ -246,7 +246,7 @@ def test_a_checkpoint_of_another_run_is_set_aside_and_the_trial_starts_from_its_
     assert aside.read_text() == "another run's"
 
 
-def test_a_full_disk_is_no_fault_of_the_trial(searched: Searched, make_worker: Make) -> None:
+def test_a_full_disk_does_not_fail_the_trial(searched: Searched, make_worker: Make) -> None:
     def full(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         yield fake_epoch(config, 1)
         raise DiskError("the checkpoint cannot be written: No space left on device")
@@ -260,7 +260,7 @@ def test_a_full_disk_is_no_fault_of_the_trial(searched: Searched, make_worker: M
     assert _only_trial(search).state == "complete"
 
 
-def test_a_trial_is_ended_within_an_epoch_when_its_time_is_spent(searched: Searched, make_worker: Make) -> None:
+def test_a_trial_over_its_time_ends_within_an_epoch(searched: Searched, make_worker: Make) -> None:
     def endless(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         if owner == "small/1":
             yield fake_epoch(config, 1, seconds=0.1)
@@ -281,12 +281,12 @@ def test_a_trial_is_ended_within_an_epoch_when_its_time_is_spent(searched: Searc
     assert (one.state, one.end["reason"], len(one.epochs)) == ("pruned", "trial_time", 1)
 
 
-def test_a_request_to_stop_breaks_into_training_and_nothing_else() -> None:
+def test_a_stop_request_interrupts_only_training() -> None:
     stop = StopRequest()
     stop._received(15, None)
     assert stop.requested
-    with pytest.raises(Interrupted), stop.breaks_in():
+    with pytest.raises(Interrupted), stop.interruptible():
         raise AssertionError("not entered")
     stop = StopRequest()
-    with pytest.raises(Interrupted), stop.breaks_in():
+    with pytest.raises(Interrupted), stop.interruptible():
         stop._received(15, None)

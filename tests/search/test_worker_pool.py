@@ -1,4 +1,4 @@
-"""Rules of the supervisor: it is handed a command line, and knows how workers live and die."""
+"""Rules of the worker pool: start, watch, replace and stop worker processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ import psutil
 import pytest
 
 from hpsearch.errors import StudyStoppedError, UsageError
-from hpsearch.search import worker_pool as launch
+from hpsearch.search import worker_pool
 from hpsearch.search.worker_pool import WORKER_ENVIRONMENT, WorkerPool, default_workers
 
 
 def _worker_pool(tmp_path: Path, code: str, count: int = 1, **environment: str) -> WorkerPool:
-    return WorkerPool(command=[sys.executable, "-c", code], environment=environment, logs=tmp_path / "logs", count=count, prefix="worker")
+    return WorkerPool(
+        command=lambda name: [sys.executable, "-c", code, name],
+        environment=environment,
+        logs=tmp_path / "logs",
+        count=count,
+        prefix="worker",
+    )
 
 
 def _watch(pool: WorkerPool, seconds: float = 30.0) -> None:
@@ -64,7 +70,7 @@ def test_workers_that_die_one_after_another_stop_the_run(tmp_path: Path) -> None
         _watch(pool)
 
 
-def test_what_a_worker_says_before_it_gives_up_is_the_error(tmp_path: Path) -> None:
+def test_the_message_of_a_worker_that_gives_up_is_the_error(tmp_path: Path) -> None:
     pool = _worker_pool(tmp_path, "import sys; print('error: no data\\n  hint: fetch it', file=sys.stderr); sys.exit(2)")
     pool.start()
     with pytest.raises(UsageError) as caught:
@@ -72,8 +78,8 @@ def test_what_a_worker_says_before_it_gives_up_is_the_error(tmp_path: Path) -> N
     assert (caught.value.message, caught.value.hint) == ("no data", "fetch it")
 
 
-def test_stop_asks_and_then_ends_with_the_whole_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "STOP_SECONDS", 0.5)
+def test_stop_asks_and_then_kills_the_whole_process_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "STOP_SECONDS", 0.5)
     code = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -95,7 +101,7 @@ time.sleep(60)
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_worker_that_leaves_in_good_order_is_not_killed(tmp_path: Path) -> None:
+def test_a_worker_that_ends_by_itself_is_not_killed(tmp_path: Path) -> None:
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('left'), sys.exit(0))); print('on', flush=True); time.sleep(60)"
     pool = _worker_pool(tmp_path, code)
     pool.start()
@@ -119,7 +125,7 @@ def test_never_more_workers_than_cores() -> None:
 
 
 def test_a_worker_leaves_when_its_supervisor_is_gone(tmp_path: Path) -> None:
-    # The end of its standard input is the supervisor's end; see `hpsearch.workflows.worker_process`.
+    # A worker's standard input ends with its supervisor; see `hpsearch.workflows.worker_process`.
     code = """
 import os, signal, sys, threading
 sys.path.insert(0, os.getcwd())
@@ -150,7 +156,7 @@ print(os.environ["MALLOC_MMAP_THRESHOLD_"], os.environ["OMP_NUM_THREADS"])
 """
 
 
-def test_a_command_that_trains_begins_again_with_a_workers_environment_once() -> None:
+def test_a_training_command_restarts_once_with_the_workers_environment() -> None:
     bare = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT}
     for environment, times in ((bare, 2), ({**bare, **WORKER_ENVIRONMENT}, 1)):
         done = subprocess.run([sys.executable, "-c", SHOW], env=environment, capture_output=True, text=True, check=True)

@@ -37,7 +37,7 @@ def test_trials_measured_otherwise_are_refused(searched: Searched, make_worker: 
         searched(FROM_SMALL, ("seed = 3", "seed = 4"), more=WARM)
 
 
-def test_a_study_that_does_not_exist_is_no_beginning(searched: Searched) -> None:
+def test_a_warm_start_from_a_missing_study_is_refused(searched: Searched) -> None:
     searched()
     with pytest.raises(StudyNotFoundError, match="no study 'smal'"):
         searched(FROM_SMALL, more=WARM.replace("small", "smal"))

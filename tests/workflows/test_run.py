@@ -17,6 +17,7 @@ import pytest
 from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import NotComparableError, StudyNotFoundError
 from hpsearch.search.study_monitor import StudyMonitor
+from hpsearch.search.worker_pool import WorkerPool
 from hpsearch.storage.records import write_epochs
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.resume import differing
@@ -48,7 +49,7 @@ def test_the_same_command_again_continues(searched_folder: Path) -> None:
     assert board["study"] == "small"
 
 
-def test_a_signal_stops_in_good_order_and_the_same_command_continues(folder: Path) -> None:
+def test_a_signal_requeues_trials_and_the_same_command_continues(folder: Path) -> None:
     command = [sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", "2"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "FAKE_EPOCH_SECONDS": "0.5"}
     search = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -70,7 +71,7 @@ def test_a_signal_stops_in_good_order_and_the_same_command_continues(folder: Pat
     assert "8 complete" in done.stdout
 
 
-def test_by_hand_a_trial_is_trained_in_the_study(searched_folder: Path) -> None:
+def test_try_trains_a_trial_of_the_study(searched_folder: Path) -> None:
     folder = searched_folder
     tried = hpsearch(folder, "try", "small", "0", "sgd.lr=0.2", "--json")
     assert tried.returncode == 0, tried.stderr
@@ -79,7 +80,7 @@ def test_by_hand_a_trial_is_trained_in_the_study(searched_folder: Path) -> None:
     assert trial["params"] == {"model": "lenet5", "optimizer": "sgd", "epochs": 3, "sgd.lr": 0.2}
 
 
-def test_a_point_by_hand_outside_the_space_is_refused(searched_folder: Path) -> None:
+def test_try_refuses_a_point_outside_the_space(searched_folder: Path) -> None:
     folder = searched_folder
     tried = hpsearch(folder, "try", "small", "sgd.lr=7", "optimizer=sgd")
     assert tried.returncode == 2
@@ -117,7 +118,7 @@ def test_a_changed_component_file_is_refused(
         prepare_search(changed, workspace)
 
 
-def test_sampler_pruner_and_budget_may_change_and_are_said(searched: Callable[..., Search]) -> None:
+def test_changes_of_sampler_pruner_and_budget_are_allowed_and_reported(searched: Callable[..., Search]) -> None:
     searched()
     again = searched(("trials = 8", "trials = 9"), ("startup_trials = 4", "startup_trials = 6"))
     assert set(again.changed) == {"budget.trials: 8 → 9", "sampler.startup_trials: 4 → 6"}
@@ -137,7 +138,7 @@ def test_a_baseline_is_queued_once(searched: Callable[..., Search]) -> None:
     assert len(more.study.trials) == 2
 
 
-def test_a_study_of_another_maker_is_not_touched(workspace: Workspace, searched: Callable[..., Search]) -> None:
+def test_a_study_of_another_program_is_not_changed(workspace: Workspace, searched: Callable[..., Search]) -> None:
     store = workspace.open(create=True)
     stranger = optuna.create_study(study_name="small", storage=store.storage, direction="minimize")
     stranger.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
@@ -146,14 +147,15 @@ def test_a_study_of_another_maker_is_not_touched(workspace: Workspace, searched:
     assert len(stranger.trials) == 1
 
 
-def test_differences_are_told_key_by_key() -> None:
+def test_differences_are_listed_key_by_key() -> None:
     assert differing({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c: 2 → 3", "d: nothing → 4"]
 
 
 def test_a_password_in_the_url_shows_in_no_process_list(searched: Callable[..., Search]) -> None:
     search = searched()
-    pool = search._worker_pool("run", 0.0, None, StudyMonitor(search.store, search.study), None)
-    assert search.store.url not in " ".join(pool.command)
+    pool = search._worker_pool("run", 0.0, None, StudyMonitor(search.store, search.study))
+    assert isinstance(pool, WorkerPool)
+    assert search.store.url not in " ".join(pool.command("worker"))
     assert pool.environment["OPTUNA_STORAGE"] == search.store.url
 
 
@@ -163,14 +165,14 @@ def test_a_warm_start_from_a_study_that_is_missing_writes_nothing(searched: Call
     assert workspace.open().study_names() == []
 
 
-def test_a_component_file_may_be_mended_while_no_epoch_was_trained(
+def test_a_component_file_may_change_before_the_first_epoch(
     searched: Callable[..., Search], study_file: Callable[..., StudyFile], workspace: Workspace
 ) -> None:
     search = searched()
     trial = search.study.ask()
     search.study.tell(trial, state=optuna.trial.TrialState.FAIL)
     source = search.file.component_files[0].path
-    source.write_text(source.read_text() + "\n# mended\n")
+    source.write_text(source.read_text() + "\n# fixed\n")
     again = prepare_search(find_study_file(str(search.file.path), workspace), workspace)
     assert len(again.changed) == 1
     assert again.changed[0].startswith("component files.no_images.py: ")
@@ -183,7 +185,7 @@ def test_a_budget_that_is_spent_starts_no_worker(searched_folder: Path) -> None:
     assert "--trials 16" in again.stdout
 
 
-def test_a_device_that_cannot_be_is_refused_before_anything_is_written(folder: Path) -> None:
+def test_an_unknown_device_is_refused_before_anything_is_written(folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     done = hpsearch(folder, "run", "small.toml", "--device", "gpu")
     assert done.returncode == 2
@@ -191,14 +193,14 @@ def test_a_device_that_cannot_be_is_refused_before_anything_is_written(folder: P
     assert sorted(folder.rglob("*")) == before
 
 
-def test_what_a_worker_says_is_read_whatever_the_colours(folder: Path) -> None:
+def test_the_message_of_a_worker_is_read_without_colours(folder: Path) -> None:
     (folder / "no_images.py").write_text(NO_IMAGES + "\nimport os, sys\nif 'worker' in sys.argv: raise ValueError('only in a worker')\n")
     done = hpsearch(folder, "run", "small.toml", FORCE_COLOR="1")
     assert done.returncode == 2
     assert "does not import: ValueError: only in a worker" in done.stderr
 
 
-def test_a_worker_refuses_a_study_file_that_says_otherwise(folder: Path) -> None:
+def test_a_worker_refuses_a_changed_study_file(folder: Path) -> None:
     assert hpsearch(folder, "run", "small.toml", "--trials", "2").returncode == 0
     changed = folder / "small.toml"
     changed.write_text(changed.read_text().replace("filters1 = { int = [8, 64], step = 8 }", "filters1 = { int = [8, 32], step = 8 }"))
