@@ -205,8 +205,8 @@ def train_less_test(train: Metrics, test: Metrics) -> list[dict[str, Any]]:
         One entry for each class.
     """
     return [
-        {"name": mine.name, **{key: getattr(mine, key) - getattr(theirs, key) for key in ("precision", "recall", "f1")}}
-        for mine, theirs in zip(train.classes, test.classes, strict=True)
+        {"name": of_train.name, **{key: getattr(of_train, key) - getattr(of_test, key) for key in ("precision", "recall", "f1")}}
+        for of_train, of_test in zip(train.classes, test.classes, strict=True)
     ]
 
 

@@ -217,7 +217,7 @@ def overfitting(train: Sequence[float], other: Sequence[float], *, n_images: tup
     Returns:
         The sentence.
     """
-    gaps = [mine - theirs for mine, theirs in zip(train, other, strict=True)]
+    gaps = [on_train - on_other for on_train, on_other in zip(train, other, strict=True)]
     gap = statistics.mean(gaps)
     if len(gaps) > 1:
         low, high = mean_over_seeds(gaps).interval
@@ -271,8 +271,12 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
 
     if len(first.label) != len(second.label) or not numpy.array_equal(first.label, second.label):
         raise DataError("the two were not measured on the same images", hint="A paired comparison needs the same split.")
-    mine, theirs = first.predicted == first.label, second.predicted == second.label
-    only_first, only_second, count = int((mine & ~theirs).sum()), int((theirs & ~mine).sum()), len(mine)
+    first_correct, second_correct = first.predicted == first.label, second.predicted == second.label
+    only_first, only_second, count = (
+        int((first_correct & ~second_correct).sum()),
+        int((second_correct & ~first_correct).sum()),
+        len(first_correct),
+    )
     adjusted_first, adjusted_second, adjusted = only_first + 0.5, only_second + 0.5, count + 2.0
     middle = (adjusted_first - adjusted_second) / adjusted
     half = Z95 * math.sqrt((adjusted_first + adjusted_second) / adjusted - middle**2) / math.sqrt(adjusted)

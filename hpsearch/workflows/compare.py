@@ -180,7 +180,9 @@ class ModelComparison:
             "shown": self.is_significant,
             "sentence": self.sentence,
             "settings": {name: list(values) for name, values in self.settings.items()},
-            "recall": {mine.name: [mine.recall, theirs.recall] for mine, theirs in zip(one.classes, two.classes, strict=True)},
+            "recall": {
+                of_first.name: [of_first.recall, of_second.recall] for of_first, of_second in zip(one.classes, two.classes, strict=True)
+            },
         }
 
 
@@ -251,13 +253,14 @@ def compare_models(first: EvaluatedModel, second: EvaluatedModel) -> ModelCompar
         DataError: the labels of their predictions differ.
     """
     require_same_images(first, second)
-    mine, theirs = _settings(first.config), _settings(second.config)
+    settings, others = _settings(first.config), _settings(second.config)
+    pairs = {name: (settings.get(name), others.get(name)) for name in [*settings, *others]}
     return ModelComparison(
         first=first,
         second=second,
         found=compare_predictions(first.predictions, second.predictions),
         metrics=(measure(first.predictions), measure(second.predictions)),
-        settings={name: pair for name in dict.fromkeys([*mine, *theirs]) if (pair := (mine.get(name), theirs.get(name)))[0] != pair[1]},
+        settings={name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
     )
 
 
