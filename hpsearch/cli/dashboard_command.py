@@ -46,7 +46,7 @@ def dashboard(
     from hpsearch.report.dashboard.server import TOKEN_VARIABLE, Server, choose_token, make_app
     from hpsearch.storage.optuna_internals import get_study_id
     from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.dashboard_sync import Feeder
+    from hpsearch.workflows.dashboard_sync import DashboardSync
     from hpsearch.workflows.run import study_name
 
     workspace = Workspace(storage=storage, runs=runs)
@@ -59,18 +59,18 @@ def dashboard(
     policy = AccessPolicy(host=host, names=names, token=secret, allow_edit=allow_edit)
     server = Server(make_app(store, workspace.paths.artifacts, policy), host, port)
     address = server.address(path, token=secret)
-    feeder = Feeder(workspace, store, only=None if study is None else study_name(study))
+    sync = DashboardSync(workspace, store, only=None if study is None else study_name(study))
     try:
         with _signals() as received:
             say(address)
-            feeder.start()
+            sync.start()
             note(f"Serves {store}, {'to look at and to edit' if allow_edit else 'to look at only'}. Ctrl-C ends it.")
             if not is_loopback(host):
                 note("Whoever has this address is let in, and it travels unencrypted: prefer a tunnel, ssh -L.", style="yellow")
             with _opened(address, secret=secret is not None, asked=open_browser):
                 server.run()
     finally:
-        feeder.stop()
+        sync.stop()
         store.dispose()
     if received:
         sys.exit(128 + received[0])

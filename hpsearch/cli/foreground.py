@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.cli.console import note
 
 if TYPE_CHECKING:
+    from hpsearch.report.study_results import StudyResults
     from hpsearch.storage.database import Store
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.supervisor import Search
@@ -89,18 +90,24 @@ def run_again(search: Search, *, pace: float) -> None:
     watch(search)
 
 
-def leave_pages(name: str, workspace: Workspace, store: Store) -> None:
-    """Write the report of a study, and feed the dashboard: what was just run is seen in both."""
-    from hpsearch.errors import HpsearchError
-    from hpsearch.workflows.dashboard_sync import feed_dashboard
-    from hpsearch.workflows.write_report import read_studies, write_report
+def write_pages(results: StudyResults, workspace: Workspace, store: Store) -> None:
+    """Write the report of a study and sync the dashboard.
 
-    page = workspace.paths.study(name).report
-    write_report(read_studies([name], workspace), page)
+    Args:
+        results: of the study.
+        workspace: its folders and locks.
+        store: its storage.
+    """
+    from hpsearch.errors import HpsearchError
+    from hpsearch.workflows.dashboard_sync import sync_dashboard
+    from hpsearch.workflows.write_report import write_report
+
+    page = results.paths.report
+    write_report([results], page)
     note(f"Report: {page}")
     try:
-        feed_dashboard(name, workspace, store)
+        sync_dashboard(results.name, workspace, store, results)
     except (HpsearchError, OSError) as error:  # the search is done all the same
-        note(f"The dashboard could not be fed: {str(error).splitlines()[0]}", style="yellow")
+        note(f"The dashboard could not be synced: {str(error).splitlines()[0]}", style="yellow")
         return
-    note(f"In the browser: hpsearch dashboard {name} --open")
+    note(f"In the browser: hpsearch dashboard {results.name} --open")

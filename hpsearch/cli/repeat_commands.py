@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import print_json, say
+from hpsearch.cli.console import print_blocks, print_json, say
 from hpsearch.cli.options import (
     AddressOption,
     CpusOption,
@@ -50,12 +50,13 @@ def finalists(
 
     Half of the seeds choose the winner, the other half measures it. The same command continues.
     """
-    from hpsearch.cli.foreground import leave_pages, run_again
-    from hpsearch.cli.show_finalists import print_verdict
+    from hpsearch.cli.foreground import run_again, write_pages
     from hpsearch.config.sections import Finalists
+    from hpsearch.report.text import verdict_blocks
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeats import find_verdict, finished_verdict, mean_seconds, prepare_finalists
     from hpsearch.workflows.run import find_study_file
+    from hpsearch.workflows.write_report import read_study_results
 
     workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
     file = find_study_file(study, workspace)
@@ -71,13 +72,13 @@ def finalists(
     )
     if finished_verdict(file.name, search.store) is None:
         run_again(search, pace=mean_seconds(file.name, search.store))
-        leave_pages(file.name, workspace, search.store)
+        write_pages(read_study_results(file.name, workspace, search.store), workspace, search.store)
     verdict = find_verdict(file.name, search.store)
     assert verdict is not None, "it was just prepared"
     if json:
         print_json({"study": file.name, **verdict.to_dict()})
         return
-    print_verdict(file.name, verdict)
+    print_blocks(*verdict_blocks(file.name, verdict))
     say(f"Next: hpsearch export {file.name} -o best.toml    (the winner as a config that stands alone)")
 
 
@@ -100,11 +101,12 @@ def explain(
 
     At each step every change that is left is tried on one seed and the best is taken; fresh seeds then measure each step.
     """
-    from hpsearch.cli.foreground import leave_pages, run_again
-    from hpsearch.cli.show_finalists import print_explanation
+    from hpsearch.cli.foreground import run_again, write_pages
+    from hpsearch.report.text import explanation_blocks
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeats import find_explanation, mean_seconds, prepare_explanation
     from hpsearch.workflows.run import find_study_file
+    from hpsearch.workflows.write_report import read_study_results
 
     workspace = Workspace(storage=storage, runs=runs, data=data, device=device)
     file = find_study_file(study, workspace)
@@ -113,10 +115,10 @@ def explain(
     found = find_explanation(file, search.store)
     if found is None or not found[0].is_over:
         run_again(search, pace=mean_seconds(file.name, search.store))
-        leave_pages(file.name, workspace, search.store)
+        write_pages(read_study_results(file.name, workspace, search.store), workspace, search.store)
         found = find_explanation(file, search.store)
     assert found is not None, "it was just prepared"
     if json:
         print_json({"study": file.name, "trial": found[1], **found[0].to_dict()})
     else:
-        print_explanation(*found)
+        print_blocks(*explanation_blocks(*found))

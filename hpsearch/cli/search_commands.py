@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.console import note, print_json, say
+from hpsearch.cli.console import note, print_blocks, print_json, say
 from hpsearch.cli.options import (
     AddressOption,
     CpusOption,
@@ -93,7 +93,7 @@ def try_(
     Without N it starts from the best trial so far. For example: hpsearch try quickstart 7 sgd.lr=0.1
     """
     from hpsearch.cli.foreground import watch
-    from hpsearch.cli.show_trial import print_trial
+    from hpsearch.report.trial_results import trial_blocks, trial_data
     from hpsearch.storage.records import read_trials
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.run import add_trial, find_study_file, prepare_search
@@ -108,7 +108,11 @@ def try_(
         watch(search, number)
     finally:
         lease.release()
-    print_trial(read_trials(search.study)[number], as_json=json)
+    trial = read_trials(search.study)[number]
+    if json:
+        print_json(trial_data(trial))
+    else:
+        print_blocks(*trial_blocks(trial))
 
 
 def stop(study: StudyArgument, storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS) -> None:
@@ -203,22 +207,18 @@ def _announce(search: Search) -> None:
 
 
 def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: bool) -> None:
-    from hpsearch.analysis.leaderboard import make_leaderboard
-    from hpsearch.cli.foreground import leave_pages
-    from hpsearch.cli.show_finalists import print_verdict
-    from hpsearch.cli.show_study import print_leaderboard
-    from hpsearch.storage.records import read_trials
+    from hpsearch.cli.foreground import write_pages
+    from hpsearch.report.sections.summary import terminal_summary
+    from hpsearch.workflows.write_report import read_study_results
 
-    board = make_leaderboard(read_trials(search.study), validation_images=search.file.data.validation_images)
-    if as_json:
-        print_json({"study": search.file.name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
-        leave_pages(search.file.name, search.workspace, search.store)
-        return
     name = search.file.name
-    print_leaderboard(name, board)
-    if verdict is not None:
-        say()
-        print_verdict(name, verdict)
+    results = read_study_results(name, search.workspace, search.store)
+    board = results.board
+    if as_json:
+        print_json({"study": name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
+        write_pages(results, search.workspace, search.store)
+        return
+    print_blocks(*terminal_summary(results))
     if board.best is not None:
         say(f"Next: hpsearch show {name} {board.best.trial.number}    (its curve and its whole config)")
         if verdict is None:
@@ -227,7 +227,7 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
             say(f"      hpsearch explain {name}    (which settings made the difference)")
             say(f"      hpsearch export {name} -o best.toml    (the winner as a config that stands alone)")
         say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (search on)")
-    leave_pages(search.file.name, search.workspace, search.store)
+    write_pages(results, search.workspace, search.store)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)
 

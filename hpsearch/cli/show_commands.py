@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv as csv_module
 import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +15,10 @@ from hpsearch.cli.console import print_blocks, print_json, say
 from hpsearch.cli.options import JsonOption, PerOption, RunsOption, StorageOption, StudyArgument
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.report.blocks import Table, number_column, text_column
+
+if TYPE_CHECKING:
+    from hpsearch.storage.database import Store
+    from hpsearch.storage.records import TrialRow
 
 
 def show(
@@ -28,11 +35,10 @@ def show(
         from hpsearch.errors import UsageError
 
         raise UsageError("--watch shows a study as a whole, and goes with neither N nor --json or --csv", hint="Leave the others out.")
-    from hpsearch.analysis.leaderboard import make_leaderboard
-    from hpsearch.cli.show_finalists import print_linked, print_verdict
-    from hpsearch.cli.show_study import print_csv, print_leaderboard, print_readings
-    from hpsearch.cli.show_trial import print_trial
-    from hpsearch.storage.records import read_study, read_trial, read_trials
+    from hpsearch.report.sections.summary import terminal_summary
+    from hpsearch.report.study_results import read_results
+    from hpsearch.report.trial_results import trial_blocks, trial_data
+    from hpsearch.storage.records import read_trial, read_trials
     from hpsearch.storage.workspace import Workspace
     from hpsearch.workflows.repeat_study import is_follow_up
     from hpsearch.workflows.repeats import find_verdict
@@ -47,27 +53,26 @@ def show(
         look_on(name, workspace)
     stored = store.load(name)
     if number is not None:
-        print_trial(read_trial(stored, number), as_json=json)
+        trial = read_trial(stored, number)
+        if json:
+            print_json(trial_data(trial))
+        else:
+            print_blocks(*trial_blocks(trial))
         return
-    trials = read_trials(stored)
     if csv:
-        print_csv(trials)
+        _print_csv(read_trials(stored))
         return
     if is_follow_up(stored):
-        print_linked(name, store, as_json=json)
+        _print_follow_up(name, store, as_json=json)
         return
-    verdict = find_verdict(name, store)
-    board = make_leaderboard(trials, validation_images=read_study(stored).comparable["data"]["validation_images"])
-    readings = read_study(stored).held_out_readings
+    results = read_results(stored, workspace.paths.study(name), verdict=find_verdict(name, store))
+    readings = results.row.held_out_readings
     if json:
-        finalists = None if verdict is None else verdict.to_dict()
-        print_json({"study": name, **board.to_dict(), "finalists": finalists, "test_readings": readings})
+        finalists = None if results.verdict is None else results.verdict.to_dict()
+        print_json({"study": name, **results.board.to_dict(), "finalists": finalists, "test_readings": readings})
         return
-    print_leaderboard(name, board)
-    if verdict is not None:
-        say()
-        print_verdict(name, verdict)
-    print_readings(readings)
+    print_blocks(*terminal_summary(results))
+    _print_readings(readings)
     say(f"In the browser: hpsearch dashboard {name}, or plain optuna-dashboard, which shows the same:")
     say(f"  optuna-dashboard {shlex.quote(str(store))} --artifact-dir {shlex.quote(str(workspace.paths.artifacts))}")
 
@@ -154,3 +159,46 @@ def export(
         value += f" after epoch {len(each.epochs)}, where it was pruned" if each.state == "pruned" else ""
         value += "" if again is None else f", {100 * again.mean.value:.2f} % as a finalist"
         say(f"Wrote {path}: trial {each.number}, {each.model}{value}.")
+
+
+def _print_csv(trials: Sequence[TrialRow]) -> None:
+    """Print all trials as CSV, a column for each parameter."""
+    from hpsearch.analysis.trial_table import records
+    from hpsearch.formatting import escape_cell
+
+    found = records(trials)
+    writer = csv_module.DictWriter(sys.stdout, fieldnames=list(found[0]) if found else ["trial"])
+    writer.writeheader()
+    writer.writerows({name: escape_cell(value) for name, value in row.items()} for row in found)
+
+
+def _print_readings(readings: Sequence[Mapping[str, Any]]) -> None:
+    """Print how often the test split was read for models of the study, and the score of each reading."""
+    from hpsearch.formatting import many, times
+
+    if readings:
+        say(f"Test split read {times(len(readings))}:")
+    for each in readings:
+        found = "cut off before its score was known" if each["accuracy"] is None else f"{100 * each['accuracy']:.2f} %"
+        say(f"  {each['at']}  {each['folder']}, {many(each['seeds'], 'seed')}: {found}")
+
+
+def _print_follow_up(name: str, store: Store, *, as_json: bool) -> None:
+    """Print the result of a follow-up study for the study that it belongs to."""
+    from hpsearch.config.paths import FINALISTS
+    from hpsearch.report.text import explanation_blocks, verdict_blocks
+    from hpsearch.workflows.repeat_study import read_explanation, read_verdict, stored_file
+
+    study, base = store.load(name), name.partition(".")[0]
+    if name == f"{base}.{FINALISTS}":
+        verdict = read_verdict(study)
+        if as_json:
+            print_json({"study": base, **verdict.to_dict()})
+        else:
+            print_blocks(*verdict_blocks(base, verdict))
+        return
+    explanation, trial = read_explanation(study, stored_file(study).space)
+    if as_json:
+        print_json({"study": base, "trial": trial, **explanation.to_dict()})
+    else:
+        print_blocks(*explanation_blocks(explanation, trial))

@@ -115,7 +115,7 @@ def rm(
 ) -> None:
     """Delete a study: its trials in the storage and its folder of logs and checkpoints."""
     from hpsearch.errors import UsageError
-    from hpsearch.report.dashboard.sync import forget
+    from hpsearch.report.dashboard.sync import delete_artifacts
     from hpsearch.search.claim import is_being_searched
     from hpsearch.storage.records import read_trials
     from hpsearch.storage.workspace import Workspace
@@ -133,7 +133,7 @@ def rm(
         along = "".join(f", and '{each}'" for each in follow_up)
         typer.confirm(f"Delete '{name}' with its {len(read_trials(stored))} trials{along}?", abort=True, err=True)
     for each in (*follow_up, name):
-        forget(store.load(each), store, workspace.paths.artifacts)
+        delete_artifacts(store.load(each), store, workspace.paths.artifacts)
         store.delete(each)
     folder = workspace.paths.study(name).folder
     if folder.is_dir():

@@ -180,6 +180,22 @@ class Fixed(Distribution):
         return str_of(self.value)
 
 
+def distribution_of(plain: Mapping[str, Any]) -> Distribution:
+    """Return the distribution that `Distribution.to_plain` wrote.
+
+    Args:
+        plain: as a study stores it.
+
+    Returns:
+        The distribution.
+    """
+    if "float" in plain:
+        return FloatRange(low=plain["float"][0], high=plain["float"][1], step=plain["step"], log=plain["log"])
+    if "int" in plain:
+        return IntRange(low=plain["int"][0], high=plain["int"][1], step=plain["step"], log=plain["log"])
+    return Choices(values=tuple(plain["choices"])) if "choices" in plain else Fixed(value=plain["fixed"])
+
+
 def key_error(key: str, rule: str, hint: str = "") -> StudyFileError:
     """Return the error of one key of a study file.
 

@@ -27,7 +27,7 @@ LONGEST_TEXT = 20_000
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    words = _Words()
+    words = _SharedTexts()
     # All of them first: only then is the table of words complete.
     figures = {id(block): words.figure(block.figure) for block in _blocks(page) if isinstance(block, Chart)}
     environment = Environment(
@@ -67,7 +67,7 @@ def with_commands(text: str) -> Markup:
     )
 
 
-class _Words:
+class _SharedTexts:
     """Each text of a figure's points once for the whole page: the same trials stand in many figures."""
 
     def __init__(self) -> None:

@@ -45,11 +45,11 @@ def final_report(
                 _calibration(predictions, train, test),
                 section(
                     "mistakes",
-                    "The most confident mistakes",
+                    "Misclassified images",
                     Paragraph(
-                        text="Test images that it is surest of and gets wrong: what it is, what it was taken for, and how sure the model was."
+                        text="The wrong predictions with the highest confidence: true class, predicted class, and the model's confidence."
                     ),
-                    mistakes if mistakes.pictures else Paragraph(text="It made no mistake."),
+                    mistakes if mistakes.pictures else Paragraph(text="The model made no mistake."),
                 ),
                 _repeat(best, metrics),
             ),
@@ -77,7 +77,7 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
     origin = f"mean of {many(len(seeds), 'seed')}" if len(seeds) > 1 else "one seed"
     return section(
         "score",
-        "The score",
+        "Test accuracy",
         Paragraph(
             text=f"{100 * metrics['test_accuracy']:.2f} % of {test.n_images:,} test images are recognised ({origin}; 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the {metrics['interval_over']}).",
             kind="lead",
@@ -131,7 +131,7 @@ def _confusion(train: Metrics, test: Metrics) -> Section:
         )
         for word, metrics in (("test", test), ("training", train))
     ]
-    return section("confusion", "What is taken for what", *charts)
+    return section("confusion", "Confusion matrix", *charts)
 
 
 def confusion_table(metrics: Metrics) -> Table:
@@ -148,7 +148,7 @@ def confusion_table(metrics: Metrics) -> Table:
 def _calibration(predictions: Mapping[str, Predictions], train: Metrics, test: Metrics) -> Section:
     return section(
         "calibration",
-        "Is it as good as it believes?",
+        "Calibration",
         Chart(
             title="Confidence and accuracy",
             figure=calibration({"test": predictions["test"], "training": predictions["train"]}),
@@ -164,7 +164,7 @@ def _repeat(best: BestConfig, metrics: Mapping[str, Any]) -> Section:
     versions = ", ".join(f"{name} {number}" for name, number in (best.provenance.get("versions") or {}).items())
     return section(
         "repeat",
-        "How to repeat it",
+        "How to repeat the training",
         Code(text=repeat_command(metrics), label="The command"),
         Paragraph(text=f"The trial ran with {versions}.", kind="aside") if versions else None,
         Code(text=best.to_toml(), label="config.toml"),

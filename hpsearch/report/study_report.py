@@ -19,20 +19,20 @@ from hpsearch.report.text import trial_counts
 Chapter = Callable[[StudyResults], Iterable[Block]]
 
 CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
-    ("answer", "The answer", answer),
-    ("helped", "What helped", helped),
-    ("cost", "What accuracy costs", costs),
-    ("models", "Model against model", comparison),
+    ("answer", "Summary", answer),
+    ("helped", "Ablation", helped),
+    ("cost", "Accuracy against size", costs),
+    ("models", "Model comparison", comparison),
     ("curves", "Learning curves", learning),
-    ("history", "How the search went", progress),
-    ("importance", "Which parameters matter", importance),
-    ("values", "Where the good values lie", where),
-    ("parallel", "What goes with what", crossing),
-    ("workers", "Who trained what when", workers),
-    ("images", "What the network sees, and where it errs", images),
-    ("finalists", "The finalists", finalists),
-    ("failures", "What went wrong", failures),
-    ("repeat", "How to repeat it", repeating),
+    ("history", "Optimization history", progress),
+    ("importance", "Hyperparameter importance", importance),
+    ("values", "Slice plots", where),
+    ("parallel", "Parallel coordinates", crossing),
+    ("workers", "Timeline", workers),
+    ("images", "Misclassified images", images),
+    ("finalists", "Finalists", finalists),
+    ("failures", "Failed trials", failures),
+    ("repeat", "How to repeat the study", repeating),
 )
 """Anchor, title and writer of each section, in order."""
 

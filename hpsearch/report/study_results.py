@@ -1,31 +1,30 @@
-"""All that a report shows of one study, read once: its trials, its leaderboard, and what its best models made of the images."""
+"""The results of one study, read once for the report, the terminal and the dashboard."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import optuna
+from numpy.typing import NDArray
 
 from hpsearch.analysis.ablation import Explanation
 from hpsearch.analysis.finalists import FinalistsResult
 from hpsearch.analysis.importance import Importances, importances
 from hpsearch.analysis.leaderboard import Leaderboard, make_leaderboard, rank
 from hpsearch.analysis.metrics import Metrics, Predictions, measure, read_mistakes, read_predictions
+from hpsearch.config.distributions import Distribution, distribution_of
 from hpsearch.config.paths import StudyPaths
 from hpsearch.errors import DataError
-from hpsearch.report.blocks import Gallery
-from hpsearch.report.figures.search_figures import models_of
-from hpsearch.report.figures.space_figures import PlainSpace
-from hpsearch.report.mistakes import mistakes_gallery
+from hpsearch.report.blocks import Gallery, Picture
 from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trials
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedTrial:
-    """A trial and what its network made of the validation images."""
+    """A trial and its predictions of the validation images."""
 
     trial: TrialRow
     predictions: Predictions
@@ -34,111 +33,135 @@ class EvaluatedTrial:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyResults:
-    """One study, read.
+    """One study.
 
     Attributes:
-        judged: the best trial of each model, where its predictions are at hand; by model.
-        missing: sentences on predictions that are not.
-        mistakes: the most confident ones of the best trial.
-        samples: a PNG of training images.
+        paths: the study's folder; predictions and images are read from it when they are first used.
         verdict: on the finalists; None where there are none.
-        explanation: what helped on the way to the winner, and which trial that is; None where nobody looked.
+        explanation: the ablation and the number of the trial at its end; None where there is none.
     """
 
     row: StudyRow
     trials: tuple[TrialRow, ...]
     board: Leaderboard
-    evaluated: Mapping[str, EvaluatedTrial]
-    missing: tuple[str, ...]
-    mistakes: Gallery | None
-    samples: bytes | None = field(repr=False)
-    verdict: FinalistsResult | None
-    explanation: tuple[Explanation, int] | None
+    paths: StudyPaths
+    verdict: FinalistsResult | None = None
+    explanation: tuple[Explanation, int] | None = None
 
     @property
     def name(self) -> str:
-        """The study's."""
+        """The name of the study."""
         return self.row.name
 
     @property
     def best(self) -> TrialRow | None:
-        """The best trial, as the leaderboard names it."""
+        """The first trial of the leaderboard."""
         return self.board.best.trial if self.board.best else None
 
     @property
     def models(self) -> list[str]:
-        """The names of the models that were tried."""
-        return models_of(self.trials)
-
-    @cached_property
-    def importances(self) -> tuple[Importances, ...]:
-        """Of the parameters, for each model that has trials enough; it takes seconds."""
-        return tuple(found for model in self.models if (found := importances(self.trials, model)) is not None)
-
-    @property
-    def space(self) -> PlainSpace:
-        """The search space as plain data."""
-        space: PlainSpace = self.row.comparable["space"]
-        return space
+        """The names of the models that were tried, sorted."""
+        return sorted({trial.model for trial in self.trials if trial.model})
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """The section of the study file that names the images."""
+        """The `[data]` section of the study file."""
         data: Mapping[str, Any] = self.row.comparable["data"]
         return data
 
+    @cached_property
+    def space(self) -> dict[str, Distribution]:
+        """The distribution of each parameter."""
+        return {name: distribution_of(plain) for name, plain in self.row.comparable["space"].items()}
 
-def read_studied(
-    study: optuna.Study, paths: StudyPaths, *, verdict: FinalistsResult | None = None, explanation: tuple[Explanation, int] | None = None
+    @cached_property
+    def importances(self) -> tuple[Importances, ...]:
+        """Hyperparameter importance for each model with enough trials; takes seconds."""
+        return tuple(found for model in self.models if (found := importances(self.trials, model)) is not None)
+
+    @cached_property
+    def evaluated(self) -> Mapping[str, EvaluatedTrial]:
+        """The best trial of each model whose predictions are in the folder, by model."""
+        found = {}
+        for trial in (trial for model in self.models for trial in rank(self.trials, model)[:1]):
+            try:
+                predictions = read_predictions(self.paths.trial(trial.number).predictions)
+                found[trial.model] = EvaluatedTrial(trial=trial, predictions=predictions, metrics=measure(predictions))
+            except DataError:
+                continue  # `missing` names it
+        return found
+
+    @property
+    def missing(self) -> list[TrialRow]:
+        """The best trials whose predictions are not in the folder."""
+        return [trial for model in self.models if model not in self.evaluated for trial in rank(self.trials, model)[:1]]
+
+    @cached_property
+    def misclassified(self) -> Gallery | None:
+        """The most confident mistakes of the best trial; None where its predictions or images cannot be shown."""
+        if self.best is None or self.best.model not in self.evaluated:
+            return None
+        try:
+            indices, images = read_mistakes(self.paths.trial(self.best.number).predictions)
+            return misclassified_gallery(self.evaluated[self.best.model].predictions, indices, images)
+        except DataError:
+            return None  # such as images of two channels: there is no picture of them
+
+    @cached_property
+    def samples(self) -> bytes | None:
+        """A PNG of training images; None where there is none."""
+        try:
+            return self.paths.samples.read_bytes()
+        except OSError:
+            return None
+
+
+def read_results(
+    study: optuna.Study,
+    paths: StudyPaths,
+    *,
+    verdict: FinalistsResult | None = None,
+    explanation: tuple[Explanation, int] | None = None,
 ) -> StudyResults:
-    """Read a study and what lies in its folder.
+    """Read the trials of a study.
 
     Args:
-        verdict, explanation: of the studies linked with it.
+        study: the stored study.
+        paths: its folder.
+        verdict: on its finalists.
+        explanation: its ablation and the trial at its end.
+
+    Returns:
+        The results.
 
     Raises:
-        StudyNotFoundError: it was not made by hpsearch.
+        StudyNotFoundError: the study was not made by hpsearch.
     """
     row = read_study(study)
     trials = tuple(read_trials(study))
     board = make_leaderboard(trials, validation_images=row.comparable["data"]["validation_images"])
-    evaluated: dict[str, EvaluatedTrial] = {}
-    missing: list[str] = []
-    for model in models_of(trials):
-        for trial in rank(trials, model)[:1]:
-            try:
-                predictions = read_predictions(paths.trial(trial.number).predictions)
-                evaluated[model] = EvaluatedTrial(trial=trial, predictions=predictions, metrics=measure(predictions))
-            except DataError:
-                missing.append(
-                    f"The predictions of trial {trial.number}, the best {model}, are not at hand: its classes cannot be compared."
-                )
-    return StudyResults(
-        row=row,
-        trials=trials,
-        board=board,
-        evaluated=evaluated,
-        missing=tuple(missing),
-        mistakes=_mistakes(board, evaluated, paths),
-        samples=_read(paths),
-        verdict=verdict,
-        explanation=explanation,
-    )
+    return StudyResults(row=row, trials=trials, board=board, paths=paths, verdict=verdict, explanation=explanation)
 
 
-def _mistakes(board: Leaderboard, evaluated: Mapping[str, EvaluatedTrial], paths: StudyPaths) -> Gallery | None:
-    if board.best is None or board.best.trial.model not in evaluated:
-        return None
-    trial = board.best.trial
-    try:
-        indices, images = read_mistakes(paths.trial(trial.number).predictions)
-        return mistakes_gallery(evaluated[trial.model].predictions, indices, images)
-    except DataError:
-        return None  # images of two channels, or of five: there is no picture of them
+def misclassified_gallery(predictions: Predictions, indices: Sequence[int], images: NDArray[Any]) -> Gallery:
+    """Return misclassified images with their true class, their predicted class and the confidence.
 
+    Args:
+        predictions: of a model.
+        indices: of the misclassified images among the predictions.
+        images: uint8 [N, C, H, W], the image of each index.
 
-def _read(paths: StudyPaths) -> bytes | None:
-    try:
-        return paths.samples.read_bytes()
-    except OSError:
-        return None
+    Returns:
+        The pictures.
+
+    Raises:
+        DataError: the images have neither 1 nor 3 channels.
+    """
+    from hpsearch.training.data.image_grid import image_png
+
+    pictures = []
+    for index, image in zip(indices, images, strict=True):
+        truth, guess = predictions.classes[predictions.label[index]], predictions.classes[predictions.predicted[index]]
+        caption = f"{truth}, predicted {guess} ({100 * float(predictions.confidence[index]):.1f}\u00a0%)"
+        pictures.append(Picture(png=image_png(image), alternative=f"image {index}: {caption}", caption=caption))
+    return Gallery(pictures=tuple(pictures))

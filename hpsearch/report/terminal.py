@@ -39,7 +39,7 @@ def render(blocks: Iterable[Block], width: int | None, *, unknown_width: int) ->
     before: Block | None = None
     for block in blocks:
         shown = _block_lines(block, width, width or unknown_width)
-        if lines and shown and (isinstance(block, Table | Chart) or isinstance(before, Table | Chart)):
+        if lines and shown and (isinstance(block, Table | Chart | Code) or isinstance(before, Table | Chart)):
             lines.append(Text())
         lines += shown
         before = block
@@ -63,7 +63,10 @@ def _block_lines(block: Block, width: int | None, table_width: int) -> list[Text
 
 
 def _sentence(text: str, width: int | None) -> list[str]:
-    return [text] if width is None else wrap(text.split(), width)
+    """The lines of a text. A number stays with its percent sign."""
+    if width is None:
+        return [text]
+    return [line.replace("\u00a0", " ") for line in wrap(text.replace(" %", "\u00a0%").split(" "), width)]
 
 
 def wrap(words: Sequence[str], width: int) -> list[str]:
@@ -119,7 +122,8 @@ def _table_lines(table: Table, width: int) -> list[Text]:
     shown, widths = _fit(table, width)
     columns = [table.columns[index] for index in shown]
     headings = [wrap(column.heading.split(), room) for column, room in zip(columns, widths, strict=True)]
-    lines += [Text(line, style="bold") for line in _row_lines(headings, columns, widths, bottom=True)]
+    if any(column.heading for column in columns):
+        lines += [Text(line, style="bold") for line in _row_lines(headings, columns, widths, bottom=True)]
     for number, row in enumerate(table.rows):
         cells = [_cell_lines(row[index], column, room) for index, column, room in zip(shown, columns, widths, strict=True)]
         lines += map(Text, _row_lines(cells, columns, widths))

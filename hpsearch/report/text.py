@@ -240,6 +240,19 @@ def steps_table(explanation: Explanation, trial: int) -> Table:
     )
 
 
+def explanation_blocks(explanation: Explanation, trial: int) -> list[Block]:
+    """Return the steps of an ablation and their result.
+
+    Args:
+        explanation: the ablation path and its measurements.
+        trial: the number of the trial at its end.
+
+    Returns:
+        A table and sentences.
+    """
+    return [steps_table(explanation, trial), *paragraphs(explanation_reading(explanation))]
+
+
 def explanation_reading(explanation: Explanation) -> list[str]:
     """Return the result of an ablation in sentences.
 

@@ -24,9 +24,9 @@ from hpsearch.config.paths import FinalPaths, write_atomically
 from hpsearch.config.seeds import derive_seed
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import TrainingError
-from hpsearch.report.mistakes import mistakes_gallery
 from hpsearch.report.model_card import model_card
 from hpsearch.report.model_report import final_report
+from hpsearch.report.study_results import misclassified_gallery
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data.datasets import Images
 from hpsearch.training.data.held_out import load_test_images
@@ -212,7 +212,7 @@ class FinalTraining:
             train=first.train.metrics,
             test=first.test.metrics,
             predictions=predictions,
-            mistakes=mistakes_gallery(predictions["test"], indices, parts["test"].images[indices].numpy()),
+            mistakes=misclassified_gallery(predictions["test"], indices, parts["test"].images[indices].numpy()),
         )
         write_atomically(self.paths.report, page)
         self._write_card(data)

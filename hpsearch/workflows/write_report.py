@@ -1,4 +1,4 @@
-"""Writes the report of stored studies: as HTML, and by a browser as PDF."""
+"""Writes the report of stored studies as HTML, and as PDF with a browser."""
 
 from __future__ import annotations
 
@@ -14,49 +14,73 @@ from hpsearch.analysis.ablation import Explanation
 from hpsearch.config.paths import write_atomically
 from hpsearch.errors import ComponentError, DiskError, HpsearchError, StudyFileError, UsageError
 from hpsearch.report.study_report import study_report
-from hpsearch.report.study_results import StudyResults, read_studied
+from hpsearch.report.study_results import StudyResults, read_results
 from hpsearch.storage.database import Store
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeats import find_explanation, find_verdict
 from hpsearch.workflows.run import find_study_file
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-"""Names under which a Chromium is found."""
+"""Names of Chromium and Chrome on the PATH."""
 PRINTING_SECONDS = 180
-"""A large report takes a slow machine half a minute to draw."""
+"""A slow machine needs half a minute for a large report."""
 
 
 def read_studies(names: Sequence[str], workspace: Workspace) -> list[StudyResults]:
-    """Everything that a report shows of some studies.
+    """Read the results of some studies.
+
+    Args:
+        names: of the studies.
+        workspace: their folders and storage.
+
+    Returns:
+        The results in the order of the names.
 
     Raises:
         StudyNotFoundError: there is no such study.
     """
     store = workspace.open()
     try:
-        return [
-            read_studied(
-                store.load(name),
-                workspace.paths.study(name),
-                verdict=find_verdict(name, store),
-                explanation=_explanation(name, workspace, store),
-            )
-            for name in names
-        ]
+        return [read_study_results(name, workspace, store) for name in names]
     finally:
         store.dispose()
+
+
+def read_study_results(name: str, workspace: Workspace, store: Store) -> StudyResults:
+    """Read the results of a study, its finalists and its ablation.
+
+    Args:
+        name: of the study.
+        workspace: its folders.
+        store: its storage.
+
+    Returns:
+        The results.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+    """
+    return read_results(
+        store.load(name),
+        workspace.paths.study(name),
+        verdict=find_verdict(name, store),
+        explanation=_explanation(name, workspace, store),
+    )
 
 
 def _explanation(name: str, workspace: Workspace, store: Store) -> tuple[Explanation, int] | None:
     try:
         return find_explanation(find_study_file(name, workspace), store)
     except (ComponentError, StudyFileError):
-        # A component file that is gone keeps nobody from looking at the rest.
-        return None
+        return None  # the rest can be shown without the component files
 
 
 def write_report(studies: Sequence[StudyResults], output: Path) -> None:
-    """Write the report of some studies as one file of HTML.
+    """Write the report of some studies as one HTML file.
+
+    Args:
+        studies: their results.
+        output: the file.
 
     Raises:
         UsageError: the file cannot be written.
@@ -69,10 +93,14 @@ def write_report(studies: Sequence[StudyResults], output: Path) -> None:
 
 
 def print_to_pdf(page: Path, output: Path) -> None:
-    """Have a browser print a page.
+    """Print a page to a PDF with Chromium.
+
+    Args:
+        page: the HTML file.
+        output: the PDF.
 
     Raises:
-        UsageError: there is no browser, or it does not print.
+        UsageError: there is no browser, or it cannot print the page.
     """
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:

@@ -66,7 +66,7 @@ def opened(page: Page, path: Path) -> tuple[list[str], list[str]]:
 def test_a_search_ends_with_a_report(finished_search: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = finished_search
     assert "Report: runs/small/report.html" in done.stderr
-    assert "The answer" in (folder / "runs" / "small" / "report.html").read_text()
+    assert "Summary" in (folder / "runs" / "small" / "report.html").read_text()
 
 
 def test_reports_are_refused_with_one_clear_line(searched_folder: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_winner_of_the_page_is_that_of_show(page: Page, reported: Path) -> N
     opened(page, reported / "runs" / "small" / "report.html")
     first = json.loads(hpsearch(reported, "show", "small", "--json").stdout)["leaderboard"][0]
     said = page.locator("#answer .lead").first.inner_text()
-    assert f"{first['model']} is the best: trial {first['trial']} recognises {100 * first['val_accuracy']:.2f} %" in said
+    assert f"Best: trial {first['trial']} ({first['model']}) classifies {100 * first['val_accuracy']:.2f} %" in said
 
 
 def test_a_point_under_the_mouse_shows_its_configuration(page: Page, reported: Path) -> None:

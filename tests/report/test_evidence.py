@@ -11,12 +11,13 @@ import pytest
 from optuna.trial import TrialState
 
 from hpsearch.analysis.importance import FEWEST_TRIALS, importances
+from hpsearch.config.distributions import Choices, FloatRange, IntRange
 from hpsearch.config.paths import StudyPaths
 from hpsearch.report.blocks import Chart
 from hpsearch.report.figures.prediction_figures import HEADROOM, confusion_difference
 from hpsearch.report.figures.search_figures import curves, log_ticks, out_of_sight, pareto, timeline, view
 from hpsearch.report.sections.space_results import on_a_bound, where
-from hpsearch.report.study_results import read_studied
+from hpsearch.report.study_results import read_results
 from hpsearch.storage.records import TrialRow, read_trials
 from tests.support.stored_study import stored_study
 
@@ -86,9 +87,9 @@ def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
 def test_a_value_at_an_end_of_its_range_is_flagged(trials: list[TrialRow]) -> None:
     trial = replace(trials[0], params={"lr": 0.0999, "width": 30, "kind": "a"})
     space = {
-        "lr": {"float": [1e-4, 0.1], "step": None, "log": True},
-        "width": {"int": [8, 64], "step": 1, "log": False},
-        "kind": {"choices": ["a", "b"]},
+        "lr": FloatRange(low=1e-4, high=0.1, log=True),
+        "width": IntRange(low=8, high=64),
+        "kind": Choices(values=("a", "b")),
     }
     (flag,) = on_a_bound(trial, space)
     assert flag.startswith("lr = 0.0999")
@@ -125,7 +126,7 @@ def test_a_trial_pruned_after_one_epoch_is_seen_among_the_curves(tmp_path: Path)
 
 
 def test_where_nothing_is_known_of_parameters_the_ranges_are_shown_first(tmp_path: Path) -> None:
-    study = read_studied(stored_study(tmp_path, trials=8, epochs=3), StudyPaths(tmp_path / "small"))
+    study = read_results(stored_study(tmp_path, trials=8, epochs=3), StudyPaths(tmp_path / "small"))
     assert not study.importances
     titles = [block.title for block in where(study) if isinstance(block, Chart)]
     assert set(titles) == {"cnn.filters1", "sgd.lr", "adam.lr", "optimizer"}

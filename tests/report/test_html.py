@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from hpsearch.report.blocks import Bullets, Chart, Code, Gallery, Page, Paragraph, Part, Picture, Section, Table, section, text_column
-from hpsearch.report.figures.style import safe
+from hpsearch.report.figures.style import escape_label
 from hpsearch.report.html import render
 
 HOSTILE = [
@@ -135,5 +135,5 @@ def test_every_section_can_be_reached_by_its_link() -> None:
 
 
 def test_plotly_reads_no_markup_out_of_a_label() -> None:
-    assert safe("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
-    assert len(safe("y" * 100_000)) == 60
+    assert escape_label("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
+    assert len(escape_label("y" * 100_000)) == 60

@@ -17,7 +17,7 @@ from hpsearch.analysis.leaderboard import make_leaderboard
 from hpsearch.config.paths import StudyPaths
 from hpsearch.report.sections.summary import rivals
 from hpsearch.report.study_report import CHAPTERS, study_report
-from hpsearch.report.study_results import StudyResults, read_studied
+from hpsearch.report.study_results import StudyResults, read_results
 from tests.support.stored_study import every_third_pruned, leave_predictions, stored_study
 
 NOW = datetime(2026, 3, 2)
@@ -36,7 +36,7 @@ def read(tmp_path: Path) -> Read:
         paths = StudyPaths(tmp_path / study.study_name)
         for number in range(predictions):
             leave_predictions(paths.trial(number).predictions, seed=number % 2)
-        return read_studied(study, paths)
+        return read_results(study, paths)
 
     return make
 
@@ -61,7 +61,7 @@ def test_the_winner_is_the_leaderboards(read: Read) -> None:
     assert results.best is not None
     said = words(report(results))
     first = results.board.to_dict()["leaderboard"][0]
-    assert f"{first['model']} is the best: trial {first['trial']} recognises {100 * first['val_accuracy']:.2f} %" in said
+    assert f"Best: trial {first['trial']} ({first['model']}) classifies {100 * first['val_accuracy']:.2f} %" in said
 
 
 @pytest.mark.parametrize(("parameters", "said"), [(121_930, "96 fewer"), (61_013, "50 % fewer")])
@@ -83,7 +83,7 @@ def test_models_are_compared_on_the_same_images(read: Read) -> None:
     ("options", "said"),
     [
         ({"trials": 0}, "small has no trials yet"),
-        ({"trials": 1}, "It is the only trial that was trained to its end."),
+        ({"trials": 1}, "It is the only complete trial."),
         ({"models": ("cnn",)}, "Only one model was searched, cnn"),
         ({"state": lambda number: TrialState.PRUNED}, "All 12 trials of small were pruned"),
         ({"state": lambda number: TrialState.FAIL, "end": {"reason": "out of memory: 3 GB"}}, "All 12 trials of small failed"),
@@ -113,7 +113,7 @@ def test_what_costs_the_same_is_not_said_to_cost_1_0_times_as_much(read: Read) -
     assert "1.0 times" not in said
 
 
-def test_predictions_that_are_not_at_hand_are_missed_aloud(read: Read) -> None:
+def test_missing_predictions_are_named(read: Read) -> None:
     assert "The predictions of trial" in words(report(read()))
 
 
@@ -154,7 +154,7 @@ def test_the_finalists_name_the_winner_where_they_have_run(tmp_path: Path) -> No
         "trial 4": {1: 0.85, 2: 0.86, 3: 0.85, 4: 0.84},
     }
     verdict = evaluate_finalists(candidates, scores, seeds=4, n_images=1000, pool=5000)
-    results = read_studied(stored_study(tmp_path), StudyPaths(tmp_path), verdict=verdict)
+    results = read_results(stored_study(tmp_path), StudyPaths(tmp_path), verdict=verdict)
     said = words(report(results))
     assert "Winner: trial 2, cnn, 90.50 %" in said
     assert "The finalists on fresh seeds and splits" in said
@@ -178,7 +178,7 @@ def test_hostile_words_of_a_study_appear_as_text(tmp_path: Path) -> None:
     paths = StudyPaths(tmp_path / "small")
     for number in range(12):
         leave_predictions(paths.trial(number).predictions, classes=(HOSTILE, "dog", "e" * 100_000))
-    html = report(read_studied(study, paths))
+    html = report(read_results(study, paths))
     assert "<script>alert" not in html
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;" in html
@@ -201,10 +201,10 @@ from datetime import datetime
 from pathlib import Path
 from hpsearch.analysis.finalists import Candidate, judge
 from hpsearch.config.paths import StudyPaths
-from hpsearch.report.study_results import read_studied
+from hpsearch.report.study_results import read_results
 from hpsearch.report.study_report import study_report
 from tests.support.stored_study import stored_study
-study_report([read_studied(stored_study(Path({str(tmp_path)!r}), trials=30), StudyPaths(Path({str(tmp_path)!r})))], at=datetime.now())
+study_report([read_results(stored_study(Path({str(tmp_path)!r}), trials=30), StudyPaths(Path({str(tmp_path)!r})))], at=datetime.now())
 assert "torch" not in sys.modules
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""

@@ -176,8 +176,8 @@ def _load(trainer: str) -> None:
     import hpsearch.analysis.leaderboard
     import hpsearch.cli.main
     import hpsearch.cli.progress_view
-    import hpsearch.cli.show_study
-    import hpsearch.cli.show_trial
+    import hpsearch.report.sections.summary
+    import hpsearch.report.trial_results
     import hpsearch.search.worker_pool as worker_pool
     import hpsearch.workflows.run  # noqa: F401
     import hpsearch.workflows.worker_process as worker_process

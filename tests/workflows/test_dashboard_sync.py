@@ -23,7 +23,7 @@ from hpsearch.config.study_file import load_study_file
 from hpsearch.report.dashboard.note import BEGIN, END
 from hpsearch.storage.records import StudyKey, write_study
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.dashboard_sync import feed_dashboard
+from hpsearch.workflows.dashboard_sync import sync_dashboard
 from tests.support.dashboard_client import Served, serving, until
 from tests.support.small_study import hpsearch
 
@@ -61,7 +61,7 @@ def fed(folder: Path) -> optuna.Study:
     """The study, fed."""
     workspace = place_of(folder)
     store = workspace.open()
-    feed_dashboard("small", workspace, store)
+    sync_dashboard("small", workspace, store)
     return store.load("small")
 
 
@@ -170,7 +170,7 @@ def test_a_study_without_an_answer_says_so(folder: Path, states: list[str], says
         trial.report(0.5, 1)
         if state != "running":
             study.tell(trial, 0.5 if state == "complete" else None, state=optuna.trial.TrialState[state.upper()])
-    assert feed_dashboard("small", workspace, store)
+    assert sync_dashboard("small", workspace, store)
     assert says in get_note(study)
     attrs = system_attrs(study)
     assert {key.split(":")[2] for key in attrs if key.startswith("dashboard:plot_data:")} == PLOTS
@@ -182,7 +182,7 @@ def test_a_study_that_belongs_to_another_is_no_search_and_is_not_fed(searched_fo
     study = store.load("small")
     study.set_user_attr(StudyKey.PLAN, "{}")
     study.tell(study.ask(), 0.5)
-    assert not feed_dashboard("small", workspace, store)
+    assert not sync_dashboard("small", workspace, store)
 
 
 def test_plain_optuna_dashboard_shows_the_same(searched_folder: Path) -> None:
@@ -274,7 +274,7 @@ def test_the_report_opens_from_the_note(shown: Served, quiet: Page) -> None:
     quiet.get_by_text("<script>alert(1)</script>").first.wait_for()
     quiet.locator("table td").first.wait_for()
     with quiet.expect_navigation():
-        quiet.get_by_role("link", name="The whole report").click()
+        quiet.get_by_role("link", name="Report", exact=True).click()
     quiet.locator("h1").first.wait_for()
     assert "small" in quiet.title()
     quiet.locator(".plot svg").first.wait_for()

@@ -74,7 +74,7 @@ class _Refused(Exception):
     """Why a request is not answered, in one line."""
 
 
-class Guard:
+class AccessMiddleware:
     """Lets through what `policy` allow, and refuses the rest before optuna-dashboard sees it."""
 
     def __init__(self, app: App, policy: AccessPolicy) -> None:

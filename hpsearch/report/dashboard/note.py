@@ -34,20 +34,20 @@ def markdown(title: str, blocks: Iterable[Block], links: Mapping[str, str]) -> s
     Args:
         links: text to address, in a line below the title.
     """
-    parts = [f"## {escaped(title)}"]
+    parts = [f"## {escape_markdown(title)}"]
     if links:
-        parts.append(" · ".join(f"[{escaped(text)}]({address})" for text, address in links.items()))
+        parts.append(" · ".join(f"[{escape_markdown(text)}]({address})" for text, address in links.items()))
     for block in blocks:
         if isinstance(block, Paragraph):
-            parts.append(f"**{escaped(block.text)}**" if block.kind == "lead" else escaped(block.text))
+            parts.append(f"**{escape_markdown(block.text)}**" if block.kind == "lead" else escape_markdown(block.text))
         elif isinstance(block, Bullets):
-            parts.append("\n".join(f"* {escaped(item)}" for item in block.items))
+            parts.append("\n".join(f"* {escape_markdown(item)}" for item in block.items))
         elif isinstance(block, Table):
             parts.append(_table(block))
     return "\n\n".join(parts)
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, but for what stands between backquotes."""
     pieces = " ".join(text.split()).split("`")
     # An odd backquote begins nothing.
@@ -62,11 +62,11 @@ def _table(table: Table) -> str:
         columns = (*columns, text_column("settings"))
         rows = tuple((*row, " ".join(words)) for row, words in zip(rows, table.details, strict=True))
     lines = [
-        [escaped(column.heading) for column in columns],
+        [escape_markdown(column.heading) for column in columns],
         ["---:" if column.kind == "number" else ":---" for column in columns],
         *([_cell(text) for text in row] for row in rows),
     ]
-    return f"{escaped(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{escape_markdown(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:

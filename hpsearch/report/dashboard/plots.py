@@ -8,12 +8,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hpsearch.analysis.importance import FEWEST_TRIALS, importances
+from hpsearch.analysis.importance import FEWEST_TRIALS
 from hpsearch.formatting import show_duration
 from hpsearch.report.figures import prediction_figures as figures_of_predictions
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures import space_figures as figures_of_space
-from hpsearch.report.figures.style import INK, PAPER, figure, marks, safe
+from hpsearch.report.figures.style import INK, PAPER, escape_label, figure, marks
 from hpsearch.report.study_results import StudyResults
 
 HEIGHT = 450
@@ -46,16 +46,16 @@ def _models(study: StudyResults) -> go.Figure:
 
 def _cost(study: StudyResults) -> go.Figure:
     if study.best is None:
-        return _nothing("What accuracy costs", "No trial is complete yet.")
+        return _nothing("Accuracy against parameters", "No trial is complete yet.")
     return _titled(figures.accuracy_by_cost(study.trials), "Accuracy against parameters")
 
 
 def _importance(study: StudyResults) -> go.Figure:
-    found = [one for model in study.models if (one := importances(study.trials, model)) is not None]
+    found = study.importances
     if not found:
-        return _nothing("Importance of parameters", f"No model has {FEWEST_TRIALS} complete trials yet.")
+        return _nothing("Hyperparameter importance", f"No model has {FEWEST_TRIALS} complete trials yet.")
     doubt = " (few trials: the order may be chance)" if any(one.doubt for one in found) else ""
-    return _titled(figures_of_space.importances(found), f"Importance of parameters{doubt}")
+    return _titled(figures_of_space.importances(found), f"Hyperparameter importance{doubt}")
 
 
 def _confusion(study: StudyResults) -> go.Figure:
@@ -64,7 +64,9 @@ def _confusion(study: StudyResults) -> go.Figure:
         return _nothing("Confusion matrix of the best", "Its predictions are not at hand.")
     drawn = figures_of_predictions.confusion(evaluated.predictions.classes, evaluated.metrics.confusion)
     drawn.update_traces(textfont={"size": 9})
-    return _titled(drawn, f"Confusion of trial {evaluated.trial.number} ({safe(evaluated.trial.model, 20)}), % of each class")
+    return _titled(
+        drawn, f"Confusion matrix of trial {evaluated.trial.number} ({escape_label(evaluated.trial.model, 20)}), % of each class"
+    )
 
 
 def _pruning(study: StudyResults) -> go.Figure:
@@ -79,9 +81,9 @@ def _pruning(study: StudyResults) -> go.Figure:
             go.Bar(
                 x=epochs,
                 y=[ends[epoch] for epoch in epochs],
-                name=safe(model),
+                name=escape_label(model),
                 marker={"color": look.colour},
-                hovertemplate=f"{safe(model)}: %{{y}} pruned after epoch %{{x}}<extra></extra>",
+                hovertemplate=f"{escape_label(model)}: %{{y}} pruned after epoch %{{x}}<extra></extra>",
             )
         )
     saved = f", which saved about {show_duration(study.board.saved_seconds)}" if study.board.saved_seconds else ""
@@ -94,8 +96,8 @@ def _pruning(study: StudyResults) -> go.Figure:
 
 def _workers(study: StudyResults) -> go.Figure:
     if not any(trial.attempts for trial in study.trials):
-        return _nothing("Workers", "No trial has begun yet.")
-    return _titled(figures.timeline(study.trials), "Workers")
+        return _nothing("Timeline", "No trial has begun yet.")
+    return _titled(figures.timeline(study.trials), "Timeline")
 
 
 def _titled(drawn: go.Figure, title: str) -> go.Figure:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import UsageError
 from hpsearch.formatting import escape_csv, show
-from hpsearch.report.dashboard.access import AccessPolicy, App, Guard, is_loopback
-from hpsearch.report.dashboard.shown import DashboardStorage
+from hpsearch.report.dashboard.access import AccessMiddleware, AccessPolicy, App, is_loopback
 from hpsearch.storage.database import Store
+from hpsearch.storage.optuna_internals import CachedStorage
+from hpsearch.storage.records import PREFIX, TrialKey
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 TOKEN_VARIABLE = "HPSEARCH_DASHBOARD_TOKEN"
@@ -30,7 +33,35 @@ THREADS = 8
 LARGEST_REQUEST = 1_000_000
 """Bytes: a note; nothing larger is written through the dashboard."""
 CSV_PATH = re.compile(r"/+csv/.*")
+HIDDEN = frozenset({TrialKey.RUN, TrialKey.EPOCHS, TrialKey.ATTEMPTS})
+"""Records of a trial that only hpsearch reads. They are most of the bytes of a page: kilobytes a trial, printed on one line."""
 ARTIFACT_PATH = re.compile(r"/+artifacts/\d+(?:/\d+)?/(?P<number>[0-9a-fA-F-]+)/*")
+
+
+class DashboardStorage(CachedStorage):
+    """An Optuna storage without the records that only hpsearch reads, where trials and studies are listed."""
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """Return all trials of a study, as Optuna's storage does."""
+        return [_shown(trial) for trial in super().get_all_trials(study_id, deepcopy, states)]
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """Return the best trial of a study, as Optuna's storage does."""
+        return _shown(super().get_best_trial(study_id))
+
+    def get_all_studies(self) -> list[Any]:
+        """Return all studies, as Optuna's storage does."""
+        studies = super().get_all_studies()
+        for study in studies:
+            study.user_attrs = {key: value for key, value in study.user_attrs.items() if not key.startswith(PREFIX)}
+        return studies
+
+
+def _shown(trial: FrozenTrial) -> FrozenTrial:
+    # The trial itself is in the cache of finished ones, and stays whole.
+    shown = copy.copy(trial)
+    shown.user_attrs = {key: value for key, value in trial.user_attrs.items() if key not in HIDDEN}
+    return shown
 
 
 def choose_token(given: str | None, host: str) -> str | None:
@@ -59,7 +90,7 @@ def make_app(store: Store, artifacts: Path, policy: AccessPolicy) -> App:
 
     # The path is given whole: what is served must not depend on where the process goes to.
     inner = optuna_dashboard.wsgi(DashboardStorage(store.rdb), artifact_store=_Artifacts(artifacts.absolute()))
-    return Guard(_without_missing_files(_without_formulas(inner), artifacts), policy)
+    return AccessMiddleware(_without_missing_files(_without_formulas(inner), artifacts), policy)
 
 
 class _Artifacts(FileSystemArtifactStore):

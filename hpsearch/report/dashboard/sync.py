@@ -1,6 +1,6 @@
-"""What optuna-dashboard shows of a study besides its trials: a note, six small plots and some files.
+"""Writes a note, six small plots and some files of a study into optuna-dashboard's own records.
 
-All of it is kept as optuna-dashboard keeps its own, so that it shows the same however it is started.
+So optuna-dashboard shows them however it is started.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from optuna.artifacts import ArtifactMeta
 from PIL import Image
 
 from hpsearch import __version__
-from hpsearch.config.paths import StudyPaths, write_atomically
+from hpsearch.config.paths import write_atomically
 from hpsearch.report.blocks import Gallery
 from hpsearch.report.dashboard.note import markdown, with_block
 from hpsearch.report.dashboard.plots import plots
@@ -27,35 +27,53 @@ from hpsearch.report.sections.summary import answer
 from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.database import Store
 from hpsearch.storage.optuna_internals import get_study_id
-from hpsearch.storage.records import StudyKey, StudyRow, read_trials
+from hpsearch.storage.records import StudyKey
 from hpsearch.training.data.image_grid import captioned_grid
 
 ARTIFACT_KEY = "artifacts:"
-"""Where Optuna's artifact store keeps what an artifact is; `null` once it was deleted in the dashboard."""
+"""Prefix of the records of Optuna's artifact store; a record is `null` after the artifact was deleted in the dashboard."""
 REPORT, SAMPLES, MISTAKES = "report.html", "samples.png", "mistakes.png"
 KINDS = {REPORT: "text/html", SAMPLES: "image/png", MISTAKES: "image/png"}
 MISTAKES_COLUMNS = 6
 """Images in a row of the grid of mistakes: the dashboard shows it at the width of a card."""
 NOTE_TRIES = 3
-"""A person may save the note while it is composed; then it is composed anew."""
+"""A person may save the note meanwhile; then it is composed again."""
 
 
-def state_of(study: optuna.Study, paths: StudyPaths) -> str:
-    """What a feed depends on, in short: it is worth another one when this has changed."""
-    ended = [(trial.number, trial.state) for trial in read_trials(study) if trial.is_finished]
-    files = [path.stat().st_mtime_ns if path.exists() else 0 for path in (paths.report, paths.samples)]
+def state_of(results: StudyResults) -> str:
+    """Return a digest of everything that a sync depends on. A sync is needed when it has changed.
+
+    Args:
+        results: of the study.
+
+    Returns:
+        The digest, hexadecimal.
+    """
+    ended = [(trial.number, trial.state) for trial in results.trials if trial.is_finished]
+    files = [path.stat().st_mtime_ns if path.exists() else 0 for path in (results.paths.report, results.paths.samples)]
     return _digest(repr((__version__, ended, files)).encode())
 
 
-def last_fed(study: optuna.Study, store: Store) -> str:
-    """The state that the dashboard was last fed with; empty if never."""
+def last_synced(study: optuna.Study, store: Store) -> str:
+    """Return the state of the last sync.
+
+    Args:
+        study: the stored study.
+        store: its storage.
+
+    Returns:
+        The digest of `state_of`; empty where there was no sync.
+    """
     return str(_system(study, store).get(StudyKey.SYNCED, {}).get("state", ""))
 
 
-def feed(study: optuna.Study, store: Store, results: StudyResults, paths: StudyPaths, artifacts: Path) -> None:
-    """Write note, plots and artifacts of a study anew where they changed; the caller holds the lock of feeding.
+def sync(study: optuna.Study, store: Store, results: StudyResults, artifacts: Path) -> None:
+    """Write what has changed of a study's note, plots and artifacts. The caller holds the sync lock.
 
     Args:
+        study: the stored study.
+        store: its storage.
+        results: of the study.
         artifacts: the folder of the artifact store.
 
     Raises:
@@ -63,30 +81,36 @@ def feed(study: optuna.Study, store: Store, results: StudyResults, paths: StudyP
     """
     import optuna_dashboard
 
-    state = state_of(study, paths)
-    fed: dict[str, str] = dict(_system(study, store).get(StudyKey.SYNCED, {}))
-    files = {name: content for name, content in _files(results, paths).items() if content is not None}
+    state = state_of(results)
+    synced: dict[str, str] = dict(_system(study, store).get(StudyKey.SYNCED, {}))
+    files = {name: content for name, content in _files(results).items() if content is not None}
     addresses = {name: _keep(study, store, artifacts, name, content) for name, content in files.items()}
     for name, figure in plots(results).items():
         digest = _digest(figure.to_json().encode())
-        if fed.get(name) != digest:
+        if synced.get(name) != digest:
             optuna_dashboard.save_plotly_graph_object(study, figure, graph_object_id=name)
-            fed[name] = digest
-    _write_note(study, results.row, results, addresses)
-    store.storage.set_study_system_attr(get_study_id(study), StudyKey.SYNCED, {**fed, "state": state})
+            synced[name] = digest
+    _write_note(study, results, addresses)
+    store.storage.set_study_system_attr(get_study_id(study), StudyKey.SYNCED, {**synced, "state": state})
 
 
-def forget(study: optuna.Study, store: Store, artifacts: Path) -> None:
-    """Remove the files of a study from the artifact store, when it is deleted."""
+def delete_artifacts(study: optuna.Study, store: Store, artifacts: Path) -> None:
+    """Remove the files of a study from the artifact store.
+
+    Args:
+        study: the stored study, which is about to be deleted.
+        store: its storage.
+        artifacts: the folder of the artifact store.
+    """
     for meta in _metas(study, store):
         (artifacts / meta.artifact_id).unlink(missing_ok=True)
 
 
-def _files(results: StudyResults, paths: StudyPaths) -> Mapping[str, bytes | None]:
+def _files(results: StudyResults) -> Mapping[str, bytes | None]:
     return {
-        REPORT: paths.report.read_bytes() if paths.report.exists() else None,
+        REPORT: results.paths.report.read_bytes() if results.paths.report.exists() else None,
         SAMPLES: results.samples,
-        MISTAKES: _mistakes_grid(results.mistakes) if results.mistakes is not None and results.mistakes.pictures else None,
+        MISTAKES: _mistakes_grid(results.misclassified) if results.misclassified is not None and results.misclassified.pictures else None,
     }
 
 
@@ -95,11 +119,11 @@ def _mistakes_grid(gallery: Gallery) -> bytes:
     return captioned_grid(images, [picture.caption for picture in gallery.pictures], columns=MISTAKES_COLUMNS)
 
 
-def _write_note(study: optuna.Study, row: StudyRow, results: StudyResults, addresses: Mapping[str, str]) -> None:
+def _write_note(study: optuna.Study, results: StudyResults, addresses: Mapping[str, str]) -> None:
     from optuna_dashboard import get_note, save_note
 
-    words = {REPORT: "The whole report", SAMPLES: "What the network sees", MISTAKES: "The worst mistakes of the best"}
-    block = markdown(row.name, answer(results), {words[name]: address for name, address in addresses.items()})
+    words = {REPORT: "Report", SAMPLES: "Training images", MISTAKES: "Misclassified images"}
+    block = markdown(results.name, answer(results), {words[name]: address for name, address in addresses.items()})
     for _ in range(NOTE_TRIES):
         before = get_note(study)
         after = with_block(before, block)
@@ -111,7 +135,7 @@ def _write_note(study: optuna.Study, row: StudyRow, results: StudyResults, addre
 
 
 def _keep(study: optuna.Study, store: Store, artifacts: Path, name: str, content: bytes) -> str:
-    """Put a file into the artifact store, in the place of the one of that name; returns its address in the dashboard."""
+    """Put a file into the artifact store in place of the one with its name. Return its address in the dashboard."""
     known = next((meta for meta in _metas(study, store) if meta.filename == name), None)
     meta = known or ArtifactMeta(artifact_id=str(uuid.uuid4()), filename=name, mimetype=KINDS[name], encoding=None)
     path = artifacts / meta.artifact_id

@@ -8,7 +8,7 @@ import numpy
 import plotly.graph_objects as go
 
 from hpsearch.analysis.metrics import CALIBRATION_BINS, Metrics, Predictions
-from hpsearch.report.figures.style import DIVERGING, INK, SEQUENTIAL, figure, marks, safe
+from hpsearch.report.figures.style import DIVERGING, INK, SEQUENTIAL, escape_label, figure, marks
 
 CELL = 34
 """Height of a row of a confusion matrix, in pixels."""
@@ -24,7 +24,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Fig
     """
     table = numpy.asarray(counts, dtype=float)
     shares = 100 * table / numpy.maximum(table.sum(axis=1, keepdims=True), 1)
-    names = [safe(name, 20) for name in classes]
+    names = [escape_label(name, 20) for name in classes]
     return _matrix(
         names,
         shares,
@@ -42,7 +42,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Fig
 def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) -> go.Figure:
     """Two confusion matrices, the first less the second, in images; both of the same images."""
     difference = numpy.asarray(first, dtype=float) - numpy.asarray(second, dtype=float)
-    names = [safe(name, 20) for name in classes]
+    names = [escape_label(name, 20) for name in classes]
     extent = float(numpy.abs(difference).max()) or 1.0
     return _matrix(
         names,
@@ -62,16 +62,16 @@ def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]],
 
 def recall(sides: Mapping[str, Metrics]) -> go.Figure:
     """The recall of each class, side by side; in percent."""
-    names = [safe(each.name, 20) for each in next(iter(sides.values())).classes]
+    names = [escape_label(each.name, 20) for each in next(iter(sides.values())).classes]
     looks = marks(sides)
     traces = [
         go.Scatter(
             x=[100 * each.recall for each in metrics.classes],
             y=names,
             mode="markers",
-            name=safe(side),
+            name=escape_label(side),
             marker={"size": 11, "color": looks[side].colour, "symbol": looks[side].symbol},
-            hovertemplate=f"{safe(side)}: %{{x:.1f}} % of %{{y}}<extra></extra>",
+            hovertemplate=f"{escape_label(side)}: %{{x:.1f}} % of %{{y}}<extra></extra>",
         )
         for side, metrics in sides.items()
     ]
@@ -85,7 +85,7 @@ def recall(sides: Mapping[str, Metrics]) -> go.Figure:
 
 def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
     """The recall of each class, the first less the second; in points."""
-    names = [safe(each.name, 20) for each in first.classes]
+    names = [escape_label(each.name, 20) for each in first.classes]
     points = [100 * (mine.recall - theirs.recall) for mine, theirs in zip(first.classes, second.classes, strict=True)]
     bars = go.Bar(
         x=points,
@@ -125,7 +125,7 @@ def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
                 y=[100 * float(right[bins == number].mean()) for number in filled],
                 text=[f"{int((bins == number).sum()):,} images" for number in filled],
                 mode="lines+markers",
-                name=safe(side),
+                name=escape_label(side),
                 line={"color": looks[side].colour},
                 marker={"size": 8, "symbol": looks[side].symbol},
                 hovertemplate="%{x:.1f} % sure, %{y:.1f} % right<br>%{text}<extra></extra>",

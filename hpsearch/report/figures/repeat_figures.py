@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from hpsearch.analysis.ablation import Explanation
 from hpsearch.analysis.finalists import FinalistsResult
-from hpsearch.report.figures.style import FAINT, figure, marks, safe
+from hpsearch.report.figures.style import FAINT, escape_label, figure, marks
 from hpsearch.report.text import step_verdict
 
 VERDICT_COLOURS = {"helped": "#0072B2", "hurt": "#D55E00"}
@@ -18,7 +18,7 @@ def finalists(verdict: FinalistsResult) -> go.Figure:
     traces = [
         go.Scatter(
             x=[100 * score for each in verdict.finalists for score in each.scores.values()],
-            y=[safe(each.candidate.name) for each in verdict.finalists for _ in each.scores],
+            y=[escape_label(each.candidate.name) for each in verdict.finalists for _ in each.scores],
             text=[f"seed {repeat}" for each in verdict.finalists for repeat in each.scores],
             mode="markers",
             marker={"color": FAINT, "size": 6},
@@ -31,10 +31,10 @@ def finalists(verdict: FinalistsResult) -> go.Figure:
         traces.append(
             go.Scatter(
                 x=[100 * each.mean.value for each in own],
-                y=[safe(each.candidate.name) for each in own],
+                y=[escape_label(each.candidate.name) for each in own],
                 mode="markers",
                 marker={"color": look.colour, "symbol": look.symbol, "size": 12},
-                name=safe(model),
+                name=escape_label(model),
                 error_x={
                     "type": "data",
                     "symmetric": False,
@@ -45,7 +45,7 @@ def finalists(verdict: FinalistsResult) -> go.Figure:
                 hovertemplate="%{y}: %{x:.2f} %<extra></extra>",
             )
         )
-    order = [safe(each.candidate.name) for each in verdict.finalists]
+    order = [escape_label(each.candidate.name) for each in verdict.finalists]
     return figure(
         traces,
         x={"title": "accuracy on fresh splits, %"},
@@ -57,7 +57,7 @@ def finalists(verdict: FinalistsResult) -> go.Figure:
 def way(explanation: Explanation) -> go.Figure:
     """What each change on the way to the winner did, in points with its 95 % interval."""
     steps = [(number, step) for number, step in enumerate(explanation.steps) if step.gain is not None]
-    labels = [safe(f"{number}. {step.parameter}: {step.change}", 44) for number, step in steps]
+    labels = [escape_label(f"{number}. {step.parameter}: {step.change}", 44) for number, step in steps]
     gains = [step.gain for _, step in steps if step.gain is not None]
     bars = go.Bar(
         x=[100 * gain.value for gain in gains],

@@ -10,7 +10,7 @@ from typing import Literal
 import plotly.graph_objects as go
 
 from hpsearch.analysis.leaderboard import rank
-from hpsearch.report.figures.style import FAINT, INK, Mark, figure, hover, marks, pale, safe
+from hpsearch.report.figures.style import FAINT, INK, Mark, escape_label, figure, hover, marks, pale
 from hpsearch.storage.records import TrialRow
 
 Cost = Literal["parameters", "flops", "seconds"]
@@ -65,8 +65,8 @@ def history(trials: Sequence[TrialRow]) -> go.Figure:
     for model, look in looks.items():
         complete = sorted(rank(trials, model), key=lambda trial: trial.number)
         pruned = [trial for trial in trials if trial.model == model and trial.state == "pruned" and trial.value is not None]
-        traces.append(_points(pruned, look, name=f"{safe(model)}, pruned", open_=True, opacity=0.55))
-        traces.append(_points(complete, look, name=safe(model)))
+        traces.append(_points(pruned, look, name=f"{escape_label(model)}, pruned", open_=True, opacity=0.55))
+        traces.append(_points(complete, look, name=escape_label(model)))
         best, steps = 0.0, []
         for trial in complete:
             best = max(best, percent(trial))
@@ -86,7 +86,7 @@ def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.
         _points(
             [trial for trial in complete if trial.model == model],
             look,
-            name=safe(model),
+            name=escape_label(model),
             x=[cost_of(t, by) for t in complete if t.model == model],
         )
         for model, look in looks.items()
@@ -97,7 +97,7 @@ def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.
         y=[percent(trial) for trial in front],
         mode="lines",
         line={"color": INK, "width": 1.5, "dash": "dot", "shape": "hv"},
-        name="Pareto line",
+        name="Pareto front",
         hoverinfo="skip",
     )
     return figure(
@@ -130,9 +130,9 @@ def models(trials: Sequence[TrialRow]) -> go.Figure:
         traces.append(
             go.Box(
                 y=[percent(trial) for trial in own],
-                x=[safe(model)] * len(own),
+                x=[escape_label(model)] * len(own),
                 text=[hover(trial) for trial in own],
-                name=safe(model),
+                name=escape_label(model),
                 boxpoints="all",
                 jitter=0.6,
                 pointpos=0,
@@ -167,8 +167,8 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
                     y=[round(100 * epoch.val_accuracy, 3) for epoch in trial.epochs],
                     text=[hover(trial)] * len(trial.epochs),
                     mode="lines+markers",
-                    name=safe(model),
-                    legendgroup=safe(model),
+                    name=escape_label(model),
+                    legendgroup=escape_label(model),
                     showlegend=position == 0,
                     line={"color": look.colour, "width": 2.5 if position == 0 else 1.3},
                     marker={"symbol": look.symbol, "size": 7 if position == 0 else 4},
@@ -192,7 +192,7 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
 
 
 def timeline(trials: Sequence[TrialRow]) -> go.Figure:
-    """Who trained what when: a bar for each attempt at a trial; pale ones were pruned, failed or interrupted."""
+    """Return the timeline of the workers: a bar for each attempt at a trial; pale ones were pruned, failed or interrupted."""
     looks = marks(models_of(trials))
     spans = [span for trial in trials for span in _spans(trial)]
     begin, end = (min(span[2] for span in spans), max(span[3] for span in spans)) if spans else (datetime.min, datetime.min)
@@ -211,7 +211,7 @@ def timeline(trials: Sequence[TrialRow]) -> go.Figure:
                     y=[label[worker] for _, worker, _, _, _ in own],
                     text=[hover(trial) for trial, _, _, _, _ in own],
                     textposition="none",
-                    name=safe(model) if whole else f"{safe(model)}, not finished",
+                    name=escape_label(model) if whole else f"{escape_label(model)}, not finished",
                     marker={"color": look.colour if whole else pale(look.colour), "line": {"color": INK, "width": 0.4}},
                     hovertemplate=POINT,
                 )
@@ -311,6 +311,6 @@ def _worker_label(worker: str, workers: Sequence[str]) -> str:
     """`worker 2`, and its run where there were several: the names themselves are those of log files."""
     parts = worker.rsplit("-", 2)
     if len(parts) != 3 or parts[0] != "worker":
-        return safe(worker, 24)
+        return escape_label(worker, 24)
     several = len({each.rsplit("-", 2)[1] for each in workers if each.count("-") >= 2}) > 1
-    return f"worker {safe(parts[2], 6)}" + (f" of {safe(parts[1], 8)}" if several else "")
+    return f"worker {escape_label(parts[2], 6)}" + (f" of {escape_label(parts[1], 8)}" if several else "")

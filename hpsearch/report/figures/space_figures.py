@@ -12,9 +12,10 @@ import plotly.graph_objects as go
 from hpsearch.analysis.importance import Importances, design_of, surface
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import Scalar
+from hpsearch.config.distributions import Choices, Distribution, FloatRange, IntRange
 from hpsearch.formatting import str_of
 from hpsearch.report.figures.search_figures import ACCURACY, POINT, log_ticks, models_of, percent, view
-from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, figure, hover, marks, safe
+from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, escape_label, figure, hover, marks
 from hpsearch.storage.records import TrialRow
 
 GRID = 25
@@ -23,8 +24,8 @@ SHOWN_PARAMETERS = 10
 MOST_FAINT_LINES = 200
 """Of parallel coordinates."""
 
-PlainSpace = Mapping[str, Mapping[str, Any]]
-"""As `Space.to_plain` gives it and a study stores it."""
+Distributions = Mapping[str, Distribution]
+"""The distribution of each parameter, by name."""
 
 
 def importances(found: Sequence[Importances]) -> go.Figure:
@@ -37,10 +38,10 @@ def importances(found: Sequence[Importances]) -> go.Figure:
         own = [known[name] for name in names if name in known]
         traces.append(
             go.Bar(
-                y=[safe(each.name, 28) for each in own],
+                y=[escape_label(each.name, 28) for each in own],
                 x=[each.share for each in own],
                 orientation="h",
-                name=safe(one.model),
+                name=escape_label(one.model),
                 marker={"color": looks[one.model].colour},
                 error_x={
                     "type": "data",
@@ -51,7 +52,7 @@ def importances(found: Sequence[Importances]) -> go.Figure:
                     "width": 3,
                     "color": "#808080",
                 },
-                hovertemplate=f"{safe(one.model)}: %{{y}}, %{{x:.2f}}<extra></extra>",
+                hovertemplate=f"{escape_label(one.model)}: %{{y}}, %{{x:.2f}}<extra></extra>",
             )
         )
     return figure(
@@ -63,7 +64,7 @@ def importances(found: Sequence[Importances]) -> go.Figure:
     )
 
 
-def slice_of(trials: Sequence[TrialRow], name: str, space: PlainSpace) -> go.Figure:
+def slice_of(trials: Sequence[TrialRow], name: str, space: Distributions) -> go.Figure:
     """Accuracy against the values of one parameter, by model; larger points are the best of each."""
     traces = []
     for model, look in marks(models_of(trials)).items():
@@ -75,7 +76,7 @@ def slice_of(trials: Sequence[TrialRow], name: str, space: PlainSpace) -> go.Fig
                     y=[percent(trial) for trial in own],
                     text=[hover(trial) for trial in own],
                     mode="markers",
-                    name=safe(model),
+                    name=escape_label(model),
                     marker={"color": look.colour, "symbol": look.symbol, "size": [12] + [7] * (len(own) - 1), "opacity": 0.8},
                     hovertemplate=POINT,
                 )
@@ -85,7 +86,7 @@ def slice_of(trials: Sequence[TrialRow], name: str, space: PlainSpace) -> go.Fig
     )
 
 
-def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: PlainSpace) -> go.Figure:
+def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distributions) -> go.Figure:
     """What a forest expects of a model over two parameters, the others as in its best trial; the points are its trials."""
     design = design_of(trials, model)
     own = [trial for trial in rank(trials, model) if x in trial.params and y in trial.params]
@@ -117,13 +118,13 @@ def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Plain
     return figure([field, points], x=value_axis(x, space), y=value_axis(y, space), height=380, showlegend=False)
 
 
-def parallel(trials: Sequence[TrialRow], space: PlainSpace, names: Sequence[str], top: int = 10) -> go.Figure:
+def parallel(trials: Sequence[TrialRow], space: Distributions, names: Sequence[str], top: int = 10) -> go.Figure:
     """One line a trial across its parameters, to its accuracy; the best of each model in colour, the others faint."""
     accuracies = [percent(trial) for trial in rank(trials)]
     low, high = (view(accuracies) or [accuracies[0] - 1, accuracies[0] + 1]) if accuracies else (0.0, 100.0)
 
     def heights(trial: TrialRow) -> list[float | None]:
-        places = [_place(trial.params.get(name), space[name]) for name in names]
+        places = [position(trial.params[name], space[name]) if name in trial.params else None for name in names]
         return [*places, max(0.0, (percent(trial) - low) / (high - low)), None]
 
     columns = [*range(len(names) + 1), None]
@@ -149,19 +150,20 @@ def parallel(trials: Sequence[TrialRow], space: PlainSpace, names: Sequence[str]
                 y=[y for trial in own for y in heights(trial)],
                 text=[hover(trial) for trial in own for _ in columns],
                 mode="lines+markers",
-                name=safe(model),
+                name=escape_label(model),
                 line={"color": look.colour, "width": 1.6},
                 marker={"symbol": look.symbol, "size": 6},
                 opacity=0.85,
                 hovertemplate=POINT,
             )
         )
-    ends = [(_end(space[name], last=False), _end(space[name], last=True)) for name in names] + [(f"{low:.1f} %", f"{high:.1f} %")]
+    values = [space[name].extremes for name in names]
+    ends = [tuple(escape_label(str_of(each), 12) for each in (own[0], own[-1])) for own in values] + [(f"{low:.1f} %", f"{high:.1f} %")]
     return figure(
         traces,
         x={
             "tickvals": list(range(len(names) + 1)),
-            "ticktext": [*(safe(name, 22) for name in names), "accuracy"],
+            "ticktext": [*(escape_label(name, 22) for name in names), "accuracy"],
             "tickangle": -45,
             "range": [-0.4, len(names) + 0.4],
             "gridwidth": 2,
@@ -176,31 +178,47 @@ def parallel(trials: Sequence[TrialRow], space: PlainSpace, names: Sequence[str]
     )
 
 
-def value_axis(name: str, space: PlainSpace) -> dict[str, Any]:
-    """The axis of a parameter's values."""
-    distribution = space.get(name, {})
-    if "choices" in distribution:
-        return {
-            "title": safe(name),
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": [_value(value) for value in distribution["choices"]],
-        }
-    bounds = range_of(distribution)
-    if bounds is None or not distribution.get("log"):
-        return {"title": safe(name)}
-    return {"title": safe(name), "type": "log", **log_ticks(bounds)}
+def value_axis(name: str, space: Distributions) -> dict[str, Any]:
+    """Return the axis of a parameter's values.
+
+    Args:
+        name: of the parameter.
+        space: all distributions.
+
+    Returns:
+        Plotly's settings of the axis.
+    """
+    distribution = space.get(name)
+    if isinstance(distribution, Choices):
+        values = [_value(value) for value in distribution.listed]
+        return {"title": escape_label(name), "type": "category", "categoryorder": "array", "categoryarray": values}
+    if isinstance(distribution, FloatRange | IntRange) and distribution.log:
+        return {"title": escape_label(name), "type": "log", **log_ticks((distribution.low, distribution.high))}
+    return {"title": escape_label(name)}
 
 
-def range_of(distribution: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The bounds of a parameter that is a number; None for a choice."""
-    bounds = distribution.get("float") or distribution.get("int")
-    return (float(bounds[0]), float(bounds[1])) if bounds else None
+def position(value: Scalar, distribution: Distribution) -> float:
+    """Return where a value lies in its range, on the range's own scale.
+
+    Args:
+        value: of the parameter.
+        distribution: of the parameter.
+
+    Returns:
+        0 at the first value to 1 at the last; 0.5 where there is only one.
+    """
+    if isinstance(distribution, FloatRange | IntRange):
+        low, high, at = float(distribution.low), float(distribution.high), float(value)
+        if distribution.log:
+            low, high, at = math.log(low), math.log(high), math.log(at)
+        return (at - low) / (high - low) if high > low else 0.5
+    values = distribution.listed
+    return values.index(value) / (len(values) - 1) if value in values and len(values) > 1 else 0.5
 
 
 def _value(value: Scalar) -> Scalar:
     """On an axis: a choice is a text, also where it is a number."""
-    return value if isinstance(value, float | int) and not isinstance(value, bool) else safe(str_of(value), 20)
+    return value if isinstance(value, float | int) and not isinstance(value, bool) else escape_label(str_of(value), 20)
 
 
 def _number(value: Scalar, choices: Sequence[Scalar] | None) -> float:
@@ -211,30 +229,11 @@ def _shown(value: float, choices: Sequence[Scalar] | None) -> Scalar:
     return value if choices is None else _value(choices[int(value)])
 
 
-def _grid(space: PlainSpace, name: str, choices: Sequence[Scalar] | None, trials: Sequence[TrialRow]) -> list[float]:
+def _grid(space: Distributions, name: str, choices: Sequence[Scalar] | None, trials: Sequence[TrialRow]) -> list[float]:
     if choices is not None:
         return [float(index) for index in range(len(choices))]
-    bounds = range_of(space[name])
-    if bounds is None:  # a choice of numbers
+    distribution = space[name]
+    if not isinstance(distribution, FloatRange | IntRange):  # a choice of numbers
         return sorted({float(trial.params[name]) for trial in trials})
-    if space[name].get("log"):
-        return [float(value) for value in numpy.geomspace(*bounds, GRID)]
-    return [float(value) for value in numpy.linspace(*bounds, GRID)]
-
-
-def _place(value: Scalar | None, distribution: Mapping[str, Any]) -> float | None:
-    """Where a value stands between the ends of its axis, 0 to 1; None where the parameter does not exist."""
-    if value is None:
-        return None
-    if "choices" in distribution:
-        choices = distribution["choices"]
-        return choices.index(value) / (len(choices) - 1) if value in choices and len(choices) > 1 else 0.5
-    low, high = range_of(distribution) or (0.0, 1.0)
-    if distribution.get("log"):
-        low, high, value = math.log(low), math.log(high), math.log(float(value))
-    return (float(value) - low) / (high - low) if high > low else 0.5
-
-
-def _end(distribution: Mapping[str, Any], *, last: bool) -> str:
-    values = distribution.get("choices") or distribution.get("float") or distribution.get("int") or [""]
-    return safe(str_of(values[-1 if last else 0]), 12)
+    spaced = numpy.geomspace if distribution.log else numpy.linspace
+    return [float(value) for value in spaced(distribution.low, distribution.high, GRID)]

@@ -48,7 +48,7 @@ def pale(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.4)"
 
 
-def safe(text: object, longest: int = LONGEST_LABEL) -> str:
+def escape_label(text: object, longest: int = LONGEST_LABEL) -> str:
     """A text that plotly draws as it is: plotly reads a few HTML tags."""
     short = str(text)
     short = short if len(short) <= longest else f"{short[: longest - 1]}…"
@@ -61,8 +61,8 @@ def hover(trial: TrialRow) -> str:
     state = "" if trial.state == "complete" else f" ({trial.state}{f' after epoch {len(trial.epochs)}' if trial.epochs else ''})"
     size = "" if trial.n_parameters is None else f"{trial.n_parameters:,} parameters"
     lines = textwrap.wrap(describe_settings(trial)[: HOVER_WIDTH * HOVER_LINES], HOVER_WIDTH)
-    head = [f"<b>trial {trial.number}, {safe(trial.model)}{value}</b>{state}", *([size] if size else [])]
-    return "<br>".join([*head, *(safe(line) for line in lines)])
+    head = [f"<b>trial {trial.number}, {escape_label(trial.model)}{value}</b>{state}", *([size] if size else [])]
+    return "<br>".join([*head, *(escape_label(line) for line in lines)])
 
 
 def figure(

@@ -22,7 +22,7 @@ SURE = 0.05
 
 
 def costs(study: StudyResults) -> Iterator[Block]:
-    """Accuracy against parameters, FLOPs and seconds, with the Pareto line."""
+    """Accuracy against parameters, FLOPs and seconds, with the Pareto front."""
     complete = rank(study.trials)
     if not complete:
         yield Paragraph(text=NONE_COMPLETE)
@@ -38,7 +38,7 @@ def costs(study: StudyResults) -> Iterator[Block]:
             figure=figures.accuracy_by_cost(study.trials, by),
             says=_pareto_words(front, by) + _hidden(complete),
             table=Table(
-                caption="The Pareto line",
+                caption="Pareto front",
                 columns=(number_column("trial"), text_column("model"), number_column(COSTS[by]), number_column("accuracy")),
                 rows=rows,
             ),
@@ -53,7 +53,7 @@ def _pareto_words(front: list[TrialRow], by: Cost) -> str:
     factor = cost_of(best, by) / cost_of(cheapest, by)
     return (
         f"From the cheapest (trial {cheapest.number}, {cheapest.model}, {percent(cheapest):.2f} %) to the best (trial {best.number}, {best.model}, {percent(best):.2f} %): "
-        f"{'about' if f'{factor:.1f}' == '1.0' else f'{factor:.1f} times'} as many {COSTS[by]} for {percent(best) - percent(cheapest):+.2f} points; {len(front)} trials lie on the line."
+        f"{'about' if f'{factor:.1f}' == '1.0' else f'{factor:.1f} times'} as many {COSTS[by]} for {percent(best) - percent(cheapest):+.2f} points; {len(front)} trials form the Pareto front."
     )
 
 
@@ -92,8 +92,9 @@ def comparison(study: StudyResults) -> Iterator[Block]:
     )
     if len(study.models) == 1:
         yield Paragraph(text=f"Only one model was searched, {study.models[0]}: there is nothing to compare it with.")
-    for sentence in study.missing:
-        yield Paragraph(text=sentence, kind="aside")
+    for trial in study.missing:
+        text = f"The predictions of trial {trial.number}, the best {trial.model}, are missing: its classes cannot be compared."
+        yield Paragraph(text=text, kind="aside")
     evaluated = [study.evaluated[trial.model] for trial in rank(each.trial for each in study.evaluated.values())]
     if evaluated:
         yield _recall_chart(evaluated)
@@ -156,7 +157,7 @@ def _recall_chart(evaluated: list[EvaluatedTrial]) -> Chart:
 def _confusion_chart(each: EvaluatedTrial) -> Chart:
     names = [name.name for name in each.metrics.classes]
     return Chart(
-        title=f"What {each.trial.model} takes for what (trial {each.trial.number})",
+        title=f"Confusion matrix of {each.trial.model} (trial {each.trial.number})",
         figure=confusion(names, each.metrics.confusion),
         says="Rows are what the validation images show, columns what they were taken for, in percent of the row.",
         table=Table(
@@ -214,7 +215,7 @@ def progress(study: StudyResults) -> Iterator[Block]:
     complete = rank(study.trials)
     said = f"Trial {complete[0].number} of {len(study.trials)} is the best so far." if complete else "No trial is complete yet."
     yield Chart(
-        title="Accuracy by trial",
+        title="Validation accuracy by trial",
         figure=figures.history(study.trials),
         says=f"{said} The lines are the best of each model so far; hollow points were pruned and stand at their last epoch."
         + _hidden([trial for trial in valued if trial.state in ("complete", "pruned")]),

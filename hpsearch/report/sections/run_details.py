@@ -26,7 +26,7 @@ def workers(study: StudyResults) -> Iterator[Block]:
     said += f"; {again} times a trial was interrupted and went on." if again else "; no trial was interrupted."
     counted = Counter(worker for worker, _ in attempts)
     yield Chart(
-        title="Workers over time",
+        title="Timeline of the workers",
         figure=figures.timeline(study.trials),
         says=f"{said} Pale bars are attempts that did not end a trial completely: pruned, failed or interrupted.",
         table=Table(
@@ -51,15 +51,15 @@ def images(study: StudyResults) -> Iterator[Block]:
         )
     if study.best is None:
         yield Paragraph(text="No trial is complete yet, so there are no mistakes to show.")
-    elif study.mistakes is None:
-        yield Paragraph(text=f"The predictions of trial {study.best.number} are not at hand: its mistakes cannot be shown.", kind="aside")
-    elif not study.mistakes.pictures:
+    elif study.misclassified is None:
+        yield Paragraph(text=f"The predictions of trial {study.best.number} are missing: its mistakes cannot be shown.", kind="aside")
+    elif not study.misclassified.pictures:
         yield Paragraph(text=f"Trial {study.best.number} makes no mistake on the validation images.")
     else:
         yield Paragraph(
-            text=f"The most confident mistakes of trial {study.best.number} ({study.best.model}) on the validation images: what it is, what it was taken for, how sure it was."
+            text=f"The most confident mistakes of trial {study.best.number} ({study.best.model}) on the validation images: true class, predicted class and confidence."
         )
-        yield study.mistakes
+        yield study.misclassified
 
 
 def failures(study: StudyResults) -> Iterator[Block]:

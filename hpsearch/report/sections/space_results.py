@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from hpsearch.analysis.importance import FEWEST_TRIALS, design_of
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import Scalar
+from hpsearch.config.distributions import Choices, Fixed, FloatRange, IntRange
 from hpsearch.formatting import str_of
 from hpsearch.report.blocks import Block, Bullets, Chart, Paragraph, Table, number_column, text_column
 from hpsearch.report.figures import space_figures as figures_of_space
 from hpsearch.report.figures.search_figures import models_of
-from hpsearch.report.figures.space_figures import range_of
+from hpsearch.report.figures.space_figures import position
 from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.records import TrialRow
 
 SLICES = 4
 """Of the most important parameters."""
+NOT_SEARCHED = Fixed(value="")
 NEAR_A_BOUND = 0.03
 """Share of a range, on its own scale: a best value so close to an end says that better ones may lie beyond."""
 
@@ -43,7 +44,7 @@ def importance(study: StudyResults) -> Iterator[Block]:
         for each in one.parameters
     )
     yield Chart(
-        title="Importance of each parameter, by model",
+        title="Hyperparameter importance, by model",
         figure=figures_of_space.importances(found),
         says=f"Most important first: {leaders}. The whiskers hold 90 % of the resamples.",
         table=Table(
@@ -103,13 +104,13 @@ def _important(study: StudyResults) -> list[str]:
             shares[each.name] = max(shares.get(each.name, 0.0), each.share)
         return sorted(shares, key=lambda name: -shares[name])[:SLICES]
     known = [name for name in searched(study) if name != "model"]
-    return sorted(known, key=lambda name: range_of(study.space[name]) is None)[:SLICES]
+    return sorted(known, key=lambda name: isinstance(study.space[name], Choices))[:SLICES]
 
 
 def searched(study: StudyResults) -> list[str]:
     """The parameters of which complete trials have more than one value, those of every trial first."""
     complete = rank(study.trials)
-    names = dict.fromkeys(name for trial in complete for name in trial.params if name in study.space and "fixed" not in study.space[name])
+    names = dict.fromkeys(name for trial in complete for name in trial.params if not isinstance(study.space.get(name, NOT_SEARCHED), Fixed))
     return sorted((name for name in names if len({trial.params.get(name) for trial in complete}) > 1), key=lambda name: "." in name)
 
 
@@ -122,20 +123,27 @@ def _best_values(study: StudyResults, name: str) -> str:
     return f"{name} is {' and '.join(parts)}."
 
 
-def on_a_bound(trial: TrialRow, space: figures_of_space.PlainSpace) -> list[str]:
-    """Sentences on the parameters of a trial that lie at an end of their range."""
+def on_a_bound(trial: TrialRow, space: figures_of_space.Distributions) -> list[str]:
+    """Return which parameters of a trial lie at an end of their range.
+
+    Args:
+        trial: the best trial of a model.
+        space: all distributions.
+
+    Returns:
+        A sentence for each such parameter.
+    """
     found = []
     for name, value in trial.params.items():
-        distribution = space.get(name, {})
-        bounds = range_of(distribution)
-        if bounds is None or isinstance(value, str | bool) or bounds[0] == bounds[1]:
+        distribution = space.get(name)
+        if not isinstance(distribution, FloatRange | IntRange) or distribution.low == distribution.high:
             continue
-        low, high = bounds
-        position = (math.log(value / low) / math.log(high / low)) if distribution.get("log") else (value - low) / (high - low)
-        end = "lower" if position <= NEAR_A_BOUND else "upper" if position >= 1 - NEAR_A_BOUND else ""
+        share = position(value, distribution)
+        end = "lower" if share <= NEAR_A_BOUND else "upper" if share >= 1 - NEAR_A_BOUND else ""
         if end:
             found.append(
-                f"{name} = {_short(value)} of the best {trial.model} (trial {trial.number}) lies at the {end} end of {low:g} to {high:g}."
+                f"{name} = {_short(value)} of the best {trial.model} (trial {trial.number}) lies at the {end} end "
+                f"of {distribution.low:g} to {distribution.high:g}."
             )
     return found
 

@@ -1,4 +1,4 @@
-"""The head of a report: the answer in a few sentences, and whether several studies may be compared."""
+"""The first section of a report: the main result in a few sentences, and whether several studies may be compared."""
 
 from __future__ import annotations
 
@@ -6,128 +6,183 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hpsearch.analysis.leaderboard import RankedTrial, describe_settings, rank
+from hpsearch.analysis.leaderboard import RankedTrial, describe_settings
 from hpsearch.analysis.metrics import compare
 from hpsearch.formatting import many, show_duration
-from hpsearch.report.blocks import Block, Bullets, Paragraph, Table, number_column, text_column
+from hpsearch.report.blocks import Block, Bullets, Paragraph, Table, number_column, paragraphs, text_column
 from hpsearch.report.study_results import StudyResults
-from hpsearch.report.text import leaderboard_table, verdict_reading
+from hpsearch.report.text import leaderboard_table, verdict_blocks, verdict_reading
 
 LEADERS = 10
-"""Rows of the leaderboard on the first screen."""
+"""Rows of the leaderboard on the first screen of a page."""
+LONGEST_TABLE = 20
+"""Rows of the leaderboard in a terminal; `--json` and `--csv` have all."""
 
 
 def answer(study: StudyResults) -> Iterator[Block]:
-    """Who won, by how much, how sure; what is as good and cheaper; what the search cost."""
-    board = study.board
-    if board.best is None:
-        yield Paragraph(text=no_answer(study), kind="warning")
-        yield Paragraph(text=_cost(study))
+    """Yield the main result: the best trial, its lead, how certain that is, smaller trials, cost and gain.
+
+    Args:
+        study: the results.
+
+    Yields:
+        Sentences, the main one first, then the leaderboard.
+    """
+    best, verdict = study.board.best, study.verdict
+    if best is None:
+        yield from (Paragraph(text=no_answer(study), kind="warning"), Paragraph(text=_cost(study)))
         return
-    verdict = study.verdict if study.verdict is not None and study.verdict.is_over and study.verdict.winner is not None else None
-    if verdict is not None:
+    if verdict is not None and verdict.is_over and verdict.winner is not None:
         lead, *evidence = verdict_reading(verdict)
+        chosen = next((trial for trial in study.trials if verdict.winner and trial.number == verdict.winner.candidate.trial), best.trial)
         yield Paragraph(text=lead, kind="lead")
-        chosen = next(
-            (trial for trial in study.trials if verdict.winner and trial.number == verdict.winner.candidate.trial), board.best.trial
-        )
-        yield Paragraph(text=f"Its settings: {describe_settings(chosen)}.")
-        yield from (Paragraph(text=line) for line in evidence)
-        yield Paragraph(text=f"In the search alone: {winner(study, board.best)}", kind="aside")
+        yield from paragraphs([f"Its settings: {describe_settings(chosen)}.", *evidence])
+        yield Paragraph(text=f"In the search: {winner(study, best)}", kind="aside")
         yield Paragraph(text=_cost(study))
     else:
-        yield Paragraph(text=winner(study, board.best), kind="lead")
-        yield Paragraph(text=f"Its settings: {describe_settings(board.best.trial)}.")
-        yield Paragraph(text=rivals(study, board.best))
-        yield Paragraph(text=_cost(study))
-        yield Paragraph(text=_gain(study))
-    if all(standing.trial.end.get("diverged") for standing in board.ranking):
+        first, *others = search_sentences(study)
+        yield first
+        yield Paragraph(text=f"Its settings: {describe_settings(best.trial)}.")
+        yield from others
+    yield leaderboard_table(study.name, study.board, LEADERS)
+
+
+def terminal_summary(study: StudyResults) -> Iterator[Block]:
+    """Yield the main result in the order of a terminal, where the end is what a reader sees first.
+
+    Args:
+        study: the results.
+
+    Yields:
+        The leaderboard, then sentences, then the finalists.
+    """
+    if study.board.best is None:
+        yield Paragraph(text=no_answer(study), kind="warning")
+    else:
+        yield leaderboard_table(study.name, study.board, LONGEST_TABLE)
+        yield from search_sentences(study)
+    if study.verdict is not None:
+        yield from verdict_blocks(study.name, study.verdict)
+
+
+def search_sentences(study: StudyResults) -> Iterator[Paragraph]:
+    """Yield the result of the search alone, without finalists.
+
+    Args:
+        study: the results; one trial at least is complete.
+
+    Yields:
+        Sentences, the main one first.
+    """
+    board = study.board
+    assert board.best is not None, "the caller looked"
+    yield Paragraph(text=winner(study, board.best), kind="lead")
+    yield from paragraphs([rivals(study, board.best), _gain(study), _cost(study)])
+    if all(ranked.trial.end.get("diverged") for ranked in board.ranking):
+        text = "Every complete trial diverged: its loss was not finite. Lower learning rates may help."
+        yield Paragraph(text=text, kind="warning")
+    if study.verdict is None and len(board.ranking) > 1:
         yield Paragraph(
-            text="Every complete trial diverged: its loss was no finite number any more. Lower learning rates may help.", kind="warning"
-        )
-    if verdict is None and len(board.ranking) > 1:
-        yield Paragraph(
-            text=f"The best of {len(board.ranking)} single runs is partly luck: trained again, it will most likely score a little lower. "
+            text=f"The value of the best of {len(board.ranking)} single runs is partly chance: a second run will probably be a little worse. "
             f"`hpsearch finalists {study.name}` measures how much.",
             kind="aside",
         )
-    yield leaderboard_table(study.name, board, LEADERS)
 
 
 def no_answer(study: StudyResults) -> str:
-    """Why there is no winner."""
+    """Return why there is no best trial.
+
+    Args:
+        study: the results; no trial is complete.
+
+    Returns:
+        One sentence or two.
+    """
     counts, total = study.board.counts, study.board.total
     if total == 0:
         return f"{study.name} has no trials yet: `hpsearch run` trains some."
     if counts["fail"] == total:
-        return f"All {total} trials of {study.name} failed: there is no answer. Their reasons stand below."
+        return f"All {total} trials of {study.name} failed. `hpsearch show {study.name} N` prints why trial N failed."
     if counts["pruned"] == total:
-        return f"All {total} trials of {study.name} were pruned: none was trained to its end, so there is no answer. A milder pruner lets some through."
+        return f"All {total} trials of {study.name} were pruned, so none has a final accuracy. A more patient pruner lets some finish."
     unfinished = counts["running"] + counts["waiting"]
     return f"No trial of {study.name} is complete yet: {counts['pruned']} pruned, {counts['fail']} failed, {unfinished} not finished."
 
 
 def winner(study: StudyResults, best: RankedTrial) -> str:
-    """Who won, by how much, how sure."""
-    low, high = best.interval
+    """Return the best trial, its accuracy, and its lead over the next.
+
+    Args:
+        study: the results.
+        best: the first of its leaderboard.
+
+    Returns:
+        Two sentences.
+    """
+    board, (low, high) = study.board, best.interval
     head = (
-        f"{best.trial.model} is the best: trial {best.trial.number} recognises {100 * best.val_accuracy:.2f} % of "
-        f"{study.board.validation_images:,} validation images (95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
+        f"Best: trial {best.trial.number} ({best.trial.model}) classifies {100 * best.val_accuracy:.2f} % of "
+        f"{board.validation_images:,} validation images correctly (95 % interval {100 * low:.2f} to {100 * high:.2f} %)."
     )
-    others = [rank(study.trials, model)[0] for model in study.models if model != best.trial.model and rank(study.trials, model)]
-    if others:
-        rival = rank(others)[0]
-        ahead = best.val_accuracy - (rival.value or 0.0)
-        sure = "more than chance" if ahead > study.board.margin else "which may be chance"
-        return f"{head}, {100 * ahead:.2f} points ahead of the best {rival.model}: {sure}."
-    if len(study.board.ranking) > 1:
-        second = study.board.ranking[1]
-        return f"{head}, {100 * (best.val_accuracy - second.val_accuracy):.2f} points ahead of the next, trial {second.trial.number}."
-    return f"{head}. It is the only trial that was trained to its end."
+    if len(board.ranking) == 1:
+        return f"{head} It is the only complete trial."
+    other = next((ranked for ranked in board.ranking if ranked.trial.model != best.trial.model), None)
+    second = other or board.ranking[1]
+    ahead = best.val_accuracy - second.val_accuracy
+    name = f"the best {second.trial.model}" if other else f"the next, trial {second.trial.number}"
+    sure = "more than chance explains" if ahead > board.margin else "which may be chance"
+    return f"{head} It is {100 * ahead:.2f} points ahead of {name}, {sure}."
 
 
 def rivals(study: StudyResults, best: RankedTrial) -> str:
-    """What cannot be told from the winner, and what of it is cheaper."""
-    board = study.board
-    count = len(board.unresolved) - 1
+    """Return which trials may be as good as the best, and the smallest of them.
+
+    Args:
+        study: the results.
+        best: the first of its leaderboard.
+
+    Returns:
+        One sentence or two.
+    """
+    board, count = study.board, len(study.board.unresolved) - 1
+    if len(board.ranking) == 1:
+        return "There is no other trial to compare it with."
     if not count:
-        return (
-            "No other trial comes near enough to be confused with it." if len(board.ranking) > 1 else "There is nothing to compare it with."
-        )
-    said = f"{many(count, 'other trial')} within {100 * board.margin:.2f} points cannot be told from it by this search"
-    smallest = board.smallest
-    if smallest is None or (smallest.trial.n_parameters or 0) >= (best.trial.n_parameters or 0):
-        return f"{said}; none of them is smaller."
-    fewer = (best.trial.n_parameters or 0) - (smallest.trial.n_parameters or 0)
-    share = f"{100 * fewer / (best.trial.n_parameters or 1):.0f}"
+        return f"All other trials are more than {100 * board.margin:.2f} points behind."
+    verb = "is" if count == 1 else "are"
+    said = f"{many(count, 'other trial')} {verb} within {100 * board.margin:.2f} points: this search cannot tell them from the best"
+    smallest, size = board.smallest, best.trial.n_parameters or 0
+    if smallest is None or (smallest.trial.n_parameters or 0) >= size:
+        return f"{said}. None of them is smaller."
+    fewer = size - (smallest.trial.n_parameters or 0)
+    share = f"{100 * fewer / (size or 1):.0f}"
     return (
-        f"{said}; the smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.val_accuracy:.2f} %) "
+        f"{said}. The smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.val_accuracy:.2f} %) "
         f"with {smallest.trial.n_parameters or 0:,} parameters, {f'{fewer:,}' if share == '0' else f'{share} %'} fewer."
     )
 
 
 def _cost(study: StudyResults) -> str:
     board = study.board
-    said = f"The search took {many(board.total, 'trial')} and {show_duration(board.seconds)} of training"
-    if study.row.seconds_spent:
-        said += f", {show_duration(study.row.seconds_spent)} by the clock"
+    said = f"The search ran {many(board.total, 'trial')} with {show_duration(board.seconds)} of training"
+    said += f" in {show_duration(study.row.seconds_spent)}." if study.row.seconds_spent else "."
     if board.saved_seconds:
         share = board.saved_seconds / (board.saved_seconds + board.seconds)
-        said += f"; pruning saved about {show_duration(board.saved_seconds)}, {100 * share:.0f} % of what all epochs would have taken"
-    return f"{said}."
+        said += f" Pruning saved about {show_duration(board.saved_seconds)}, {100 * share:.0f} % of the time for all epochs."
+    return said
 
 
 def _gain(study: StudyResults) -> str:
     gain = study.board.gain
     if gain is None:
-        return "There is no complete baseline: what the search gained is not known."
-    number = gain.baseline.trial.number
-    if gain.baseline == study.board.best:
-        return f"No gain over the baseline: the baseline, trial {number}, is the best itself."
-    verdict = "" if gain.is_significant else ": no gain shown"
+        return "The gain over the baseline is unknown: no baseline is complete."
+    baseline = gain.baseline
+    if baseline == study.board.best:
+        return f"Gain over the baseline: none. The baseline (trial {baseline.trial.number}) is the best trial."
+    chance = "" if gain.is_significant else " This gain may be chance."
     return (
-        f"Gain over the baseline, trial {number} ({gain.baseline.trial.model}, {100 * gain.baseline.val_accuracy:.2f} %): "
-        f"{100 * gain.difference:+.2f} ± {100 * gain.margin:.2f} points{verdict}."
+        f"Gain over the baseline (trial {baseline.trial.number}), a {baseline.trial.model} with {100 * baseline.val_accuracy:.2f} %: "
+        f"{100 * gain.difference:+.2f} ± {100 * gain.margin:.2f} points.{chance}"
     )
 
 
