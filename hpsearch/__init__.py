@@ -23,7 +23,7 @@ _HOMES = {
     "run_study": "hpsearch.workflows.run",
     "schedule": "hpsearch.config.registration",
     "train": "hpsearch.training.trainer",
-    "trials": "hpsearch.workflows.frames",
+    "trials": "hpsearch.workflows.notebook",
 }
 _MODULES = {"figures": "hpsearch.workflows.notebook"}
 """Modules that are public as a whole, by their public name."""
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from hpsearch.training.saved_model import load_model
     from hpsearch.training.trainer import train
     from hpsearch.workflows import notebook as figures
-    from hpsearch.workflows.frames import trials
+    from hpsearch.workflows.notebook import trials
     from hpsearch.workflows.run import run_study
 
 

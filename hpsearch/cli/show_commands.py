@@ -163,7 +163,7 @@ def export(
 
 def _print_csv(trials: Sequence[TrialRow]) -> None:
     """Print all trials as CSV, a column for each parameter."""
-    from hpsearch.analysis.trial_table import records
+    from hpsearch.analysis.leaderboard import records
     from hpsearch.formatting import escape_cell
 
     found = records(trials)

@@ -1,6 +1,6 @@
-"""Each figure of the report for a study by name, for notebooks: `hpsearch.workflows.notebook.history("quickstart")`.
+"""Studies by name for notebooks: each figure of the report, and the trials as a data frame.
 
-A figure is plotly's: a notebook shows it, and `figure.write_html(...)` keeps it.
+A notebook shows a figure of plotly, and `figure.write_html(...)` saves it.
 
 Example:
     A search of the study `stripes` has ended in the folder `runs`.
@@ -12,26 +12,28 @@ Example:
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 
 from hpsearch.analysis.importance import FEWEST_TRIALS
-from hpsearch.analysis.leaderboard import rank
+from hpsearch.analysis.leaderboard import rank, records
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.errors import UsageError, did_you_mean
-from hpsearch.report.figures import prediction_figures as figures_of_predictions
-from hpsearch.report.figures import repeat_figures as figures_of_repeats
-from hpsearch.report.figures import search_figures as figures
-from hpsearch.report.figures import space_figures as figures_of_space
+from hpsearch.report.figures import prediction_figures, repeat_figures, search_figures, space_figures
 from hpsearch.report.figures.search_figures import Cost
 from hpsearch.report.sections.space_results import searched
 from hpsearch.report.study_results import EvaluatedTrial, StudyResults
+from hpsearch.storage.records import read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import study_name
 from hpsearch.workflows.write_report import read_studies
 
 __all__ = [
+    "ablation",
     "accuracy_by_cost",
     "confusion",
     "confusion_difference",
@@ -46,140 +48,204 @@ __all__ = [
     "recall_difference",
     "slice_of",
     "timeline",
-    "way",
 ]
 
-Runs = Path | str
+DOCUMENTATION = """{summary}
+
+Args:
+    study: a study's name, or a study file.
+{arguments}    storage: a URL; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
+    runs: the folder of runs.
+
+Returns:
+    The figure.
+
+Raises:
+    UsageError: there is no such study, or it lacks what the figure shows.
+"""
+"""The docstring of every figure."""
 
 
-def history(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """Accuracy by the trial's number and model, and the best so far of each model.
+def _by_name(**arguments: str) -> Callable[[Callable[..., go.Figure]], Callable[..., go.Figure]]:
+    """Make a function of a study's name from a function of its results.
 
-    Here and below:
+    Args:
+        arguments: descriptions of the function's own arguments.
+
+    Returns:
+        A decorator. It adds the arguments `storage` and `runs` to the signature and to the docstring.
+    """
+
+    def decorate(draw: Callable[..., go.Figure]) -> Callable[..., go.Figure]:
+        def drawn(study: str, *args: Any, storage: str | None = None, runs: Path | str = DEFAULT_RUNS, **options: Any) -> go.Figure:
+            return draw(read_studies([study_name(study)], Workspace(storage=storage, runs=Path(runs)))[0], *args, **options)
+
+        name, _, *keywords, _ = inspect.signature(drawn).parameters.values()
+        own = list(inspect.signature(draw).parameters.values())[1:]
+        signature = inspect.Signature([name, *own, *keywords], return_annotation="go.Figure")
+        drawn.__signature__ = signature  # type: ignore[attr-defined]  # `inspect` reads it
+        drawn.__name__ = drawn.__qualname__ = draw.__name__
+        described = "".join(f"    {name}: {text}\n" for name, text in arguments.items())
+        drawn.__doc__ = DOCUMENTATION.format(summary=inspect.getdoc(draw), arguments=described)
+        return drawn
+
+    return decorate
+
+
+@_by_name()
+def history(study: StudyResults) -> go.Figure:
+    """Draw the optimization history: accuracy by trial number and model, and the best so far of each model."""
+    return search_figures.history(study.trials)
+
+
+@_by_name(by="`parameters`, `flops` or `seconds`.")
+def accuracy_by_cost(study: StudyResults, by: Cost = "parameters") -> go.Figure:
+    """Draw accuracy against cost by model, with the Pareto front."""
+    return search_figures.accuracy_by_cost(study.trials, by)
+
+
+@_by_name()
+def models(study: StudyResults) -> go.Figure:
+    """Draw all complete trials of each model."""
+    return search_figures.models(study.trials)
+
+
+@_by_name(top="the number of best trials of each model in colour.")
+def curves(study: StudyResults, top: int = 5) -> go.Figure:
+    """Draw the learning curves: the best trials of each model in colour, the others faint."""
+    return search_figures.curves(study.trials, top)
+
+
+@_by_name()
+def timeline(study: StudyResults) -> go.Figure:
+    """Draw the timeline of the workers."""
+    return search_figures.timeline(study.trials)
+
+
+@_by_name()
+def importances(study: StudyResults) -> go.Figure:
+    """Draw hyperparameter importance for each model."""
+    if not study.importances:
+        raise UsageError(f"no model of '{study.name}' has {FEWEST_TRIALS} complete trials", hint="`hpsearch run --trials` continues.")
+    return space_figures.importances(study.importances)
+
+
+@_by_name(parameter="its name, such as `sgd.lr`.")
+def slice_of(study: StudyResults, parameter: str) -> go.Figure:
+    """Draw accuracy against the values of one parameter, by model."""
+    _require(study, parameter)
+    return space_figures.slice_of(study.trials, parameter, study.space)
+
+
+@_by_name(model="the model's name.", x="the parameter of the horizontal axis.", y="the parameter of the vertical axis.")
+def contour(study: StudyResults, model: str, x: str, y: str) -> go.Figure:
+    """Draw the accuracy that a random forest expects over two parameters, the others as in the model's best trial."""
+    if not rank(study.trials, model):
+        raise UsageError(f"no trial of '{model}' is complete in '{study.name}'", hint=did_you_mean(model, study.models))
+    for name in (x, y):
+        _require(study, name)
+    return space_figures.contour(study.trials, model, x, y, study.space)
+
+
+@_by_name(top="the number of best trials of each model in colour.")
+def parallel(study: StudyResults, top: int = 10) -> go.Figure:
+    """Draw parallel coordinates: a line for each trial, the best of each model in colour."""
+    return space_figures.parallel(study.trials, study.space, searched(study), top)
+
+
+@_by_name()
+def recall(study: StudyResults) -> go.Figure:
+    """Draw the recall of each class for the best trial of each model."""
+    return prediction_figures.recall({each.trial.model: each.metrics for each in _evaluated(study)})
+
+
+@_by_name()
+def recall_difference(study: StudyResults) -> go.Figure:
+    """Draw the recall of each class: the best model less the second."""
+    first, second = _two(study)
+    return prediction_figures.recall_difference(first.metrics, second.metrics)
+
+
+@_by_name(model="the model's name; by default the best model.")
+def confusion(study: StudyResults, model: str | None = None) -> go.Figure:
+    """Draw the confusion matrix of the best trial of a model."""
+    evaluated = [each for each in _evaluated(study) if model in (None, each.trial.model)]
+    if not evaluated:
+        raise UsageError(f"the predictions of '{model}' are missing", hint=did_you_mean(str(model), study.models))
+    return prediction_figures.confusion(evaluated[0].predictions.classes, evaluated[0].metrics.confusion)
+
+
+@_by_name()
+def confusion_difference(study: StudyResults) -> go.Figure:
+    """Draw the confusion matrix of the best model less that of the second, in images."""
+    first, second = _two(study)
+    return prediction_figures.confusion_difference(first.predictions.classes, first.metrics.confusion, second.metrics.confusion)
+
+
+@_by_name()
+def finalists(study: StudyResults) -> go.Figure:
+    """Draw the finalists on fresh seeds and splits."""
+    if study.verdict is None:
+        raise UsageError(f"'{study.name}' has no finalists", hint=f"`hpsearch finalists {study.name}` runs them.")
+    return repeat_figures.finalists(study.verdict)
+
+
+@_by_name()
+def ablation(study: StudyResults) -> go.Figure:
+    """Draw the gain of each change from the baseline to the winner."""
+    if study.explanation is None:
+        raise UsageError(f"'{study.name}' has no ablation", hint=f"`hpsearch explain {study.name}` runs it.")
+    return repeat_figures.ablation(study.explanation[0])
+
+
+def trials(study: str, *, storage: str | None = None, runs: Path | str = DEFAULT_RUNS) -> Any:
+    """Return all trials of a study as a pandas data frame: a row for each trial, a column for each fact and parameter.
 
     Args:
         study: a study's name, or a study file.
         storage: a URL; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
+        runs: the folder of runs.
+
+    Returns:
+        A `pandas.DataFrame`.
 
     Raises:
-        UsageError: there is no such study, or it has not what the figure shows.
+        UsageError: there is no such study, or no pandas.
+
+    Example:
+        A search of the study `stripes` has ended in the folder `runs`.
+
+        >>> import hpsearch
+        >>> table = hpsearch.trials("stripes")
+        >>> len(table), table["model"][0]
+        (8, 'lenet5')
     """
-    return figures.history(_read(study, storage, runs).trials)
+    try:
+        import pandas
+    except ImportError as error:
+        raise UsageError("a data frame needs pandas, which is not installed", hint='pip install "hpsearch[notebook]"') from error
+    store = Workspace(storage=storage, runs=Path(runs)).open()
+    try:
+        return pandas.DataFrame(records(read_trials(store.load(study_name(study)))))
+    finally:
+        store.dispose()
 
 
-def accuracy_by_cost(study: str, by: Cost = "parameters", *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """Accuracy against `parameters`, `flops` or `seconds`, by model, with the Pareto line."""
-    return figures.accuracy_by_cost(_read(study, storage, runs).trials, by)
+def _evaluated(study: StudyResults) -> list[EvaluatedTrial]:
+    """The best trials whose predictions are there, the best first."""
+    if not study.evaluated:
+        raise UsageError(f"the predictions of '{study.name}' are missing", hint="Trials write them into the folder of runs.")
+    return [study.evaluated[trial.model] for trial in rank(each.trial for each in study.evaluated.values())]
 
 
-def models(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """All complete trials of each model."""
-    return figures.models(_read(study, storage, runs).trials)
-
-
-def curves(study: str, top: int = 5, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """Learning curves of the best of each model, the others faint."""
-    return figures.curves(_read(study, storage, runs).trials, top)
-
-
-def timeline(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """Who trained what when."""
-    return figures.timeline(_read(study, storage, runs).trials)
-
-
-def importances(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """The importance of each parameter for each model."""
-    results = _read(study, storage, runs)
-    if not results.importances:
-        raise UsageError(f"no model of '{results.name}' has {FEWEST_TRIALS} complete trials", hint="`hpsearch run --trials` searches on.")
-    return figures_of_space.importances(results.importances)
-
-
-def slice_of(study: str, parameter: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """Accuracy against the values of one parameter, by model."""
-    results = _read(study, storage, runs)
-    _require(results, parameter)
-    return figures_of_space.slice_of(results.trials, parameter, results.space)
-
-
-def contour(study: str, model: str, x: str, y: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """What a random forest expects of a model over two parameters, the others as in its best trial."""
-    results = _read(study, storage, runs)
-    best = rank(results.trials, model)[:1]
-    if not best:
-        raise UsageError(f"no trial of '{model}' is complete in '{results.name}'", hint=did_you_mean(model, results.models))
-    for name in (x, y):
-        _require(results, name)
-    return figures_of_space.contour(results.trials, model, x, y, results.space)
-
-
-def parallel(study: str, top: int = 10, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """One line a trial across its parameters, the best of each model in colour."""
-    results = _read(study, storage, runs)
-    return figures_of_space.parallel(results.trials, results.space, searched(results), top)
-
-
-def recall(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """The recall of each class, for the best trial of each model."""
-    return figures_of_predictions.recall({each.trial.model: each.metrics for each in _judged(_read(study, storage, runs))})
-
-
-def recall_difference(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """The recall of each class, the best model's less the second's."""
-    first, second = _two(_read(study, storage, runs))
-    return figures_of_predictions.recall_difference(first.metrics, second.metrics)
-
-
-def confusion(study: str, model: str | None = None, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """What the best trial of a model takes for what; by default of the best model."""
-    results = _read(study, storage, runs)
-    evaluated = [each for each in _judged(results) if model in (None, each.trial.model)]
-    if not evaluated:
-        raise UsageError(f"no predictions of '{model}' are at hand", hint=did_you_mean(str(model), results.models))
-    return figures_of_predictions.confusion([each.name for each in evaluated[0].metrics.classes], evaluated[0].metrics.confusion)
-
-
-def confusion_difference(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """The confusion of the best model less that of the second, in images."""
-    first, second = _two(_read(study, storage, runs))
-    names = [each.name for each in first.metrics.classes]
-    return figures_of_predictions.confusion_difference(names, first.metrics.confusion, second.metrics.confusion)
-
-
-def finalists(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """The finalists on fresh seeds and splits."""
-    results = _read(study, storage, runs)
-    if results.verdict is None:
-        raise UsageError(f"'{results.name}' has no finalists", hint=f"`hpsearch finalists {results.name}` runs them.")
-    return figures_of_repeats.finalists(results.verdict)
-
-
-def way(study: str, *, storage: str | None = None, runs: Runs = DEFAULT_RUNS) -> go.Figure:
-    """What each change from the baseline to the winner did."""
-    results = _read(study, storage, runs)
-    if results.explanation is None:
-        raise UsageError(f"nobody has explained '{results.name}'", hint=f"`hpsearch explain {results.name}` does.")
-    return figures_of_repeats.way(results.explanation[0])
-
-
-def _read(study: str, storage: str | None, runs: Runs) -> StudyResults:
-    return read_studies([study_name(study)], Workspace(storage=storage, runs=Path(runs)))[0]
-
-
-def _judged(results: StudyResults) -> list[EvaluatedTrial]:
-    if not results.evaluated:
-        raise UsageError(f"no predictions of '{results.name}' are at hand", hint="Trials leave them in the folder of runs when they end.")
-    return [results.evaluated[trial.model] for trial in rank(each.trial for each in results.evaluated.values())]
-
-
-def _two(results: StudyResults) -> tuple[EvaluatedTrial, EvaluatedTrial]:
-    evaluated = _judged(results)
+def _two(study: StudyResults) -> tuple[EvaluatedTrial, EvaluatedTrial]:
+    evaluated = _evaluated(study)
     if len(evaluated) < 2:
-        raise UsageError(f"'{results.name}' has predictions of one model only: there is nothing to compare")
+        raise UsageError(f"'{study.name}' has predictions of one model only: there is nothing to compare")
     return evaluated[0], evaluated[1]
 
 
-def _require(results: StudyResults, parameter: str) -> None:
-    known = list(dict.fromkeys(name for trial in rank(results.trials) for name in trial.params))
+def _require(study: StudyResults, parameter: str) -> None:
+    known = list(dict.fromkeys(name for trial in rank(study.trials) for name in trial.params))
     if parameter not in known:
-        raise UsageError(f"'{parameter}' is no parameter of a complete trial of '{results.name}'", hint=did_you_mean(parameter, known))
+        raise UsageError(f"'{parameter}' is no parameter of a complete trial of '{study.name}'", hint=did_you_mean(parameter, known))

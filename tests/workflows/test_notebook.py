@@ -17,7 +17,7 @@ from hpsearch import figures
 from hpsearch.errors import StudyNotFoundError, UsageError
 from tests.support.stored_study import leave_predictions
 
-NEEDS_MORE = {"finalists": "has no finalists", "way": "nobody has explained", "importances": "no model of 'small' has 10 complete trials"}
+NEEDS_MORE = {"finalists": "has no finalists", "ablation": "has no ablation", "importances": "no model of 'small' has 10 complete trials"}
 ARGUMENTS: dict[str, tuple[str, ...]] = {"slice_of": ("epochs",), "contour": ("cnn", "epochs", "cnn.filters1")}
 
 

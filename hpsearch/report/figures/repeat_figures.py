@@ -54,7 +54,7 @@ def finalists(verdict: FinalistsResult) -> go.Figure:
     )
 
 
-def way(explanation: Explanation) -> go.Figure:
+def ablation(explanation: Explanation) -> go.Figure:
     """What each change on the way to the winner did, in points with its 95 % interval."""
     steps = [(number, step) for number, step in enumerate(explanation.steps) if step.gain is not None]
     labels = [escape_label(f"{number}. {step.parameter}: {step.change}", 44) for number, step in steps]

@@ -14,7 +14,7 @@ def helped(study: StudyResults) -> Iterator[Block]:
     """The way from the baseline to the winner, one change at a time."""
     if study.explanation is None:
         yield Paragraph(
-            text=f"Nobody has looked yet: `hpsearch explain {study.name}` changes one parameter at a time, from the baseline to the winner."
+            text=f"No ablation has run. `hpsearch explain {study.name}` changes one parameter at a time, from the baseline to the winner."
         )
         return
     explanation, trial = study.explanation
@@ -24,7 +24,7 @@ def helped(study: StudyResults) -> Iterator[Block]:
     if any(step.gain is not None for step in explanation.steps):
         yield Chart(
             title=f"From the baseline to trial {trial}, one change at a time",
-            figure=figures_of_repeats.way(explanation),
+            figure=figures_of_repeats.ablation(explanation),
             says=f"Each step was trained with {explanation.seeds} fresh seeds; whiskers hold 95 %. Grey ones make no difference that the seeds can show.",
             table=table,
         )
@@ -37,7 +37,7 @@ def finalists(study: StudyResults) -> Iterator[Block]:
     verdict = study.verdict
     if verdict is None or not verdict.finalists:
         yield Paragraph(
-            text=f"None were run: `hpsearch finalists {study.name}` trains the best few again with fresh seeds, and says how sure the winner is."
+            text=f"No finalist has run. `hpsearch finalists {study.name}` trains the best few again with fresh seeds and measures how certain the winner is."
         )
         return
     yield Bullets(items=tuple(verdict_reading(verdict)))

@@ -149,15 +149,14 @@ def rivals(study: StudyResults, best: RankedTrial) -> str:
         return "There is no other trial to compare it with."
     if not count:
         return f"All other trials are more than {100 * board.margin:.2f} points behind."
-    verb = "is" if count == 1 else "are"
-    said = f"{many(count, 'other trial')} {verb} within {100 * board.margin:.2f} points: this search cannot tell them from the best"
+    said = f"This search cannot tell the best from {many(count, 'other trial')} within {100 * board.margin:.2f} points"
     smallest, size = board.smallest, best.trial.n_parameters or 0
     if smallest is None or (smallest.trial.n_parameters or 0) >= size:
-        return f"{said}. None of them is smaller."
+        return f"{said}. None is smaller."
     fewer = size - (smallest.trial.n_parameters or 0)
     share = f"{100 * fewer / (size or 1):.0f}"
     return (
-        f"{said}. The smallest of them is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.val_accuracy:.2f} %) "
+        f"{said}. The smallest is trial {smallest.trial.number} ({smallest.trial.model}, {100 * smallest.val_accuracy:.2f} %) "
         f"with {smallest.trial.n_parameters or 0:,} parameters, {f'{fewer:,}' if share == '0' else f'{share} %'} fewer."
     )
 
