@@ -26,7 +26,14 @@ LONGEST_TEXT = 20_000
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """Return a page as HTML.
+
+    Args:
+        page: its content.
+
+    Returns:
+        One file that loads nothing from the network.
+    """
     words = _SharedTexts()
     # All of them first: only then is the table of words complete.
     figures = {id(block): words.figure(block.figure) for block in _blocks(page) if isinstance(block, Chart)}
@@ -53,12 +60,27 @@ def _blocks(page: Page) -> Iterator[Block]:
 
 
 def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
-    """The text, or its beginning and how long it is."""
+    """Return a text, or its beginning and its length.
+
+    Args:
+        text: any text.
+        longest: characters.
+
+    Returns:
+        The text.
+    """
     return text if len(text) <= longest else f"{text[:longest]} … ({len(text):,} characters in all)"
 
 
 def with_commands(text: str) -> Markup:
-    """The text, escaped, in which what stands between two backticks is set as code."""
+    """Return a text as HTML. Text between two backticks becomes code.
+
+    Args:
+        text: any text.
+
+    Returns:
+        Escaped HTML.
+    """
     parts = shortened(text).split("`")
     if len(parts) % 2 == 0:
         return escape(shortened(text))

@@ -24,12 +24,18 @@ def final_report(
     predictions: Mapping[str, Predictions],
     mistakes: Gallery,
 ) -> str:
-    """The page as HTML.
+    """Return the report of a final model.
 
     Args:
-        metrics: as `metrics.json` holds them.
-        train, test: of the model itself, the first seed's.
-        predictions: of the model itself, by `train` and `test`.
+        best: its config and origin.
+        metrics: the content of `metrics.json`.
+        train: metrics of the first seed's model on the training images.
+        test: metrics of the first seed's model on the test images.
+        predictions: of the first seed's model, by `train` and `test`.
+        mistakes: misclassified test images.
+
+    Returns:
+        One HTML file.
     """
     model, dataset = best.config.model.name, best.data.dataset
     source = best.provenance
@@ -135,7 +141,14 @@ def _confusion(train: Metrics, test: Metrics) -> Section:
 
 
 def confusion_table(metrics: Metrics) -> Table:
-    """A confusion matrix in counts."""
+    """Return a confusion matrix in counts.
+
+    Args:
+        metrics: of a model.
+
+    Returns:
+        A folded table.
+    """
     names = [each.name for each in metrics.classes]
     return Table(
         caption="Images: rows are what they show, columns what they were taken for",

@@ -38,10 +38,14 @@ CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
 
 
 def study_report(studies: Sequence[StudyResults], *, at: datetime) -> str:
-    """The report as one file of HTML.
+    """Return the report of one study, or of several side by side.
 
     Args:
-        at: when it is written.
+        studies: their results.
+        at: the time that the page names.
+
+    Returns:
+        One HTML file.
     """
     several = len(studies) > 1
     sections = [

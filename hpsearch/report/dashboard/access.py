@@ -150,12 +150,26 @@ class AccessMiddleware:
 
 
 def own_names(host: str) -> frozenset[str]:
-    """The names that a request may be addressed to without asking: this machine's own, where others can reach it."""
+    """Return the host names that need no `--allow-host`.
+
+    Args:
+        host: the address of the server.
+
+    Returns:
+        This machine's name; nothing on a loopback address.
+    """
     return frozenset() if is_loopback(host) else frozenset({socket.gethostname().lower()})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
+    """Return whether only this machine reaches an address.
+
+    Args:
+        host: the address.
+
+    Returns:
+        True for `localhost` and loopback addresses.
+    """
     if host.lower() == "localhost":
         return True
     try:

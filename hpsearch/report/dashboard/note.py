@@ -19,7 +19,15 @@ NARROW = 16
 
 
 def with_block(body: str, block: str) -> str:
-    """A note with its marked block replaced; where there is none, it goes to the end."""
+    """Return a note with its marked block replaced. Without a block the new one goes to the end.
+
+    Args:
+        body: the note.
+        block: the new content of the block.
+
+    Returns:
+        The new note.
+    """
     marked = f"{BEGIN}\n\n{block.strip()}\n\n{END}"
     end = body.find(END)
     begin = body.rfind(BEGIN, 0, end) if end >= 0 else -1
@@ -29,10 +37,15 @@ def with_block(body: str, block: str) -> str:
 
 
 def markdown(title: str, blocks: Iterable[Block], links: Mapping[str, str]) -> str:
-    """Sentences, lists and tables as Markdown; whatever a study holds appears as text.
+    """Return blocks as Markdown. Everything that a study holds is escaped.
 
     Args:
+        title: the heading.
+        blocks: sentences, lists and tables; others are left out.
         links: text to address, in a line below the title.
+
+    Returns:
+        The Markdown.
     """
     parts = [f"## {escape_markdown(title)}"]
     if links:
@@ -48,7 +61,14 @@ def markdown(title: str, blocks: Iterable[Block], links: Mapping[str, str]) -> s
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, but for what stands between backquotes."""
+    """Return a text that Markdown shows as it is, except for code between backticks.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The escaped text.
+    """
     pieces = " ".join(text.split()).split("`")
     # An odd backquote begins nothing.
     paired = len(pieces) - (len(pieces) % 2 == 0)

@@ -26,7 +26,14 @@ DIGITS = 6
 
 
 def plots(study: StudyResults) -> dict[str, go.Figure]:
-    """The plots by their ids, which stay the same for a study: a plot is replaced, never added."""
+    """Return the plots of a study by their ids. The ids never change, so a plot is replaced.
+
+    Args:
+        study: the results.
+
+    Returns:
+        Id to figure.
+    """
     drawn: dict[str, Callable[[StudyResults], go.Figure]] = {
         "hpsearch-models": _models,
         "hpsearch-cost": _cost,

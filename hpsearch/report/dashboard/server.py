@@ -65,10 +65,17 @@ def _shown(trial: FrozenTrial) -> FrozenTrial:
 
 
 def choose_token(given: str | None, host: str) -> str | None:
-    """The token that requests must know: the given one, or a new one where others can reach the address.
+    """Return the token that requests must bring.
+
+    Args:
+        given: by the user.
+        host: the address of the server.
+
+    Returns:
+        The given token, or a new one where others can reach the address; else None.
 
     Raises:
-        UsageError: a token that is too short or holds other characters.
+        UsageError: the token is too short or has other characters.
     """
     if given is None:
         return None if is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
@@ -81,10 +88,15 @@ def choose_token(given: str | None, host: str) -> str | None:
 
 
 def make_app(store: Store, artifacts: Path, policy: AccessPolicy) -> App:
-    """optuna-dashboard on a storage, behind the guard.
+    """Return optuna-dashboard on a storage, behind the access policy.
 
     Args:
+        store: the storage.
         artifacts: the folder of the artifact store.
+        policy: who may do what.
+
+    Returns:
+        The WSGI app.
     """
     import optuna_dashboard
 
@@ -131,7 +143,15 @@ class Server:
         self.port = int(listening[0][1])
 
     def address(self, path: str = "/dashboard", *, token: str | None = None) -> str:
-        """An address that a person can open; with the token if there is one."""
+        """Return an address that a person can open.
+
+        Args:
+            path: of the page.
+            token: added to the address.
+
+        Returns:
+            The URL.
+        """
         name = self.host
         if name in ("0.0.0.0", "::"):
             name = socket.gethostname()

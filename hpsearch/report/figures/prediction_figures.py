@@ -17,10 +17,14 @@ HEADROOM = 1.8
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Figure:
-    """A confusion matrix, each row in percent of its class; the diagonal is what was recognised.
+    """Draw a confusion matrix, each row in percent of its class.
 
     Args:
-        counts: counts[truth][guess].
+        classes: their names.
+        counts: images, counts[true class][predicted class].
+
+    Returns:
+        The figure.
     """
     table = numpy.asarray(counts, dtype=float)
     shares = 100 * table / numpy.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -40,7 +44,16 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Fig
 
 
 def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) -> go.Figure:
-    """Two confusion matrices, the first less the second, in images; both of the same images."""
+    """Draw the difference of two confusion matrices of the same images.
+
+    Args:
+        classes: their names.
+        first: images, first[true class][predicted class].
+        second: subtracted from the first.
+
+    Returns:
+        The figure, in images.
+    """
     difference = numpy.asarray(first, dtype=float) - numpy.asarray(second, dtype=float)
     names = [escape_label(name, 20) for name in classes]
     extent = float(numpy.abs(difference).max()) or 1.0
@@ -61,7 +74,14 @@ def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]],
 
 
 def recall(sides: Mapping[str, Metrics]) -> go.Figure:
-    """The recall of each class, side by side; in percent."""
+    """Draw the recall of each class, side by side.
+
+    Args:
+        sides: label to metrics.
+
+    Returns:
+        The figure, in percent.
+    """
     names = [escape_label(each.name, 20) for each in next(iter(sides.values())).classes]
     looks = marks(sides)
     traces = [
@@ -84,7 +104,15 @@ def recall(sides: Mapping[str, Metrics]) -> go.Figure:
 
 
 def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
-    """The recall of each class, the first less the second; in points."""
+    """Draw the difference of recall of each class.
+
+    Args:
+        first: metrics.
+        second: subtracted from the first.
+
+    Returns:
+        The figure, in points.
+    """
     names = [escape_label(each.name, 20) for each in first.classes]
     points = [100 * (mine.recall - theirs.recall) for mine, theirs in zip(first.classes, second.classes, strict=True)]
     bars = go.Bar(
@@ -104,7 +132,14 @@ def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
 
 
 def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
-    """How often a model is right when it is so and so sure; on the diagonal it is as good as it believes."""
+    """Draw accuracy against confidence. On the diagonal a model is as accurate as it is confident.
+
+    Args:
+        sides: label to predictions.
+
+    Returns:
+        The figure.
+    """
     looks = marks(sides)
     diagonal = go.Scatter(
         x=[0, 100],

@@ -13,7 +13,14 @@ VERDICT_COLOURS = {"helped": "#0072B2", "hurt": "#D55E00"}
 
 
 def finalists(verdict: FinalistsResult) -> go.Figure:
-    """The mean of each finalist with its 95 % interval, and each of its seeds as a small point."""
+    """Draw the mean of each finalist with its 95 % interval, and each of its seeds as a small point.
+
+    Args:
+        verdict: on the finalists.
+
+    Returns:
+        The figure.
+    """
     looks = marks(each.candidate.model for each in verdict.finalists)
     traces = [
         go.Scatter(
@@ -55,7 +62,14 @@ def finalists(verdict: FinalistsResult) -> go.Figure:
 
 
 def ablation(explanation: Explanation) -> go.Figure:
-    """What each change on the way to the winner did, in points with its 95 % interval."""
+    """Draw the gain of each step from the baseline to the winner, in points with its 95 % interval.
+
+    Args:
+        explanation: the ablation path and its measurements.
+
+    Returns:
+        The figure.
+    """
     steps = [(number, step) for number, step in enumerate(explanation.steps) if step.gain is not None]
     labels = [escape_label(f"{number}. {step.parameter}: {step.change}", 44) for number, step in steps]
     gains = [step.gain for _, step in steps if step.gain is not None]

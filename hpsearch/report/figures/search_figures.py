@@ -28,20 +28,40 @@ POINT = "%{text}<extra></extra>"
 
 
 def models_of(trials: Iterable[TrialRow]) -> list[str]:
-    """The models' names, in the order that all figures draw them in."""
+    """Return the names of the models, in the order of all figures.
+
+    Args:
+        trials: of a study.
+
+    Returns:
+        Sorted names.
+    """
     return sorted({trial.model for trial in trials if trial.model})
 
 
 def percent(trial: TrialRow) -> float:
-    """A trial's accuracy as it is drawn."""
+    """Return a trial's accuracy as a figure shows it.
+
+    Args:
+        trial: with a value.
+
+    Returns:
+        In percent, three digits.
+    """
     return round(100 * (trial.value or 0.0), 3)
 
 
 def view(values: Sequence[float]) -> list[float] | None:
-    """The range of an axis of accuracies in which what matters can be told apart; None to show all.
+    """Return the range of an axis that separates the good trials.
 
-    A few trials that learned nothing would press all others against the upper edge: a study's worst are left out of sight
-    where they lie more than four times as far from the best as the median does.
+    A few trials that learned nothing would press all others against the upper edge. Trials more than four times as far
+    from the best as the median are left out of sight.
+
+    Args:
+        values: accuracies, in percent.
+
+    Returns:
+        Both ends; None to show all values.
     """
     if len(values) < 2:
         return None
@@ -53,13 +73,27 @@ def view(values: Sequence[float]) -> list[float] | None:
 
 
 def out_of_sight(values: Sequence[float]) -> int:
-    """How many of the values lie below the view."""
+    """Return how many values lie below the view.
+
+    Args:
+        values: accuracies, in percent.
+
+    Returns:
+        The count.
+    """
     shown = view(values)
     return 0 if shown is None else sum(value < shown[0] for value in values)
 
 
 def history(trials: Sequence[TrialRow]) -> go.Figure:
-    """Accuracy by the trial's number and model, and the best so far of each model."""
+    """Draw the optimization history: accuracy by trial number and model, and the best so far of each model.
+
+    Args:
+        trials: of a study.
+
+    Returns:
+        The figure.
+    """
     looks = marks(models_of(trials))
     traces: list[go.Scatter] = []
     for model, look in looks.items():
@@ -79,7 +113,15 @@ def history(trials: Sequence[TrialRow]) -> go.Figure:
 
 
 def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.Figure:
-    """Accuracy against what a trial costs, by model; the line is Pareto's: nothing is both cheaper and better than it."""
+    """Draw accuracy against cost by model. The line is the Pareto front: no trial is both cheaper and better.
+
+    Args:
+        trials: of a study.
+        by: the cost.
+
+    Returns:
+        The figure.
+    """
     complete = [trial for trial in rank(trials) if cost_of(trial, by)]
     looks = marks(models_of(trials))
     traces = [
@@ -109,12 +151,28 @@ def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.
 
 
 def cost_of(trial: TrialRow, by: Cost) -> float:
-    """What a trial costs; 0 where it is not known."""
+    """Return the cost of a trial.
+
+    Args:
+        trial: any trial.
+        by: the cost.
+
+    Returns:
+        The cost; 0 where it is unknown.
+    """
     return float(trial.n_parameters or 0) if by == "parameters" else float(trial.flops or 0) if by == "flops" else round(trial.seconds, 1)
 
 
 def pareto(trials: Iterable[TrialRow], by: Cost) -> list[TrialRow]:
-    """The trials that no other beats at the same cost or less, the cheapest first."""
+    """Return the trials that no other trial beats at the same cost or less.
+
+    Args:
+        trials: with values.
+        by: the cost.
+
+    Returns:
+        The Pareto front, the cheapest first.
+    """
     front: list[TrialRow] = []
     for trial in sorted(trials, key=lambda trial: (cost_of(trial, by), -(trial.value or 0.0), trial.number)):
         if cost_of(trial, by) and (not front or (trial.value or 0.0) > (front[-1].value or 0.0)):
@@ -123,7 +181,14 @@ def pareto(trials: Iterable[TrialRow], by: Cost) -> list[TrialRow]:
 
 
 def models(trials: Sequence[TrialRow]) -> go.Figure:
-    """All complete trials of each model: best, median, spread."""
+    """Draw all complete trials of each model with their median and quartiles.
+
+    Args:
+        trials: of a study.
+
+    Returns:
+        The figure.
+    """
     traces = []
     for model, look in marks(models_of(trials)).items():
         own = rank(trials, model)
@@ -153,7 +218,15 @@ def models(trials: Sequence[TrialRow]) -> go.Figure:
 
 
 def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
-    """Learning curves of the best of each model; the others are faint and end where they were pruned."""
+    """Draw learning curves: the best of each model in colour, the others faint, to the epoch where they ended.
+
+    Args:
+        trials: of a study.
+        top: trials of each model in colour.
+
+    Returns:
+        The figure.
+    """
     faint: list[go.Scatter] = []
     strong: list[go.Scatter] = []
     for model, look in marks(models_of(trials)).items():
@@ -192,7 +265,14 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
 
 
 def timeline(trials: Sequence[TrialRow]) -> go.Figure:
-    """Return the timeline of the workers: a bar for each attempt at a trial; pale ones were pruned, failed or interrupted."""
+    """Draw the timeline of the workers: a bar for each attempt at a trial. Pale ones were pruned, failed or interrupted.
+
+    Args:
+        trials: of a study.
+
+    Returns:
+        The figure.
+    """
     looks = marks(models_of(trials))
     spans = [span for trial in trials for span in _spans(trial)]
     begin, end = (min(span[2] for span in spans), max(span[3] for span in spans)) if spans else (datetime.min, datetime.min)
@@ -246,7 +326,14 @@ def _drawn(trials: Iterable[TrialRow]) -> list[float]:
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, object]:
-    """Round numbers on a logarithmic axis, also where it spans less than a power of ten: plotly alone writes one."""
+    """Return round numbers for a logarithmic axis. Plotly alone writes one where the axis spans less than a power of ten.
+
+    Args:
+        values: that the axis has to show.
+
+    Returns:
+        Plotly's settings; empty without positive values.
+    """
     if not values or min(values) <= 0:
         return {}
     low, high = min(values) / 1.15, max(values) * 1.15
@@ -260,7 +347,14 @@ def log_ticks(values: Sequence[float]) -> dict[str, object]:
 
 
 def short_number(value: float) -> str:
-    """`61.7k`, `1.2M`, `35`."""
+    """Return a number with a unit: `61.7k`, `1.2M`, `35`.
+
+    Args:
+        value: at least 0.
+
+    Returns:
+        The text.
+    """
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g}{unit}"

@@ -29,7 +29,14 @@ Distributions = Mapping[str, Distribution]
 
 
 def importances(found: Sequence[Importances]) -> go.Figure:
-    """The importance of each parameter for each model; the whiskers hold 90 % of the resamples."""
+    """Draw the importance of each parameter for each model. The whiskers hold 90 % of the resamples.
+
+    Args:
+        found: one item a model.
+
+    Returns:
+        The figure.
+    """
     names = list(dict.fromkeys(each.name for one in found for each in one.parameters[:SHOWN_PARAMETERS]))
     looks = marks(one.model for one in found)
     traces = []
@@ -65,7 +72,16 @@ def importances(found: Sequence[Importances]) -> go.Figure:
 
 
 def slice_of(trials: Sequence[TrialRow], name: str, space: Distributions) -> go.Figure:
-    """Accuracy against the values of one parameter, by model; larger points are the best of each."""
+    """Draw accuracy against the values of one parameter, by model. Larger points are the best of each model.
+
+    Args:
+        trials: of a study.
+        name: the parameter's name.
+        space: all distributions.
+
+    Returns:
+        The figure.
+    """
     traces = []
     for model, look in marks(models_of(trials)).items():
         own = [trial for trial in rank(trials, model) if name in trial.params]
@@ -87,7 +103,18 @@ def slice_of(trials: Sequence[TrialRow], name: str, space: Distributions) -> go.
 
 
 def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distributions) -> go.Figure:
-    """What a forest expects of a model over two parameters, the others as in its best trial; the points are its trials."""
+    """Draw the accuracy that a random forest expects over two parameters, the others as in the model's best trial.
+
+    Args:
+        trials: of a study.
+        model: one complete trial of it at least.
+        x: the parameter of the horizontal axis.
+        y: the parameter of the vertical axis.
+        space: all distributions.
+
+    Returns:
+        The figure.
+    """
     design = design_of(trials, model)
     own = [trial for trial in rank(trials, model) if x in trial.params and y in trial.params]
     best = rank(trials, model)[0]
@@ -119,7 +146,17 @@ def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distr
 
 
 def parallel(trials: Sequence[TrialRow], space: Distributions, names: Sequence[str], top: int = 10) -> go.Figure:
-    """One line a trial across its parameters, to its accuracy; the best of each model in colour, the others faint."""
+    """Draw parallel coordinates: a line for each trial across its parameters to its accuracy.
+
+    Args:
+        trials: of a study.
+        space: all distributions.
+        names: of the parameters, in order.
+        top: trials of each model in colour; the others are faint.
+
+    Returns:
+        The figure.
+    """
     accuracies = [percent(trial) for trial in rank(trials)]
     low, high = (view(accuracies) or [accuracies[0] - 1, accuracies[0] + 1]) if accuracies else (0.0, 100.0)
 

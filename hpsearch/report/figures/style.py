@@ -35,7 +35,14 @@ class Mark:
 
 
 def marks(names: Iterable[str]) -> dict[str, Mark]:
-    """A mark for each name, the same for the same names in any order."""
+    """Return a colour and a shape for each name, the same for the same names in any order.
+
+    Args:
+        names: of models or sides.
+
+    Returns:
+        Name to mark.
+    """
     return {
         name: Mark(colour=PALETTE[index % len(PALETTE)], symbol=SYMBOLS[index % len(SYMBOLS)])
         for index, name in enumerate(sorted(set(names)))
@@ -43,20 +50,42 @@ def marks(names: Iterable[str]) -> dict[str, Mark]:
 
 
 def pale(colour: str) -> str:
-    """A colour of which the ground shines through."""
+    """Return a translucent colour.
+
+    Args:
+        colour: such as `#0072B2`.
+
+    Returns:
+        As `rgba(…)`.
+    """
     red, green, blue = (int(colour[workspace : workspace + 2], 16) for workspace in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.4)"
 
 
 def escape_label(text: object, longest: int = LONGEST_LABEL) -> str:
-    """A text that plotly draws as it is: plotly reads a few HTML tags."""
+    """Return a text that plotly shows as it is. Plotly reads a few HTML tags.
+
+    Args:
+        text: any text.
+        longest: characters; a longer text ends with an ellipsis.
+
+    Returns:
+        The escaped text.
+    """
     short = str(text)
     short = short if len(short) <= longest else f"{short[: longest - 1]}…"
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def hover(trial: TrialRow) -> str:
-    """What the box over a trial's point says: its number, model, value, size and whole configuration."""
+    """Return the text of the box over a trial's point.
+
+    Args:
+        trial: any trial.
+
+    Returns:
+        Its number, model, value, size and settings.
+    """
     value = "" if trial.value is None else f", {100 * trial.value:.2f} %"
     state = "" if trial.state == "complete" else f" ({trial.state}{f' after epoch {len(trial.epochs)}' if trial.epochs else ''})"
     size = "" if trial.n_parameters is None else f"{trial.n_parameters:,} parameters"
@@ -68,7 +97,18 @@ def hover(trial: TrialRow) -> str:
 def figure(
     traces: Sequence[Any], *, x: dict[str, Any] | None = None, y: dict[str, Any] | None = None, height: int = 420, **layout: Any
 ) -> go.Figure:
-    """A figure with one pair of axes and the legend above it."""
+    """Return a figure with one pair of axes and the legend above it.
+
+    Args:
+        traces: of plotly.
+        x: settings of the horizontal axis.
+        y: settings of the vertical axis.
+        height: in pixels.
+        layout: more settings.
+
+    Returns:
+        The figure.
+    """
     base: dict[str, Any] = {
         "height": height,
         "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
@@ -82,5 +122,13 @@ def figure(
 
 
 def axis(title: str = "", **more: Any) -> dict[str, Any]:
-    """An axis that makes room for its labels."""
+    """Return an axis that makes room for its labels.
+
+    Args:
+        title: of the axis.
+        more: other settings.
+
+    Returns:
+        Plotly's settings.
+    """
     return {"title": {"text": title, "standoff": 8}, "automargin": True, "zeroline": False, **more}

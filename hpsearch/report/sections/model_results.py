@@ -22,7 +22,14 @@ SURE = 0.05
 
 
 def costs(study: StudyResults) -> Iterator[Block]:
-    """Accuracy against parameters, FLOPs and seconds, with the Pareto front."""
+    """Yield accuracy against parameters, FLOPs and seconds, with the Pareto front.
+
+    Args:
+        study: the results.
+
+    Yields:
+        A chart for each cost.
+    """
     complete = rank(study.trials)
     if not complete:
         yield Paragraph(text=NONE_COMPLETE)
@@ -63,7 +70,14 @@ def _hidden(trials: list[TrialRow]) -> str:
 
 
 def comparison(study: StudyResults) -> Iterator[Block]:
-    """Best, median and spread of each model; the best of each on the same images."""
+    """Yield each model's trials, and the best trials of the models on the same images.
+
+    Args:
+        study: the results.
+
+    Yields:
+        A table, charts and McNemar's test.
+    """
     complete = rank(study.trials)
     if not complete:
         yield Paragraph(text=NONE_COMPLETE)
@@ -181,7 +195,14 @@ def _mcnemar(first: EvaluatedTrial, second: EvaluatedTrial) -> str:
 
 
 def learning(study: StudyResults) -> Iterator[Block]:
-    """Learning curves of the best of each model."""
+    """Yield the learning curves.
+
+    Args:
+        study: the results.
+
+    Yields:
+        A chart and the last epoch of the best trial.
+    """
     trained = [trial for trial in study.trials if trial.epochs]
     if not trained:
         yield Paragraph(text="No trial has trained an epoch yet.")
@@ -207,7 +228,14 @@ def learning(study: StudyResults) -> Iterator[Block]:
 
 
 def progress(study: StudyResults) -> Iterator[Block]:
-    """The optimisation history by model."""
+    """Yield the optimization history.
+
+    Args:
+        study: the results.
+
+    Yields:
+        A chart.
+    """
     valued = [trial for trial in study.trials if trial.value is not None]
     if not valued:
         yield Paragraph(text="No trial has a value yet.")

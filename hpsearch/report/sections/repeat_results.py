@@ -11,7 +11,14 @@ from hpsearch.report.text import explanation_reading, finalists_table, steps_tab
 
 
 def helped(study: StudyResults) -> Iterator[Block]:
-    """The way from the baseline to the winner, one change at a time."""
+    """Yield the ablation: the steps from the baseline to the winner.
+
+    Args:
+        study: the results.
+
+    Yields:
+        Sentences, a chart and a table.
+    """
     if study.explanation is None:
         yield Paragraph(
             text=f"No ablation has run. `hpsearch explain {study.name}` changes one parameter at a time, from the baseline to the winner."
@@ -33,7 +40,14 @@ def helped(study: StudyResults) -> Iterator[Block]:
 
 
 def finalists(study: StudyResults) -> Iterator[Block]:
-    """The best few again, with fresh seeds and splits."""
+    """Yield the finalists on fresh seeds and splits.
+
+    Args:
+        study: the results.
+
+    Yields:
+        Sentences, a chart and a table.
+    """
     verdict = study.verdict
     if verdict is None or not verdict.finalists:
         yield Paragraph(

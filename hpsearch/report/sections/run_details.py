@@ -15,7 +15,14 @@ MOST_FAILURES = 50
 
 
 def workers(study: StudyResults) -> Iterator[Block]:
-    """The timeline of the workers."""
+    """Yield the timeline of the workers.
+
+    Args:
+        study: the results.
+
+    Yields:
+        A chart.
+    """
     attempts = [(str(attempt["worker"]), trial) for trial in study.trials for attempt in trial.attempts]
     if not attempts:
         yield Paragraph(text="No worker has taken up a trial yet.")
@@ -38,7 +45,14 @@ def workers(study: StudyResults) -> Iterator[Block]:
 
 
 def images(study: StudyResults) -> Iterator[Block]:
-    """Some training images, and the best model's worst mistakes."""
+    """Yield training images, and the most confident mistakes of the best trial.
+
+    Args:
+        study: the results.
+
+    Yields:
+        Pictures with sentences.
+    """
     if study.samples is not None:
         yield Picture(
             png=study.samples,
@@ -63,7 +77,14 @@ def images(study: StudyResults) -> Iterator[Block]:
 
 
 def failures(study: StudyResults) -> Iterator[Block]:
-    """Failed trials and why, diverged ones, and those that were begun more than once."""
+    """Yield the failed trials with their reasons, and the diverged ones.
+
+    Args:
+        study: the results.
+
+    Yields:
+        A table and a sentence.
+    """
     failed = [trial for trial in study.trials if trial.state == "fail"]
     diverged = [trial.number for trial in study.trials if trial.end.get("diverged")]
     if not failed and not diverged:
@@ -87,7 +108,14 @@ def failures(study: StudyResults) -> Iterator[Block]:
 
 
 def repeating(study: StudyResults) -> Iterator[Block]:
-    """The commands, the versions, the study file."""
+    """Yield what a reader needs to repeat the study.
+
+    Args:
+        study: the results.
+
+    Yields:
+        The commands, the versions and the study file.
+    """
     name = study.row.path.name
     best = study.best
     commands = [f"hpsearch run {name}"]

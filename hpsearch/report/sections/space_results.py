@@ -24,7 +24,14 @@ NEAR_A_BOUND = 0.03
 
 
 def importance(study: StudyResults) -> Iterator[Block]:
-    """Which parameters matter, for each model."""
+    """Yield hyperparameter importance for each model.
+
+    Args:
+        study: the results.
+
+    Yields:
+        A chart and sentences on its limits.
+    """
     found = study.importances
     if not study.trials:
         yield Paragraph(text="No trial is complete yet.")
@@ -62,7 +69,14 @@ def importance(study: StudyResults) -> Iterator[Block]:
 
 
 def where(study: StudyResults) -> Iterator[Block]:
-    """Slices and contours of the important parameters, and the values that lie on a bound."""
+    """Yield slice plots and contours of the important parameters, and the values at an end of their range.
+
+    Args:
+        study: the results.
+
+    Yields:
+        Charts and sentences.
+    """
     if not rank(study.trials):
         yield Paragraph(text="No trial is complete yet.")
         return
@@ -108,7 +122,14 @@ def _important(study: StudyResults) -> list[str]:
 
 
 def searched(study: StudyResults) -> list[str]:
-    """The parameters of which complete trials have more than one value, those of every trial first."""
+    """Return the parameters with more than one value among the complete trials.
+
+    Args:
+        study: the results.
+
+    Returns:
+        Their names, those that every trial has first.
+    """
     complete = rank(study.trials)
     names = dict.fromkeys(name for trial in complete for name in trial.params if not isinstance(study.space.get(name, NOT_SEARCHED), Fixed))
     return sorted((name for name in names if len({trial.params.get(name) for trial in complete}) > 1), key=lambda name: "." in name)
@@ -153,7 +174,14 @@ def _short(value: Scalar) -> str:
 
 
 def crossing(study: StudyResults) -> Iterator[Block]:
-    """Parallel coordinates."""
+    """Yield parallel coordinates.
+
+    Args:
+        study: the results.
+
+    Yields:
+        A chart.
+    """
     complete = rank(study.trials)
     names = searched(study)
     if not names:

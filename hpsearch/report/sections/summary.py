@@ -186,7 +186,14 @@ def _gain(study: StudyResults) -> str:
 
 
 def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
-    """The studies in a table, and why they may not be compared."""
+    """Yield the winners of several studies, and what makes the studies incomparable.
+
+    Args:
+        studies: their results.
+
+    Yields:
+        A table and sentences.
+    """
     rows = []
     for study in studies:
         best = study.board.best
@@ -221,7 +228,14 @@ def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
 
 
 def differences(studies: Sequence[StudyResults]) -> list[str]:
-    """Sentences on all that makes studies incomparable."""
+    """Return what differs between studies besides their search spaces.
+
+    Args:
+        studies: their results.
+
+    Returns:
+        A sentence for each difference.
+    """
     facts: dict[str, Callable[[StudyResults], Any]] = {
         "data set": lambda study: study.data["dataset"],
         "number of validation images": lambda study: f"{study.data['validation_images']:,}",
