@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,19 +171,22 @@ TABLES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.fixture
-def printed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The blocks that a command prints and their lines."""
-    found = SimpleNamespace(blocks=[], lines=[])
+def lines(*blocks: Block, width: int | None = 40) -> list[str]:
+    return [line.plain for line in render(blocks, width, unknown_width=60)]
+
+
+def printed(name: str, folder: Path) -> tuple[Block, ...]:
+    """The blocks that a command prints."""
+    found: list[Block] = []
 
     def recording(blocks: tuple[Block, ...], width: int | None, **options: int) -> list[Text]:
-        lines = render(blocks, width, **options)
-        found.blocks += blocks
-        found.lines += [line.plain for line in lines]
-        return lines
+        found.extend(blocks)
+        return render(blocks, width, **options)
 
-    monkeypatch.setattr(console, "render", recording)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "render", recording)
+        TABLES[name](folder)
+    return tuple(found)
 
 
 def words_of(table: Table) -> set[str]:
@@ -193,41 +195,41 @@ def words_of(table: Table) -> set[str]:
     return words | {"Columns", "left", "out:", "…"} | {f"{word}{end}" for word in words for end in ",."}
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", TABLES)
-def test_every_table_fits_and_breaks_no_word(
-    name: str, width: int, tmp_path: Path, printed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_table_fits_and_breaks_no_word(name: str, tmp_path: Path) -> None:
     if name == "data" and not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("the images are not on this machine")
-    monkeypatch.setenv("COLUMNS", str(width))
-    TABLES[name](tmp_path)
-    tables = [block for block in printed.blocks if isinstance(block, Table)]
+    blocks = printed(name, tmp_path)
+    tables = [block for block in blocks if isinstance(block, Table)]
     assert tables
-    assert max(map(cell_len, printed.lines)) <= width
     known = {word for table in tables for word in words_of(table)}
-    sentences = {word for block in printed.blocks if isinstance(block, Paragraph) for word in block.text.split()}
-    # A path that is longer than a line has to be broken; any other word stays whole.
-    broken = {word for line in printed.lines for word in line.split()} - known - sentences
-    assert not [word for word in broken if not any(word in whole and len(whole) > width - 20 for whole in known)]
+    sentences = {word for block in blocks if isinstance(block, Paragraph) for word in block.text.split()}
+    for width in WIDTHS:
+        shown = lines(*blocks, width=width)
+        assert max(map(cell_len, shown)) <= width
+        # A path that is longer than a line has to be broken; any other word stays whole.
+        broken = {word for line in shown for word in line.split()} - known - sentences
+        assert not [word for word in broken if not any(word in whole and len(whole) > width - 20 for whole in known)]
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["study", "study with long settings"])
-def test_a_trial_takes_three_lines_at_most(
-    name: str, width: int, tmp_path: Path, printed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    TABLES[name](tmp_path)
-    (table,) = printed.blocks
-    rows = [index for index, line in enumerate(printed.lines) if line[:4].strip().isdigit()]
-    assert len(rows) == len(table.rows)
-    ends = [*rows[1:], len(printed.lines) - printed.lines[-1].startswith("Columns left out")]
-    assert all(end - begin <= 3 for begin, end in zip(rows, ends, strict=True))
+def test_a_trial_takes_three_lines_at_most(name: str, tmp_path: Path) -> None:
+    (table,) = printed(name, tmp_path)
+    assert isinstance(table, Table)
+    for width in WIDTHS:
+        shown = lines(table, width=width)
+        rows = [index for index, line in enumerate(shown) if line[:4].strip().isdigit()]
+        assert len(rows) == len(table.rows)
+        ends = [*rows[1:], len(shown) - shown[-1].startswith("Columns left out")]
+        assert all(end - begin <= 3 for begin, end in zip(rows, ends, strict=True))
 
 
-def lines(*blocks: Block, width: int | None = 40) -> list[str]:
-    return [line.plain for line in render(blocks, width, unknown_width=60)]
+def test_a_table_is_as_wide_as_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    print_study(tmp_path)
+    assert "epochs" in capsys.readouterr().out.splitlines()[1], "160 columns where there is no terminal"
+    monkeypatch.setenv("COLUMNS", "80")
+    print_study(tmp_path)
+    assert "Columns left out: train, epochs." in capsys.readouterr().out
 
 
 def test_columns_are_dropped_by_priority_and_named() -> None:
