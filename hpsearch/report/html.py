@@ -20,9 +20,9 @@ from hpsearch.report.blocks import Block, Chart, Page
 
 WEB = Path(__file__).resolve().parent / "web"
 SIGNIFICANT_DIGITS = 6
-"""Of a number in a figure: more than a screen can show, and a third of the size."""
+"""Digits of a number in a figure: more than a screen can show, and a third of the size."""
 LONGEST_TEXT = 20_000
-"""Characters of one piece of text on a page: a browser lays out no more at once, and no person reads it."""
+"""Characters of one text on a page: a browser cannot lay out more at once."""
 
 
 def render(page: Page) -> str:
@@ -35,7 +35,7 @@ def render(page: Page) -> str:
         One file that loads nothing from the network.
     """
     words = _SharedTexts()
-    # All of them first: only then is the table of words complete.
+    # All figures first: they fill the list of texts.
     figures = {id(block): words.figure(block.figure) for block in _blocks(page) if isinstance(block, Chart)}
     environment = Environment(
         loader=FileSystemLoader(WEB), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -90,13 +90,20 @@ def with_commands(text: str) -> Markup:
 
 
 class _SharedTexts:
-    """Each text of a figure's points once for the whole page: the same trials stand in many figures."""
+    """Stores each text of the figures' points once for the whole page: many figures show the same trials."""
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
 
     def figure(self, figure: go.Figure) -> Markup:
-        """The figure as JSON that can stand in a script element."""
+        """Return a figure as JSON for a script element.
+
+        Args:
+            figure: of plotly.
+
+        Returns:
+            JSON in which numbers of texts stand for texts.
+        """
         plain = figure.to_plotly_json()
         plain["layout"].pop("template", None)
         for trace in plain["data"]:
@@ -106,7 +113,11 @@ class _SharedTexts:
         return _json({"data": plain["data"], "layout": plain["layout"]})
 
     def json(self) -> Markup:
-        """All of them in their places."""
+        """Return all texts.
+
+        Returns:
+            A JSON list.
+        """
         return _json(list(self._places))
 
 
@@ -116,7 +127,7 @@ def _json(value: Any) -> Markup:
 
 
 def _compact(value: Any) -> Any:
-    """Plain values in which floats are short and those that are not finite None."""
+    """Plain values with short floats; None for floats that are not finite."""
     if isinstance(value, float):
         return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):

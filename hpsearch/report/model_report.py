@@ -1,4 +1,4 @@
-"""The report of a final model as a page: its test score, where it errs, and whether it overfits."""
+"""The report of a final model: test accuracy, confusion matrix, calibration, misclassified images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def final_report(
                 ),
                 _repeat(best, metrics),
             ),
-            footer=f"Written by hpsearch {__version__}. This page stands alone: it loads nothing from the network.",
+            footer=f"Written by hpsearch {__version__}. This page loads nothing from the network.",
         )
     )
 
@@ -85,7 +85,7 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
         "score",
         "Test accuracy",
         Paragraph(
-            text=f"{100 * metrics['test_accuracy']:.2f} % of {test.n_images:,} test images are recognised ({origin}; 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the {metrics['interval_over']}).",
+            text=f"{100 * metrics['test_accuracy']:.2f} % of {test.n_images:,} test images are classified correctly ({origin}; 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the {metrics['interval_over']}).",
             kind="lead",
         ),
         Paragraph(text=metrics["overfitting"]),
@@ -131,7 +131,7 @@ def _confusion(train: Metrics, test: Metrics) -> Section:
         Chart(
             title=f"{word.capitalize()} images",
             figure=confusion(names, metrics.confusion),
-            says=f"Rows are what the {word} images show, columns what they were taken for, in percent of the row. {'; '.join(metrics.weakest)}.",
+            says=f"Rows are true classes of the {word} images, columns predicted classes, in percent of the row. {'; '.join(metrics.weakest)}.",
             table=confusion_table(metrics),
             narrow=True,
         )
@@ -151,7 +151,7 @@ def confusion_table(metrics: Metrics) -> Table:
     """
     names = [each.name for each in metrics.classes]
     return Table(
-        caption="Images: rows are what they show, columns what they were taken for",
+        caption="Images: rows are true classes, columns predicted classes",
         columns=(text_column(""), *map(number_column, names)),
         rows=tuple((name, *map(str, row)) for name, row in zip(names, metrics.confusion, strict=True)),
         folded=True,
@@ -166,7 +166,7 @@ def _calibration(predictions: Mapping[str, Predictions], train: Metrics, test: M
             title="Confidence and accuracy",
             figure=calibration({"test": predictions["test"], "training": predictions["train"]}),
             says=(
-                f"Below the dotted line the model is surer than it is right. The mean distance from it (calibration error) is "
+                f"Below the dotted line the confidence is too high. The mean distance from the line (calibration error) is "
                 f"{100 * test.calibration_error:.2f} points on the test images and {100 * train.calibration_error:.2f} on the training images."
             ),
         ),

@@ -1,4 +1,4 @@
-"""The report of one study or several, side by side: first the answer, then the evidence, in a reader's order."""
+"""The report of one study, or of several side by side: the summary first, then the evidence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
     ("failures", "Failed trials", failures),
     ("repeat", "How to repeat the study", repeating),
 )
-"""Anchor, title and writer of each section, in order."""
+"""Anchor, title and function of each section, in order."""
 
 
 def study_report(studies: Sequence[StudyResults], *, at: datetime) -> str:
@@ -63,7 +63,7 @@ def study_report(studies: Sequence[StudyResults], *, at: datetime) -> str:
             title=" and ".join(study.name for study in studies),
             subtitle="; ".join(_subtitle(study) for study in studies),
             sections=tuple(sections),
-            footer=f"Written by hpsearch {__version__} on {at:%d %B %Y, %H:%M}. This page stands alone: it loads nothing from the network.",
+            footer=f"Written by hpsearch {__version__} on {at:%d %B %Y, %H:%M}. This page loads nothing from the network.",
         )
     )
 

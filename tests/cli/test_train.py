@@ -71,7 +71,7 @@ def test_training_on_validation_says_all_of_it(tmp_path: Path) -> None:
     write_best_config(tmp_path)
     done = hpsearch(tmp_path, "train", "best.toml")
     assert done.returncode == 0, done.stderr
-    for words in ("Validation accuracy", "95 % interval", "calibration error", "points apart", "precision", "taken for"):
+    for words in ("Validation accuracy", "95 % interval", "calibration error", "points apart", "precision", "predicted classes"):
         assert words in done.stdout
     assert "epoch 2/2" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"best.toml", "stripes.py"}

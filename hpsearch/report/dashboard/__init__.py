@@ -1,1 +1,1 @@
-"""optuna-dashboard, with a guard before it and hpsearch's own notes, plots and files in it."""
+"""optuna-dashboard behind an access policy, with hpsearch's own notes, plots and files."""

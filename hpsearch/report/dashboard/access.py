@@ -1,6 +1,6 @@
-"""Who may ask the dashboard what: optuna-dashboard itself has no login, answers any Host and lets everybody delete.
+"""A WSGI middleware that decides who may do what: optuna-dashboard has no login, answers any Host and lets everybody delete.
 
-A WSGI middleware. It refuses with 403 and one line, and says to the browser what the pages may do.
+It refuses with status 403 and one line. Its headers tell the browser what the pages may do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Headers = list[tuple[str, str]]
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 READING = frozenset({"GET", "HEAD"})
-"""Methods that change nothing: all that the pages of optuna-dashboard 0.21 need for looking; its one POST that reads asks a language model."""
+"""Methods that change nothing. The pages of optuna-dashboard 0.21 read with these alone, except a POST to a language model."""
 EDITS = tuple(
     (method, re.compile(path))
     for method, path in (
@@ -32,36 +32,37 @@ EDITS = tuple(
         ("DELETE", r"/api/artifacts/\d+(/\d+)?/[0-9a-fA-F-]+"),
     )
 )
-"""What --allow-edit lets through: notes, failing a trial, deleting. A study made or renamed there is none that hpsearch could continue."""
+"""Requests that --allow-edit permits: notes, failing a trial, deleting. hpsearch could not continue a study made or renamed there."""
 TELL = EDITS[1][1]
 LARGEST_TELL = 64_000
-"""Bytes of a request that ends a trial; it holds one word."""
+"""Bytes of a request that ends a trial: it holds one word."""
 SANDBOX = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 )
-"""For artifacts: a page may draw its figures, and knows neither the dashboard's cookie nor the network."""
+"""Policy for artifacts: a page may draw its figures, but reads neither the dashboard's cookie nor the network."""
 OWN_PAGES = re.compile(r"/*(dashboard(/.*)?|static/.*|api/.*|csv/.*|favicon\.ico)?")
-"""Paths under which optuna-dashboard answers with what is its own; all else is somebody's artifact, and sandboxed."""
+"""Paths of optuna-dashboard's own pages. Every other path is an artifact, which is sandboxed."""
 EVERY_ANSWER: Headers = [
     ("X-Content-Type-Options", "nosniff"),
-    # The token stands in the first address; no other site is told it.
+    # The first address holds the token: no other site may see it.
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Content-Security-Policy", "frame-ancestors 'self'"),
 ]
 NOT_PASSED_ON = frozenset({"access-control-allow-origin", "x-content-type-options"})
-"""Headers of optuna-dashboard that are ours to set: it lets every site read artifacts."""
+"""Headers of optuna-dashboard that are replaced: it lets every site read artifacts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccessPolicy:
-    """Who is let in, and to do what.
+    """Which requests are answered.
 
     Attributes:
-        host: the address that is listened on.
-        names: host names that a request may be addressed to besides those that go without saying.
-        token: what a request must know; None on this machine alone.
+        host: the address of the server.
+        names: host names that a request may use besides the address itself.
+        token: the secret that a request must bring; None where only this machine reaches the address.
+        allow_edit: permit the requests of `EDITS`.
     """
 
     host: str
@@ -71,11 +72,16 @@ class AccessPolicy:
 
 
 class _Refused(Exception):
-    """Why a request is not answered, in one line."""
+    """The reason why a request is refused, in one line."""
 
 
 class AccessMiddleware:
-    """Lets through what `policy` allow, and refuses the rest before optuna-dashboard sees it."""
+    """Passes on the requests that the policy permits and refuses all others.
+
+    Args:
+        app: optuna-dashboard.
+        policy: which requests are permitted.
+    """
 
     def __init__(self, app: App, policy: AccessPolicy) -> None:
         self._app = app
@@ -95,19 +101,19 @@ class AccessMiddleware:
         return self._app(environ, _with_headers(start_response, path=str(environ.get("PATH_INFO", ""))))
 
     def _check_host(self, environ: Mapping[str, Any]) -> None:
-        """Any web page can have its own name point to this machine; the browser then believes that it may read us."""
+        """Refuse unknown host names: a web page can point its own name to this machine, and the browser then lets it read."""
         asked = _host_name(environ)
         if asked in self._policy.names:
             return
         if is_loopback(self._policy.host):
             known = asked in LOOPBACK_NAMES or asked == self._policy.host.lower()
-        else:  # no web page can have an address for its name
+        else:  # a web page cannot use an address as its name
             known = asked in (self._policy.host.lower(), "localhost") or _is_address(asked)
         if not known:
             raise _Refused(f"This dashboard is not called {asked[:100] or 'nothing'}: start it with --allow-host to give it that name.")
 
     def _arrival(self, environ: Mapping[str, Any]) -> Callable[[Callable[..., Any]], Iterable[bytes]] | None:
-        """The answer to who brings the token in the address: a cookie, and the same address without it."""
+        """The answer to a request with the token in its address: a cookie, and the same address without the token."""
         if self._policy.token is None or environ["REQUEST_METHOD"] not in READING:
             return None
         given = parse_qs(str(environ.get("QUERY_STRING", ""))).get("token", [""])[0]
@@ -116,7 +122,7 @@ class AccessMiddleware:
         if not _same(given, self._policy.token):
             raise _Refused("That is not the token of this dashboard.")
         cookie = f"{_cookie_name(environ)}={self._policy.token}; Path=/; HttpOnly; SameSite=Strict"
-        # Not by a redirect: a browser that came from another site would not send the cookie along.
+        # A redirect would not do: a browser that comes from another site would not send the cookie.
         target = re.sub(r"[^A-Za-z0-9/_-]", "", str(environ.get("PATH_INFO", ""))).lstrip("/")
         page = f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url=/{target}"><title>hpsearch</title>\n'
         return lambda start: _answer(
@@ -137,7 +143,7 @@ class AccessMiddleware:
         if not self._policy.allow_edit:
             raise _Refused("This dashboard only shows: start it with --allow-edit to write notes, fail trials and delete.")
         origin = environ.get("HTTP_ORIGIN")
-        # Browsers name the site whose page asks; what names none is no browser, and asks for itself.
+        # A browser names the site of the page that asks. A request without Origin comes from no browser.
         if origin is not None and urlsplit(str(origin)).netloc.lower() != str(environ.get("HTTP_HOST", "")).lower():
             raise _Refused("A page of another site may not change anything here.")
         if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
@@ -179,7 +185,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_tell(environ: dict[str, Any]) -> None:
-    """A trial may be failed by hand; an accuracy that nobody measured may not be made up."""
+    """Permit failing a trial, but not giving it a value that nobody measured."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
     body = environ["wsgi.input"].read(min(length, LARGEST_TELL))
     environ["wsgi.input"] = BytesIO(body)
@@ -192,7 +198,7 @@ def _check_tell(environ: dict[str, Any]) -> None:
 
 
 def _host_name(environ: Mapping[str, Any]) -> str:
-    """The name that the request is addressed to, without its port and brackets."""
+    """The host name of a request, without port and brackets."""
     host = str(environ.get("HTTP_HOST", "")).lower()
     name, bracket, _ = host.partition("]")
     return name.lstrip("[") if bracket else host.partition(":")[0]
@@ -207,12 +213,12 @@ def _is_address(name: str) -> bool:
 
 
 def _cookie_name(environ: Mapping[str, Any]) -> str:
-    """Of this port: cookies do not know ports, and two dashboards may run on one machine."""
+    """The cookie's name holds the port: cookies ignore ports, and two dashboards may run on one machine."""
     return f"hpsearch-dashboard-{environ.get('SERVER_PORT', '')}"
 
 
 def _same(given: str, token: str) -> bool:
-    """Compared in constant time, so that it cannot be guessed letter by letter."""
+    """Compare in constant time, so that nobody can guess the token letter by letter."""
     return secrets.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
 
 
@@ -223,7 +229,7 @@ def _answer(start_response: Callable[..., Any], status: str, kind: str, text: st
 
 
 def _with_headers(start_response: Callable[..., Any], *, path: str) -> Callable[..., Any]:
-    """The same, with the headers that every answer has; those of artifacts say that they are kept apart."""
+    """Return a `start_response` that adds the headers of every answer, and the sandbox for artifacts."""
     more = [] if OWN_PAGES.fullmatch(path) else [("Content-Security-Policy", SANDBOX)]
 
     def start(status: str, headers: Headers, exc_info: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The study's note in optuna-dashboard: what hpsearch writes stands between two marks, and a person's own words around them are theirs."""
+"""The study's note in optuna-dashboard. hpsearch writes between two marks, and keeps a person's own words around them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hpsearch.report.blocks import Block, Bullets, Paragraph, Table, text_column
 
 BEGIN = "[//]: # (hpsearch: what stands from here to the end mark is written anew; words of your own go above or below)"
 END = "[//]: # (hpsearch: end)"
-"""Link definitions that nothing links to: Markdown shows nothing of them."""
+"""Link definitions that nothing links to: Markdown does not show them."""
 SPECIAL = re.compile(r"([\\*_{}\[\]<>#|~!&])")
 PLAIN = re.compile(r"[\w .,:;%()+±/-]*", re.ASCII)
-"""Cells that Markdown cannot take for anything."""
+"""Cells without special characters of Markdown."""
 LONGEST_CELL = 200
 NARROW = 16
-"""Characters of a cell that is not broken into lines."""
+"""Characters of a cell that stays on one line."""
 
 
 def with_block(body: str, block: str) -> str:
@@ -70,7 +70,7 @@ def escape_markdown(text: str) -> str:
         The escaped text.
     """
     pieces = " ".join(text.split()).split("`")
-    # An odd backquote begins nothing.
+    # A last backtick without a partner is text.
     paired = len(pieces) - (len(pieces) % 2 == 0)
     shown = [SPECIAL.sub(r"\\\1", piece) if index % 2 == 0 or index >= paired else piece for index, piece in enumerate(pieces)]
     return "`".join(shown[:paired]) + "".join(f"\\`{piece}" for piece in shown[paired:])

@@ -1,4 +1,4 @@
-"""The six small plots of a study's page in optuna-dashboard: figures of the report, made small, and that of pruning."""
+"""The six small plots of a study in optuna-dashboard: figures of the report, and one of pruning."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hpsearch.report.figures.style import INK, PAPER, escape_label, figure, mark
 from hpsearch.report.study_results import StudyResults
 
 HEIGHT = 450
-"""Pixels: what the dashboard keeps free for a plot; a row of the page holds two."""
+"""Pixels that the dashboard reserves for a plot; a row of the page holds two."""
 GRID = "#dddddd"
 MOST_HOVERS = 400
-"""Points of a plot that say more than their value when hovered over: the text is most of a plot's size, and all of it is read at every look."""
+"""Points of a plot with a text: the texts are most of its size, and the dashboard reads all of them each time."""
 DIGITS = 6
-"""Of a number; more cannot be seen."""
+"""Significant digits of a number; more cannot be seen."""
 
 
 def plots(study: StudyResults) -> dict[str, go.Figure]:
@@ -68,7 +68,7 @@ def _importance(study: StudyResults) -> go.Figure:
 def _confusion(study: StudyResults) -> go.Figure:
     evaluated = study.evaluated.get(study.best.model) if study.best is not None else None
     if evaluated is None:
-        return _nothing("Confusion matrix of the best", "Its predictions are not at hand.")
+        return _nothing("Confusion matrix of the best", "Its predictions are missing.")
     drawn = figures_of_predictions.confusion(evaluated.predictions.classes, evaluated.metrics.confusion)
     drawn.update_traces(textfont={"size": 9})
     return _titled(
@@ -112,14 +112,14 @@ def _titled(drawn: go.Figure, title: str) -> go.Figure:
 
 
 def _nothing(title: str, says: str) -> go.Figure:
-    """In the place of a plot that there is nothing to draw for yet."""
+    """A plot without data that says why."""
     drawn = figure([], x={"visible": False}, y={"visible": False})
     drawn.add_annotation(text=says, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
     return _titled(drawn, title)
 
 
 def _small(drawn: go.Figure) -> go.Figure:
-    """The figure as the dashboard can take it: its plotly.js is 2.35 and knows no theme of ours."""
+    """The figure for the dashboard, whose plotly.js is 2.35 and does not know our theme."""
     plain = drawn.to_plotly_json()
     plain["layout"].pop("template", None)
     wordy = sum(_length(trace.get("text")) for trace in plain["data"] if trace["type"] != "heatmap") > MOST_HOVERS
@@ -130,7 +130,7 @@ def _small(drawn: go.Figure) -> go.Figure:
         if wordy:
             trace.pop("text", None)
             trace.pop("hovertemplate", None)
-            # Of so many bars nothing but their outlines would be seen.
+            # Many bars would show only their outlines.
             trace.get("marker", {}).pop("line", None)
         elif "text" in trace:
             trace["text"] = [text.partition("<br>")[0] for text in trace["text"]]
@@ -152,7 +152,7 @@ def _length(text: Any) -> int:
 
 
 def _rounded(value: Any) -> Any:
-    """The same with shorter numbers, and lists instead of arrays, which older plotly.js would have to decode."""
+    """Shorten numbers, and turn arrays into lists: the older plotly.js cannot decode arrays."""
     if isinstance(value, dict):
         return {key: _rounded(each) for key, each in value.items()}
     if hasattr(value, "tolist"):

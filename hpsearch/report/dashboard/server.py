@@ -1,4 +1,4 @@
-"""Serves optuna-dashboard: its WSGI app behind the guard, under a server that is made for it."""
+"""Serves optuna-dashboard: its WSGI app behind the access policy, without the records that only hpsearch reads."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from hpsearch.storage.records import PREFIX, TrialKey
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 TOKEN_VARIABLE = "HPSEARCH_DASHBOARD_TOKEN"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
-"""Long enough that nobody guesses it, and the same in an address, in a cookie and on a command line."""
+"""Too long to guess, and written the same in an address, in a cookie and on a command line."""
 TOKEN_BYTES = 24
 THREADS = 8
-"""A page of the dashboard asks for several things at once, and a browser for six at a time."""
+"""A browser sends six requests at a time."""
 LARGEST_REQUEST = 1_000_000
-"""Bytes: a note; nothing larger is written through the dashboard."""
+"""Bytes of a note; nothing larger is written through the dashboard."""
 CSV_PATH = re.compile(r"/+csv/.*")
 HIDDEN = frozenset({TrialKey.RUN, TrialKey.EPOCHS, TrialKey.ATTEMPTS})
 """Records of a trial that only hpsearch reads. They are most of the bytes of a page: kilobytes a trial, printed on one line."""
@@ -58,7 +58,7 @@ class DashboardStorage(CachedStorage):
 
 
 def _shown(trial: FrozenTrial) -> FrozenTrial:
-    # The trial itself is in the cache of finished ones, and stays whole.
+    # A copy: the trial itself is in the cache of finished trials.
     shown = copy.copy(trial)
     shown.user_attrs = {key: value for key, value in trial.user_attrs.items() if key not in HIDDEN}
     return shown
@@ -100,13 +100,13 @@ def make_app(store: Store, artifacts: Path, policy: AccessPolicy) -> App:
     """
     import optuna_dashboard
 
-    # The path is given whole: what is served must not depend on where the process goes to.
+    # An absolute path: the working folder may change.
     inner = optuna_dashboard.wsgi(DashboardStorage(store.rdb), artifact_store=_Artifacts(artifacts.absolute()))
     return AccessMiddleware(_without_missing_files(_without_formulas(inner), artifacts), policy)
 
 
 class _Artifacts(FileSystemArtifactStore):
-    """The artifact store; a file that is gone already is no reason not to delete its study."""
+    """The artifact store. A study can be deleted although a file is already gone."""
 
     def remove(self, artifact_id: str) -> None:
         with suppress(ArtifactNotFound):
@@ -114,11 +114,10 @@ class _Artifacts(FileSystemArtifactStore):
 
 
 class Server:
-    """A server that listens already; `run` answers until it is interrupted.
+    """A server that already listens. `run` answers until it is interrupted.
 
-    waitress, since it is one process of a few threads in pure Python without dependencies, made to be
-    exposed: the standard library's and bottle's own are for development, and gunicorn forks, which open
-    databases do not survive.
+    It is waitress: one process with a few threads, pure Python, made for production. The servers of the standard
+    library and of bottle are for development, and gunicorn forks, which open databases do not survive.
 
     Raises:
         UsageError: the address cannot be listened on.
@@ -160,7 +159,7 @@ class Server:
         return f"http://{name}:{self.port}{path}" + (f"?token={token}" if token else "")
 
     def run(self) -> None:
-        """Answer until KeyboardInterrupt or SystemExit, then finish what is being answered."""
+        """Answer until KeyboardInterrupt or SystemExit, then finish the open requests."""
         self._server.run()
         self._server.close()
 
@@ -178,7 +177,7 @@ def _cannot_listen(host: str, port: int, error: Exception) -> UsageError:
 
 
 def _without_formulas(app: App) -> App:
-    """The same app, but that no cell of its CSV files is a formula."""
+    """Wrap an app so that no cell of its CSV files is a formula."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not CSV_PATH.fullmatch(str(environ.get("PATH_INFO", ""))):
@@ -199,7 +198,7 @@ def _without_formulas(app: App) -> App:
 
 
 def _without_missing_files(app: App, artifacts: Path) -> App:
-    """The same app, but that an artifact whose file is not there is said to be missing, and is no fault of the server."""
+    """Wrap an app so that it answers 404 for an artifact whose file is missing."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         asked = ARTIFACT_PATH.fullmatch(str(environ.get("PATH_INFO", "")))

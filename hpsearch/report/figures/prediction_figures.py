@@ -1,4 +1,4 @@
-"""Figures of what models make of images: confusion, recall of each class, calibration."""
+"""Figures of predictions: confusion matrix, recall of each class, calibration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpsearch.report.figures.style import DIVERGING, INK, SEQUENTIAL, escape_lab
 CELL = 34
 """Height of a row of a confusion matrix, in pixels."""
 HEADROOM = 1.8
-"""Of a scale from one colour to another: its ends are too strong for a number in the ink of either theme to be read on them."""
+"""Factor that widens a colour scale: a number could not be read on the colours at its ends."""
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Figure:
@@ -32,11 +32,11 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Fig
     return _matrix(
         names,
         shares,
-        # The few percent of confusion are what a reader looks for; on a straight scale they all look like nothing.
+        # A reader looks for the few percent of confusion; a linear scale hides them.
         colours=numpy.sqrt(shares),
         labels=[[f"{value:.1f}" if value >= 0.05 else "" for value in row] for row in shares],
         says=[
-            [f"{names[i]} taken for {names[j]}:<br>{shares[i, j]:.1f} % ({int(table[i, j])} images)" for j in range(len(names))]
+            [f"{names[i]}, predicted {names[j]}:<br>{shares[i, j]:.1f} % ({int(table[i, j])} images)" for j in range(len(names))]
             for i in range(len(names))
         ],
         colorscale=SEQUENTIAL,
@@ -63,12 +63,12 @@ def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]],
         colours=difference,
         labels=[[f"{value:+.0f}" if value else "" for value in row] for row in difference],
         says=[
-            [f"{names[i]} taken for {names[j]}:<br>{difference[i, j]:+.0f} images" for j in range(len(names))] for i in range(len(names))
+            [f"{names[i]}, predicted {names[j]}:<br>{difference[i, j]:+.0f} images" for j in range(len(names))] for i in range(len(names))
         ],
         colorscale=DIVERGING,
         zmin=-HEADROOM * extent,
         zmax=HEADROOM * extent,
-        # On the ground's own colour plotly would choose its text by the ground that it does not know.
+        # Plotly would choose the colour of the text by a background that it does not know.
         textfont={"size": 11, "color": INK},
     )
 
@@ -146,7 +146,7 @@ def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
         y=[0, 100],
         mode="lines",
         line={"color": "rgba(128,128,128,0.7)", "dash": "dot"},
-        name="as sure as right",
+        name="perfect calibration",
         hoverinfo="skip",
     )
     traces = [diagonal]
@@ -163,10 +163,10 @@ def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
                 name=escape_label(side),
                 line={"color": looks[side].colour},
                 marker={"size": 8, "symbol": looks[side].symbol},
-                hovertemplate="%{x:.1f} % sure, %{y:.1f} % right<br>%{text}<extra></extra>",
+                hovertemplate="confidence %{x:.1f} %, accuracy %{y:.1f} %<br>%{text}<extra></extra>",
             )
         )
-    return figure(traces, x={"title": "confidence, %", "range": [0, 102]}, y={"title": "right, %", "range": [0, 102]}, height=400)
+    return figure(traces, x={"title": "confidence, %", "range": [0, 102]}, y={"title": "accuracy, %", "range": [0, 102]}, height=400)
 
 
 def _matrix(names: Sequence[str], values: object, *, colours: object, labels: object, says: object, **look: object) -> go.Figure:
@@ -187,8 +187,8 @@ def _matrix(names: Sequence[str], values: object, *, colours: object, labels: ob
     )
     return figure(
         [heat],
-        x={"title": "taken for", "type": "category", "tickangle": -45, "showgrid": False},
-        y={"title": "is", "type": "category", "autorange": "reversed", "showgrid": False},
+        x={"title": "predicted", "type": "category", "tickangle": -45, "showgrid": False},
+        y={"title": "true class", "type": "category", "autorange": "reversed", "showgrid": False},
         height=150 + CELL * len(names),
         margin={"l": 80, "r": 10, "t": 10, "b": 90},
     )

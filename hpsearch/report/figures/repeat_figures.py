@@ -1,4 +1,4 @@
-"""Figures of what was run again: the finalists with their intervals, and the way from the baseline to the winner."""
+"""Figures of repeated runs: the finalists with their intervals, and the ablation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a search: its history, what accuracy costs, the models, the learning curves, the workers."""
+"""Figures of a search: optimization history, accuracy against cost, models, learning curves, timeline."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Cost = Literal["parameters", "flops", "seconds"]
 COSTS: dict[Cost, str] = {"parameters": "trainable parameters", "flops": "FLOPs an image", "seconds": "seconds of training"}
 ACCURACY = "validation accuracy, %"
 MOST_FAINT_CURVES = 150
-"""Of each model: more would be a grey area, and a page of megabytes."""
+"""Curves of each model: more would be a grey area and megabytes of a page."""
 MOST_TICKS = 7
-"""Of an axis: a phone has room for no more."""
+"""Labels of an axis: a phone has no room for more."""
 TICK_STEPS = ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
-"""Round numbers in a power of ten, from close to far."""
+"""Round numbers in a power of ten, from dense to sparse."""
 NARROWEST_BAR = 0.002
-"""Of the whole time, but a second at most: a trial that took no time at all is still seen, and hides no other."""
+"""Share of the whole time, at most one second: a very short trial stays visible and hides no other."""
 POINT = "%{text}<extra></extra>"
 
 
@@ -249,7 +249,7 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
                 )
             )
     lasts = [percent(trial) for trial in rank(trials)]
-    # The best may begin far below the view: their last two thirds are what tells them apart.
+    # The best may begin far below the view: their last two thirds show the differences.
     lows = [
         100 * trial.epochs[len(trial.epochs) // 3].val_accuracy
         for model in models_of(trials)
@@ -386,9 +386,9 @@ def _faint_curves(trials: Sequence[TrialRow]) -> go.Scatter:
 
 
 def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, bool]]:
-    """Each attempt at a trial: worker, begin, end, and whether it brought the trial to its end.
+    """Each attempt at a trial: worker, begin, end, and whether it completed the trial.
 
-    An attempt that was cut off ends with the last epoch that it put on record.
+    An interrupted attempt ends with its last stored epoch.
     """
     found = []
     for index, attempt in enumerate(trial.attempts):
@@ -402,7 +402,7 @@ def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, boo
 
 
 def _worker_label(worker: str, workers: Sequence[str]) -> str:
-    """`worker 2`, and its run where there were several: the names themselves are those of log files."""
+    """`worker 2`, with its run where there were several. Full names are those of log files."""
     parts = worker.rsplit("-", 2)
     if len(parts) != 3 or parts[0] != "worker":
         return escape_label(worker, 24)

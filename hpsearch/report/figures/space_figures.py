@@ -1,4 +1,4 @@
-"""Figures of the search space: what matters in it, where the good values lie, and what goes with what."""
+"""Figures of the search space: hyperparameter importance, slice plots, contours, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, escape_label
 from hpsearch.storage.records import TrialRow
 
 GRID = 25
-"""Points along each side of a contour: a forest knows no finer steps."""
+"""Points along each side of a contour: a random forest has no finer steps."""
 SHOWN_PARAMETERS = 10
 MOST_FAINT_LINES = 200
-"""Of parallel coordinates."""
+"""Lines of parallel coordinates in grey."""
 
 Distributions = Mapping[str, Distribution]
 """The distribution of each parameter, by name."""

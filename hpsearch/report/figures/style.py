@@ -1,4 +1,4 @@
-"""How every figure looks: colours that colour-blind readers tell apart, axes, and texts that stay texts."""
+"""The look of every figure: colours for colour-blind readers, axes, and escaped texts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hpsearch.analysis.leaderboard import describe_settings
 from hpsearch.storage.records import TrialRow
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Okabe & Ito, Color Universal Design (2008), but for black and yellow, which one of the two themes would swallow."""
+"""Okabe & Ito, Color Universal Design (2008), without black and yellow: one of the two themes hides them."""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 FAINT = "rgba(128,128,128,0.5)"
 PAPER, INK = "#fffffe", "#222223"
-"""The ground and the text. A page replaces these very two by its own; anywhere else they are what they say."""
+"""Background and text. A page replaces these two by the colours of its theme."""
 SEQUENTIAL = "Cividis"
 DIVERGING = [[0.0, "#D55E00"], [0.5, PAPER], [1.0, "#0072B2"]]
 LONGEST_LABEL = 60
 HOVER_WIDTH = 46
-"""Characters of a line in the box that hovers over a point: it fits a phone."""
+"""Characters of a line in the box over a point: it fits a phone."""
 HOVER_LINES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """How one model is drawn: by colour and by shape."""
+    """The colour and the shape of a model's points."""
 
     colour: str
     symbol: str

@@ -1,4 +1,4 @@
-"""The evidence of a report on the models: what they cost, how they compare, how they learn, how the search went."""
+"""The sections on the models: accuracy against size, model comparison, learning curves, optimization history."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpsearch.storage.records import TrialRow
 
 NONE_COMPLETE = "No trial is complete yet."
 SURE = 0.05
-"""A p-value below it is called a difference."""
+"""Level of significance of McNemar's test."""
 
 
 def costs(study: StudyResults) -> Iterator[Block]:
@@ -129,7 +129,7 @@ def comparison(study: StudyResults) -> Iterator[Block]:
     yield Chart(
         title=f"Difference of confusion: {first.trial.model} less {second.trial.model}",
         figure=confusion_difference(names, first.metrics.confusion, second.metrics.confusion),
-        says="In images; rows are what they show, columns what they were taken for. On the diagonal blue is good for the first, elsewhere it is bad.",
+        says="In images; rows are true classes, columns predicted classes. Blue on the diagonal is better for the first model, elsewhere worse.",
         narrow=True,
     )
     yield from (_confusion_chart(each) for each in evaluated)
@@ -173,7 +173,7 @@ def _confusion_chart(each: EvaluatedTrial) -> Chart:
     return Chart(
         title=f"Confusion matrix of {each.trial.model} (trial {each.trial.number})",
         figure=confusion(names, each.metrics.confusion),
-        says="Rows are what the validation images show, columns what they were taken for, in percent of the row.",
+        says="Rows are true classes of the validation images, columns predicted classes, in percent of the row.",
         table=Table(
             caption="Images",
             columns=(text_column(""), *map(number_column, names)),
@@ -186,10 +186,14 @@ def _confusion_chart(each: EvaluatedTrial) -> Chart:
 def _mcnemar(first: EvaluatedTrial, second: EvaluatedTrial) -> str:
     found = compare(first.predictions, second.predictions)
     low, high = found.interval
-    verdict = "these images tell them apart; another seed may not" if found.p_value < SURE else "these images do not tell them apart"
+    verdict = (
+        "the difference is significant on these images; another seed may give another result"
+        if found.p_value < SURE
+        else "the difference may be chance"
+    )
     return (
         f"On the same {first.metrics.n_images:,} images the best {first.trial.model} (trial {first.trial.number}) and the best {second.trial.model} (trial {second.trial.number}) "
-        f"differ by {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}: {found.only_first} images only the first gets right, "
+        f"differ by {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}: {found.only_first} images only the first classifies correctly, "
         f"{found.only_second} only the second (McNemar's exact test: p = {found.p_value:.2g}): {verdict}."
     )
 

@@ -1,4 +1,4 @@
-"""The evidence of a report on what was run again: the finalists, and what helped on the way to the winner."""
+"""The sections on repeated runs: the finalists and the ablation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def helped(study: StudyResults) -> Iterator[Block]:
         yield Chart(
             title=f"From the baseline to trial {trial}, one change at a time",
             figure=figures_of_repeats.ablation(explanation),
-            says=f"Each step was trained with {explanation.seeds} fresh seeds; whiskers hold 95 %. Grey ones make no difference that the seeds can show.",
+            says=f"Each step was trained with {explanation.seeds} fresh seeds; whiskers are 95 % intervals. Grey steps make no difference that these seeds can show.",
             table=table,
         )
     else:

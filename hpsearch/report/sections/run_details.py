@@ -1,4 +1,4 @@
-"""The end of a report: the workers, the images, what failed, and how to repeat it all."""
+"""The last sections of a report: timeline, images, failed trials, and how to repeat the study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.study_results import StudyResults
 
 MOST_FAILURES = 50
-"""Rows; more of them say nothing new."""
+"""Rows of the table of failed trials."""
 
 
 def workers(study: StudyResults) -> Iterator[Block]:
@@ -25,17 +25,17 @@ def workers(study: StudyResults) -> Iterator[Block]:
     """
     attempts = [(str(attempt["worker"]), trial) for trial in study.trials for attempt in trial.attempts]
     if not attempts:
-        yield Paragraph(text="No worker has taken up a trial yet.")
+        yield Paragraph(text="No worker has started a trial yet.")
         return
     names = {worker for worker, _ in attempts}
     again = sum(len(trial.attempts) - 1 for trial in study.trials if trial.attempts)
     said = f"{many(len(names), 'worker')}, {show_duration(study.board.seconds)} of training"
-    said += f"; {again} times a trial was interrupted and went on." if again else "; no trial was interrupted."
+    said += f"; trials were interrupted and continued {again} times." if again else "; no trial was interrupted."
     counted = Counter(worker for worker, _ in attempts)
     yield Chart(
         title="Timeline of the workers",
         figure=figures.timeline(study.trials),
-        says=f"{said} Pale bars are attempts that did not end a trial completely: pruned, failed or interrupted.",
+        says=f"{said} Pale bars are attempts that did not complete a trial: they were pruned, failed or interrupted.",
         table=Table(
             caption="Attempts of each worker",
             columns=(text_column("worker"), number_column("attempts")),
@@ -61,7 +61,7 @@ def images(study: StudyResults) -> Iterator[Block]:
         )
     else:
         yield Paragraph(
-            text="There is no picture of the training images: workers leave one in the study's folder when they begin.", kind="aside"
+            text="There is no picture of the training images: workers write one into the study's folder when they start.", kind="aside"
         )
     if study.best is None:
         yield Paragraph(text="No trial is complete yet, so there are no mistakes to show.")

@@ -1,4 +1,4 @@
-"""The evidence of a report on the search space: which parameters matter, which values are good, what goes with what."""
+"""The sections on the search space: hyperparameter importance, slice plots, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.records import TrialRow
 
 SLICES = 4
-"""Of the most important parameters."""
+"""Slice plots of the most important parameters."""
 NOT_SEARCHED = Fixed(value="")
 NEAR_A_BOUND = 0.03
-"""Share of a range, on its own scale: a best value so close to an end says that better ones may lie beyond."""
+"""Share of a range, on its own scale: beyond an end that is so close there may be better values."""
 
 
 def importance(study: StudyResults) -> Iterator[Block]:
@@ -62,8 +62,8 @@ def importance(study: StudyResults) -> Iterator[Block]:
     )
     explained = ", ".join(f"{100 * max(0.0, one.explained):.0f} % for {one.model} ({one.trials} trials)" for one in found)
     yield Paragraph(
-        text="Permutation importance of a random forest over the complete trials: how much less it knows of the order of trials that it "
-        f"has not seen when one parameter is shuffled. It explains {explained} of that order.",
+        text="Permutation importance of a random forest over the complete trials: the loss in its ranking of unseen trials when one "
+        f"parameter is shuffled. The forest explains {explained} of that ranking.",
         kind="aside",
     )
 
@@ -84,11 +84,11 @@ def where(study: StudyResults) -> Iterator[Block]:
         flag for model in models_of(study.trials) for trial in rank(study.trials, model)[:1] for flag in on_a_bound(trial, study.space)
     ]
     if flags:
-        yield Paragraph(text="Some best values lie at an end of their range: better ones may lie beyond it.", kind="warning")
+        yield Paragraph(text="Some best values lie at an end of their range. Better values may lie outside the range.", kind="warning")
         yield Bullets(items=tuple(flags))
     shown = _important(study)
     if not shown:
-        yield Paragraph(text="No parameter has more than one value among the complete trials: there is nothing to choose between.")
+        yield Paragraph(text="No parameter has more than one value among the complete trials: there is nothing to compare.")
     for name in shown:
         yield Chart(
             title=name,
@@ -104,13 +104,13 @@ def where(study: StudyResults) -> Iterator[Block]:
             yield Chart(
                 title=f"{one.model}: {pair[0]} and {pair[1]}",
                 figure=figures_of_space.contour(study.trials, one.model, pair[0], pair[1], study.space),
-                says=f"What a random forest over {one.trials} trials expects, all other parameters as in trial {best.number}; the star is that trial.",
+                says=f"The accuracy that a random forest over {one.trials} trials expects, with all other parameters as in trial {best.number} (the star).",
                 narrow=True,
             )
 
 
 def _important(study: StudyResults) -> list[str]:
-    """The parameters that matter most; where that is not known, ranges before choices: they have more to show."""
+    """The most important parameters. Without importances, ranges come before choices."""
     found = study.importances
     if found:
         shares: dict[str, float] = {}
@@ -185,7 +185,7 @@ def crossing(study: StudyResults) -> Iterator[Block]:
     complete = rank(study.trials)
     names = searched(study)
     if not names:
-        yield Paragraph(text="Fewer than two different trials are complete: there is nothing to lay side by side.")
+        yield Paragraph(text="Fewer than two different trials are complete: there is nothing to compare.")
         return
     yield Chart(
         title="Each trial as a line across its parameters",
