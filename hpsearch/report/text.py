@@ -44,7 +44,7 @@ def leaderboard_table(name: str, board: Leaderboard, longest: int) -> Table:
     words = [setting_words(standing.trial) for standing in shown]
     shared = [word for word in words[0] if all(word in each for each in words)] if len(words) > 1 else []
     left = len(board.ranking) - len(shown)
-    caption = f"{name}: {trial_counts(board)}, complete trials ranked by validation accuracy."
+    caption = f"Leaderboard of {name}: {trial_counts(board)}, ranked by validation accuracy."
     caption += f" {left} more: `hpsearch show {name} --csv` has all." if left else ""
     caption += f" The same in all rows: {' '.join(shared)}." if shared else ""
     return Table(

@@ -1,4 +1,4 @@
-"""Rules of what the dashboard is fed with, by the storage and in a browser."""
+"""Rules of what the dashboard shows after a sync, by the storage and in a browser."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def leave_pictures(folder: Path) -> None:
     Image.new("RGB", (700, 500), "gray").save(folder / "runs" / "small" / "samples.png")
 
 
-def fed(folder: Path) -> optuna.Study:
-    """The study, fed."""
+def synced(folder: Path) -> optuna.Study:
+    """The study after a sync."""
     workspace = place_of(folder)
     store = workspace.open()
     sync_dashboard("small", workspace, store)
@@ -80,21 +80,21 @@ def test_a_run_ends_with_note_plots_and_artifacts(searched_folder: Path) -> None
     assert "report.html" in names
 
 
-def test_feeding_again_changes_nothing(searched_folder: Path) -> None:
+def test_a_second_sync_changes_nothing(searched_folder: Path) -> None:
     leave_pictures(searched_folder)
-    before = system_attrs(fed(searched_folder))
+    before = system_attrs(synced(searched_folder))
     files = sorted((searched_folder / "runs" / "hpsearch.artifacts").iterdir())
     assert len(files) == 3
-    assert system_attrs(fed(searched_folder)) == before
+    assert system_attrs(synced(searched_folder)) == before
     assert sorted((searched_folder / "runs" / "hpsearch.artifacts").iterdir()) == files
 
 
 def test_what_changed_takes_the_place_of_what_was(searched_folder: Path) -> None:
     leave_pictures(searched_folder)
-    before = system_attrs(fed(searched_folder))
+    before = system_attrs(synced(searched_folder))
     report = searched_folder / "runs" / "small" / "report.html"
     report.write_text("<!DOCTYPE html><title>another</title>")
-    after = system_attrs(fed(searched_folder))
+    after = system_attrs(synced(searched_folder))
     assert {key for key in after if key.startswith("artifacts:")} == {key for key in before if key.startswith("artifacts:")}
     stored = [path.read_bytes() for path in (searched_folder / "runs" / "hpsearch.artifacts").iterdir()]
     assert report.read_bytes() in stored
@@ -112,22 +112,22 @@ def test_what_changed_takes_the_place_of_what_was(searched_folder: Path) -> None
     ids=["around", "instead", "no begin", "no end", "empty"],
 )
 def test_a_persons_own_words_stay(searched_folder: Path, person: Callable[[str], str], keeps: list[str]) -> None:
-    study = fed(searched_folder)
+    study = synced(searched_folder)
     save_note(study, person(get_note(study)))
     (searched_folder / "runs" / "small" / "report.html").write_text("another")
-    note = get_note(fed(searched_folder))
+    note = get_note(synced(searched_folder))
     assert all(words in note for words in keeps)
     assert note.rindex(BEGIN) < note.rindex("| rank | trial | model |") < note.rindex(END)
     assert note.index(keeps[0]) < note.index(BEGIN) if keeps[:1] == ["Mine, above."] else True
 
 
-def test_several_feed_at_once_and_leave_what_one_leaves(searched_folder: Path) -> None:
+def test_several_syncs_at_once_leave_what_one_leaves(searched_folder: Path) -> None:
     leave_pictures(searched_folder)
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            fed(searched_folder)
+            synced(searched_folder)
         except BaseException as error:
             failures.append(error)
 
@@ -150,8 +150,8 @@ def test_several_feed_at_once_and_leave_what_one_leaves(searched_folder: Path) -
         (["running"], "No trial of small is complete yet"),
         (["fail", "fail"], "All 2 trials of small failed"),
         (["pruned", "pruned"], "All 2 trials of small were pruned"),
-        (["complete"], "the only trial that was trained to its end"),
-        (["complete", "complete"], "leaderboard"),
+        (["complete"], "It is the only complete trial."),
+        (["complete", "complete"], "Leaderboard of small"),
     ],
     ids=str,
 )
@@ -176,7 +176,7 @@ def test_a_study_without_an_answer_says_so(folder: Path, states: list[str], says
     assert {key.split(":")[2] for key in attrs if key.startswith("dashboard:plot_data:")} == PLOTS
 
 
-def test_a_study_that_belongs_to_another_is_no_search_and_is_not_fed(searched_folder: Path) -> None:
+def test_a_study_that_belongs_to_another_is_no_search_and_is_not_synced(searched_folder: Path) -> None:
     workspace = place_of(searched_folder)
     store = workspace.open()
     study = store.load("small")
@@ -187,7 +187,7 @@ def test_a_study_that_belongs_to_another_is_no_search_and_is_not_fed(searched_fo
 
 def test_plain_optuna_dashboard_shows_the_same(searched_folder: Path) -> None:
     leave_pictures(searched_folder)
-    fed(searched_folder)
+    synced(searched_folder)
     artifacts = FileSystemArtifactStore(searched_folder / "runs" / "hpsearch.artifacts")
     plain = optuna_dashboard.wsgi(f"sqlite:///{searched_folder}/runs/hpsearch.db", artifact_store=artifacts)
     environ = {"REQUEST_METHOD": "GET", "SERVER_NAME": "x", "SERVER_PORT": "1", "wsgi.url_scheme": "http", "wsgi.errors": sys.stderr}
@@ -205,7 +205,7 @@ def test_plain_optuna_dashboard_shows_the_same(searched_folder: Path) -> None:
 
 
 def test_a_deleted_study_leaves_no_artifacts(searched_folder: Path) -> None:
-    fed(searched_folder)
+    synced(searched_folder)
     assert list((searched_folder / "runs" / "hpsearch.artifacts").iterdir())
     assert hpsearch(searched_folder, "rm", "small", "--yes").returncode == 0
     assert list((searched_folder / "runs" / "hpsearch.artifacts").iterdir()) == []
@@ -261,7 +261,7 @@ def test_the_studys_page_shows_curves_plots_and_artifacts(shown: Served, quiet: 
     quiet.goto(shown.address)
     for text in ("Intermediate values", "Timeline", "val_accuracy", "Study Artifacts"):
         quiet.get_by_text(text).first.wait_for()
-    for title in ("Models, all", "Accuracy against parameters", "Importance of parameters", "Confusion", "Pruning", "Workers"):
+    for title in ("Models, all", "Accuracy against parameters", "Hyperparameter importance", "Confusion matrix", "Pruning", "Timeline"):
         quiet.locator(".gtitle, .annotation-text").filter(has_text=title).first.wait_for()
     for name in ("samples.png", "mistakes.png"):
         picture = quiet.locator("img[src*='/artifacts/']").nth(0 if name == "samples.png" else 1)

@@ -37,7 +37,7 @@ def answer(study: StudyResults) -> Iterator[Block]:
         chosen = next((trial for trial in study.trials if verdict.winner and trial.number == verdict.winner.candidate.trial), best.trial)
         yield Paragraph(text=lead, kind="lead")
         yield from paragraphs([f"Its settings: {describe_settings(chosen)}.", *evidence])
-        yield Paragraph(text=f"In the search: {winner(study, best)}", kind="aside")
+        yield Paragraph(text=f"In the search, {winner(study, best).removeprefix('Best: ')}", kind="aside")
         yield Paragraph(text=_cost(study))
     else:
         first, *others = search_sentences(study)
