@@ -123,7 +123,7 @@ def print_reproduced(folder: Path) -> None:
 def _metrics() -> dict[str, Any]:
     each = {"precision": 0.912, "recall": 0.923, "f1": 0.917, "support": 12_345}
     return {
-        "images": 123_450,
+        "n_images": 123_450,
         "accuracy": 0.91,
         "interval": (0.9, 0.92),
         "calibration_error": 0.01234,
