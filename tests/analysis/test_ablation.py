@@ -49,7 +49,7 @@ def walk(path: AblationPath, *, seeds: int = 3) -> tuple[AblationRound, Explanat
     raise AssertionError("it never ends")
 
 
-def test_the_way_leads_to_the_winner_one_change_at_a_time() -> None:
+def test_the_path_leads_to_the_winner_one_change_at_a_time() -> None:
     path = AblationPath(space(), START, GOAL)
     ablation, found, _ = walk(path)
     assert ablation.reached_goal
@@ -71,7 +71,7 @@ def test_the_change_that_helps_most_comes_first() -> None:
     assert [step.parameter for step in found.helped][:3] == ["epochs", "model", "cnn.filters1"]
 
 
-def test_what_comes_into_being_with_a_change_begins_at_its_default() -> None:
+def test_a_parameter_that_a_change_adds_starts_at_its_default() -> None:
     _, found, _ = walk(AblationPath(space(), START, GOAL))
     model = next(step for step in found.steps if step.parameter == "model")
     assert model.settings == {"cnn.filters1": 32}
@@ -85,26 +85,26 @@ def test_a_default_out_of_range_gives_way_to_the_winners_value() -> None:
     assert "cnn.filters1" not in [step.parameter for step in found.steps]
 
 
-def test_the_way_is_found_on_one_seed_and_measured_on_others() -> None:
+def test_the_path_is_selected_on_one_seed_and_measured_on_others() -> None:
     ablation, _, scores = walk(AblationPath(space(), START, GOAL), seeds=3)
     path = {point.name for point in ablation.path}
     assert all(set(scores[name]) - {1} == {2, 3, 4} for name in path)
     assert all(set(row) == {1} for name, row in scores.items() if name not in path)
 
 
-def test_a_single_way_needs_no_choice() -> None:
+def test_a_single_possible_change_needs_no_selection() -> None:
     _, found, scores = walk(AblationPath(space(), {**GOAL, "epochs": 3}, GOAL))
     assert [step.parameter for step in found.steps] == ["", "epochs"]
     assert all(1 not in row for row in scores.values())
 
 
-def test_idle_workers_measure_the_part_of_the_way_that_is_known() -> None:
+def test_idle_workers_measure_the_known_part_of_the_path() -> None:
     path = AblationPath(space(), START, GOAL)
     ablation = next_round(path, {}, seeds=2)
     assert ablation.optional_runs == ((path.start.name, 2), (path.start.name, 3))
 
 
-def test_a_step_that_cannot_be_trained_is_passed_by() -> None:
+def test_a_step_that_cannot_be_trained_is_avoided() -> None:
     path = AblationPath(space(), START, GOAL)
     first = next_round(path, {}, seeds=2)
     broken = next(name for name, _ in first.required_runs if name.startswith("epochs"))

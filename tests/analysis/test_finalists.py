@@ -23,14 +23,14 @@ TRUTH = {"best": 0.92, "second": 0.915, "base": 0.85}
 
 
 def score(name: str, repeat: int, truth: Mapping[str, float] = TRUTH) -> float:
-    """The same for a name and repeat, whoever asks and when."""
+    """A score that depends on the name and the repeat alone."""
     return truth[name] + 0.004 * (random.Random(f"{name} {repeat}").random() - 0.5) + 0.01 * random.Random(repeat).random()
 
 
 def run_all(
     candidates: tuple[Candidate, ...], seeds: int, *, workers: int = 1, order: int = 0, truth: Mapping[str, float] = TRUTH
 ) -> dict[str, dict[int, float]]:
-    """All runs that the plan asks for, by so many workers that end in random order."""
+    """All runs of the plan, by several workers whose runs finish in random order."""
     chance = random.Random(order)
     scores: dict[str, dict[int, float]] = {}
     running: list[tuple[str, int]] = []
@@ -63,20 +63,20 @@ def test_the_verdict_does_not_depend_on_workers_or_their_order(workers: int, ord
 
 
 @given(values=st.lists(st.floats(0.8, 0.95), min_size=1, max_size=5), seeds=st.integers(2, 10), workers=st.integers(1, 4))
-def test_nobody_runs_more_often_than_there_are_seeds(values: list[float], seeds: int, workers: int) -> None:
+def test_no_candidate_runs_more_often_than_there_are_seeds(values: list[float], seeds: int, workers: int) -> None:
     candidates = tuple(candidate(f"trial {i}", is_baseline=i == 0) for i in range(len(values)))
     scores = run_all(candidates, seeds, workers=workers, truth={f"trial {i}": value for i, value in enumerate(values)})
     assert all(set(row) <= set(range(1, seeds + 1)) for row in scores.values())
 
 
-def test_the_winners_mean_comes_from_seeds_that_did_not_choose_it() -> None:
+def test_the_winners_mean_comes_from_seeds_that_did_not_select_it() -> None:
     scores = run_all((BEST, SECOND, BASE), 8)
     found = verdict((BEST, SECOND, BASE), 8, scores).winner
     assert found is not None
     assert found.mean.value == pytest.approx(sum(scores["best"][repeat] for repeat in (5, 6, 7, 8)) / 4)
 
 
-def test_who_is_clearly_behind_runs_no_more() -> None:
+def test_a_candidate_that_is_clearly_worse_runs_no_more() -> None:
     far = candidate("far")
     scores = run_all((BEST, SECOND, far, BASE), 8, truth={**TRUTH, "far": 0.7})
     assert set(scores["far"]) == {1, 2}
@@ -99,7 +99,7 @@ def test_a_clear_winner_spares_the_seeds_that_would_have_chosen_it() -> None:
     assert verdict((BEST, BASE), 8, scores).selected_after == 2
 
 
-def test_those_that_the_seeds_cannot_tell_apart_are_tied_and_the_smaller_is_named() -> None:
+def test_candidates_that_the_seeds_cannot_distinguish_are_tied_and_the_smaller_is_named() -> None:
     found = verdict((BEST, SECOND), 4, run_all((BEST, SECOND), 4, truth={"best": 0.9, "second": 0.8995}))
     assert found.winner is not None
     assert len(found.tied) == 1
@@ -119,7 +119,7 @@ def test_optimism_is_the_search_score_minus_the_mean() -> None:
     assert found.optimism == pytest.approx(0.95 - found.mean.value)
 
 
-def test_one_that_cannot_be_trained_is_left_out() -> None:
+def test_a_candidate_that_cannot_be_trained_is_left_out() -> None:
     scores = {"best": {1: 0.9}}
     now = next_round((BEST, SECOND), scores, seeds=4, **SIZES, failed=frozenset({"second"}))
     assert all(name == "best" for name, _ in now.required_runs)
@@ -133,7 +133,7 @@ def test_before_the_first_run_there_is_no_verdict() -> None:
     assert found.to_dict()["finalists"] == []
 
 
-def test_idle_workers_begin_what_will_be_needed_anyway() -> None:
+def test_idle_workers_start_runs_that_will_be_required() -> None:
     now = next_round((BEST, SECOND, BASE), {}, seeds=8, **SIZES)
     assert [repeat for _, repeat in now.required_runs] == [1, 1, 1]
     assert now.optional_runs[:2] == (("base", 5), ("base", 6))

@@ -1,4 +1,4 @@
-"""Rules of ranks, intervals and what is unresolved."""
+"""Rules of ranks, intervals and unresolved differences."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_stored_trials_are_ranked_as_their_rows_are() -> None:
     )
 
 
-def test_what_lies_within_the_margin_of_the_best_is_unresolved() -> None:
+def test_a_trial_within_the_margin_of_the_best_is_unresolved() -> None:
     margin = difference_margin(0.9, 10_000)
     board = make_leaderboard([_trial(0, 0.9), _trial(1, 0.9 - 0.99 * margin), _trial(2, 0.9 - 1.01 * margin)], validation_images=10_000)
     assert [ranked.trial.number for ranked in board.unresolved] == [0, 1]

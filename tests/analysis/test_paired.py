@@ -1,4 +1,4 @@
-"""Rules of paired scores: the repeats' luck cancels, gaps are bridged, and intervals hold what they should."""
+"""Rules of paired scores: effects of repeats cancel, missing cells are allowed, and intervals have the right width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of what is compared with what, and of the sentence that reads the result."""
+"""Rules of which models can be compared, and of the sentence about the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def threads_as_before() -> Iterator[None]:
 
 
 def exported(workspace: Workspace, number: int, *changes: tuple[str, str], name: str = "best.toml") -> str:
-    """Write a trial's config with some of its text replaced; returns the file."""
+    """Write a trial's config with some of its text replaced, and return the file."""
     load_component_file(Path("stripes.py"))
     study = workspace.open().load("stripes")
     text = best_config(read_trial(study, number), read_study(study)).to_toml()
@@ -50,7 +50,7 @@ def exported(workspace: Workspace, number: int, *changes: tuple[str, str], name:
 
 
 def trained(side: EvaluatedModel | UntrainedModel, folder: Path) -> EvaluatedModel:
-    """The side of a config, trained to its end."""
+    """The model of a config after its training."""
     assert isinstance(side, UntrainedModel)
     for _ in side.train(folder, device="cpu"):
         pass
@@ -61,7 +61,7 @@ def pruned(workspace: Workspace) -> int:
     return next(trial.number for trial in read_trials(workspace.open().load("stripes")) if trial.state == "pruned")
 
 
-def test_a_config_has_the_predictions_of_the_trial_that_it_is(stripes: Workspace) -> None:
+def test_a_config_has_the_predictions_of_its_stored_trial(stripes: Workspace) -> None:
     side, trial = find_model(exported(stripes, 0), stripes), find_model("stripes/0", stripes)
     assert isinstance(side, EvaluatedModel)
     assert isinstance(trial, EvaluatedModel)
@@ -78,11 +78,11 @@ def test_a_config_has_the_predictions_of_the_trial_that_it_is(stripes: Workspace
         ("trial = 0", "trial = 99"),
     ],
 )
-def test_a_config_that_is_no_stored_trial_is_to_be_trained(stripes: Workspace, change: tuple[str, str]) -> None:
+def test_a_config_without_a_stored_trial_must_be_trained(stripes: Workspace, change: tuple[str, str]) -> None:
     assert isinstance(find_model(exported(stripes, 0, change), stripes), UntrainedModel)
 
 
-def test_a_config_is_trained_to_what_its_trial_was(stripes: Workspace, tmp_path: Path) -> None:
+def test_a_trained_config_has_the_predictions_of_its_trial(stripes: Workspace, tmp_path: Path) -> None:
     side = trained(find_model(exported(stripes, 0, ('study = "stripes"', 'study = "gone"')), stripes), tmp_path)
     trial = find_model("stripes/0", stripes)
     assert isinstance(trial, EvaluatedModel)
@@ -125,7 +125,7 @@ def test_a_trial_whose_predictions_are_lost_is_told_how_to_go_on(stripes: Worksp
     assert isinstance(find_model(exported(stripes, 0), stripes), UntrainedModel)
 
 
-def test_a_trial_of_another_split_is_another_lot_of_images(stripes: Workspace) -> None:
+def test_trials_of_different_splits_have_different_images(stripes: Workspace) -> None:
     change_trial(stripes.runs.parent, 0, TrialKey.RUN, lambda run: {**run, "split_hash": "0" * 64})
     with pytest.raises(UsageError, match="split 000000000000… and "):
         require_same_images(find_model("stripes/0", stripes), find_model("stripes/5", stripes))
@@ -160,7 +160,7 @@ def test_a_sentence_reads_the_result(both: int, first: int, second: int, sentenc
     assert compared.is_significant == ("better" in sentence)
 
 
-def test_where_a_component_file_lies_is_no_setting_but_what_it_says_is() -> None:
+def test_the_content_of_a_component_file_is_a_setting_and_its_path_is_not() -> None:
     from hpsearch.config.components import ComponentFile
 
     def with_file(path: str, sha256: str) -> EvaluatedModel:

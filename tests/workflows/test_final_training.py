@@ -44,7 +44,7 @@ def best(tmp_path: Path) -> BestConfig:
 
 @pytest.fixture
 def hardly_trained(tmp_path: Path) -> BestConfig:
-    """One whose model makes mistakes."""
+    """A config whose model makes mistakes."""
     return read_best_config(write_best_config(tmp_path, ("lr = 0.003", "lr = 1e-5"), ("epochs = 2", "epochs = 1")))
 
 

@@ -1,4 +1,4 @@
-"""Rules of running a stored trial again."""
+"""Rules of training a stored trial again."""
 
 from __future__ import annotations
 
