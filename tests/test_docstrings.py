@@ -17,7 +17,7 @@ PACKAGE = Path(hpsearch.__file__).parent
 
 EXEMPT = {"cli"}
 """Packages whose functions are commands: their docstrings are help texts."""
-NOT_YET = {"search", "workflows"}
+NOT_YET = {"search"}
 """Packages that do not keep the rule yet."""
 
 SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Example|Attributes):$", re.MULTILINE)
