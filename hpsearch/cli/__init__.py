@@ -1,1 +1,1 @@
-"""The commands: one small file for each group; heavy imports stand inside the commands."""
+"""The command line: one module for each group of commands, and the views that they print."""
