@@ -13,7 +13,7 @@ from hpsearch.errors import StudyStoppedError
 from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study
 
 MAX_EQUAL_FAILURES = 3
-"""The study stops after so many equal failures in a row: that is a bug, not bad luck."""
+"""The study stops after this number of equal failures in a row: they come from a bug, not from bad luck."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
 from hpsearch.storage.records import BY_HAND, TrialKey, read_epochs, write_attempt, write_end
 
 MAX_DEATHS = 3
-"""A trial fails after so many workers died in it at the same epoch: the trial is the cause."""
+"""A trial fails when this number of workers died in it at the same epoch: the trial is the cause."""
 LEASE_WAIT = 5.0
 """Seconds to wait for the lease of a waiting trial: its last worker releases it right after the requeue."""
 CLAIM_RETRY = 0.5

@@ -11,26 +11,13 @@ from hpsearch.config.space import Space
 from hpsearch.search.study_view import trials_with
 
 
-class SameModelPruner(BasePruner):
-    """Shows one of Optuna's pruners only the trials of the same model.
-
-    Args:
-        inner: the pruner.
-    """
+class _SameModelPruner(BasePruner):
+    """Shows one of Optuna's pruners only the trials of the same model."""
 
     def __init__(self, inner: BasePruner) -> None:
         self._inner = inner
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Return whether a trial should end at its last reported epoch.
-
-        Args:
-            study: the study.
-            trial: the trial.
-
-        Returns:
-            The decision of the inner pruner.
-        """
         model = trial.params.get("model")
         return self._inner.prune(study if model is None else trials_with(study, "model", model), trial)
 
@@ -63,7 +50,7 @@ def make_pruner(section: Pruner, space: Space) -> BasePruner:
         inner = HyperbandPruner(max_resource=max_epochs(space), **halving_options)
     else:
         return NopPruner()
-    return SameModelPruner(inner)
+    return _SameModelPruner(inner)
 
 
 def max_epochs(space: Space) -> int:

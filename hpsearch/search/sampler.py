@@ -138,21 +138,11 @@ class SpaceSampler(BaseSampler):
         models = len(self._space.names_of("model")) if self._balance else 1
         startup = -(-(self._section.startup_trials or 0) // models)  # rounded up
         kind = self._section.kind if attempt < MAX_LEARNED_DRAWS else "random"
-        return make_sampler(kind, startup, derive_seed(self._seed, number, name, attempt), study_seed=self._seed)
+        return _make_sampler(kind, startup, derive_seed(self._seed, number, name, attempt), study_seed=self._seed)
 
 
-def make_sampler(kind: str, startup_trials: int, seed: int, *, study_seed: int) -> BaseSampler:
-    """Make one of Optuna's samplers.
-
-    Args:
-        kind: its name in a study file.
-        startup_trials: random trials before it learns.
-        seed: seed of this draw.
-        study_seed: seed of QMC's sequence; a new one for each draw would make it plain random.
-
-    Returns:
-        The sampler.
-    """
+def _make_sampler(kind: str, startup_trials: int, seed: int, *, study_seed: int) -> BaseSampler:
+    """Make one of Optuna's samplers. QMC's sequence needs the study's seed: a new one for each draw would make it plain random."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if kind == "tpe":

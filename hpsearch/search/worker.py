@@ -41,7 +41,7 @@ MIN_TIMER = 0.001
 """Seconds; a timer of 0 would never fire."""
 
 EXTRA_RANKS = 16
-"""Extra ranks checked when deleting checkpoints: so many trials may end at the same time."""
+"""Extra ranks checked when deleting checkpoints: this number of trials may end at the same time."""
 
 Result = TypeVar("Result")
 Cost = tuple[int, int]

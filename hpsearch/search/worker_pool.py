@@ -120,7 +120,7 @@ class WorkerPool:
     logs: Path
     count: int
     prefix: str
-    has_claimed: Callable[[str], bool] = lambda name: False
+    has_claimed: Callable[[str], bool]
     deaths: int = 0
     _running: list[_Process] = field(default_factory=list)
     _started: int = 0

@@ -25,6 +25,7 @@ from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.config.study_file import StudyFile, parse_study_file
 from hpsearch.config.train_config import TrainConfig
+from hpsearch.search.trial_source import RepeatedTrials
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import StudyKey, candidate_scores, failed_candidates, read_study
 
@@ -270,17 +271,23 @@ def stored_file(study: optuna.Study, component_folder: Path | None = None) -> St
     return parse_study_file(row.text, path=row.path if component_folder is None else component_folder / row.path.name)
 
 
-def repeat_seed(seed: int, repeat: int) -> int:
-    """Return the seed of a repeat's training and split, which is the same for all configurations.
+def repeated_trials(study: optuna.Study, file: StudyFile) -> RepeatedTrials:
+    """Return the source of a follow-up study's trials.
 
     Args:
-        seed: the study's seed.
-        repeat: number of the repeat, from 1.
+        study: the follow-up study.
+        file: its study file.
 
     Returns:
-        The seed.
+        The source. A repeat has the same seed and split for all configurations.
     """
-    return derive_seed(seed, "repeat", repeat)
+    plan, sizes = read_plan(study, file), _sizes(study)
+    return RepeatedTrials(
+        study=study,
+        next_runs=lambda scores, failed: plan.next_runs(scores, failed, **sizes),
+        config_of=plan.config,
+        seed_of=lambda repeat: derive_seed(file.seed, "repeat", repeat),
+    )
 
 
 def write_images(study: optuna.Study, n_images: int) -> None:
@@ -308,7 +315,7 @@ def read_verdict(study: optuna.Study) -> FinalistsResult:
     trials = study.get_trials(deepcopy=False)
     # Leave out trials that were finalists only before the search continued.
     scores = {name: row for name, row in candidate_scores(trials).items() if name in names}
-    return evaluate_finalists(plan.candidates, scores, seeds=plan.seeds, failed=failed_candidates(trials) & names, **read_sizes(study))
+    return evaluate_finalists(plan.candidates, scores, seeds=plan.seeds, failed=failed_candidates(trials) & names, **_sizes(study))
 
 
 def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, int]:
@@ -323,19 +330,14 @@ def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, in
     """
     plan = ExplainPlan.from_dict(_stored_plan(study), space)
     trials = study.get_trials(deepcopy=False)
-    found = explain(plan.path, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **read_sizes(study))
+    found = explain(plan.path, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **_sizes(study))
     return found, plan.goal_trial
 
 
-def read_sizes(study: optuna.Study) -> dict[str, int]:
-    """Return the sizes that the statistics of a follow-up study need.
+def _sizes(study: optuna.Study) -> dict[str, int]:
+    """Return `n_images`, the validation images of a run, and `pool`, the images from which they are drawn.
 
-    Args:
-        study: the follow-up study.
-
-    Returns:
-        `n_images`, the validation images of a run, and `pool`, the images from which they are drawn: all
-        except the search's own validation images.
+    The pool has no validation images of the search.
     """
     n_images = int(read_study(study).comparable["data"]["validation_images"])
     # The number is unknown before the first run, when no score depends on it.

@@ -111,7 +111,7 @@ def prepare_explanation(
         NotComparableError: see `prepare_finalists`.
     """
     study = _comparable_study(file, workspace)
-    number = find_winner(file.name, workspace) if trial is None else trial
+    number = _find_winner(file.name, workspace) if trial is None else trial
     if number is None:
         raise _nothing_complete(file)
     goal = read_trial(study, number)
@@ -139,24 +139,6 @@ def mean_seconds(study: str, store: Store) -> float:
     """
     seconds = [trial.seconds for trial in read_trials(store.load(study)) if trial.state == "complete"]
     return sum(seconds) / len(seconds) if seconds else 0.0
-
-
-def find_winner(name: str, workspace: Workspace) -> int | None:
-    """Find the winner of a study: that of finished finalists, else the best trial of the search.
-
-    Args:
-        name: name of the study.
-        workspace: where the study lives.
-
-    Returns:
-        The number of the trial; None if no trial is complete.
-    """
-    store = workspace.open()
-    verdict = finished_verdict(name, store)
-    if verdict is not None and verdict.winner is not None:
-        return verdict.winner.candidate.trial
-    best = _best_trials(read_trials(store.load(name)), top=1, per_model=False)
-    return best[0].number if best else None
 
 
 def find_verdict(name: str, store: Store) -> FinalistsResult | None:
@@ -209,6 +191,16 @@ def _comparable_study(file: StudyFile, workspace: Workspace) -> optuna.Study:
 
 def _nothing_complete(file: StudyFile) -> UsageError:
     return UsageError(f"no trial of '{file.name}' is complete yet", hint="`hpsearch run` trains some.")
+
+
+def _find_winner(name: str, workspace: Workspace) -> int | None:
+    """Return the number of the winner: of finished finalists, else the best trial of the search; None without a complete trial."""
+    store = workspace.open()
+    verdict = finished_verdict(name, store)
+    if verdict is not None and verdict.winner is not None:
+        return verdict.winner.candidate.trial
+    best = _best_trials(read_trials(store.load(name)), top=1, per_model=False)
+    return best[0].number if best else None
 
 
 def _best_trials(trials: Sequence[TrialRow], *, top: int, per_model: bool) -> list[TrialRow]:

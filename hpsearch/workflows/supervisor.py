@@ -32,7 +32,7 @@ SNAPSHOT_SECONDS = 1.0
 """Seconds between two snapshots of the study; one takes ten milliseconds of a core."""
 WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
 SAVE_SECONDS = 10.0
-"""Seconds between two writes of the time spent; so much is lost when everything is killed at once."""
+"""Seconds between two writes of the time spent; this much is lost when everything is killed at once."""
 LEFT_RUNNING = "the database is away, or another program has locked it: the next run requeues the trials that are interrupted now"
 
 

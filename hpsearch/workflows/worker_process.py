@@ -27,13 +27,13 @@ from hpsearch.search.claim import Claimer
 from hpsearch.search.deletion import report_deletion
 from hpsearch.search.pruner import make_pruner
 from hpsearch.search.sampler import SpaceSampler
-from hpsearch.search.trial_source import RepeatedTrials, SampledTrials, TrialSource
+from hpsearch.search.trial_source import SampledTrials, TrialSource
 from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
 from hpsearch.search.worker_order import WorkerOrder
 from hpsearch.search.worker_pool import WorkerCount
 from hpsearch.storage.records import read_study, write_split_hash
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.repeat_study import is_follow_up, read_plan, read_sizes, repeat_seed, write_images
+from hpsearch.workflows.repeat_study import is_follow_up, repeated_trials, write_images
 from hpsearch.workflows.resume import require_comparable
 from hpsearch.workflows.run import find_study_file
 from hpsearch.workflows.supervisor import Search
@@ -140,13 +140,18 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
 
     study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
     study.pruner = make_pruner(file.pruner, file.space)
+    source: TrialSource
+    if is_follow_up(study):
+        source = repeated_trials(study, file)
+    else:
+        source = SampledTrials(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed)
     paths = search.workspace.paths.study(file.name)
     stop_called = _stop_called(study)
     claimer = Claimer(
         store=store,
         study=study,
         locks=search.workspace.locks,
-        source=_trial_source(search, clock),
+        source=source,
         run=clock.run,
         paths=paths,
         worker=name,
@@ -162,20 +167,6 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
         trial_time=search.budget.trial_time,
         stop=stop,
         keep=file.keep,
-    )
-
-
-def _trial_source(search: Search, clock: Clock) -> TrialSource:
-    file, study = search.file, search.study
-    if not is_follow_up(study):
-        return SampledTrials(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed)
-    plan = read_plan(study, file)
-    sizes = read_sizes(study)
-    return RepeatedTrials(
-        study=study,
-        next_runs=lambda scores, failed: plan.next_runs(scores, failed, **sizes),
-        config_of=plan.config,
-        seed_of=lambda repeat: repeat_seed(file.seed, repeat),
     )
 
 

@@ -24,6 +24,7 @@ def _worker_pool(tmp_path: Path, code: str, count: int = 1, **environment: str) 
         logs=tmp_path / "logs",
         count=count,
         prefix="worker",
+        has_claimed=lambda name: False,
     )
 
 
