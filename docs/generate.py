@@ -7,9 +7,10 @@ import types
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import typer
 from pydantic.fields import FieldInfo
 
-from hpsearch.cli.main import app
+from hpsearch.cli.main import GROUPS, app
 from hpsearch.config.components import BUILT_IN, TRAINER_OPTIONS, Option
 from hpsearch.config.paths import bundled_studies
 from hpsearch.config.sections import Section, sections_of
@@ -25,30 +26,33 @@ EXIT_CODES = """
 | code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | failed: the search gave up, or something went wrong that is not the caller's doing |
+| 1 | failed: the search gave up, or something went wrong that the user did not cause |
 | 2 | wrong usage, study file, data or storage; nothing was written |
-| 3 | the database's server could not be reached for two minutes; nothing is lost, the same command continues |
-| 130, 143 | stopped by Ctrl-C or by SIGTERM; running trials are back in the queue, the same command continues |
+| 3 | the server of the database was out of reach for two minutes; nothing is lost, and the same command continues |
+| 130, 143 | stopped by Ctrl-C or by SIGTERM; running trials are back in the queue, and the same command continues |
 
-Results go to stdout, progress and errors to stderr. `--json` prints a result as data. NO_COLOR is honoured. An error is
-one line that says what was expected and found, and one that says what to do; `--debug`, anywhere, adds the traceback.
+Results go to stdout; progress and errors go to stderr. `--json` prints a result as data. NO_COLOR is honoured. An error has
+one line that says what was expected and what was found, and one line that says what to do. `--debug`, anywhere, adds the traceback.
 
-STUDY is a study's name or a study file everywhere: what ends in `.toml` or holds a `/` is a file.
+STUDY is the name of a study or a study file in every command: a text that ends in `.toml` or holds a `/` is a file.
 """
 
 
 def cli_page() -> str:
-    """docs/cli.md: every command with its arguments and options."""
-    import typer.main
-
-    group: Any = typer.main.get_command(app)
+    """Return docs/cli.md: the commands in their groups, then each with its arguments and options."""
+    context = typer.Context(typer.main.get_command(app), info_name="hpsearch")
+    group: Any = context.command
     parts = [WRITTEN_BY, "# The command line\n", f"{group.help}\n"]
-    parts.append("| command | what it does |\n| --- | --- |")
-    for name, command in group.commands.items():
-        parts.append(f"| [`hpsearch {name}`](#hpsearch-{name}) | {_first_line(command.help)} |")
+    for title, commands in GROUPS.items():
+        parts.append(f"| {title.lower()} | |\n| --- | --- |")
+        parts += [f"| [`hpsearch {name}`](#hpsearch-{name}) | {entry.summary} |" for name, entry in commands.items()]
+        parts.append("")
     parts.append(EXIT_CODES)
-    for name, command in group.commands.items():
-        parts.append(f"## hpsearch {name}\n\n{_paragraphs(command.help)}\n\n```\nhpsearch {name} {_usage(command)}\n```\n")
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        parts.append(
+            f"## hpsearch {name}\n\n{_paragraphs(command.help)}\n\n```\nhpsearch {name} {' '.join(command.collect_usage_pieces(context))}\n```\n"
+        )
         rows = [
             _parameter(parameter) for parameter in command.params if not getattr(parameter, "hidden", False) and parameter.name != "help"
         ]
@@ -83,22 +87,13 @@ def study_file_page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().splitlines()[0]
-
-
 def _paragraphs(text: str | None) -> str:
     return "\n".join(line.strip() for line in (text or "").strip().splitlines())
 
 
-def _usage(command: Any) -> str:
-    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-    return " ".join(["[OPTIONS]", *(argument.metavar or argument.name.upper() for argument in arguments)])
-
-
 def _parameter(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        name = parameter.metavar or parameter.name.upper()
+        name = parameter.metavar
     else:
         name = ", ".join(parameter.opts) + (f" {parameter.metavar}" if parameter.metavar else "" if parameter.is_flag else " N")
     default = parameter.default

@@ -33,16 +33,6 @@ def test_generated_page_is_up_to_date(generate: ModuleType, name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == generate.PAGES[name](), "run `make docs`"
 
 
-def test_every_command_has_help(generate: ModuleType) -> None:
-    import typer.main
-
-    group = typer.main.get_command(generate.app)
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        assert command.help, name
-        for parameter in command.params:
-            assert parameter.name == "help" or parameter.help, (name, parameter.name)
-
-
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_schema_accepts_the_shipped_studies(path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())

@@ -1,1 +1,1 @@
-"""The command line: one module for each group of commands, and the views that they print."""
+"""The command line: `main` has the table of commands, and each command stands in a module that is loaded when it is called."""

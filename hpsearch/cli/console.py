@@ -14,7 +14,7 @@ from hpsearch.report.blocks import Block
 from hpsearch.report.terminal import render
 
 PLAIN_WIDTH = 160
-"""Columns where there is no terminal to ask: a log keeps its lines whole."""
+"""Columns of an output that is no terminal; a log keeps its lines whole."""
 LEAST_WIDTH = 40
 """Columns: a narrower terminal wraps the lines itself."""
 
@@ -42,17 +42,30 @@ def print_blocks(*blocks: Block) -> None:
 
 
 def say(text: str = "") -> None:
-    """A line of a result."""
+    """Print a line of a result on stdout.
+
+    Args:
+        text: the line.
+    """
     stdout().print(Text(text), soft_wrap=True)
 
 
 def note(text: str, *, style: str = "") -> None:
-    """A line of progress."""
+    """Print a line of progress, a warning or an error on stderr.
+
+    Args:
+        text: the line.
+        style: rich's style of the line, for example `yellow`.
+    """
     stderr().print(Text(text, style=style), soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
-    """Data as JSON on stdout; numbers that are not finite become null."""
+    """Print data as JSON on stdout; numbers that are not finite become null.
+
+    Args:
+        data: dictionaries, lists, text and numbers.
+    """
     sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
 
 

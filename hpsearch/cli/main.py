@@ -1,76 +1,144 @@
-"""The command `hpsearch`: all commands by name, and how any of them ends."""
+"""The command `hpsearch`: the table of all commands, and how a command ends."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from hpsearch import __version__
-from hpsearch.cli import compare_command as compare
-from hpsearch.cli import dashboard_command as dashboard
-from hpsearch.cli import repeat_commands as rerun
-from hpsearch.cli import report_command as report
-from hpsearch.cli import reproduce_command as reproduce
-from hpsearch.cli import search_commands as search
-from hpsearch.cli import show_commands as look
-from hpsearch.cli import study_commands as study
-from hpsearch.cli import tool_commands as machine
-from hpsearch.cli import train_commands as train
 from hpsearch.cli.console import note
-from hpsearch.errors import HpsearchError
+from hpsearch.cli.options import expand_options
+from hpsearch.errors import HpsearchError, did_you_mean
 
 INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 BROKEN_PIPE = 141
+"""Exit code when the reader of a pipe has gone: 128 and the number of SIGPIPE."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command in the table.
+
+    Attributes:
+        summary: the line in `hpsearch --help`, of at most 60 characters; the function's docstring is the command's own help.
+        function: where the command is defined, `module:function` in this package.
+    """
+
+    summary: str
+    function: str
+
+
+GROUPS: dict[str, dict[str, Entry]] = {
+    "Set up": {
+        "init": Entry("Write a commented study file to start from", "study_commands:init"),
+        "check": Entry("Check a study file and print its search space", "study_commands:check"),
+        "data": Entry("Find and verify a data set, and draw some of its images", "tool_commands:data"),
+        "doctor": Entry("Check that this machine has what a search needs", "doctor_command:doctor"),
+    },
+    "Search": {
+        "run": Entry("Run the search of a study, or continue it", "search_commands:run"),
+        "try": Entry("Train one configuration that you choose", "search_commands:try_"),
+        "stop": Entry("Stop a running search from another terminal", "control_commands:stop"),
+        "finalists": Entry("Repeat the best trials with new seeds to find the winner", "repeat_commands:finalists"),
+        "explain": Entry("Measure which settings made the winner better", "repeat_commands:explain"),
+        "worker": Entry("Start one more worker for a study, on any machine", "worker_command:worker"),
+    },
+    "Look at results": {
+        "show": Entry("Show a study's leaderboard, or one trial in detail", "show_commands:show"),
+        "ls": Entry("List the studies in a storage", "show_commands:ls"),
+        "report": Entry("Write an HTML report of one or more studies", "report_command:report"),
+        "dashboard": Entry("Serve optuna-dashboard for the studies in a storage", "dashboard_command:dashboard"),
+        "compare": Entry("Test whether one of two models is really better", "compare_command:compare"),
+        "reproduce": Entry("Train a stored trial again and compare every epoch", "reproduce_command:reproduce"),
+    },
+    "Final model": {
+        "export": Entry("Write the configuration of the best trial to a file", "export_command:export"),
+        "train": Entry("Train a configuration; --final makes the final model", "train_command:train"),
+        "predict": Entry("Classify images with a final model", "predict_command:predict"),
+    },
+    "Tools": {
+        "summary": Entry("Print a model's layers, parameters and FLOPs", "tool_commands:summary"),
+        "rm": Entry("Delete a study with its logs and checkpoints", "control_commands:rm"),
+    },
+}
+"""All commands, in the groups and the order of `hpsearch --help`."""
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+
+PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+"""Settings of typer: plain help texts, and `main` reports errors."""
+
+
+class Command(TyperCommand):
+    """A command whose usage line shows its arguments as their metavars are written: `STUDY [N]`."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the usage line."""
+        return ["[OPTIONS]", *(str(parameter.metavar) for parameter in self.params if parameter.param_type_name == "argument")]
+
+
+class LazyGroup(TyperGroup):
+    """The commands of `GROUPS`: a command's module is imported when the command is called, not before.
+
+    The context is typer's own; its class has no public name that all supported versions share.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """Import a command and return it, or None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name].function.partition(":")
+        command = getattr(importlib.import_module(f"hpsearch.cli.{module}"), function)
+        single = typer.Typer(**PLAIN)
+        single.command(cmd_name, cls=Command)(expand_options(command))
+        return typer.main.get_command(single)  # type: ignore[return-value]  # one command makes no group
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands in groups, each with its summary."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                # The names are padded to one width, so that the summaries of all groups begin in one column.
+                formatter.write_dl([(name.ljust(max(map(len, COMMANDS))), entry.summary) for name, entry in commands.items()])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments name; an unknown name fails with the closest known one."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command '{args[0]}'. {did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="hpsearch",
-    help="Hyperparameter search for small image classifiers in PyTorch, on top of Optuna.",
+    cls=LazyGroup,
+    help="Hyperparameter search for small image classifiers in PyTorch, built on Optuna.",
+    epilog="hpsearch COMMAND --help explains a command.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
+    **PLAIN,
 )
 
 
-def _version(value: bool) -> None:
+def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"hpsearch {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _all(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. It may stand anywhere.")] = False,
 ) -> None:
     pass
-
-
-# The order of a user's way.
-app.command()(study.init)
-app.command()(study.check)
-app.command()(search.run)
-app.command("try")(search.try_)
-app.command()(search.stop)
-app.command()(look.show)
-app.command()(rerun.finalists)
-app.command()(rerun.explain)
-app.command()(report.report)
-app.command()(dashboard.dashboard)
-app.command()(compare.compare)
-app.command()(reproduce.reproduce)
-app.command()(look.ls)
-app.command()(look.export)
-app.command()(train.train)
-app.command()(train.predict)
-app.command()(study.rm)
-app.command()(machine.data)
-app.command()(machine.summary)
-app.command()(machine.doctor)
-app.command()(search.worker)
 
 
 def main() -> None:
@@ -78,31 +146,34 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        app(args=[argument for argument in arguments if argument != "--debug"])
+        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="hpsearch")
     except HpsearchError as error:
         if debug:
             raise
-        fail(error)
+        _fail(error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader of a pipe, `head` for example, has seen enough.
+        # The reader of a pipe, for example `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     except Exception as error:
         if debug:
             raise
         if type(error).__name__ == "StorageInternalError" or type(error).__module__.startswith("sqlalchemy."):
-            from hpsearch.storage.database import database_error
+            from hpsearch.storage.database import database_error  # loads Optuna, which `--help` does not need
 
-            fail(database_error(error))
-        note(f"error: {type(error).__name__}: {error}", style="red")
-        note("  hint: This is a fault of hpsearch. The same command with --debug shows where.")
-        sys.exit(HpsearchError.exit_code)
+            _fail(database_error(error))
+        _fail(
+            HpsearchError(
+                f"{type(error).__name__}: {error}",
+                hint="This is a fault of hpsearch. The same command with --debug shows where.",
+            )
+        )
 
 
-def fail(error: HpsearchError) -> None:
-    """Say what went wrong and exit with the error's code."""
+def _fail(error: HpsearchError) -> None:
+    """Print an error with its hint and exit with its code."""
     note(f"error: {error.message}", style="red")
     if error.hint:
         note(f"  hint: {error.hint}")

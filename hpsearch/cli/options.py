@@ -1,59 +1,91 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and how a command takes a bundle of them as one value."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from hpsearch.search.ray_pool import RayEngine
+from hpsearch.errors import ConfigError
 
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a study file.", show_default=False)]
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The name of a study, or a study file.", show_default=False)]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A study file.", show_default=False)]
-StorageOption = Annotated[
-    str | None,
-    typer.Option("--storage", metavar="URL", help="The storage. [default: $OPTUNA_STORAGE, or a SQLite file in the folder of runs]"),
-]
-RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of runs: logs, checkpoints, the default storage.")]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="The folder of the data set. [default: $HPSEARCH_DATA, data/, Debian's package]"),
+    typer.Option("--data", metavar="DIR", help="Folder of the data set. [default: $HPSEARCH_DATA, data/, Debian's package]"),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, max=1024, help="Processes. [default: what cores, memory and budget make sense of]")
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, max=1024, help="Worker processes. [default: by cores, memory and budget]"),
 ]
-EngineOption = Annotated[
-    Literal["local", "ray"], typer.Option("--engine", help="Where the workers run: on this machine, or on a Ray cluster.")
-]
-AddressOption = Annotated[
-    str | None,
-    typer.Option("--address", metavar="ADDRESS", help="The Ray cluster. [default: $RAY_ADDRESS, or one of this machine's own]"),
-]
-CpusOption = Annotated[float | None, typer.Option("--cpus-per-worker", min=0, help="CPUs that Ray sets aside for each. [default: 1]")]
-GpusOption = Annotated[
-    float | None, typer.Option("--gpus-per-worker", min=0, help="GPUs that Ray sets aside for each; 0.25 is a quarter of one. [default: 0]")
-]
-PerOption = Annotated[Literal["model"] | None, typer.Option("--per", help="So many of each model.")]
+PerOption = Annotated[Literal["model"] | None, typer.Option("--per", help="Take the best K of each model.")]
 
 
-def engine_of(engine: str, address: str | None, cpus: float | None, gpus: float | None) -> RayEngine | None:
-    """The cluster that these options name; None for this machine.
+@dataclass(frozen=True)
+class Options:
+    """Marks a parameter of a command that is made from several options.
+
+    Attributes:
+        make: a function whose parameters are the options, and whose result is the value of the parameter.
+    """
+
+    make: Callable[..., Any]
+
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command in the form that typer reads: each parameter marked by `Options` becomes the options it is made from.
+
+    Args:
+        command: a function with annotated parameters.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    bundles: dict[str, tuple[Callable[..., Any], list[str]]] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        hint = hints[parameter.name]
+        make = next((mark.make for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Options)), None)
+        if make is None:
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+        else:
+            options = inspect.signature(make, eval_str=True).parameters
+            parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options.values()]
+            bundles[parameter.name] = make, list(options)
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        for name, (make, options) in bundles.items():
+            values[name] = make(**{option: values.pop(option) for option in options})
+        command(**values)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what `inspect` reads
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def parse_assignments(words: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `["sgd.lr=0.1", "model=cnn"]` by name; numbers, true and false are written as in TOML.
+
+    Args:
+        words: assignments, `NAME=VALUE`.
 
     Raises:
-        UsageError: an option of Ray's without `--engine ray`.
+        ConfigError: a word is no assignment.
     """
-    from hpsearch.errors import UsageError
-
-    if engine == "ray":
-        from hpsearch.search.ray_pool import RayEngine
-        from hpsearch.workflows.ray_node import supervise_worker
-
-        return RayEngine(task=supervise_worker, address=address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0)
-    for name, value in (("--address", address), ("--cpus-per-worker", cpus), ("--gpus-per-worker", gpus)):
-        if value is not None:
-            raise UsageError(f"{name} says how Ray places workers, but the engine is {engine}", hint="Add --engine ray.")
-    return None
+    values: dict[str, Any] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"expected NAME=VALUE, but got '{word}'", hint="Write the name and the value with '=' and no blanks.")
+        try:
+            values[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[name] = text
+    return values

@@ -1,88 +1,135 @@
-"""What a person sees while a search runs: a live view on a terminal, plain lines elsewhere."""
+"""What a person sees while trials or epochs are trained: bars on a terminal, and a line for each that ended anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from hpsearch.analysis.leaderboard import describe_settings
 from hpsearch.cli.console import stderr
+from hpsearch.config.epoch import Epoch
+from hpsearch.formatting import show_duration
+from hpsearch.storage.records import TrialRow
+from hpsearch.workflows.supervisor import Snapshot
 
-if TYPE_CHECKING:
-    from hpsearch.storage.records import TrialRow
-    from hpsearch.workflows.supervisor import Snapshot
+BAR_WIDTH = 16
+PACE_SECONDS = 24 * 3600.0
+"""The time left is estimated from all that ended in this time; a trial may take an hour."""
 
 
-class ProgressView:
-    """Shows one look at a study after another.
+class _View(Progress):
+    """Bars on stderr while the block of `with` lasts; none where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        console = stderr()
+        super().__init__(
+            BarColumn(BAR_WIDTH),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=PACE_SECONDS,
+            transient=True,
+        )
+
+    def _say(self, text: str, *, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+
+class SearchView(_View):
+    """Shows a study that is searched: a bar for its trials, and one for the epochs of each running trial.
 
     Args:
         total: trials of the budget.
     """
 
     def __init__(self, *, total: int) -> None:
-        self._console = stderr()
+        super().__init__()
         self._total = total
-        self._ended_here = 0
-        self._live: Live | None = None
         self._deaths = 0
+        self._search: TaskID | None = None
+        self._running: dict[int, TaskID] = {}
 
-    @contextmanager
-    def on_screen(self) -> Iterator[None]:
-        """Keep the view on the terminal for the length of a block."""
-        if not self._console.is_terminal:
-            yield
-            return
-        with Live(console=self._console, refresh_per_second=4, transient=True) as self._live:
-            yield
-        self._live = None
+    def show(self, snapshot: Snapshot) -> None:
+        """Show the study as it is now.
 
-    def update(self, look: Snapshot) -> None:
-        """Show the study as it is now."""
-        best = look.progress.best
-        for trial in look.progress.ended:
-            self._ended_here += 1
-            self._console.print(_line(trial, is_best=best is not None and trial.number == best.number), soft_wrap=True)
-        if look.deaths > self._deaths:
-            self._deaths = look.deaths
-            self._console.print(Text("a worker died; its trial goes back to the queue and another worker takes over", style="yellow"))
-        if self._live is not None:
-            self._live.update(self._picture(look))
-
-    def _picture(self, look: Snapshot) -> RenderableType:
-        from hpsearch.formatting import show_duration
-
-        progress, best = look.progress, look.progress.best
-        parts = [f"{progress.finished} of {self._total} trials", f"{progress.counts.get('pruned', 0)} pruned"]
+        Args:
+            snapshot: the study, and what has happened since the last one.
+        """
+        progress, best = snapshot.progress, snapshot.progress.best
+        for trial in progress.ended:
+            is_best = best is not None and trial.number == best.number
+            self._say(_trial_line(trial, is_best=is_best), style=_trial_style(trial, is_best=is_best))
+        if snapshot.deaths > self._deaths:
+            self._deaths = snapshot.deaths
+            self._say("A worker died. Its trial goes back to the queue, and another worker continues it.", style="yellow")
+        text = f"{progress.finished} of {self._total} trials, {progress.counts.get('pruned', 0)} pruned"
         if best is not None:
-            parts.append(f"best {best.value:.4f} (trial {best.number}, {best.model})")
-        parts.append(show_duration(look.elapsed))
-        if self._ended_here:
-            parts.append(f"about {show_duration(look.elapsed / self._ended_here * max(0, self._total - progress.finished))} left")
-        bar = Table.grid(padding=(0, 2))
-        bar.add_row(ProgressBar(total=self._total, completed=progress.finished, width=20), Text(" · ".join(parts)))
-        rows = Table.grid(padding=(0, 2))
-        for trial in progress.running:
-            epochs = trial.config.epochs if trial.config else "?"
-            last = f"{trial.epochs[-1].val_accuracy:.4f}" if trial.epochs else ""
-            rows.add_row(Text(f"trial {trial.number}", style="dim"), trial.model, f"epoch {len(trial.epochs)}/{epochs}", last)
-        return Group(bar, rows)
+            text += f", best {best.value:.4f} (trial {best.number}, {best.model})"
+        if self._search is None:
+            self._search = self.add_task(text, total=self._total, completed=progress.finished)
+        self.update(self._search, description=text, completed=progress.finished)
+        running = {trial.number: trial for trial in progress.running}
+        for number in self._running.keys() - running.keys():
+            self.remove_task(self._running.pop(number))
+        for number, trial in running.items():
+            done = len(trial.epochs)
+            epochs = trial.config.epochs if trial.config else None
+            if number not in self._running:
+                self._running[number] = self.add_task("", total=epochs, completed=done)
+            last = f", {trial.epochs[-1].val_accuracy:.4f}" if trial.epochs else ""
+            text = f"trial {number}, {trial.model}, epoch {done}/{epochs or '?'}{last}"
+            self.update(self._running[number], description=text, total=epochs, completed=done)
 
 
-def _line(trial: TrialRow, *, is_best: bool) -> Text:
-    from hpsearch.formatting import show_duration
+class TrainingView(_View):
+    """Shows one epoch after another, of one seed after another.
 
+    Args:
+        epochs: number of epochs of each seed.
+        seeds: number of seeds.
+        label: name of what is trained, where that needs saying.
+    """
+
+    def __init__(self, *, epochs: int, seeds: int = 1, label: str = "") -> None:
+        super().__init__()
+        self._epochs, self._seeds, self._label = epochs, seeds, label
+        self._task = self.add_task("first epoch", total=epochs * seeds)
+        self.position = "before the first epoch"
+        """The last epoch that is done, in words."""
+
+    def show(self, epoch: Epoch, *, seed: int = 1, note: str = "") -> None:
+        """Show an epoch.
+
+        Args:
+            epoch: the epoch that ended.
+            seed: which seed it belongs to, from 1.
+            note: what else to say of it.
+        """
+        prefix = f"{self._label}, " if self._label else ""
+        prefix += f"seed {seed} of {self._seeds}, " if self._seeds > 1 else ""
+        self.position = f"{prefix}after epoch {epoch.number} of {self._epochs}"
+        has_validation = epoch.val_accuracy == epoch.val_accuracy  # the final training has none: NaN
+        validation = f", validation {epoch.val_accuracy:.4f} (loss {epoch.val_loss:.4f})" if has_validation else ""
+        self._say(
+            f"{prefix}epoch {epoch.number}/{self._epochs}: training {epoch.train_accuracy:.4f} (loss {epoch.train_loss:.4f}){validation}, "
+            f"{epoch.images_per_second:,.0f} images/s, {show_duration(epoch.seconds)}{note}"
+        )
+        text = f"{prefix}epoch {epoch.number} of {self._epochs} done, {epoch.images_per_second:,.0f} images/s"
+        self.update(self._task, description=text, completed=(seed - 1) * self._epochs + epoch.number)
+
+
+def _trial_line(trial: TrialRow, *, is_best: bool) -> str:
     value = "" if trial.value is None else f"{trial.value:.4f}"
-    words = {"complete": "", "pruned": f"pruned after epoch {len(trial.epochs)}", "fail": f"failed: {trial.end.get('reason', '')}"}
-    style = {"complete": "green" if is_best else "", "pruned": "dim", "fail": "red"}[trial.state]
-    notes = [words[trial.state], trial.origin, "diverged" if trial.end.get("diverged") else "", "best so far" if is_best else ""]
+    ends = {"pruned": f"pruned after epoch {len(trial.epochs)}", "fail": f"failed: {trial.end.get('reason', '')}"}
+    notes = [ends.get(trial.state, ""), trial.origin, "diverged" if trial.end.get("diverged") else "", "best so far" if is_best else ""]
     text = f"trial {trial.number:<4} {trial.model:<8} {value:<7} {show_duration(trial.seconds):>7}  {describe_settings(trial)}"
     said = ", ".join(part for part in notes if part)
-    return Text(f"{text}  ({said})" if said else text, style=style)
+    return f"{text}  ({said})" if said else text
+
+
+def _trial_style(trial: TrialRow, *, is_best: bool) -> str:
+    return {"complete": "green" if is_best else "", "pruned": "dim", "fail": "red"}[trial.state]

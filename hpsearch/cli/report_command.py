@@ -1,4 +1,4 @@
-"""The command report: a study, or several side by side, as one page of HTML. No torch."""
+"""The command report: one study, or several side by side, as an HTML file."""
 
 from __future__ import annotations
 
@@ -8,30 +8,26 @@ from typing import Annotated
 import typer
 
 from hpsearch.cli.console import say
-from hpsearch.cli.options import RunsOption, StorageOption
-from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.cli.workspace_options import StoredWorkspace
+from hpsearch.workflows.run import study_name
+from hpsearch.workflows.write_report import print_to_pdf, read_studies, write_report
 
 
 def report(
     studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Names of studies, or study files.", show_default=False)],
+    *,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to write it. [default: report.html in the first study's folder]"),
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write. [default: report.html in the folder of the first study]"),
     ] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
-    pdf: Annotated[bool, typer.Option("--pdf", help="Print it to a PDF beside it; needs Chromium.")] = False,
-    storage: StorageOption = None,
-    runs: RunsOption = DEFAULT_RUNS,
+    open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also print the report to a PDF beside it; needs Chromium.")] = False,
+    workspace: StoredWorkspace,
 ) -> None:
-    """Write a report: the answer first, then the evidence, as one HTML file that needs no network.
+    """Write an HTML report: the answer first, then the evidence. The file needs no network.
 
-    Several studies are shown side by side, with a note wherever they cannot be compared.
+    Several studies are shown side by side. The report says where they cannot be compared.
     """
-    from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.run import study_name
-    from hpsearch.workflows.write_report import print_to_pdf, read_studies, write_report
-
-    workspace = Workspace(storage=storage, runs=runs)
     names = list(dict.fromkeys(map(study_name, studies)))
     page = output or workspace.paths.study(names[0]).report
     write_report(read_studies(names, workspace), page)

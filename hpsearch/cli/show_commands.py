@@ -1,4 +1,4 @@
-"""The commands that only read a study: show, ls and export. No torch."""
+"""The commands that read studies: show and ls."""
 
 from __future__ import annotations
 
@@ -6,51 +6,48 @@ import csv as csv_module
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from hpsearch.analysis.leaderboard import count_states, rank, records
 from hpsearch.cli.console import print_blocks, print_json, say
-from hpsearch.cli.options import JsonOption, PerOption, RunsOption, StorageOption, StudyArgument
-from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.cli.options import JsonOption, StudyArgument
+from hpsearch.cli.watch import watch_study
+from hpsearch.cli.workspace_options import StoredWorkspace
+from hpsearch.config.paths import FINALISTS
+from hpsearch.errors import UsageError
+from hpsearch.formatting import escape_cell, many, times
 from hpsearch.report.blocks import Table, number_column, text_column
-
-if TYPE_CHECKING:
-    from hpsearch.storage.database import Store
-    from hpsearch.storage.records import TrialRow
+from hpsearch.report.sections.summary import terminal_summary
+from hpsearch.report.study_results import read_results
+from hpsearch.report.text import explanation_blocks, verdict_blocks
+from hpsearch.report.trial_results import trial_blocks, trial_data
+from hpsearch.storage.database import Store
+from hpsearch.storage.records import TrialRow, read_trial, read_trials
+from hpsearch.workflows.repeat_study import is_follow_up, read_explanation, read_verdict, stored_file
+from hpsearch.workflows.repeats import find_verdict
+from hpsearch.workflows.run import study_name
 
 
 def show(
     study: StudyArgument,
-    number: Annotated[int | None, typer.Argument(metavar="[N]", min=0, help="A trial's number.", show_default=False)] = None,
-    storage: StorageOption = None,
-    runs: RunsOption = DEFAULT_RUNS,
-    json: JsonOption = False,
+    number: Annotated[int | None, typer.Argument(metavar="[N]", min=0, help="The number of a trial.", show_default=False)] = None,
+    *,
     csv: Annotated[bool, typer.Option("--csv", help="Print all trials as CSV.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Look on while it is searched elsewhere, then show it.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow a search that runs in another process, then show the leaderboard.")
+    ] = False,
+    workspace: StoredWorkspace,
+    json: JsonOption = False,
 ) -> None:
-    """Show a study's leaderboard, or one trial with its curve, config and error."""
+    """Show a study's leaderboard, or one trial with its learning curve, configuration and error."""
     if watch and (number is not None or json or csv):
-        from hpsearch.errors import UsageError
-
-        raise UsageError("--watch shows a study as a whole, and goes with neither N nor --json or --csv", hint="Leave the others out.")
-    from hpsearch.report.sections.summary import terminal_summary
-    from hpsearch.report.study_results import read_results
-    from hpsearch.report.trial_results import trial_blocks, trial_data
-    from hpsearch.storage.records import read_trial, read_trials
-    from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.repeat_study import is_follow_up
-    from hpsearch.workflows.repeats import find_verdict
-    from hpsearch.workflows.run import study_name
-
+        raise UsageError("--watch shows a whole study and cannot be combined with N, --json or --csv", hint="Leave the others out.")
     name = study_name(study)
-    workspace = Workspace(storage=storage, runs=runs)
     store = workspace.open()
     if watch:
-        from hpsearch.cli.watch import watch as look_on
-
-        look_on(name, workspace)
+        watch_study(name, workspace)
     stored = store.load(name)
     if number is not None:
         trial = read_trial(stored, number)
@@ -73,17 +70,13 @@ def show(
         return
     print_blocks(*terminal_summary(results))
     _print_readings(readings)
-    say(f"In the browser: hpsearch dashboard {name}, or plain optuna-dashboard, which shows the same:")
+    say(f"In the browser: hpsearch dashboard {name}, or Optuna's own dashboard:")
     say(f"  optuna-dashboard {shlex.quote(str(store))} --artifact-dir {shlex.quote(str(workspace.paths.artifacts))}")
 
 
-def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: JsonOption = False) -> None:
-    """List the studies of a storage."""
-    from hpsearch.analysis.leaderboard import count_states, rank
-    from hpsearch.storage.records import read_trials
-    from hpsearch.storage.workspace import Workspace
-
-    store = Workspace(storage=storage, runs=runs).open()
+def ls(*, workspace: StoredWorkspace, json: JsonOption = False) -> None:
+    """List the studies in a storage."""
+    store = workspace.open()
     found = []
     for name in store.study_names():
         trials = read_trials(store.load(name))
@@ -112,60 +105,8 @@ def ls(storage: StorageOption = None, runs: RunsOption = DEFAULT_RUNS, json: Jso
         print_blocks(Table(columns=tuple(columns), rows=tuple(rows)))
 
 
-def export(
-    study: StudyArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; with several, -1, -2 and so on are added.")
-    ] = Path("best.toml"),
-    trial: Annotated[
-        int | None, typer.Option("--trial", min=0, metavar="N", help="This trial, instead of the finalists' winner, or of the best.")
-    ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="The best K.")] = 1,
-    per: PerOption = None,
-    storage: StorageOption = None,
-    runs: RunsOption = DEFAULT_RUNS,
-) -> None:
-    """Write a trial as a config that stands alone: TOML, or JSON where the name ends in .json."""
-    from hpsearch.analysis.leaderboard import make_leaderboard
-    from hpsearch.errors import UsageError
-    from hpsearch.storage.records import read_study, read_trial, read_trials
-    from hpsearch.storage.workspace import Workspace
-    from hpsearch.workflows.export import best_config, select_best, write_best_config
-    from hpsearch.workflows.repeats import finished_verdict
-    from hpsearch.workflows.run import study_name
-
-    if trial is not None and (top != 1 or per is not None):
-        raise UsageError("--trial names one trial, but --top and --per choose among the best", hint="Leave one of them out.")
-    name = study_name(study)
-    store = Workspace(storage=storage, runs=runs).open()
-    stored = store.load(name)
-    row = read_study(stored)
-    verdict = finished_verdict(name, store)
-    winner = None if verdict is None or verdict.winner is None else verdict.winner.candidate.trial
-    if trial is not None:
-        chosen = [read_trial(stored, trial)]
-    elif winner is not None and top == 1 and per is None:
-        chosen = [read_trial(stored, winner)]
-    else:
-        board = make_leaderboard(read_trials(stored), validation_images=row.comparable["data"]["validation_images"])
-        chosen = [ranked.trial for ranked in select_best(board, top=top, per_model=per is not None)]
-    if not chosen:
-        raise UsageError(f"no trial of '{name}' is complete yet", hint="`hpsearch run` trains some.")
-    paths = [output] if len(chosen) == 1 else [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(chosen) + 1)]
-    for path, each in zip(paths, chosen, strict=True):
-        again = None if verdict is None else verdict.of_trial(each.number)
-        write_best_config(best_config(each, row, again), path)
-        value = "" if each.value is None else f", {100 * each.value:.2f} % on validation"
-        value += f" after epoch {len(each.epochs)}, where it was pruned" if each.state == "pruned" else ""
-        value += "" if again is None else f", {100 * again.mean.value:.2f} % as a finalist"
-        say(f"Wrote {path}: trial {each.number}, {each.model}{value}.")
-
-
 def _print_csv(trials: Sequence[TrialRow]) -> None:
     """Print all trials as CSV, a column for each parameter."""
-    from hpsearch.analysis.leaderboard import records
-    from hpsearch.formatting import escape_cell
-
     found = records(trials)
     writer = csv_module.DictWriter(sys.stdout, fieldnames=list(found[0]) if found else ["trial"])
     writer.writeheader()
@@ -174,8 +115,6 @@ def _print_csv(trials: Sequence[TrialRow]) -> None:
 
 def _print_readings(readings: Sequence[Mapping[str, Any]]) -> None:
     """Print how often the test split was read for models of the study, and the score of each reading."""
-    from hpsearch.formatting import many, times
-
     if readings:
         say(f"Test split read {times(len(readings))}:")
     for each in readings:
@@ -185,10 +124,6 @@ def _print_readings(readings: Sequence[Mapping[str, Any]]) -> None:
 
 def _print_follow_up(name: str, store: Store, *, as_json: bool) -> None:
     """Print the result of a follow-up study for the study that it belongs to."""
-    from hpsearch.config.paths import FINALISTS
-    from hpsearch.report.text import explanation_blocks, verdict_blocks
-    from hpsearch.workflows.repeat_study import read_explanation, read_verdict, stored_file
-
     study, base = store.load(name), name.partition(".")[0]
     if name == f"{base}.{FINALISTS}":
         verdict = read_verdict(study)

@@ -1,14 +1,15 @@
-"""A study that runs elsewhere, as `hpsearch run` shows its own: it is only read."""
+"""Watch a study that is searched elsewhere: the same view as `hpsearch run` has, from reading alone."""
 
 from __future__ import annotations
 
 import time
 import tomllib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import optuna
 
 from hpsearch.cli.console import note
-from hpsearch.cli.progress_view import ProgressView
+from hpsearch.cli.progress_view import SearchView
 from hpsearch.config.sections import Budget
 from hpsearch.search.budget import budget_allows_trial
 from hpsearch.search.deletion import study_deleted
@@ -17,41 +18,41 @@ from hpsearch.storage.records import read_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import SNAPSHOT_SECONDS, Snapshot
 
-if TYPE_CHECKING:
-    import optuna
-
 QUIET_SECONDS = 30.0
-"""Without a running trial, once there was one: whoever searched has stopped. A worker that died is replaced sooner."""
+"""The view ends when no trial has run for this long: the search has stopped. A dead worker is replaced sooner."""
 
 
-def watch(name: str, workspace: Workspace) -> None:
-    """Show a study until it is over, or until those who searched it have stopped.
+def watch_study(name: str, workspace: Workspace) -> None:
+    """Show a study until it is over, or until its search has stopped.
+
+    Args:
+        name: name of the study.
+        workspace: where the study is stored.
 
     Raises:
-        StudyNotFoundError: there is none of that name, or it was deleted meanwhile.
+        StudyNotFoundError: the study does not exist, or was deleted meanwhile.
     """
     store = workspace.open()
     study = store.load(name)
     monitor = StudyMonitor(store, study)
     first = monitor.read_progress()
     budget = _budget(study)
-    view = ProgressView(total=max(budget.trials, first.total))
-    note(f"{name}: {_standing(first, budget)}. Ctrl-C ends this view, not the study.")
+    note(f"{name}: {_describe(first, budget)}. Ctrl-C ends this view, not the study.")
     last = None
     try:
-        with view.on_screen():
-            for last in _looks(study, monitor):
-                view.update(last)
-    except KeyError as error:  # what Optuna's storage raises for a study that is no more
+        with SearchView(total=max(budget.trials, first.total)) as view:
+            for last in _snapshots(study, monitor):
+                view.show(last)
+    except KeyError as error:  # what Optuna's storage raises for a study that does not exist any more
         if name in store.study_names():
             raise
         raise study_deleted(name, store, workspace.paths.study(name)) from error
     if last is not None and not _is_over(study, last.progress):
-        note(f"No trial has run for {QUIET_SECONDS:.0f} seconds. `hpsearch run {name}` continues.", style="yellow")
+        note(f"No trial has run for {QUIET_SECONDS:.0f} seconds. `hpsearch run {name}` continues the search.", style="yellow")
 
 
-def _looks(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]:
-    """A look every second until nothing more is to come."""
+def _snapshots(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]:
+    """Yield the study every second until nothing more will happen."""
     started = time.monotonic()
     active: float | None = None
     while True:
@@ -68,7 +69,7 @@ def _looks(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]:
 
 
 def _is_over(study: optuna.Study, progress: Progress) -> bool:
-    """Whether nothing runs or waits, and the budget of the study file allows no more."""
+    """Return whether no trial runs or waits and the budget allows no more."""
     if progress.finished < progress.total:
         return False
     budget = _budget(study)
@@ -77,11 +78,11 @@ def _is_over(study: optuna.Study, progress: Progress) -> bool:
 
 
 def _budget(study: optuna.Study) -> Budget:
-    """As the study file says; read by itself, since the file's components may be Python that this command has no use for."""
+    """Read the budget alone: the whole study file may name component files, which this command need not import."""
     return Budget.model_validate(tomllib.loads(read_study(study).text).get("budget", {}))
 
 
-def _standing(progress: Progress, budget: Budget) -> str:
+def _describe(progress: Progress, budget: Budget) -> str:
     running = len(progress.running)
     words = [f"{progress.finished} of {budget.trials} trials have ended" if progress.total else "no trial yet"]
     if running:

@@ -113,7 +113,7 @@ def test_final_training_that_is_ended_goes_on_to_the_same_model(number: signal.S
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
         # The checkpoint is there a moment before its epoch is shown.
-        assert re.search(r"\nStopped seed [12] of 2, after epoch [12] of 2\. The same command goes on\.\n", noted), noted
+        assert re.search(r"\nStopped seed [12] of 2, after epoch [12] of 2\. The same command continues\.\n", noted), noted
     assert json.loads((tmp_path / "best-final" / "metrics.json").read_text())["test_split_reads"] == 0
     done = hpsearch(tmp_path, *command)
     assert done.returncode == 0, done.stderr
@@ -192,7 +192,7 @@ def test_a_folder_that_is_not_its_own_is_refused(final: Path, tmp_path: Path) ->
     other = str(final / "best-final")
     assert_refused(hpsearch(tmp_path, "train", "best.toml", "--final", "-o", other), "another config", "--force")
     assert_refused(hpsearch(tmp_path, "train", "best.toml", "--final", "-o", "best.toml"), "is no folder")
-    assert_refused(hpsearch(tmp_path, "train", "best.toml", "--force", "--onnx"), "--force and --onnx go with --final")
+    assert_refused(hpsearch(tmp_path, "train", "best.toml", "--force", "--onnx"), "--force and --onnx need --final")
 
 
 def test_predict_says_what_it_sees_and_what_it_did(final: Path, tmp_path: Path) -> None:

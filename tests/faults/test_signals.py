@@ -61,7 +61,7 @@ def test_a_second_signal_stops_at_once_and_the_study_can_continue(forkserver: Fo
         if arguments[0] == "worker":
             forkserver.kill(pid, number=signal.SIGSTOP)  # workers that do not answer
     run.send_signal(signal.SIGINT)
-    assert wait_until(lambda: "Once more stops at once." in output(), 5), output()
+    assert wait_until(lambda: "A second Ctrl-C stops at once." in output(), 5), output()
     asked = time.monotonic()
     run.send_signal(signal.SIGINT)
     assert run.wait(10) == 130

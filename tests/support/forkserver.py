@@ -176,6 +176,8 @@ def _load(trainer: str) -> None:
     import hpsearch.analysis.leaderboard
     import hpsearch.cli.main
     import hpsearch.cli.progress_view
+    import hpsearch.cli.search_commands
+    import hpsearch.cli.worker_command
     import hpsearch.report.sections.summary
     import hpsearch.report.trial_results
     import hpsearch.search.worker_pool as worker_pool
