@@ -19,7 +19,7 @@ DETAIL_LINES = 2
 """A row and its details take three lines at most."""
 SHORTEST_TEXT = 8
 """A text is not cut below this width: it would say nothing."""
-NARROWEST_PROSE = 24
+NARROWEST_PROSE = 12
 """Columns are dropped before prose gets narrower than this."""
 STYLES = {"lead": "bold", "warning": "yellow", "aside": "dim", "plain": ""}
 
@@ -211,15 +211,16 @@ def _natural_widths(table: Table, *, wrapped: bool) -> list[int]:
 
 
 def _cut_texts(table: Table, widths: list[int], shown: Sequence[int], width: int) -> None:
-    """Make the widest texts narrower until the table fits, if it can."""
-    while (excess := _total(widths, shown) - width) > 0:
+    """Make the widest texts narrower until the table fits, and prose only where that is not enough."""
+    for kind in ("text", "prose"):
         least = {
             index: max([SHORTEST_TEXT, *(cell_len(word) for word in table.columns[index].heading.split())])
             for index in shown
-            if table.columns[index].kind != "number"
+            if table.columns[index].kind == kind
         }
-        wide = max((index for index in least if widths[index] > least[index]), key=lambda index: widths[index], default=None)
-        if wide is None:
-            return
-        second = max((widths[index] for index in least if index != wide), default=0)
-        widths[wide] = max(least[wide], widths[wide] - excess, min(second, widths[wide] - 1))
+        while (excess := _total(widths, shown) - width) > 0:
+            wide = max((index for index in least if widths[index] > least[index]), key=lambda index: widths[index], default=None)
+            if wide is None:
+                break
+            second = max((widths[index] for index in least if index != wide), default=0)
+            widths[wide] = max(least[wide], widths[wide] - excess, min(second, widths[wide] - 1))

@@ -7,7 +7,7 @@ from hpsearch.analysis.finalists import Finalist, FinalistsResult
 from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, setting_words
 from hpsearch.analysis.metrics import Estimate
 from hpsearch.formatting import many, show_duration, str_of
-from hpsearch.report.blocks import Block, Paragraph, Table, number_column, paragraphs, text_column
+from hpsearch.report.blocks import Block, Paragraph, Table, number_column, paragraphs, prose_column, text_column
 from hpsearch.storage.records import TrialRow
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
@@ -107,7 +107,7 @@ def finalists_table(verdict: FinalistsResult) -> Table:
             text_column("95 % interval", 1),
             number_column("± seeds", 7),
             number_column("probability of best", 4),
-            text_column("behind the winner", 2),
+            number_column("points behind the winner", 2),
             number_column("in the search", 6),
             number_column("search − mean", 8),
             number_column("runs", 5),
@@ -133,7 +133,7 @@ def _finalist_row(each: Finalist, verdict: FinalistsResult) -> tuple[str, ...]:
         f"{100 * low:.2f} to {100 * high:.2f}",
         "" if each.deviation is None else f"{100 * each.deviation:.2f}",
         f"{each.best:.2f}",
-        "" if each.behind is None else points(each.behind),
+        "" if each.behind is None else _with_interval(each.behind),
         "" if candidate.value is None else f"{100 * candidate.value:.2f} %",
         "" if each.optimism is None else f"{100 * each.optimism:+.2f}",
         str(len(each.scores)),
@@ -217,7 +217,7 @@ def steps_table(explanation: Explanation, trial: int) -> Table:
             step.parameter or "the baseline",
             step.change,
             "" if step.mean is None else f"{100 * step.mean.value:.2f} %",
-            "" if step.gain is None else points(step.gain),
+            "" if step.gain is None else _with_interval(step.gain),
             step_verdict(step),
         )
         for number, step in enumerate(explanation.steps)
@@ -227,10 +227,10 @@ def steps_table(explanation: Explanation, trial: int) -> Table:
         columns=(
             number_column("step", 2),
             text_column("parameter"),
-            text_column("change"),
+            prose_column("change"),
             number_column("accuracy", 1),
-            text_column("gain"),
-            text_column(""),
+            number_column("gain, points"),
+            prose_column(""),
         ),
         rows=rows,
         details=tuple(
@@ -297,8 +297,12 @@ def points(estimate: Estimate) -> str:
     Returns:
         `+0.42 points (+0.10 to +0.74)`.
     """
+    return _with_interval(estimate, " points")
+
+
+def _with_interval(estimate: Estimate, unit: str = "") -> str:
     low, high = estimate.interval
-    return f"{100 * estimate.value:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+    return f"{100 * estimate.value:+.2f}{unit} ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def epochs_table(trial: TrialRow) -> Table:
