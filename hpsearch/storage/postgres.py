@@ -70,8 +70,6 @@ TRANSIENT_REFUSALS = ("the database system is", "too many", "remaining connectio
 
 RESUME_HINT = "Nothing is lost: checkpoints hold what was trained. Once the database is back, the same command continues."
 
-log = logging.getLogger("hpsearch")
-
 
 class PostgresServer(Database):
     """A database on a PostgreSQL server."""
@@ -131,17 +129,12 @@ class PostgresServer(Database):
         return is_transient(error)
 
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
-        warned = False
-
-        def warn_once(error: Exception, waited: float) -> None:
-            nonlocal warned
-            if not warned:
-                warned = True
-                log.warning("%s is down (%s); waiting for up to %.0f seconds", self.display_url, error_text(error), retry_policy.max_wait)
+        def warning(error: Exception) -> str:
+            return f"{self.display_url} is down ({error_text(error)}); waiting for up to {retry_policy.max_wait:.0f} seconds"
 
         is_inner = retry_policy.is_active
         try:
-            return retry_policy.retry(call, is_transient=self._is_transient, delays=_delays(), on_error=warn_once)
+            return retry_policy.retry(call, is_transient=self._is_transient, delays=_delays(), warning=warning)
         except Exception as error:
             if self._is_transient(error) and not is_inner:
                 retry_policy.max_wait = 0.0  # a process that waited in vain does not wait again

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+log = logging.getLogger("hpsearch")
 
 Result = TypeVar("Result")
 
@@ -39,7 +42,8 @@ class RetryPolicy:
         *,
         is_transient: Callable[[Exception], bool],
         delays: Iterator[float],
-        on_error: Callable[[Exception, float], None],
+        warning: Callable[[Exception], str],
+        warn_after: float = 0.0,
     ) -> Result:
         """Call a function until it raises no transient error.
 
@@ -49,7 +53,8 @@ class RetryPolicy:
             call: the function; it must be safe to repeat.
             is_transient: whether an error may be gone at the next try.
             delays: seconds between two tries.
-            on_error: called with each transient error and the seconds since the first one.
+            warning: returns the text to log, once, for a transient error.
+            warn_after: seconds of waiting before that.
 
         Returns:
             The result of the function.
@@ -61,6 +66,7 @@ class RetryPolicy:
             return call()
         self._thread.is_active = True
         first_error: float | None = None
+        warned = False
         try:
             while True:
                 try:
@@ -74,7 +80,9 @@ class RetryPolicy:
                     waited = time.monotonic() - first_error
                     if waited > (MAX_WAIT_AFTER_STOP if self.stop_requested() else self.max_wait):
                         raise
-                    on_error(error, waited)
+                    if waited >= warn_after and not warned:
+                        warned = True
+                        log.warning(warning(error))
                 time.sleep(next(delays))
         finally:
             self._thread.is_active = False

@@ -6,7 +6,6 @@ SQLite's own wait blocks Python, and with it the answer to signals. So each wait
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import sqlite3
 from collections.abc import Callable
@@ -34,8 +33,6 @@ RETRY_DELAY = 0.02
 CACHE_KILOBYTES = 256
 """Memory that a connection uses for pages of the file. SQLite's 2 MB would fill up in a long search; the system caches the file anyway."""
 OTHER_PATH_HINT = "Choose another place with --storage or --runs."
-
-log = logging.getLogger("hpsearch")
 
 
 class SqliteFile(Database):
@@ -163,15 +160,12 @@ class _Connection(sqlite3.Connection):
 
     def until_free(self, call: Callable[[], Result]) -> Result:
         """Call a function until no lock is in its way; raises `sqlite3.OperationalError` after the longest wait."""
-        warned = False
 
-        def warn_once(error: Exception, waited: float) -> None:
-            nonlocal warned
-            if waited > WARN_AFTER and not warned:
-                warned = True
-                log.warning("waiting for %s, which another program has locked; for up to %.0f seconds", self.database, MAX_LOCK_WAIT)
+        def warning(error: Exception) -> str:
+            return f"waiting for {self.database}, which another program has locked; for up to {MAX_LOCK_WAIT:.0f} seconds"
 
-        return self.retry_policy.retry(call, is_transient=is_locked, delays=itertools.repeat(RETRY_DELAY), on_error=warn_once)
+        delays = itertools.repeat(RETRY_DELAY)
+        return self.retry_policy.retry(call, is_transient=is_locked, delays=delays, warning=warning, warn_after=WARN_AFTER)
 
 
 class _Cursor(sqlite3.Cursor):
