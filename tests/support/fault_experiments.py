@@ -397,11 +397,11 @@ def damaged(setting: Setting) -> Iterator[Row]:
 
     import torch
 
-    from hpsearch.training.checkpoint import Identity, load, save
+    from hpsearch.training.checkpoint import RunIdentity, load, save
 
     log = logging.getLogger("hpsearch")
     path, draw = setting.study("damaged") / "checkpoint", setting.random("damaged")
-    me = Identity(owner="small/0", config="c", split="s")
+    me = RunIdentity(owner="small/0", config="c", split="s")
     save(path, me, {"epochs": [{"number": 1}], "model": {"weight": torch.arange(300.0)}})
     good = path.read_bytes()
     assert load(path, me) is not None
@@ -424,8 +424,8 @@ def damaged(setting: Setting) -> Iterator[Row]:
     flips, taken = setting.of(5000, 300), 0
     for _ in range(flips):
         bad = bytearray(good)
-        for workspace in draw.sample(range(len(good)), draw.choice((1, 1, 1, 2, 8))):
-            bad[workspace] ^= draw.randint(1, 255)
+        for index in draw.sample(range(len(good)), draw.choice((1, 1, 1, 2, 8))):
+            bad[index] ^= draw.randint(1, 255)
         taken += is_taken(bytes(bad))
     yield Row(fault="bytes of a checkpoint flipped", count=f"{flips}", wanted="0 loaded", found=f"{taken} loaded", ok=not taken)
 
