@@ -134,7 +134,7 @@ def test_a_silent_server_is_reported_and_waited_for(
     threading.Timer(3, server.halt, [signal.SIGCONT]).start()
     with caplog.at_level(logging.WARNING):
         study.set_user_attr("output", "after all")
-    assert "is away" in caplog.text
+    assert "is down" in caplog.text
     assert search.store.load("small").user_attrs["output"] == "after all"
 
 
