@@ -148,7 +148,7 @@ WITHOUT_TORCH = ("training.data.files", "training.data.image_grid")
 
 def light(module: str) -> bool:
     """Whether a module must not load torch."""
-    return module == "training.data.files" or (package_of(module) != "training" and module not in (*TRAINS, "cli.train_model"))
+    return module in WITHOUT_TORCH or (package_of(module) != "training" and module not in (*TRAINS, "cli.train_model"))
 
 
 LIGHT = [module for module in modules() if light(module) and module != "__main__"]

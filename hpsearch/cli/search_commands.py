@@ -104,7 +104,7 @@ def _announce(search: Search) -> None:
     models = " and ".join(file.space.names_of("model"))
     pruner = file.pruner.kind if file.pruner.kind != "none" else "no"
     note(
-        f"{file.name}: {models} on {file.data.dataset}, {len(file.space.searched)} parameters by {file.sampler.kind}, "
+        f"{file.name}: {models} on {file.data.dataset}, {len(file.space.searched)} hyperparameters by {file.sampler.kind}, "
         f"{pruner} pruner, {budget.trials} trials{time}."
     )
     if search.earlier:
