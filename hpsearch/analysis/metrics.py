@@ -53,12 +53,6 @@ class Estimate:
     value: float
     interval: tuple[float, float]
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies entirely above or entirely below zero."""
-        low, high = self.interval
-        return low > 0 or high < 0
-
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate for JSON.
 

@@ -23,7 +23,6 @@ from hpsearch.storage.database import Store
 from hpsearch.storage.optuna_internals import CachedStorage
 from hpsearch.storage.records import PREFIX, TrialKey
 
-DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 TOKEN_VARIABLE = "HPSEARCH_DASHBOARD_TOKEN"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 """Too long to guess, and written the same in an address, in a cookie and on a command line."""
