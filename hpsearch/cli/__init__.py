@@ -1,1 +1,1 @@
-"""The command line: `main` has the table of commands, and each command stands in a module that is loaded when it is called."""
+"""The command line. `main` has the table of commands. The module of a command is loaded when the command is called."""

@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, progress and errors to stderr."""
+"""Prints results to stdout, and progress and errors to stderr."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hpsearch.report.blocks import Block
 from hpsearch.report.terminal import render
 
 PLAIN_WIDTH = 160
-"""Columns of an output that is no terminal; a log keeps its lines whole."""
+"""Width in characters of an output that is not a terminal. Tables in a log may be as wide as this."""
 LEAST_WIDTH = 40
-"""Columns: a narrower terminal wraps the lines itself."""
+"""Minimum width in characters. A narrower terminal wraps the lines itself."""
 
 
 def stdout() -> Console:
@@ -61,10 +61,10 @@ def note(text: str, *, style: str = "") -> None:
 
 
 def print_json(data: Any) -> None:
-    """Print data as JSON on stdout; numbers that are not finite become null.
+    """Print data as JSON on stdout. Numbers that are not finite become null.
 
     Args:
-        data: dictionaries, lists, text and numbers.
+        data: a value made of dictionaries, lists, texts and numbers.
     """
     sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
 

@@ -50,7 +50,7 @@ def dashboard(
     """
     secret = choose_token(token or os.environ.get(TOKEN_VARIABLE), host)
     name = None if study is None else study_name(study)
-    if name is None:  # there may not even be a database yet
+    if name is None:  # the database may not exist yet
         store, path = workspace.open_or_create(), "/dashboard"
     else:
         store = workspace.open()
@@ -80,12 +80,12 @@ def dashboard(
 
 @contextmanager
 def _opened(address: str, *, secret: bool, asked: bool) -> Iterator[None]:
-    """Open the address in the browser if the user asked for it."""
+    """Open the address in the browser if `asked` is true."""
     if not asked:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="hpsearch-") as folder:
-        if secret:  # every user of the machine can read a browser's command line, and the address holds the token
+        if secret:  # every user of the machine can read the browser's command line, which must not have the token
             page = Path(folder) / "dashboard.html"
             page.touch(mode=0o600)
             page.write_text(f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={escape(address)}">\n', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Run a search in the foreground: its progress on screen, and what a signal does to it."""
+"""Run a search in the foreground. This module shows the progress of the search and handles signals."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from hpsearch.workflows.write_report import write_report
 
 
 def run_in_foreground(search: Search, *, only: int | None = None) -> None:
-    """Run a search to its end and show its progress; on a signal, stop it in good order and exit.
+    """Run a search to its end and show its progress.
+
+    A signal stops the search, and running trials go back to the queue. Then the process exits.
 
     Args:
         search: the search to run.
-        only: the one trial to train, instead of all.
+        only: number of the only trial to train; None trains all trials.
 
     Raises:
         SystemExit: the search was stopped.
@@ -46,7 +48,7 @@ def run_in_foreground(search: Search, *, only: int | None = None) -> None:
                 note("Stopping: running trials go back to the queue. A second Ctrl-C stops at once.", style="yellow")
             snapshots.close()
         except KeyboardInterrupt:
-            # The generator goes on closing where it was interrupted; its workers are dead by now.
+            # The second signal may come before the generator is closed. Closing the generator stops the workers.
             with contextlib.suppress(KeyboardInterrupt):
                 snapshots.close()
     if received or stopped:
@@ -65,7 +67,7 @@ def _say_stopped(search: Search) -> None:
 
 
 def run_repeats(search: Search, *, seconds_per_run: float) -> None:
-    """Do the runs that a follow-up study still needs, and show them.
+    """Run the repeats that a follow-up study still needs, and show their progress.
 
     Args:
         search: the search of the follow-up study.
@@ -98,7 +100,7 @@ def write_pages(results: StudyResults, workspace: Workspace, store: Store) -> No
     note(f"Report: {page}")
     try:
         sync_dashboard(results.name, workspace, store, results)
-    except (HpsearchError, OSError) as error:  # the search is done all the same
+    except (HpsearchError, OSError) as error:  # the search is done even if this step fails
         note(f"The dashboard could not be synced: {str(error).splitlines()[0]}", style="yellow")
         return
     note(f"In the browser: hpsearch dashboard {results.name} --open")

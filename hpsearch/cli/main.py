@@ -1,4 +1,4 @@
-"""The command `hpsearch`: the table of all commands, and how a command ends."""
+"""The command `hpsearch`. It has the table of all commands, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hpsearch.cli.options import expand_options
 from hpsearch.errors import HpsearchError, did_you_mean
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+"""Exit code after Ctrl-C, as in shells. It is the sum of 128 and the number of SIGINT."""
 BROKEN_PIPE = 141
-"""Exit code when the reader of a pipe has gone: 128 and the number of SIGPIPE."""
+"""Exit code if the reader of a pipe has closed the pipe. It is the sum of 128 and the number of SIGPIPE."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Entry:
     """A command in the table.
 
     Attributes:
-        summary: the line in `hpsearch --help`, of at most 60 characters; the function's docstring is the command's own help.
-        function: where the command is defined, `module:function` in this package.
+        summary: the line in `hpsearch --help`, maximum 60 characters. The help of the command is the docstring of `function`.
+        function: the place of the command in this package, as `module:function`.
     """
 
     summary: str
@@ -72,11 +72,11 @@ GROUPS: dict[str, dict[str, Entry]] = {
 COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
-"""Settings of typer: plain help texts, and `main` reports errors."""
+"""Settings of typer. Help texts have no markup, and `main` reports errors instead of typer."""
 
 
 class Command(TyperCommand):
-    """A command whose usage line shows its arguments as their metavars are written: `STUDY [N]`."""
+    """A command whose usage line shows the metavars of the arguments unchanged, such as `STUDY [N]`."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the usage line."""
@@ -84,9 +84,9 @@ class Command(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """The commands of `GROUPS`: a command's module is imported when the command is called, not before.
+    """The group of all commands in `GROUPS`. The module of a command is only imported when the command is called.
 
-    The context is typer's own; its class has no public name that all supported versions share.
+    The parameter `ctx` is typer's context. Its type is `Any`, because the class has no public name in all supported versions.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -101,7 +101,7 @@ class LazyGroup(TyperGroup):
         command = getattr(importlib.import_module(f"hpsearch.cli.{module}"), function)
         single = typer.Typer(**PLAIN)
         single.command(cmd_name, cls=Command)(expand_options(command))
-        return typer.main.get_command(single)  # type: ignore[return-value]  # one command makes no group
+        return typer.main.get_command(single)  # type: ignore[return-value]  # for an app with one command, typer returns a command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands in groups, each with its summary."""
@@ -111,7 +111,7 @@ class LazyGroup(TyperGroup):
                 formatter.write_dl([(name.ljust(max(map(len, COMMANDS))), entry.summary) for name, entry in commands.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the arguments name; an unknown name fails with the closest known one."""
+        """Return the command that the arguments name. Exit with the closest known name if the command is unknown."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(f"No such command '{args[0]}'. {did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
@@ -142,7 +142,10 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage or study file, 3 no database, 130 after Ctrl-C."""
+    """Run the command line and exit.
+
+    The exit codes are: 0 done, 1 failed, 2 wrong usage or study file, 3 no database, 130 after Ctrl-C.
+    """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
@@ -154,7 +157,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader of a pipe, for example `head`, has seen enough.
+        # The reader of a pipe, for example `head`, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     except Exception as error:

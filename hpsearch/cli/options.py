@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and how a command takes a bundle of them as one value."""
+"""Arguments and options that several commands share. A command can take several options as one value."""
 
 from __future__ import annotations
 
@@ -31,17 +31,19 @@ PerOption = Annotated[Literal["model"] | None, typer.Option("--per", help="Take 
 
 @dataclass(frozen=True)
 class Options:
-    """Marks a parameter of a command that is made from several options.
+    """Marks a parameter of a command whose value is made from several options.
 
     Attributes:
-        make: a function whose parameters are the options, and whose result is the value of the parameter.
+        make: a function. Its parameters are the options, and its result is the value of the parameter.
     """
 
     make: Callable[..., Any]
 
 
 def expand_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command in the form that typer reads: each parameter marked by `Options` becomes the options it is made from.
+    """Return a command in the form that typer reads.
+
+    Each parameter that is marked by `Options` is replaced by the options from which its value is made.
 
     Args:
         command: a function with annotated parameters.
@@ -65,19 +67,19 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = make(**{option: values.pop(option) for option in options})
         command(**values)
 
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what `inspect` reads
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # `inspect` reads the signature from here
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
 
 
 def parse_assignments(words: Sequence[str]) -> dict[str, Any]:
-    """Return the values of `["sgd.lr=0.1", "model=cnn"]` by name; numbers, true and false are written as in TOML.
+    """Return the values of assignments such as `["sgd.lr=0.1", "model=cnn"]` by name.
 
     Args:
-        words: assignments, `NAME=VALUE`.
+        words: assignments, as `NAME=VALUE`. Numbers, true and false are written as in TOML.
 
     Raises:
-        ConfigError: a word is no assignment.
+        ConfigError: a word is not an assignment.
     """
     values: dict[str, Any] = {}
     for word in words:

@@ -21,7 +21,7 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Classify images with a final model: the class, the confidence, and how each image was prepared."""
-    import torch  # takes seconds
+    import torch  # this import takes seconds
 
     from hpsearch.training.input_image import read_picture
     from hpsearch.training.saved_model import load_model

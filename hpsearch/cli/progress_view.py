@@ -1,4 +1,7 @@
-"""What a person sees while trials or epochs are trained: bars on a terminal, and a line for each that ended anywhere."""
+"""The progress that is shown on stderr during a training.
+
+A terminal shows progress bars. Each trial or epoch that has ended gets a line, on a terminal and in a log.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ from hpsearch.workflows.supervisor import Snapshot
 
 BAR_WIDTH = 16
 PACE_SECONDS = 24 * 3600.0
-"""The time left is estimated from all that ended in this time; a trial may take an hour."""
+"""The remaining time is estimated from the trials or epochs that ended within this time.
+
+The time is long, because a single trial may take an hour.
+"""
 
 
 class _View(Progress):
-    """Bars on stderr while the block of `with` lasts; none where stderr is no terminal."""
+    """Progress bars on stderr inside a `with` block. If stderr is not a terminal, there are no bars."""
 
     def __init__(self) -> None:
         console = stderr()
@@ -40,10 +46,12 @@ class _View(Progress):
 
 
 class SearchView(_View):
-    """Shows a study that is searched: a bar for its trials, and one for the epochs of each running trial.
+    """Shows the search of a study.
+
+    One bar counts the trials of the study. Each running trial has a bar for its epochs.
 
     Args:
-        total: trials of the budget.
+        total: number of trials in the budget.
     """
 
     def __init__(self, *, total: int) -> None:
@@ -57,7 +65,7 @@ class SearchView(_View):
         """Show the study as it is now.
 
         Args:
-            snapshot: the study, and what has happened since the last one.
+            snapshot: the state of the study, and the trials that ended since the last snapshot.
         """
         progress, best = snapshot.progress, snapshot.progress.best
         for trial in progress.ended:
@@ -86,12 +94,12 @@ class SearchView(_View):
 
 
 class TrainingView(_View):
-    """Shows one epoch after another, of one seed after another.
+    """Shows the epochs of a training. If there are several seeds, they are trained one after another.
 
     Args:
         epochs: number of epochs of each seed.
         seeds: number of seeds.
-        label: name of what is trained, where that needs saying.
+        label: a name that is shown before each epoch; empty shows no name.
     """
 
     def __init__(self, *, epochs: int, seeds: int = 1, label: str = "") -> None:
@@ -99,20 +107,20 @@ class TrainingView(_View):
         self._epochs, self._seeds, self._label = epochs, seeds, label
         self._task = self.add_task("first epoch", total=epochs * seeds)
         self.position = "before the first epoch"
-        """The last epoch that is done, in words."""
+        """The last epoch that has ended, as text."""
 
     def show(self, epoch: Epoch, *, seed: int = 1, note: str = "") -> None:
         """Show an epoch.
 
         Args:
             epoch: the epoch that ended.
-            seed: which seed it belongs to, from 1.
-            note: what else to say of it.
+            seed: number of the seed that the epoch belongs to, from 1.
+            note: text that is added at the end of the line.
         """
         prefix = f"{self._label}, " if self._label else ""
         prefix += f"seed {seed} of {self._seeds}, " if self._seeds > 1 else ""
         self.position = f"{prefix}after epoch {epoch.number} of {self._epochs}"
-        has_validation = epoch.val_accuracy == epoch.val_accuracy  # the final training has none: NaN
+        has_validation = epoch.val_accuracy == epoch.val_accuracy  # NaN in a final training, which has no validation split
         validation = f", validation {epoch.val_accuracy:.4f} (loss {epoch.val_loss:.4f})" if has_validation else ""
         self._say(
             f"{prefix}epoch {epoch.number}/{self._epochs}: training {epoch.train_accuracy:.4f} (loss {epoch.train_loss:.4f}){validation}, "

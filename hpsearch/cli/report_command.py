@@ -1,4 +1,4 @@
-"""The command report: one study, or several side by side, as an HTML file."""
+"""The command report: one study, or several studies side by side, as an HTML file."""
 
 from __future__ import annotations
 

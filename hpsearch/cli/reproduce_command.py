@@ -114,7 +114,7 @@ def _spread(reproduction: Reproduction) -> str:
 
 
 def _doubts(reproduction: Reproduction) -> str:
-    """Say what the record does not contain."""
+    """Return a text that names facts which the record of the trial does not contain."""
     doubts = [] if "processor" in reproduction.trial.run else ["the processor is not recorded"]
     if len(reproduction.trial.attempts) > 1:
         doubts.append(f"the trial was trained in {len(reproduction.trial.attempts)} attempts, and the record describes only the last one")

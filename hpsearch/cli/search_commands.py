@@ -82,7 +82,10 @@ def try_(
 
 
 def _run_finalists(search: Search, workers: int | None) -> FinalistsResult | None:
-    """Run the finalists that the study file asks for; None if no trial is complete, or another process still searches."""
+    """Run the finalists that the study file asks for.
+
+    Return None if no trial is complete, or if some trials still run or wait.
+    """
     section = search.file.finalists
     assert section is not None, "the caller has checked it"
     trials = read_trials(search.study)

@@ -106,7 +106,7 @@ def ls(*, workspace: StoredWorkspace, json: JsonOption = False) -> None:
 
 
 def _print_csv(trials: Sequence[TrialRow]) -> None:
-    """Print all trials as CSV, a column for each parameter."""
+    """Print all trials as CSV, with a column for each parameter."""
     found = records(trials)
     writer = csv_module.DictWriter(sys.stdout, fieldnames=list(found[0]) if found else ["trial"])
     writer.writeheader()
@@ -114,7 +114,7 @@ def _print_csv(trials: Sequence[TrialRow]) -> None:
 
 
 def _print_readings(readings: Sequence[Mapping[str, Any]]) -> None:
-    """Print how often the test split was read for models of the study, and the score of each reading."""
+    """Print how often the test split was read for models of the study. Each reading is printed with its score."""
     if readings:
         say(f"Test split read {times(len(readings))}:")
     for each in readings:
@@ -123,7 +123,7 @@ def _print_readings(readings: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_follow_up(name: str, store: Store, *, as_json: bool) -> None:
-    """Print the result of a follow-up study for the study that it belongs to."""
+    """Print the result of a follow-up study under the name of the study that it belongs to."""
     study, base = store.load(name), name.partition(".")[0]
     if name == f"{base}.{FINALISTS}":
         verdict = read_verdict(study)

@@ -1,4 +1,7 @@
-"""A trained model's worth in print: on its validation images, or on the training and test images of a final model."""
+"""Prints the results of a trained model.
+
+The results are those on the validation images, or for a final model those on the training and test images.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ PARTS = {"train": "training images", "test": "test images"}
 
 
 def print_validation(data: Mapping[str, Any]) -> None:
-    """What `hpsearch train` without --final found, as its --json has it."""
+    """Print the results of `hpsearch train` without --final. `data` is the dictionary that --json prints."""
     metrics = data["validation"]
     low, high = metrics["interval"]
     say(
@@ -33,7 +36,7 @@ def print_validation(data: Mapping[str, Any]) -> None:
 
 
 def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
-    """What `metrics.json` of a final model says."""
+    """Print the content of `metrics.json` of a final model."""
     low, high = metrics["test_accuracy_interval"]
     say(
         f"Test accuracy {100 * metrics['test_accuracy']:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} % over the "
@@ -81,7 +84,7 @@ def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
 
 
 def print_confusion(metrics: Mapping[str, Any], name: str) -> None:
-    """What the images of each class are taken for; the columns bear the classes' numbers."""
+    """Print a confusion matrix. The headings of the columns are the numbers of the classes."""
     rows = tuple(
         (str(number), each["name"], *map(str, row))
         for number, (each, row) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True))
@@ -91,7 +94,7 @@ def print_confusion(metrics: Mapping[str, Any], name: str) -> None:
 
 
 def written(folder: Path) -> list[str]:
-    """The names of the files that hpsearch wrote into a final model's folder."""
+    """Return the names of the files that hpsearch wrote into the folder of a final model."""
     from hpsearch.config.paths import FinalPaths
 
     return [path.name for path in FinalPaths(folder).written if path.parent == folder and path.is_file()]

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a command that runs for long."""
+"""Handles Ctrl-C and SIGTERM in commands that run for a long time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @contextmanager
 def collect_signals(*, interrupt_at: int = 1) -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM in a list instead of ending the process.
+    """Collect SIGINT and SIGTERM in a list. These signals then do not end the process.
 
     Args:
-        interrupt_at: the signal from which on each raises KeyboardInterrupt; 2 lets the first one only be noted.
+        interrupt_at: number of the first signal that raises KeyboardInterrupt. If it is 2, the first signal is only collected.
 
     Yields:
         The numbers of the signals received so far.

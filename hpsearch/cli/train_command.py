@@ -49,7 +49,7 @@ def train(
     best = read_best_config(file, trust=trust)
     for name in best.changed_files:
         note(f"warning: {name} was changed since the config was made; --trust accepts it", style="yellow")
-    from hpsearch.cli.train_model import train_final, train_on_split  # loads torch, after the environment is set
+    from hpsearch.cli.train_model import train_final, train_on_split  # loads torch, so the environment must be set before
 
     if not final:
         found = train_on_split(best, data=workspace.data, device=workspace.device)

@@ -1,4 +1,7 @@
-"""Train a configuration on screen: on the training split, or as the final model, which reads the test split once."""
+"""Train a configuration and show the progress on screen.
+
+A configuration is trained on its training split, or as the final model. The final model reads the test split once.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def train_on_split(best: BestConfig, *, data: Path | None, device: str) -> dict[
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Returns:
-        What `hpsearch train --json` prints.
+        The dictionary that `hpsearch train --json` prints.
     """
     split = load_split(
         best.data.dataset,
@@ -57,7 +60,7 @@ def train_on_split(best: BestConfig, *, data: Path | None, device: str) -> dict[
                 view.show(epoch)
         metrics = measure(read_predictions(predictions_path(checkpoint)))
     last = epochs[-1]
-    # Each epoch measures as many training images as there are validation images.
+    # The training accuracy of an epoch is measured on as many images as the validation accuracy.
     n_images = min(len(split.train_labels), metrics.n_images), metrics.n_images
     if last.diverged:
         note(f"warning: the loss diverged in epoch {last.number}", style="yellow")
@@ -83,14 +86,16 @@ def _against_trial(best: BestConfig, accuracy: float) -> dict[str, Any]:
 
 
 def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: int, force: bool, with_onnx: bool) -> Mapping[str, Any]:
-    """Train the final model in a folder; on a signal, say how far it came and exit.
+    """Train the final model in a folder.
+
+    A signal stops the training. The function then prints the last epoch that has ended, and exits.
 
     Args:
         best: the configuration to train.
         folder: where the model and its results are written.
-        workspace: data, device, and the storage of the study that the configuration comes from.
+        workspace: the folder of the data, the device, and the storage of the configuration's study.
         seeds: number of models, each with another seed.
-        force: start again in a folder that holds something else.
+        force: start again even if another final training or other files are in the folder.
         with_onnx: also write the model as ONNX.
 
     Returns:
@@ -101,7 +106,7 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
         SystemExit: a signal stopped the training.
     """
     if with_onnx:
-        require_onnx()  # not after an hour of training
+        require_onnx()  # the error must come before the training, not after it
     training = FinalTraining(best, folder, seeds=seeds, data=workspace.data, device=workspace.device, force=force)
     if training.finished is None:
         _say_beginning(training, seeds)
@@ -149,12 +154,15 @@ class _StudyLog:
         return self.stored.study_name
 
     def add_reading(self, reading: HeldOutReading) -> int:
-        """Record a reading, or its result, and return how many readings the study has."""
+        """Record a reading or its result. Return the number of readings in the study."""
         return write_held_out_reading(self.stored, reading.to_dict())
 
 
 def _held_out_log(best: BestConfig, workspace: Workspace) -> _StudyLog | None:
-    """The study that the configuration comes from, or None with a warning if it cannot be reached."""
+    """Return the log in the study that the configuration comes from.
+
+    Return None if the configuration has no study. If the study cannot be read, print a warning and return None.
+    """
     provenance = best.provenance
     if not {"study", "trial"} <= set(provenance):
         return None
@@ -176,7 +184,7 @@ def _held_out_log(best: BestConfig, workspace: Workspace) -> _StudyLog | None:
 
 @contextlib.contextmanager
 def _only_trainer_of(folder: Path) -> Iterator[None]:
-    """Keep a second training out of the folder."""
+    """Hold the lock of the folder. Raise an error if another process trains in the folder."""
     lease = FileLocks(folder).acquire(LOCK)
     if lease is None:
         raise UsageError(f"another process is training in {folder}", hint="Wait for it, or choose another folder with -o.")

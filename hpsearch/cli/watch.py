@@ -1,4 +1,4 @@
-"""Watch a study that is searched elsewhere: the same view as `hpsearch run` has, from reading alone."""
+"""Watch a study whose search runs in another process. The view is the same as in `hpsearch run`, and only reads the storage."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import SNAPSHOT_SECONDS, Snapshot
 
 QUIET_SECONDS = 30.0
-"""The view ends when no trial has run for this long: the search has stopped. A dead worker is replaced sooner."""
+"""The view ends if no trial has run for this time, because the search has then stopped.
+
+A dead worker does not end the view, because another worker replaces it in less time.
+"""
 
 
 def watch_study(name: str, workspace: Workspace) -> None:
-    """Show a study until it is over, or until its search has stopped.
+    """Show a study until its search is complete or has stopped.
 
     Args:
         name: name of the study.
         workspace: where the study is stored.
 
     Raises:
-        StudyNotFoundError: the study does not exist, or was deleted meanwhile.
+        StudyNotFoundError: the study does not exist, or was deleted while this function ran.
     """
     store = workspace.open()
     study = store.load(name)
@@ -43,7 +46,7 @@ def watch_study(name: str, workspace: Workspace) -> None:
         with SearchView(total=max(budget.trials, first.total)) as view:
             for last in _snapshots(study, monitor):
                 view.show(last)
-    except KeyError as error:  # what Optuna's storage raises for a study that does not exist any more
+    except KeyError as error:  # Optuna's storage raises this error if the study was deleted
         if name in store.study_names():
             raise
         raise study_deleted(name, store, workspace.paths.study(name)) from error
@@ -52,7 +55,7 @@ def watch_study(name: str, workspace: Workspace) -> None:
 
 
 def _snapshots(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]:
-    """Yield the study every second until nothing more will happen."""
+    """Yield the state of the study every second until the search is complete or has stopped."""
     started = time.monotonic()
     active: float | None = None
     while True:
@@ -69,7 +72,7 @@ def _snapshots(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]
 
 
 def _is_over(study: optuna.Study, progress: Progress) -> bool:
-    """Return whether no trial runs or waits and the budget allows no more."""
+    """Return whether the search is complete. Then no trial runs or waits, and the budget allows no further trial."""
     if progress.finished < progress.total:
         return False
     budget = _budget(study)
@@ -78,7 +81,7 @@ def _is_over(study: optuna.Study, progress: Progress) -> bool:
 
 
 def _budget(study: optuna.Study) -> Budget:
-    """Read the budget alone: the whole study file may name component files, which this command need not import."""
+    """Read only the budget of the study. Reading the whole study file might import component files, which are not needed here."""
     return Budget.model_validate(tomllib.loads(read_study(study).text).get("budget", {}))
 
 

@@ -39,12 +39,12 @@ def worker(
     if order is not None:
         worker_order = WorkerOrder.model_validate_json(order)
     else:
-        train_like_a_worker()  # a supervisor sets this environment itself
+        train_like_a_worker()  # a supervisor sets this environment for its own workers
         name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
         worker_order = WorkerOrder(
             study=study, worker=name, runs=runs, data=data, device=device, trials=trials, time=seconds_of(time), only_trial=only
         )
-    from hpsearch.workflows.worker_process import run_worker  # loads torch, after the environment is set
+    from hpsearch.workflows.worker_process import run_worker  # loads torch, so the environment must be set before
 
     ended = run_worker(worker_order, storage=storage)
     note(f"{worker_order.worker} is done: it ended {many(ended, 'trial')}.")

@@ -1,4 +1,4 @@
-"""The options that name a workspace, a budget and an engine; they load Optuna."""
+"""The options for the workspace, the budget and the engine. This module loads Optuna."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def _engine(
 
 
 StoredWorkspace = Annotated[Workspace, Options(_stored)]
-"""--storage and --runs: for commands that read studies."""
+"""The options --storage and --runs, for commands that read studies."""
 DataWorkspace = Annotated[Workspace, Options(_with_data)]
-"""--storage, --runs and --data."""
+"""The options --storage, --runs and --data, for commands that read studies and a data set."""
 TrainingWorkspace = Annotated[Workspace, Options(_training)]
-"""--storage, --runs, --data and --device: for commands that train."""
+"""The options --storage, --runs, --data and --device, for commands that train."""
 EngineOptions = Annotated[RayEngine | None, Options(_engine)]
-"""--engine and the options of Ray; the value is None for this machine."""
+"""The option --engine and the options of Ray. The value is None if the workers run on this machine."""
 
 TrialsOption = Annotated[int | None, typer.Option("--trials", metavar="N", min=1, help="Trials in total. [default: the study file's]")]
 TimeOption = Annotated[
@@ -87,7 +87,7 @@ def seconds_of(time: str | None) -> float | None:
         time: a duration such as "2h" or "10m".
 
     Raises:
-        UsageError: the text is no duration.
+        UsageError: the text is not a duration.
     """
     try:
         return None if time is None else parse_duration(time)

@@ -1,1 +1,1 @@
-"""Output for people: HTML reports, terminal tables and the dashboard. Does not load torch."""
+"""Output for people: HTML reports, terminal tables and the dashboard. This package does not load torch."""

@@ -1,4 +1,4 @@
-"""What a report says, as plain data. `html`, `terminal` and `dashboard.note` render the same blocks."""
+"""The content of a report as plain data. `html`, `terminal` and `dashboard.note` show the same blocks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Paragraph:
-    """One sentence or more.
+    """A text of one or more sentences.
 
     Attributes:
-        kind: `plain`, `lead` for the main result, `warning`, or `aside` for small print.
+        kind: `plain`, `lead` (the main result), `warning` or `aside` (a remark in small print).
     """
 
     text: str
@@ -35,8 +35,8 @@ class Column:
     """A column of a table.
 
     Attributes:
-        kind: `number` stands at the right. A terminal cuts a `text` that is too long, and wraps a `prose`.
-        drop: a narrow terminal drops the columns with the highest value first; 0 keeps the column.
+        kind: a `number` is aligned at the right. A terminal cuts a `text` that is too long, and wraps `prose`.
+        drop: a narrow terminal leaves out the columns with the highest number first. 0 keeps the column.
     """
 
     heading: str
@@ -45,7 +45,7 @@ class Column:
 
     @property
     def side(self) -> str:
-        """`left` or `right`."""
+        """The side at which the texts are aligned, `left` or `right`."""
         return "right" if self.kind == "number" else "left"
 
 
@@ -54,7 +54,7 @@ def text_column(heading: str, drop: int = 0) -> Column:
 
     Args:
         heading: the column's heading.
-        drop: see `Column`.
+        drop: a narrow terminal leaves out the columns with the highest number first. 0 keeps the column.
 
     Returns:
         The column.
@@ -67,7 +67,7 @@ def number_column(heading: str, drop: int = 0) -> Column:
 
     Args:
         heading: the column's heading.
-        drop: see `Column`.
+        drop: a narrow terminal leaves out the columns with the highest number first. 0 keeps the column.
 
     Returns:
         The column.
@@ -80,7 +80,7 @@ def prose_column(heading: str, drop: int = 0) -> Column:
 
     Args:
         heading: the column's heading.
-        drop: see `Column`.
+        drop: a narrow terminal leaves out the columns with the highest number first. 0 keeps the column.
 
     Returns:
         The column.
@@ -93,8 +93,8 @@ class Table:
     """A table of texts.
 
     Attributes:
-        caption: a title; empty for none.
-        details: for each row, the words of a line of its own below the row; empty for none.
+        caption: the title; empty if there is no title.
+        details: for each row, the words that stand below the row; empty if no row has details.
         folded: a page shows the table only on request.
     """
 
@@ -107,11 +107,11 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure, what it shows in words, and its numbers as a table for readers who cannot see it.
+    """A figure with a text and a table. The table has its numbers for readers who cannot see the figure.
 
     Attributes:
-        says: the text alternative; it stands below the figure too.
-        narrow: two such charts stand side by side where there is room.
+        says: a text that says what the figure shows. It is the text alternative and stands below the figure.
+        narrow: whether two such charts stand side by side if there is enough space.
     """
 
     title: str
@@ -144,7 +144,7 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """Text exactly as it was written: a file, a command."""
+    """Text that is shown unchanged, such as a file or a command."""
 
     text: str
     label: str
@@ -159,7 +159,7 @@ class Part:
     """The blocks of one study in a section.
 
     Attributes:
-        title: empty where the page is about one thing only.
+        title: the name of the study; empty if the page has only one study.
     """
 
     blocks: tuple[Block, ...]
@@ -171,7 +171,7 @@ class Section:
     """A section of a page.
 
     Attributes:
-        name: the anchor, unique on the page.
+        name: the anchor of the section. It must be unique on the page.
     """
 
     name: str
@@ -190,12 +190,12 @@ class Page:
 
 
 def section(name: str, title: str, *blocks: Block | None) -> Section:
-    """Return a section of one part.
+    """Return a section that has one part.
 
     Args:
-        name: the anchor.
+        name: the anchor of the section.
         title: the heading.
-        blocks: its content; None is left out.
+        blocks: the content of the section. None is left out.
 
     Returns:
         The section.

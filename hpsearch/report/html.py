@@ -20,22 +20,22 @@ from hpsearch.report.blocks import Block, Chart, Page
 
 WEB = Path(__file__).resolve().parent / "web"
 SIGNIFICANT_DIGITS = 6
-"""Digits of a number in a figure: more than a screen can show, and a third of the size."""
+"""Significant digits of a number in a figure. More digits cannot be seen and would make the figures three times as large."""
 LONGEST_TEXT = 20_000
-"""Characters of one text on a page: a browser cannot lay out more at once."""
+"""Maximum number of characters of one text on a page. A browser cannot lay out a longer text at once."""
 
 
 def render(page: Page) -> str:
     """Return a page as HTML.
 
     Args:
-        page: its content.
+        page: the content of the page.
 
     Returns:
         One file that loads nothing from the network.
     """
     words = _SharedTexts()
-    # All figures first: they fill the list of texts.
+    # The figures come first, because they fill the list of texts.
     figures = {id(block): words.figure(block.figure) for block in _blocks(page) if isinstance(block, Chart)}
     environment = Environment(
         loader=FileSystemLoader(WEB), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -60,11 +60,11 @@ def _blocks(page: Page) -> Iterator[Block]:
 
 
 def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
-    """Return a text, or its beginning and its length.
+    """Return a text. If the text is too long, return its beginning and its length.
 
     Args:
         text: any text.
-        longest: characters.
+        longest: maximum number of characters.
 
     Returns:
         The text.
@@ -90,7 +90,7 @@ def with_commands(text: str) -> Markup:
 
 
 class _SharedTexts:
-    """Stores each text of the figures' points once for the whole page: many figures show the same trials."""
+    """Stores each text of a point only once for the whole page, because many figures show the same trials."""
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
@@ -99,10 +99,10 @@ class _SharedTexts:
         """Return a figure as JSON for a script element.
 
         Args:
-            figure: of plotly.
+            figure: a figure of plotly.
 
         Returns:
-            JSON in which numbers of texts stand for texts.
+            JSON in which a text is replaced by its position in the list of all texts.
         """
         plain = figure.to_plotly_json()
         plain["layout"].pop("template", None)
@@ -113,7 +113,7 @@ class _SharedTexts:
         return _json({"data": plain["data"], "layout": plain["layout"]})
 
     def json(self) -> Markup:
-        """Return all texts.
+        """Return the list of all texts.
 
         Returns:
             A JSON list.
@@ -123,11 +123,11 @@ class _SharedTexts:
 
 def _json(value: Any) -> Markup:
     text = json.dumps(_compact(value), separators=(",", ":"), ensure_ascii=True)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # no markup is left in it
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # the text has no HTML tags any more
 
 
 def _compact(value: Any) -> Any:
-    """Plain values with short floats; None for floats that are not finite."""
+    """Return plain values with rounded floats. A float that is not finite becomes None."""
     if isinstance(value, float):
         return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -139,11 +139,11 @@ def _compact(value: Any) -> Any:
 
 @cache
 def _web(name: str) -> Markup:
-    return Markup((WEB / name).read_text(encoding="utf-8"))  # our own file
+    return Markup((WEB / name).read_text(encoding="utf-8"))  # a file of hpsearch needs no escaping
 
 
 @cache
 def _plotly() -> Markup:
     from plotly.offline import get_plotlyjs
 
-    return Markup(get_plotlyjs())  # the library's own file
+    return Markup(get_plotlyjs())  # a file of plotly needs no escaping

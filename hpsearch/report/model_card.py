@@ -1,4 +1,7 @@
-"""The model card of a final model: its scores, how it was trained, and how to use it with and without hpsearch."""
+"""The model card of a final model.
+
+It has the scores, the training, and the use of the model with and without hpsearch.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,16 @@ def model_card(best: BestConfig, metrics: Mapping[str, Any], model: Any, *, sour
     """Return the model card as Markdown.
 
     Args:
-        best: the config that was trained.
+        best: the config of the final model.
         metrics: the content of `metrics.json`.
-        model: the `SavedModel`, for the names of its layers, its classes and its normalisation.
-        source: an expression that builds its layers with plain torch; None if there is none.
-        has_onnx: whether `model.onnx` lies beside the card.
+        model: the `SavedModel`. The card shows its layers, classes and normalisation.
+        source: Python expression that builds the layers of the model with torch alone; None if there is no such expression.
+        has_onnx: whether the folder of the card has a file `model.onnx`.
 
     Returns:
-        The card.
+        The Markdown text.
     """
-    # The card is Markdown, not HTML, and its code must run as it is: nothing is escaped.
+    # Nothing is escaped, because the card is Markdown and its code must run unchanged.
     environment = Environment(
         loader=FileSystemLoader(WEB), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

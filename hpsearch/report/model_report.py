@@ -27,15 +27,15 @@ def final_report(
     """Return the report of a final model.
 
     Args:
-        best: its config and origin.
+        best: the config of the model and its origin.
         metrics: the content of `metrics.json`.
         train: metrics of the first seed's model on the training images.
         test: metrics of the first seed's model on the test images.
-        predictions: of the first seed's model, by `train` and `test`.
+        predictions: predictions of the first seed's model, with the keys `train` and `test`.
         mistakes: misclassified test images.
 
     Returns:
-        One HTML file.
+        The HTML page.
     """
     model, dataset = best.config.model.name, best.data.dataset
     source = best.provenance
@@ -144,10 +144,10 @@ def confusion_table(metrics: Metrics) -> Table:
     """Return a confusion matrix in counts.
 
     Args:
-        metrics: of a model.
+        metrics: the metrics of a model.
 
     Returns:
-        A folded table.
+        A table that a page shows only on request.
     """
     names = [each.name for each in metrics.classes]
     return Table(

@@ -1,4 +1,4 @@
-"""The report of one study, or of several side by side: the summary first, then the evidence."""
+"""The report of one study, or of several studies side by side. The summary comes first, then the evidence."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
 
 
 def study_report(studies: Sequence[StudyResults], *, at: datetime) -> str:
-    """Return the report of one study, or of several side by side.
+    """Return the report of one study, or of several studies side by side.
 
     Args:
-        studies: their results.
-        at: the time that the page names.
+        studies: the results of each study.
+        at: the time that the page shows as its date.
 
     Returns:
-        One HTML file.
+        The HTML page.
     """
     several = len(studies) > 1
     sections = [

@@ -1,4 +1,4 @@
-"""The results of one study, read once for the report, the terminal and the dashboard."""
+"""The results of one study. The report, the terminal and the dashboard all use them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trials
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedTrial:
-    """A trial and its predictions of the validation images."""
+    """A trial, its predictions of the validation images, and the metrics of these predictions."""
 
     trial: TrialRow
     predictions: Predictions
@@ -33,12 +33,12 @@ class EvaluatedTrial:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyResults:
-    """One study.
+    """The results of one study.
 
     Attributes:
-        paths: the study's folder; predictions and images are read from it when they are first used.
-        verdict: on the finalists; None where there are none.
-        explanation: the ablation and the number of the trial at its end; None where there is none.
+        paths: the study's folder. Predictions and images are read from the folder when they are first used.
+        verdict: the result of the finalists; None if no finalists were run.
+        explanation: the ablation and the number of the trial at its end; None if no ablation was run.
     """
 
     row: StudyRow
@@ -76,40 +76,40 @@ class StudyResults:
 
     @cached_property
     def importances(self) -> tuple[Importances, ...]:
-        """Hyperparameter importance for each model with enough trials; takes seconds."""
+        """Hyperparameter importance for each model with enough trials. The computation takes seconds."""
         return tuple(found for model in self.models if (found := importances(self.trials, model)) is not None)
 
     @cached_property
     def evaluated(self) -> Mapping[str, EvaluatedTrial]:
-        """The best trial of each model whose predictions are in the folder, by model."""
+        """The best trial of each model, by model. A trial is left out if its predictions are not in the folder."""
         found = {}
         for trial in (trial for model in self.models for trial in rank(self.trials, model)[:1]):
             try:
                 predictions = read_predictions(self.paths.trial(trial.number).predictions)
                 found[trial.model] = EvaluatedTrial(trial=trial, predictions=predictions, metrics=measure(predictions))
             except DataError:
-                continue  # `missing` names it
+                continue  # the property `missing` returns this trial
         return found
 
     @property
     def missing(self) -> list[TrialRow]:
-        """The best trials whose predictions are not in the folder."""
+        """The best trial of each model whose predictions cannot be read from the folder."""
         return [trial for model in self.models if model not in self.evaluated for trial in rank(self.trials, model)[:1]]
 
     @cached_property
     def misclassified(self) -> Gallery | None:
-        """The most confident mistakes of the best trial; None where its predictions or images cannot be shown."""
+        """The most confident mistakes of the best trial; None if its predictions or images cannot be shown."""
         if self.best is None or self.best.model not in self.evaluated:
             return None
         try:
             indices, images = read_mistakes(self.paths.trial(self.best.number).predictions)
             return misclassified_gallery(self.evaluated[self.best.model].predictions, indices, images)
         except DataError:
-            return None  # such as images of two channels: there is no picture of them
+            return None  # for example, images of two channels cannot be shown as pictures
 
     @cached_property
     def samples(self) -> bytes | None:
-        """A PNG of training images; None where there is none."""
+        """A PNG of training images; None if the file cannot be read."""
         try:
             return self.paths.samples.read_bytes()
         except OSError:
@@ -127,9 +127,9 @@ def read_results(
 
     Args:
         study: the stored study.
-        paths: its folder.
-        verdict: on its finalists.
-        explanation: its ablation and the trial at its end.
+        paths: the study's folder.
+        verdict: the result of the finalists.
+        explanation: the ablation and the number of the trial at its end.
 
     Returns:
         The results.
@@ -147,9 +147,9 @@ def misclassified_gallery(predictions: Predictions, indices: Sequence[int], imag
     """Return misclassified images with their true class, their predicted class and the confidence.
 
     Args:
-        predictions: of a model.
-        indices: of the misclassified images among the predictions.
-        images: uint8 [N, C, H, W], the image of each index.
+        predictions: the predictions of one model.
+        indices: positions of the misclassified images in `predictions`.
+        images: uint8 [N, C, H, W], the images at these positions.
 
     Returns:
         The pictures.

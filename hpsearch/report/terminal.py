@@ -1,4 +1,7 @@
-"""Renders blocks for a terminal: no line is wider than the terminal, and no word is broken."""
+"""Renders blocks as lines of text for a terminal.
+
+A line is not wider than the terminal. A word is broken only if it is wider than a line.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,21 @@ GAP = 2
 INDENT = 6
 """Spaces before the line below a row."""
 DETAIL_LINES = 2
-"""A row and its details take three lines at most."""
+"""Maximum number of lines for the details below a row."""
 SHORTEST_TEXT = 8
-"""A text is not cut below this width: it would say nothing."""
+"""Minimum width of a column of texts. A shorter text would say nothing."""
 NARROWEST_PROSE = 12
-"""Columns are dropped before prose gets narrower than this."""
+"""Columns are left out before a column of prose becomes narrower than this width."""
 STYLES = {"lead": "bold", "warning": "yellow", "aside": "dim", "plain": ""}
 
 
 def render(blocks: Iterable[Block], width: int | None, *, unknown_width: int) -> list[Text]:
-    """Return the lines of some blocks. Pictures are left out.
+    """Return blocks as lines of text. Pictures are left out.
 
     Args:
         blocks: what to print.
-        width: of the terminal; None where there is no terminal, so sentences stay on one line.
-        unknown_width: for tables, where there is no terminal.
+        width: width of the terminal in characters; None keeps each sentence on one line.
+        unknown_width: width of tables if `width` is None.
 
     Returns:
         The lines without line ends.
@@ -63,21 +66,21 @@ def _block_lines(block: Block, width: int | None, table_width: int) -> list[Text
 
 
 def _sentence(text: str, width: int | None) -> list[str]:
-    """The lines of a text. A number stays with its percent sign."""
+    """Return the lines of a text. A number and its percent sign stay on one line."""
     if width is None:
         return [text]
     return [line.replace("\u00a0", " ") for line in wrap(text.replace(" %", "\u00a0%").split(" "), width)]
 
 
 def wrap(words: Sequence[str], width: int) -> list[str]:
-    """Return words as lines. Only a word that is wider than a line is broken, after a slash where it has one.
+    """Return words as lines. A word is broken only if it is wider than a line, after a slash if possible.
 
     Args:
-        words: in order.
-        width: of a line, in cells.
+        words: the words, in order.
+        width: maximum width of a line, in cells of the terminal.
 
     Returns:
-        At least one line.
+        The lines. There is at least one line.
     """
     lines = [""]
     for word in words:
@@ -91,21 +94,24 @@ def wrap(words: Sequence[str], width: int) -> list[str]:
 
 
 def _pieces(word: str, width: int) -> list[str]:
-    """The word, or what a line can hold of it: broken after slashes, and elsewhere only where that is not enough."""
+    """Return the word in pieces that fit into a line.
+
+    A long word is broken after each slash. A piece that is still too long is broken at the width of a line.
+    """
     if cell_len(word) <= width:
         return [word]
     return [piece for part in re.findall(r"[^/]*/|[^/]+$", word) for piece in chop_cells(part, max(width, 1))]
 
 
 def cut(text: str, width: int) -> str:
-    """Return a text that fits, or its first words and an ellipsis.
+    """Return a text, or its first words and an ellipsis if the text is too wide.
 
     Args:
         text: any text.
-        width: in cells.
+        width: maximum width, in cells of the terminal.
 
     Returns:
-        The text or its beginning.
+        The text, or its beginning and an ellipsis.
     """
     if cell_len(text) <= width:
         return text
@@ -142,10 +148,10 @@ def _cell_lines(text: str, column: Column, width: int) -> list[str]:
 
 
 def _row_lines(cells: Sequence[Sequence[str]], columns: Sequence[Column], widths: Sequence[int], *, bottom: bool = False) -> list[str]:
-    """Cells of one line or several, side by side.
+    """Return the lines of a row. A cell may have several lines.
 
     Args:
-        bottom: cells of fewer lines stand at the bottom, as headings do.
+        bottom: align the cells at the bottom of the row. Headings use this.
     """
     height = max(map(len, cells), default=0)
     padded = [[""] * (height - len(cell)) + list(cell) for cell in cells] if bottom else cells
@@ -168,9 +174,9 @@ def _detail_lines(words: Sequence[str], width: int) -> list[str]:
 
 
 def _fit(table: Table, width: int) -> tuple[list[int], list[int]]:
-    """The indices of the columns that fit, and their widths.
+    """Return the indices of the columns that fit, and the width of each of these columns.
 
-    Headings are wrapped first, then columns are dropped, then texts are cut.
+    If the table is too wide, headings are wrapped first. Then columns are left out. Then texts are cut.
     """
     wide, narrow = _natural_widths(table, wrapped=False), _natural_widths(table, wrapped=True)
     shown = list(range(len(table.columns)))
@@ -183,7 +189,7 @@ def _fit(table: Table, width: int) -> tuple[list[int], list[int]]:
     _cut_texts(table, narrow, shown, width)
     while len(shown) > 1 and _total(narrow, shown) > width:
         del shown[-1]
-    # Give the room that is left to the columns that want more.
+    # The remaining space goes to columns that are narrower than their texts.
     for index in sorted(shown, key=lambda index: table.columns[index].kind != "prose"):
         narrow[index] += max(0, min(wide[index] - narrow[index], width - _total(narrow, shown)))
     return shown, [min(narrow[index], width) for index in shown]
@@ -194,7 +200,11 @@ def _total(widths: Sequence[int], shown: Sequence[int]) -> int:
 
 
 def _natural_widths(table: Table, *, wrapped: bool) -> list[int]:
-    """The width of each column; where `wrapped`, the smallest one that breaks no word of a heading or of prose."""
+    """Return the width of each column.
+
+    Args:
+        wrapped: return the smallest widths that break no word of a heading or of prose.
+    """
     widths = []
     for index, column in enumerate(table.columns):
         cells = [line for row in table.rows for line in row[index].split("\n")]
@@ -211,7 +221,7 @@ def _natural_widths(table: Table, *, wrapped: bool) -> list[int]:
 
 
 def _cut_texts(table: Table, widths: list[int], shown: Sequence[int], width: int) -> None:
-    """Make the widest texts narrower until the table fits, and prose only where that is not enough."""
+    """Make columns of texts narrower until the table fits. Columns of prose become narrower only if this is not enough."""
     for kind in ("text", "prose"):
         least = {
             index: max([SHORTEST_TEXT, *(cell_len(word) for word in table.columns[index].heading.split())])

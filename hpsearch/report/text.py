@@ -1,4 +1,4 @@
-"""Sentences and tables of results. The page, the terminal and the dashboard's note share them."""
+"""Sentences and tables of results. The HTML page, the terminal and the dashboard's note use the same functions."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from hpsearch.report.blocks import Block, Paragraph, Table, number_column, parag
 from hpsearch.storage.records import TrialRow
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
-"""The states of trials in words."""
+"""The word for each state of a trial."""
 BAR_WIDTH = 20
-"""Characters of the longest bar."""
+"""Length of the longest bar, in characters."""
 
 
 def trial_counts(board: Leaderboard) -> str:
-    """Return the number of trials by state: `16 trials (9 complete, 7 pruned)`.
+    """Return the number of trials by state, such as `16 trials (9 complete, 7 pruned)`.
 
     Args:
-        board: the leaderboard of a study.
+        board: the leaderboard of the study.
 
     Returns:
-        The words.
+        The text.
     """
     counts = [f"{board.counts[state]} {word}" for state, word in STATES.items() if board.counts[state]]
     return f"{many(board.total, 'trial')} ({', '.join(counts)})" if counts else "no trials"
 
 
 def leaderboard_table(name: str, board: Leaderboard, longest: int) -> Table:
-    """Return the leaderboard: the first few trials, and the best trial of each model.
+    """Return the leaderboard as a table. It has the first trials and the best trial of each model.
 
     Args:
-        name: of the study.
-        board: its leaderboard.
-        longest: trials shown before those of other models.
+        name: name of the study.
+        board: the leaderboard of the study.
+        longest: number of first trials. The best trials of the models are added to these trials.
 
     Returns:
         A table with the settings of each trial below its row.
@@ -89,10 +89,10 @@ def _standing_row(standing: RankedTrial) -> tuple[str, ...]:
 
 
 def finalists_table(verdict: FinalistsResult) -> Table:
-    """Return the finalists, the winner first.
+    """Return the table of the finalists, the winner first.
 
     Args:
-        verdict: on the finalists; at least one has run.
+        verdict: the result of the finalists. At least one finalist must have run.
 
     Returns:
         The table.
@@ -145,10 +145,10 @@ def verdict_reading(verdict: FinalistsResult) -> list[str]:
     """Return the result of the finalists in sentences.
 
     Args:
-        verdict: on the finalists.
+        verdict: the result of the finalists.
 
     Returns:
-        One sentence or two an item; the first names the winner.
+        Texts of one or two sentences. The first text names the winner.
     """
     winner = verdict.winner
     if winner is None:
@@ -187,11 +187,11 @@ def verdict_reading(verdict: FinalistsResult) -> list[str]:
 
 
 def verdict_blocks(name: str, verdict: FinalistsResult) -> list[Block]:
-    """Return the finalists and their result.
+    """Return the table of the finalists and their result.
 
     Args:
-        name: of the study.
-        verdict: on its finalists.
+        name: name of the study.
+        verdict: the result of the finalists.
 
     Returns:
         A table and sentences.
@@ -206,10 +206,10 @@ def steps_table(explanation: Explanation, trial: int) -> Table:
 
     Args:
         explanation: the ablation path and its measurements.
-        trial: the number of the trial at its end.
+        trial: number of the trial at the end of the path.
 
     Returns:
-        A table with a row a step. Parameters that a step sets besides stand below its row.
+        A table with one row for each step. If a step also sets other parameters, they stand below its row.
     """
     rows = tuple(
         (
@@ -245,7 +245,7 @@ def explanation_blocks(explanation: Explanation, trial: int) -> list[Block]:
 
     Args:
         explanation: the ablation path and its measurements.
-        trial: the number of the trial at its end.
+        trial: number of the trial at the end of the path.
 
     Returns:
         A table and sentences.
@@ -260,7 +260,7 @@ def explanation_reading(explanation: Explanation) -> list[str]:
         explanation: the ablation path and its measurements.
 
     Returns:
-        One sentence or two an item.
+        Texts of one or two sentences.
     """
     lines = []
     if explanation.total is not None:
@@ -278,10 +278,10 @@ def step_verdict(step: AblationStep) -> str:
     """Return whether a change helped, in a few words.
 
     Args:
-        step: of an ablation.
+        step: one step of an ablation.
 
     Returns:
-        `helped`, `hurt`, `no difference shown`, or nothing where there is no measurement.
+        `helped`, `hurt` or `no difference shown`; an empty text if the step was not measured.
     """
     if step.gain is None:
         return ""
@@ -289,13 +289,13 @@ def step_verdict(step: AblationStep) -> str:
 
 
 def points(estimate: Estimate) -> str:
-    """Return a difference of accuracies and its interval, in points.
+    """Return a difference of accuracies and its interval, in percentage points.
 
     Args:
-        estimate: the difference, as a share.
+        estimate: the difference, as a share from -1 to 1.
 
     Returns:
-        `+0.42 points (+0.10 to +0.74)`.
+        A text like `+0.42 points (+0.10 to +0.74)`.
     """
     return _with_interval(estimate, " points")
 
@@ -306,13 +306,13 @@ def _with_interval(estimate: Estimate, unit: str = "") -> str:
 
 
 def epochs_table(trial: TrialRow) -> Table:
-    """Return a trial epoch by epoch.
+    """Return a table with one row for each epoch of a trial.
 
     Args:
-        trial: it has trained one epoch at least.
+        trial: a trial that has trained at least one epoch.
 
     Returns:
-        The table; its last column draws validation accuracy as a bar.
+        The table. The last column draws the validation accuracy as a bar.
     """
     accuracies = [epoch.val_accuracy for epoch in trial.epochs]
     low, high = min(accuracies), max(accuracies)

@@ -1,4 +1,4 @@
-"""One trial: its result, its config, its learning curve and its error."""
+"""The output about one trial. It has the result, the config, the learning curve and the error."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hpsearch.report.text import epochs_table
 from hpsearch.storage.records import TrialRow
 
 REASONS = {"trial_time": "its time limit was reached", "pruner": "the pruner stopped it"}
-"""Why a trial ended, in words."""
+"""The text for each reason why a trial ended."""
 
 
 def trial_blocks(trial: TrialRow) -> Iterator[Block]:
     """Yield everything that is stored about a trial.
 
     Args:
-        trial: in any state.
+        trial: a trial in any state.
 
     Yields:
         Sentences, the config, the epochs and the traceback.
@@ -42,10 +42,10 @@ def trial_data(trial: TrialRow) -> dict[str, Any]:
     """Return a trial as plain data.
 
     Args:
-        trial: in any state.
+        trial: a trial in any state.
 
     Returns:
-        JSON values.
+        A dictionary of values that JSON can store.
     """
     return {
         "trial": trial.number,

@@ -1,1 +1,1 @@
-"""optuna-dashboard behind an access policy, with hpsearch's own notes, plots and files."""
+"""Serves optuna-dashboard with an access policy, and adds notes, plots and files of hpsearch."""

@@ -1,6 +1,7 @@
-"""A WSGI middleware that decides who may do what: optuna-dashboard has no login, answers any Host and lets everybody delete.
+"""A WSGI middleware that controls access to optuna-dashboard.
 
-It refuses with status 403 and one line. Its headers tell the browser what the pages may do.
+optuna-dashboard has no login, answers requests for any host name and lets every visitor delete. The middleware refuses a
+request with status 403 and one line of text. It also adds headers that limit what the pages may do in the browser.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ Headers = list[tuple[str, str]]
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 READING = frozenset({"GET", "HEAD"})
-"""Methods that change nothing. The pages of optuna-dashboard 0.21 read with these alone, except a POST to a language model."""
+"""Methods that change nothing.
+
+The pages of optuna-dashboard 0.21 read with these methods only. The exception is a POST request to a language model.
+"""
 EDITS = tuple(
     (method, re.compile(path))
     for method, path in (
@@ -32,37 +36,43 @@ EDITS = tuple(
         ("DELETE", r"/api/artifacts/\d+(/\d+)?/[0-9a-fA-F-]+"),
     )
 )
-"""Requests that --allow-edit permits: notes, failing a trial, deleting. hpsearch could not continue a study made or renamed there."""
+"""Requests that --allow-edit permits. They write notes, mark trials as failed, and delete studies and artifacts.
+
+Creating or renaming a study is not permitted, because hpsearch could not continue such a study.
+"""
 TELL = EDITS[1][1]
 LARGEST_TELL = 64_000
-"""Bytes of a request that ends a trial: it holds one word."""
+"""Maximum number of bytes read from a request that ends a trial. A valid request is short."""
 SANDBOX = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 )
-"""Policy for artifacts: a page may draw its figures, but reads neither the dashboard's cookie nor the network."""
+"""Content security policy for artifacts.
+
+The page of an artifact may draw its figures. It cannot read the cookie of the dashboard and cannot use the network.
+"""
 OWN_PAGES = re.compile(r"/*(dashboard(/.*)?|static/.*|api/.*|csv/.*|favicon\.ico)?")
-"""Paths of optuna-dashboard's own pages. Every other path is an artifact, which is sandboxed."""
+"""Paths of the pages of optuna-dashboard. Every other path is treated as an artifact and gets the policy `SANDBOX`."""
 EVERY_ANSWER: Headers = [
     ("X-Content-Type-Options", "nosniff"),
-    # The first address holds the token: no other site may see it.
+    # The first address that a visitor opens has the token. The browser must not send this address to another site.
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Content-Security-Policy", "frame-ancestors 'self'"),
 ]
 NOT_PASSED_ON = frozenset({"access-control-allow-origin", "x-content-type-options"})
-"""Headers of optuna-dashboard that are replaced: it lets every site read artifacts."""
+"""Headers of optuna-dashboard that are not sent to the browser. One of them would let every site read artifacts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccessPolicy:
-    """Which requests are answered.
+    """Decides which requests are answered.
 
     Attributes:
         host: the address of the server.
-        names: host names that a request may use besides the address itself.
-        token: the secret that a request must bring; None where only this machine reaches the address.
-        allow_edit: permit the requests of `EDITS`.
+        names: host names that a request may use in addition to `host`.
+        token: the secret that a request must contain; None if no secret is needed.
+        allow_edit: whether the requests in `EDITS` are permitted.
     """
 
     host: str
@@ -101,19 +111,26 @@ class AccessMiddleware:
         return self._app(environ, _with_headers(start_response, path=str(environ.get("PATH_INFO", ""))))
 
     def _check_host(self, environ: Mapping[str, Any]) -> None:
-        """Refuse unknown host names: a web page can point its own name to this machine, and the browser then lets it read."""
+        """Raise an error if the host name of the request is unknown.
+
+        A web page of another site can point its own host name to this machine. The browser would then let that page read
+        the dashboard.
+        """
         asked = _host_name(environ)
         if asked in self._policy.names:
             return
         if is_loopback(self._policy.host):
             known = asked in LOOPBACK_NAMES or asked == self._policy.host.lower()
-        else:  # a web page cannot use an address as its name
+        else:  # another site can point a host name to this machine, but not an IP address
             known = asked in (self._policy.host.lower(), "localhost") or _is_address(asked)
         if not known:
             raise _Refused(f"This dashboard is not called {asked[:100] or 'nothing'}: start it with --allow-host to give it that name.")
 
     def _arrival(self, environ: Mapping[str, Any]) -> Callable[[Callable[..., Any]], Iterable[bytes]] | None:
-        """The answer to a request with the token in its address: a cookie, and the same address without the token."""
+        """Return the answer to a request that has the token in its address, or None for any other request.
+
+        The answer sets a cookie and sends the browser to the same address without the token.
+        """
         if self._policy.token is None or environ["REQUEST_METHOD"] not in READING:
             return None
         given = parse_qs(str(environ.get("QUERY_STRING", ""))).get("token", [""])[0]
@@ -122,7 +139,7 @@ class AccessMiddleware:
         if not _same(given, self._policy.token):
             raise _Refused("That is not the token of this dashboard.")
         cookie = f"{_cookie_name(environ)}={self._policy.token}; Path=/; HttpOnly; SameSite=Strict"
-        # A redirect would not do: a browser that comes from another site would not send the cookie.
+        # A page, not a redirect. After a redirect from another site the browser would not send the cookie.
         target = re.sub(r"[^A-Za-z0-9/_-]", "", str(environ.get("PATH_INFO", ""))).lstrip("/")
         page = f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url=/{target}"><title>hpsearch</title>\n'
         return lambda start: _answer(
@@ -143,7 +160,7 @@ class AccessMiddleware:
         if not self._policy.allow_edit:
             raise _Refused("This dashboard only shows: start it with --allow-edit to write notes, fail trials and delete.")
         origin = environ.get("HTTP_ORIGIN")
-        # A browser names the site of the page that asks. A request without Origin comes from no browser.
+        # A browser sends the site of the requesting page as Origin. A request without Origin does not come from a browser.
         if origin is not None and urlsplit(str(origin)).netloc.lower() != str(environ.get("HTTP_HOST", "")).lower():
             raise _Refused("A page of another site may not change anything here.")
         if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
@@ -162,13 +179,13 @@ def own_names(host: str) -> frozenset[str]:
         host: the address of the server.
 
     Returns:
-        This machine's name; nothing on a loopback address.
+        The name of this machine; empty if `host` is a loopback address.
     """
     return frozenset() if is_loopback(host) else frozenset({socket.gethostname().lower()})
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address.
+    """Return whether an address can be reached from this machine only.
 
     Args:
         host: the address.
@@ -185,7 +202,10 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_tell(environ: dict[str, Any]) -> None:
-    """Permit failing a trial, but not giving it a value that nobody measured."""
+    """Raise an error unless a request only marks a trial as failed.
+
+    Another request could give the trial a value that was never measured.
+    """
     length = int(environ.get("CONTENT_LENGTH") or 0)
     body = environ["wsgi.input"].read(min(length, LARGEST_TELL))
     environ["wsgi.input"] = BytesIO(body)
@@ -198,7 +218,7 @@ def _check_tell(environ: dict[str, Any]) -> None:
 
 
 def _host_name(environ: Mapping[str, Any]) -> str:
-    """The host name of a request, without port and brackets."""
+    """Return the host name of a request, without port and brackets."""
     host = str(environ.get("HTTP_HOST", "")).lower()
     name, bracket, _ = host.partition("]")
     return name.lstrip("[") if bracket else host.partition(":")[0]
@@ -213,12 +233,12 @@ def _is_address(name: str) -> bool:
 
 
 def _cookie_name(environ: Mapping[str, Any]) -> str:
-    """The cookie's name holds the port: cookies ignore ports, and two dashboards may run on one machine."""
+    """Return the name of the cookie. It has the port, because two dashboards on one machine share their cookies."""
     return f"hpsearch-dashboard-{environ.get('SERVER_PORT', '')}"
 
 
 def _same(given: str, token: str) -> bool:
-    """Compare in constant time, so that nobody can guess the token letter by letter."""
+    """Return whether two tokens are equal. The comparison takes constant time, so no one can guess the token letter by letter."""
     return secrets.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
 
 
@@ -229,7 +249,7 @@ def _answer(start_response: Callable[..., Any], status: str, kind: str, text: st
 
 
 def _with_headers(start_response: Callable[..., Any], *, path: str) -> Callable[..., Any]:
-    """Return a `start_response` that adds the headers of every answer, and the sandbox for artifacts."""
+    """Return a `start_response` that adds the headers of every answer. Artifacts also get the policy `SANDBOX`."""
     more = [] if OWN_PAGES.fullmatch(path) else [("Content-Security-Policy", SANDBOX)]
 
     def start(status: str, headers: Headers, exc_info: Any = None) -> Any:

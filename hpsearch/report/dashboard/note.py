@@ -1,4 +1,4 @@
-"""The study's note in optuna-dashboard. hpsearch writes between two marks, and keeps a person's own words around them."""
+"""The study's note in optuna-dashboard. hpsearch writes between two marks and keeps all text outside the marks."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from hpsearch.report.blocks import Block, Bullets, Paragraph, Table, text_column
 
 BEGIN = "[//]: # (hpsearch: what stands from here to the end mark is written anew; words of your own go above or below)"
 END = "[//]: # (hpsearch: end)"
-"""Link definitions that nothing links to: Markdown does not show them."""
+"""The two marks are Markdown link definitions. No link uses them, so Markdown does not show them."""
 SPECIAL = re.compile(r"([\\*_{}\[\]<>#|~!&])")
 PLAIN = re.compile(r"[\w .,:;%()+±/-]*", re.ASCII)
-"""Cells without special characters of Markdown."""
+"""Pattern of table cells that have no special characters of Markdown."""
 LONGEST_CELL = 200
 NARROW = 16
-"""Characters of a cell that stays on one line."""
+"""Cells up to this number of characters stay on one line."""
 
 
 def with_block(body: str, block: str) -> str:
-    """Return a note with its marked block replaced. Without a block the new one goes to the end.
+    """Return a note with its marked block replaced. If the note has no marked block, the new block is added at the end.
 
     Args:
-        body: the note.
+        body: the text of the note.
         block: the new content of the block.
 
     Returns:
@@ -37,12 +37,12 @@ def with_block(body: str, block: str) -> str:
 
 
 def markdown(title: str, blocks: Iterable[Block], links: Mapping[str, str]) -> str:
-    """Return blocks as Markdown. Everything that a study holds is escaped.
+    """Return blocks as Markdown. All texts are escaped.
 
     Args:
         title: the heading.
-        blocks: sentences, lists and tables; others are left out.
-        links: text to address, in a line below the title.
+        blocks: the content. Only sentences, lists and tables are shown.
+        links: address of each link, by its text. The links stand in a line below the title.
 
     Returns:
         The Markdown.
@@ -61,7 +61,7 @@ def markdown(title: str, blocks: Iterable[Block], links: Mapping[str, str]) -> s
 
 
 def escape_markdown(text: str) -> str:
-    """Return a text that Markdown shows as it is, except for code between backticks.
+    """Return a text that Markdown shows unchanged. Only text between two backticks becomes code.
 
     Args:
         text: any text.
@@ -70,7 +70,7 @@ def escape_markdown(text: str) -> str:
         The escaped text.
     """
     pieces = " ".join(text.split()).split("`")
-    # A last backtick without a partner is text.
+    # If the number of backticks is odd, the last backtick is text.
     paired = len(pieces) - (len(pieces) % 2 == 0)
     shown = [SPECIAL.sub(r"\\\1", piece) if index % 2 == 0 or index >= paired else piece for index, piece in enumerate(pieces)]
     return "`".join(shown[:paired]) + "".join(f"\\`{piece}" for piece in shown[paired:])
@@ -92,6 +92,6 @@ def _table(table: Table) -> str:
 def _cell(text: str) -> str:
     short = " ".join(text[:LONGEST_CELL].split())
     if PLAIN.fullmatch(short):
-        # An interval stays in one piece.
+        # Non-breaking spaces keep an interval on one line.
         return short.replace(" ", "\u00a0") if len(short) <= NARROW else short
     return "`" + short.replace("`", "'").replace("|", "\\|") + "`"

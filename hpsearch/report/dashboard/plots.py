@@ -1,4 +1,4 @@
-"""The six small plots of a study in optuna-dashboard: figures of the report, and one of pruning."""
+"""The six small plots of a study in optuna-dashboard. Five are figures of the report, and one shows pruning."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from hpsearch.report.figures.style import INK, PAPER, escape_label, figure, mark
 from hpsearch.report.study_results import StudyResults
 
 HEIGHT = 450
-"""Pixels that the dashboard reserves for a plot; a row of the page holds two."""
+"""Height in pixels that the dashboard reserves for a plot."""
 GRID = "#dddddd"
 MOST_HOVERS = 400
-"""Points of a plot with a text: the texts are most of its size, and the dashboard reads all of them each time."""
+"""Maximum number of texts in a plot. A plot with more texts is stored without any text.
+
+Texts are most of the size of a plot, and the dashboard loads all plots each time.
+"""
 DIGITS = 6
-"""Significant digits of a number; more cannot be seen."""
+"""Significant digits of a number. A difference in further digits cannot be seen."""
 
 
 def plots(study: StudyResults) -> dict[str, go.Figure]:
-    """Return the plots of a study by their ids. The ids never change, so a plot is replaced.
+    """Return the plots of a study by their ids. The ids never change, so a new plot replaces the old plot.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Returns:
-        Id to figure.
+        The figure of each id.
     """
     drawn: dict[str, Callable[[StudyResults], go.Figure]] = {
         "hpsearch-models": _models,
@@ -112,14 +115,14 @@ def _titled(drawn: go.Figure, title: str) -> go.Figure:
 
 
 def _nothing(title: str, says: str) -> go.Figure:
-    """A plot without data that says why."""
+    """Return an empty plot with a text that says why there is no data."""
     drawn = figure([], x={"visible": False}, y={"visible": False})
     drawn.add_annotation(text=says, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
     return _titled(drawn, title)
 
 
 def _small(drawn: go.Figure) -> go.Figure:
-    """The figure for the dashboard, whose plotly.js is 2.35 and does not know our theme."""
+    """Return a figure that suits the dashboard. Its plotly.js 2.35 does not know the theme of the reports."""
     plain = drawn.to_plotly_json()
     plain["layout"].pop("template", None)
     wordy = sum(_length(trace.get("text")) for trace in plain["data"] if trace["type"] != "heatmap") > MOST_HOVERS
@@ -130,7 +133,7 @@ def _small(drawn: go.Figure) -> go.Figure:
         if wordy:
             trace.pop("text", None)
             trace.pop("hovertemplate", None)
-            # Many bars would show only their outlines.
+            # In a plot with many bars the outlines would hide the colours.
             trace.get("marker", {}).pop("line", None)
         elif "text" in trace:
             trace["text"] = [text.partition("<br>")[0] for text in trace["text"]]
@@ -152,7 +155,7 @@ def _length(text: Any) -> int:
 
 
 def _rounded(value: Any) -> Any:
-    """Shorten numbers, and turn arrays into lists: the older plotly.js cannot decode arrays."""
+    """Round numbers and turn arrays into lists. The dashboard's older plotly.js cannot decode arrays."""
     if isinstance(value, dict):
         return {key: _rounded(each) for key, each in value.items()}
     if hasattr(value, "tolist"):

@@ -1,4 +1,4 @@
-"""Serves optuna-dashboard: its WSGI app behind the access policy, without the records that only hpsearch reads."""
+"""Serves the WSGI app of optuna-dashboard with an access policy. Records that only hpsearch reads are left out."""
 
 from __future__ import annotations
 
@@ -25,31 +25,38 @@ from hpsearch.storage.records import PREFIX, TrialKey
 
 TOKEN_VARIABLE = "HPSEARCH_DASHBOARD_TOKEN"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
-"""Too long to guess, and written the same in an address, in a cookie and on a command line."""
+"""Pattern of a valid token.
+
+A token of this length cannot be guessed. Its characters have no special meaning in an address, in a cookie or
+on a command line.
+"""
 TOKEN_BYTES = 24
 THREADS = 8
-"""A browser sends six requests at a time."""
+"""Number of threads. A browser sends up to six requests at the same time."""
 LARGEST_REQUEST = 1_000_000
-"""Bytes of a note; nothing larger is written through the dashboard."""
+"""Maximum number of bytes of a request. The largest permitted request writes a note."""
 CSV_PATH = re.compile(r"/+csv/.*")
 HIDDEN = frozenset({TrialKey.RUN, TrialKey.EPOCHS, TrialKey.ATTEMPTS})
-"""Records of a trial that only hpsearch reads. They are most of the bytes of a page: kilobytes a trial, printed on one line."""
+"""Records of a trial that only hpsearch reads. The dashboard leaves them out.
+
+They have several kilobytes for each trial, and a page would show each record on one line.
+"""
 ARTIFACT_PATH = re.compile(r"/+artifacts/\d+(?:/\d+)?/(?P<number>[0-9a-fA-F-]+)/*")
 
 
 class DashboardStorage(CachedStorage):
-    """An Optuna storage without the records that only hpsearch reads, where trials and studies are listed."""
+    """An Optuna storage for the dashboard. Lists of trials and studies leave out the records that only hpsearch reads."""
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """Return all trials of a study, as Optuna's storage does."""
+        """Return all trials of a study without the records in `HIDDEN`."""
         return [_shown(trial) for trial in super().get_all_trials(study_id, deepcopy, states)]
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """Return the best trial of a study, as Optuna's storage does."""
+        """Return the best trial of a study without the records in `HIDDEN`."""
         return _shown(super().get_best_trial(study_id))
 
     def get_all_studies(self) -> list[Any]:
-        """Return all studies, as Optuna's storage does."""
+        """Return all studies without the records of hpsearch."""
         studies = super().get_all_studies()
         for study in studies:
             study.user_attrs = {key: value for key, value in study.user_attrs.items() if not key.startswith(PREFIX)}
@@ -57,24 +64,24 @@ class DashboardStorage(CachedStorage):
 
 
 def _shown(trial: FrozenTrial) -> FrozenTrial:
-    # A copy: the trial itself is in the cache of finished trials.
+    # The copy keeps the trial in the cache of finished trials unchanged.
     shown = copy.copy(trial)
     shown.user_attrs = {key: value for key, value in trial.user_attrs.items() if key not in HIDDEN}
     return shown
 
 
 def choose_token(given: str | None, host: str) -> str | None:
-    """Return the token that requests must bring.
+    """Return the token that requests must contain.
 
     Args:
-        given: by the user.
+        given: the token that the user has given, if any.
         host: the address of the server.
 
     Returns:
-        The given token, or a new one where others can reach the address; else None.
+        The given token. If no token is given: a new token, or None if only this machine reaches the address.
 
     Raises:
-        UsageError: the token is too short or has other characters.
+        UsageError: the token is too short or too long, or has characters that are not allowed.
     """
     if given is None:
         return None if is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
@@ -87,25 +94,25 @@ def choose_token(given: str | None, host: str) -> str | None:
 
 
 def make_app(store: Store, artifacts: Path, policy: AccessPolicy) -> App:
-    """Return optuna-dashboard on a storage, behind the access policy.
+    """Return the app of optuna-dashboard for a storage, with an access policy.
 
     Args:
         store: the storage.
         artifacts: the folder of the artifact store.
-        policy: who may do what.
+        policy: decides which requests are answered.
 
     Returns:
         The WSGI app.
     """
     import optuna_dashboard
 
-    # An absolute path: the working folder may change.
+    # The path is absolute, because the working folder may change.
     inner = optuna_dashboard.wsgi(DashboardStorage(store.rdb), artifact_store=_Artifacts(artifacts.absolute()))
     return AccessMiddleware(_without_missing_files(_without_formulas(inner), artifacts), policy)
 
 
 class _Artifacts(FileSystemArtifactStore):
-    """The artifact store. A study can be deleted although a file is already gone."""
+    """An artifact store in which a missing file is no error. So a study can be deleted although a file of it is missing."""
 
     def remove(self, artifact_id: str) -> None:
         with suppress(ArtifactNotFound):
@@ -113,13 +120,14 @@ class _Artifacts(FileSystemArtifactStore):
 
 
 class Server:
-    """A server that already listens. `run` answers until it is interrupted.
+    """A server that already listens. `run` answers requests until it is interrupted.
 
-    It is waitress: one process with a few threads, pure Python, made for production. The servers of the standard
-    library and of bottle are for development, and gunicorn forks, which open databases do not survive.
+    The server is waitress. It is one process with a few threads, in pure Python, and is made for production. The servers
+    of the standard library and of bottle are made for development. gunicorn forks its process, and an open database
+    connection does not work after a fork.
 
     Raises:
-        UsageError: the address cannot be listened on.
+        UsageError: the server cannot listen on the address.
     """
 
     def __init__(self, app: App, host: str, port: int) -> None:
@@ -144,8 +152,8 @@ class Server:
         """Return an address that a person can open.
 
         Args:
-            path: of the page.
-            token: added to the address.
+            path: path of the page.
+            token: the token that is added to the address; None adds no token.
 
         Returns:
             The URL.
@@ -158,7 +166,7 @@ class Server:
         return f"http://{name}:{self.port}{path}" + (f"?token={token}" if token else "")
 
     def run(self) -> None:
-        """Answer until KeyboardInterrupt or SystemExit, then finish the open requests."""
+        """Answer requests until KeyboardInterrupt or SystemExit. Then finish the open requests."""
         self._server.run()
         self._server.close()
 

@@ -1,6 +1,7 @@
-"""Writes a note, six small plots and some files of a study into optuna-dashboard's own records.
+"""Writes a note, six small plots and some files of a study into the records of optuna-dashboard.
 
-So optuna-dashboard shows them however it is started.
+So optuna-dashboard shows the note, the plots and the files even if it is started without hpsearch. In this module `digest`
+means a hash of the content.
 """
 
 from __future__ import annotations
@@ -31,23 +32,26 @@ from hpsearch.storage.records import StudyKey
 from hpsearch.training.data.image_grid import captioned_grid
 
 ARTIFACT_KEY = "artifacts:"
-"""Prefix of the records of Optuna's artifact store; a record is `null` after the artifact was deleted in the dashboard."""
+"""Prefix of the records of Optuna's artifact store. If an artifact was deleted in the dashboard, its record is `null`."""
 REPORT, SAMPLES, MISTAKES = "report.html", "samples.png", "mistakes.png"
 KINDS = {REPORT: "text/html", SAMPLES: "image/png", MISTAKES: "image/png"}
 MISTAKES_COLUMNS = 6
-"""Images in a row of the grid of mistakes: the dashboard shows it at the width of a card."""
+"""Images in a row of the grid of misclassified images. The dashboard shows the grid as wide as a card."""
 NOTE_TRIES = 3
-"""A person may save the note meanwhile; then it is composed again."""
+"""Maximum number of attempts to write the note.
+
+A person may save the note in the meantime. Then hpsearch reads the note again and puts its block into the new text.
+"""
 
 
 def state_of(results: StudyResults) -> str:
-    """Return a digest of everything that a sync depends on. A sync is needed when it has changed.
+    """Return a hash of everything that a sync depends on. If the hash has changed, a sync is needed.
 
     Args:
-        results: of the study.
+        results: the results of the study.
 
     Returns:
-        The digest, hexadecimal.
+        The hash, as hexadecimal text.
     """
     ended = [(trial.number, trial.state) for trial in results.trials if trial.is_finished]
     files = [path.stat().st_mtime_ns if path.exists() else 0 for path in (results.paths.report, results.paths.samples)]
@@ -55,25 +59,25 @@ def state_of(results: StudyResults) -> str:
 
 
 def last_synced(study: optuna.Study, store: Store) -> str:
-    """Return the state of the last sync.
+    """Return the hash that the last sync stored.
 
     Args:
         study: the stored study.
-        store: its storage.
+        store: the storage of the study.
 
     Returns:
-        The digest of `state_of`; empty where there was no sync.
+        The hash from `state_of`; empty if there was no sync.
     """
     return str(_system(study, store).get(StudyKey.SYNCED, {}).get("state", ""))
 
 
 def sync(study: optuna.Study, store: Store, results: StudyResults, artifacts: Path) -> None:
-    """Write what has changed of a study's note, plots and artifacts. The caller holds the sync lock.
+    """Write the note, plots and artifacts of a study that have changed. The caller must hold the sync lock.
 
     Args:
         study: the stored study.
-        store: its storage.
-        results: of the study.
+        store: the storage of the study.
+        results: the results of the study.
         artifacts: the folder of the artifact store.
 
     Raises:
@@ -99,7 +103,7 @@ def delete_artifacts(study: optuna.Study, store: Store, artifacts: Path) -> None
 
     Args:
         study: the stored study, which is about to be deleted.
-        store: its storage.
+        store: the storage of the study.
         artifacts: the folder of the artifact store.
     """
     for meta in _metas(study, store):
@@ -135,7 +139,10 @@ def _write_note(study: optuna.Study, results: StudyResults, addresses: Mapping[s
 
 
 def _keep(study: optuna.Study, store: Store, artifacts: Path, name: str, content: bytes) -> str:
-    """Put a file into the artifact store in place of the one with its name. Return its address in the dashboard."""
+    """Put a file into the artifact store and return the address of the file in the dashboard.
+
+    An older file with the same name is replaced.
+    """
     known = next((meta for meta in _metas(study, store) if meta.filename == name), None)
     meta = known or ArtifactMeta(artifact_id=str(uuid.uuid4()), filename=name, mimetype=KINDS[name], encoding=None)
     path = artifacts / meta.artifact_id

@@ -13,15 +13,15 @@ from hpsearch.report.figures.style import DIVERGING, INK, SEQUENTIAL, escape_lab
 CELL = 34
 """Height of a row of a confusion matrix, in pixels."""
 HEADROOM = 1.8
-"""Factor that widens a colour scale: a number could not be read on the colours at its ends."""
+"""Factor that widens a colour scale, because numbers cannot be read on the colours at its ends."""
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Figure:
-    """Draw a confusion matrix, each row in percent of its class.
+    """Draw a confusion matrix. A cell shows the percentage of the images of its true class.
 
     Args:
-        classes: their names.
-        counts: images, counts[true class][predicted class].
+        classes: the names of the classes.
+        counts: number of images, as counts[true class][predicted class].
 
     Returns:
         The figure.
@@ -32,7 +32,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Fig
     return _matrix(
         names,
         shares,
-        # A reader looks for the few percent of confusion; a linear scale hides them.
+        # The square root makes small percentages visible. A linear scale would hide them.
         colours=numpy.sqrt(shares),
         labels=[[f"{value:.1f}" if value >= 0.05 else "" for value in row] for row in shares],
         says=[
@@ -47,12 +47,12 @@ def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]],
     """Draw the difference of two confusion matrices of the same images.
 
     Args:
-        classes: their names.
-        first: images, first[true class][predicted class].
-        second: subtracted from the first.
+        classes: the names of the classes.
+        first: number of images, as first[true class][predicted class].
+        second: the confusion matrix that is subtracted from `first`.
 
     Returns:
-        The figure, in images.
+        The figure. Its unit is images.
     """
     difference = numpy.asarray(first, dtype=float) - numpy.asarray(second, dtype=float)
     names = [escape_label(name, 20) for name in classes]
@@ -68,7 +68,7 @@ def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]],
         colorscale=DIVERGING,
         zmin=-HEADROOM * extent,
         zmax=HEADROOM * extent,
-        # Plotly would choose the colour of the text by a background that it does not know.
+        # Plotly would choose the colour of the text itself, but it does not know the background of the page.
         textfont={"size": 11, "color": INK},
     )
 
@@ -77,10 +77,10 @@ def recall(sides: Mapping[str, Metrics]) -> go.Figure:
     """Draw the recall of each class, side by side.
 
     Args:
-        sides: label to metrics.
+        sides: the metrics of each model or split, by label.
 
     Returns:
-        The figure, in percent.
+        The figure. Its unit is percent.
     """
     names = [escape_label(each.name, 20) for each in next(iter(sides.values())).classes]
     looks = marks(sides)
@@ -107,11 +107,11 @@ def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
     """Draw the difference of recall of each class.
 
     Args:
-        first: metrics.
-        second: subtracted from the first.
+        first: the metrics of one model.
+        second: the metrics of the model whose recall is subtracted.
 
     Returns:
-        The figure, in points.
+        The figure. Its unit is percentage points.
     """
     names = [escape_label(each.name, 20) for each in first.classes]
     points = [100 * (mine.recall - theirs.recall) for mine, theirs in zip(first.classes, second.classes, strict=True)]
@@ -132,10 +132,10 @@ def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
 
 
 def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
-    """Draw accuracy against confidence. On the diagonal a model is as accurate as it is confident.
+    """Draw accuracy against confidence. On the diagonal the accuracy of a model equals its confidence.
 
     Args:
-        sides: label to predictions.
+        sides: the predictions of each model or split, by label.
 
     Returns:
         The figure.

@@ -13,10 +13,10 @@ VERDICT_COLOURS = {"helped": "#0072B2", "hurt": "#D55E00"}
 
 
 def finalists(verdict: FinalistsResult) -> go.Figure:
-    """Draw the mean of each finalist with its 95 % interval, and each of its seeds as a small point.
+    """Draw the mean of each finalist with its 95 % interval. A small point shows the result of one seed.
 
     Args:
-        verdict: on the finalists.
+        verdict: the result of the finalists.
 
     Returns:
         The figure.
@@ -62,7 +62,9 @@ def finalists(verdict: FinalistsResult) -> go.Figure:
 
 
 def ablation(explanation: Explanation) -> go.Figure:
-    """Draw the gain of each step from the baseline to the winner, in points with its 95 % interval.
+    """Draw the gain of each ablation step over the step before, with its 95 % interval.
+
+    The steps lead from the baseline to the winner. The unit is percentage points.
 
     Args:
         explanation: the ablation path and its measurements.

@@ -17,51 +17,58 @@ Cost = Literal["parameters", "flops", "seconds"]
 COSTS: dict[Cost, str] = {"parameters": "trainable parameters", "flops": "FLOPs an image", "seconds": "seconds of training"}
 ACCURACY = "validation accuracy, %"
 MOST_FAINT_CURVES = 150
-"""Curves of each model: more would be a grey area and megabytes of a page."""
+"""Maximum number of grey learning curves of each model.
+
+More curves would only show a grey area, and would add megabytes to a page.
+"""
 MOST_TICKS = 7
-"""Labels of an axis: a phone has no room for more."""
+"""Maximum number of labels on an axis. A phone has no room for more labels."""
 TICK_STEPS = ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
-"""Round numbers in a power of ten, from dense to sparse."""
+"""Lists of round numbers from 1 to 9. The first list has the most labels, the last list the fewest."""
 NARROWEST_BAR = 0.002
-"""Share of the whole time, at most one second: a very short trial stays visible and hides no other."""
+"""Minimum length of a bar in the timeline, as a share of the whole time.
+
+It keeps a very short trial visible. The minimum length is never more than one second,
+because a longer bar might hide the next bar.
+"""
 POINT = "%{text}<extra></extra>"
 
 
 def models_of(trials: Iterable[TrialRow]) -> list[str]:
-    """Return the names of the models, in the order of all figures.
+    """Return the names of the models. All figures use this order.
 
     Args:
-        trials: of a study.
+        trials: the trials of one study.
 
     Returns:
-        Sorted names.
+        The sorted names.
     """
     return sorted({trial.model for trial in trials if trial.model})
 
 
 def percent(trial: TrialRow) -> float:
-    """Return a trial's accuracy as a figure shows it.
+    """Return the accuracy of a trial in percent.
 
     Args:
-        trial: with a value.
+        trial: a trial that has a value.
 
     Returns:
-        In percent, three digits.
+        The percentage, rounded to three decimals.
     """
     return round(100 * (trial.value or 0.0), 3)
 
 
 def view(values: Sequence[float]) -> list[float] | None:
-    """Return the range of an axis that separates the good trials.
+    """Return the range of an axis on which good trials can be told apart.
 
-    A few trials that learned nothing would press all others against the upper edge. Trials more than four times as far
-    from the best as the median are left out of sight.
+    A few trials that learned nothing would press all good trials against the upper edge. Values are not visible if
+    their distance from the best value is more than four times the distance of the median.
 
     Args:
         values: accuracies, in percent.
 
     Returns:
-        Both ends; None to show all values.
+        Lower and upper end of the axis; None if there are fewer than two values.
     """
     if len(values) < 2:
         return None
@@ -73,23 +80,25 @@ def view(values: Sequence[float]) -> list[float] | None:
 
 
 def out_of_sight(values: Sequence[float]) -> int:
-    """Return how many values lie below the view.
+    """Return how many values lie below the range that `view` returns.
 
     Args:
         values: accuracies, in percent.
 
     Returns:
-        The count.
+        The number of values.
     """
     shown = view(values)
     return 0 if shown is None else sum(value < shown[0] for value in values)
 
 
 def history(trials: Sequence[TrialRow]) -> go.Figure:
-    """Draw the optimization history: accuracy by trial number and model, and the best so far of each model.
+    """Draw the optimization history.
+
+    It shows the accuracy of each trial by trial number, and a line with the best accuracy so far for each model.
 
     Args:
-        trials: of a study.
+        trials: the trials of one study.
 
     Returns:
         The figure.
@@ -113,11 +122,13 @@ def history(trials: Sequence[TrialRow]) -> go.Figure:
 
 
 def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.Figure:
-    """Draw accuracy against cost by model. The line is the Pareto front: no trial is both cheaper and better.
+    """Draw accuracy against cost, with a colour for each model. The line is the Pareto front.
+
+    A trial is on the Pareto front if no other trial is both cheaper and better.
 
     Args:
-        trials: of a study.
-        by: the cost.
+        trials: the trials of one study.
+        by: the kind of cost.
 
     Returns:
         The figure.
@@ -155,23 +166,26 @@ def cost_of(trial: TrialRow, by: Cost) -> float:
 
     Args:
         trial: any trial.
-        by: the cost.
+        by: the kind of cost.
 
     Returns:
-        The cost; 0 where it is unknown.
+        The cost; 0 if it is unknown.
     """
     return float(trial.n_parameters or 0) if by == "parameters" else float(trial.flops or 0) if by == "flops" else round(trial.seconds, 1)
 
 
 def pareto(trials: Iterable[TrialRow], by: Cost) -> list[TrialRow]:
-    """Return the trials that no other trial beats at the same cost or less.
+    """Return the Pareto front.
+
+    A trial is on the front if all trials of the same or lower cost are less accurate. If several trials are equal, only
+    the first of these trials is on the front.
 
     Args:
-        trials: with values.
-        by: the cost.
+        trials: trials that have a value.
+        by: the kind of cost.
 
     Returns:
-        The Pareto front, the cheapest first.
+        The trials of the Pareto front, the cheapest first.
     """
     front: list[TrialRow] = []
     for trial in sorted(trials, key=lambda trial: (cost_of(trial, by), -(trial.value or 0.0), trial.number)):
@@ -184,7 +198,7 @@ def models(trials: Sequence[TrialRow]) -> go.Figure:
     """Draw all complete trials of each model with their median and quartiles.
 
     Args:
-        trials: of a study.
+        trials: the trials of one study.
 
     Returns:
         The figure.
@@ -218,11 +232,13 @@ def models(trials: Sequence[TrialRow]) -> go.Figure:
 
 
 def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
-    """Draw learning curves: the best of each model in colour, the others faint, to the epoch where they ended.
+    """Draw learning curves up to the last epoch of each trial.
+
+    The best trials of each model are in colour. All other trials are grey.
 
     Args:
-        trials: of a study.
-        top: trials of each model in colour.
+        trials: the trials of one study.
+        top: number of trials of each model in colour.
 
     Returns:
         The figure.
@@ -249,7 +265,7 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
                 )
             )
     lasts = [percent(trial) for trial in rank(trials)]
-    # The best may begin far below the view: their last two thirds show the differences.
+    # Good trials may begin with a very low accuracy. The axis shows the last two thirds of their epochs, where their curves differ.
     lows = [
         100 * trial.epochs[len(trial.epochs) // 3].val_accuracy
         for model in models_of(trials)
@@ -265,10 +281,12 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
 
 
 def timeline(trials: Sequence[TrialRow]) -> go.Figure:
-    """Draw the timeline of the workers: a bar for each attempt at a trial. Pale ones were pruned, failed or interrupted.
+    """Draw the timeline of the workers, with a bar for each attempt at a trial.
+
+    A pale bar is an attempt that did not complete the trial.
 
     Args:
-        trials: of a study.
+        trials: the trials of one study.
 
     Returns:
         The figure.
@@ -326,13 +344,15 @@ def _drawn(trials: Iterable[TrialRow]) -> list[float]:
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, object]:
-    """Return round numbers for a logarithmic axis. Plotly alone writes one where the axis spans less than a power of ten.
+    """Return round numbers for a logarithmic axis.
+
+    Plotly's own choice is only one number if the axis spans less than a power of ten.
 
     Args:
-        values: that the axis has to show.
+        values: the values that the axis must show.
 
     Returns:
-        Plotly's settings; empty without positive values.
+        Plotly's settings of the axis; empty if there is no value or a value is not positive.
     """
     if not values or min(values) <= 0:
         return {}
@@ -347,10 +367,10 @@ def log_ticks(values: Sequence[float]) -> dict[str, object]:
 
 
 def short_number(value: float) -> str:
-    """Return a number with a unit: `61.7k`, `1.2M`, `35`.
+    """Return a number with a unit, such as `61.7k`, `1.2M` or `35`.
 
     Args:
-        value: at least 0.
+        value: a number of at least 0.
 
     Returns:
         The text.
@@ -366,14 +386,14 @@ def _longest(trials: Iterable[TrialRow]) -> int:
 
 
 def _faint_curves(trials: Sequence[TrialRow]) -> go.Scatter:
-    """Many curves as one line with gaps."""
+    """Return many curves as one line with gaps."""
     step = -(-len(trials) // MOST_FAINT_CURVES) or 1
     x: list[int | None] = []
     y: list[float | None] = []
     for trial in trials[::step]:
         x += [*(epoch.number for epoch in trial.epochs), None]
         y += [*(round(100 * epoch.val_accuracy, 2) for epoch in trial.epochs), None]
-    # A trial pruned after its first epoch is a point.
+    # The markers show trials of one epoch, which have no line.
     return go.Scatter(
         x=x,
         y=y,
@@ -386,9 +406,10 @@ def _faint_curves(trials: Sequence[TrialRow]) -> go.Scatter:
 
 
 def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, bool]]:
-    """Each attempt at a trial: worker, begin, end, and whether it completed the trial.
+    """Return a tuple for each attempt at a trial.
 
-    An interrupted attempt ends with its last stored epoch.
+    A tuple has the trial, the worker, the begin, the end, and whether the attempt completed the trial. An interrupted
+    attempt ends with its last stored epoch.
     """
     found = []
     for index, attempt in enumerate(trial.attempts):
@@ -402,7 +423,10 @@ def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, boo
 
 
 def _worker_label(worker: str, workers: Sequence[str]) -> str:
-    """`worker 2`, with its run where there were several. Full names are those of log files."""
+    """Return a short name of a worker, such as `worker 2`.
+
+    If the workers belong to several runs, the name of the run is added. The names of log files have the full name of a worker.
+    """
     parts = worker.rsplit("-", 2)
     if len(parts) != 3 or parts[0] != "worker":
         return escape_label(worker, 24)

@@ -19,20 +19,20 @@ from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, escape_label
 from hpsearch.storage.records import TrialRow
 
 GRID = 25
-"""Points along each side of a contour: a random forest has no finer steps."""
+"""Number of points on each axis of a contour plot. The steps of a random forest are not finer."""
 SHOWN_PARAMETERS = 10
 MOST_FAINT_LINES = 200
-"""Lines of parallel coordinates in grey."""
+"""Maximum number of grey lines in a plot of parallel coordinates."""
 
 Distributions = Mapping[str, Distribution]
 """The distribution of each parameter, by name."""
 
 
 def importances(found: Sequence[Importances]) -> go.Figure:
-    """Draw the importance of each parameter for each model. The whiskers hold 90 % of the resamples.
+    """Draw the importance of each parameter for each model. The whiskers contain 90 % of the resamples.
 
     Args:
-        found: one item a model.
+        found: the importances of each model.
 
     Returns:
         The figure.
@@ -72,12 +72,12 @@ def importances(found: Sequence[Importances]) -> go.Figure:
 
 
 def slice_of(trials: Sequence[TrialRow], name: str, space: Distributions) -> go.Figure:
-    """Draw accuracy against the values of one parameter, by model. Larger points are the best of each model.
+    """Draw accuracy against the values of one parameter. The larger point of each colour is the best trial of a model.
 
     Args:
-        trials: of a study.
+        trials: the trials of one study.
         name: the parameter's name.
-        space: all distributions.
+        space: the distribution of each parameter, by name.
 
     Returns:
         The figure.
@@ -103,14 +103,16 @@ def slice_of(trials: Sequence[TrialRow], name: str, space: Distributions) -> go.
 
 
 def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distributions) -> go.Figure:
-    """Draw the accuracy that a random forest expects over two parameters, the others as in the model's best trial.
+    """Draw the accuracy that a random forest predicts for the values of two parameters.
+
+    All other parameters have the values of the model's best trial.
 
     Args:
-        trials: of a study.
-        model: one complete trial of it at least.
+        trials: the trials of one study.
+        model: name of a model with at least one complete trial.
         x: the parameter of the horizontal axis.
         y: the parameter of the vertical axis.
-        space: all distributions.
+        space: the distribution of each parameter, by name.
 
     Returns:
         The figure.
@@ -146,13 +148,15 @@ def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distr
 
 
 def parallel(trials: Sequence[TrialRow], space: Distributions, names: Sequence[str], top: int = 10) -> go.Figure:
-    """Draw parallel coordinates: a line for each trial across its parameters to its accuracy.
+    """Draw parallel coordinates.
+
+    The line of a trial goes through the values of its parameters and ends at its accuracy.
 
     Args:
-        trials: of a study.
-        space: all distributions.
-        names: of the parameters, in order.
-        top: trials of each model in colour; the others are faint.
+        trials: the trials of one study.
+        space: the distribution of each parameter, by name.
+        names: names of the parameters, in the order of the axes.
+        top: number of trials of each model in colour. All other trials are grey.
 
     Returns:
         The figure.
@@ -219,8 +223,8 @@ def value_axis(name: str, space: Distributions) -> dict[str, Any]:
     """Return the axis of a parameter's values.
 
     Args:
-        name: of the parameter.
-        space: all distributions.
+        name: name of the parameter.
+        space: the distribution of each parameter, by name.
 
     Returns:
         Plotly's settings of the axis.
@@ -235,14 +239,14 @@ def value_axis(name: str, space: Distributions) -> dict[str, Any]:
 
 
 def position(value: Scalar, distribution: Distribution) -> float:
-    """Return where a value lies in its range, on the range's own scale.
+    """Return the position of a value in its range. The scale is that of the range, linear or logarithmic.
 
     Args:
-        value: of the parameter.
-        distribution: of the parameter.
+        value: the value of the parameter.
+        distribution: the distribution of the parameter.
 
     Returns:
-        0 at the first value to 1 at the last; 0.5 where there is only one.
+        A number from 0 (first value) to 1 (last value); 0.5 if the range has one value or lacks the value.
     """
     if isinstance(distribution, FloatRange | IntRange):
         low, high, at = float(distribution.low), float(distribution.high), float(value)
@@ -254,7 +258,7 @@ def position(value: Scalar, distribution: Distribution) -> float:
 
 
 def _value(value: Scalar) -> Scalar:
-    """On an axis: a choice is a text, also where it is a number."""
+    """Return a value as an axis shows it. A value that is not a number becomes a text."""
     return value if isinstance(value, float | int) and not isinstance(value, bool) else escape_label(str_of(value), 20)
 
 
@@ -270,7 +274,7 @@ def _grid(space: Distributions, name: str, choices: Sequence[Scalar] | None, tri
     if choices is not None:
         return [float(index) for index in range(len(choices))]
     distribution = space[name]
-    if not isinstance(distribution, FloatRange | IntRange):  # a choice of numbers
+    if not isinstance(distribution, FloatRange | IntRange):  # a list of numbers to choose from
         return sorted({float(trial.params[name]) for trial in trials})
     spaced = numpy.geomspace if distribution.log else numpy.linspace
     return [float(value) for value in spaced(distribution.low, distribution.high, GRID)]

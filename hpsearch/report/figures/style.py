@@ -1,4 +1,4 @@
-"""The look of every figure: colours for colour-blind readers, axes, and escaped texts."""
+"""The style of all figures. It has colours for colour-blind readers, axes and escaped texts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from hpsearch.analysis.leaderboard import describe_settings
 from hpsearch.storage.records import TrialRow
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Okabe & Ito, Color Universal Design (2008), without black and yellow: one of the two themes hides them."""
+"""Colours of Okabe & Ito, Color Universal Design (2008).
+
+Black and yellow are left out, because black is hard to see in the dark theme and yellow in the light theme.
+"""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 FAINT = "rgba(128,128,128,0.5)"
 PAPER, INK = "#fffffe", "#222223"
-"""Background and text. A page replaces these two by the colours of its theme."""
+"""Colours of the background and of the text. A page replaces these two colours by the colours of its theme."""
 SEQUENTIAL = "Cividis"
 DIVERGING = [[0.0, "#D55E00"], [0.5, PAPER], [1.0, "#0072B2"]]
 LONGEST_LABEL = 60
 HOVER_WIDTH = 46
-"""Characters of a line in the box over a point: it fits a phone."""
+"""Characters of a line in the box over a point. Such a line fits on a phone."""
 HOVER_LINES = 8
 
 
@@ -35,13 +38,13 @@ class Mark:
 
 
 def marks(names: Iterable[str]) -> dict[str, Mark]:
-    """Return a colour and a shape for each name, the same for the same names in any order.
+    """Return a colour and a shape for each name. The order of the names does not matter.
 
     Args:
-        names: of models or sides.
+        names: the names of models or of the two sides of a comparison.
 
     Returns:
-        Name to mark.
+        The mark of each name.
     """
     return {
         name: Mark(colour=PALETTE[index % len(PALETTE)], symbol=SYMBOLS[index % len(SYMBOLS)])
@@ -53,21 +56,21 @@ def pale(colour: str) -> str:
     """Return a translucent colour.
 
     Args:
-        colour: such as `#0072B2`.
+        colour: a colour such as `#0072B2`.
 
     Returns:
-        As `rgba(…)`.
+        A colour such as `rgba(0,114,178,0.4)`.
     """
     red, green, blue = (int(colour[workspace : workspace + 2], 16) for workspace in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.4)"
 
 
 def escape_label(text: object, longest: int = LONGEST_LABEL) -> str:
-    """Return a text that plotly shows as it is. Plotly reads a few HTML tags.
+    """Return a text that plotly shows unchanged. Plotly would interpret some HTML tags.
 
     Args:
         text: any text.
-        longest: characters; a longer text ends with an ellipsis.
+        longest: maximum number of characters. A longer text is cut and ends with an ellipsis.
 
     Returns:
         The escaped text.
@@ -84,7 +87,7 @@ def hover(trial: TrialRow) -> str:
         trial: any trial.
 
     Returns:
-        Its number, model, value, size and settings.
+        The number, model, value, size and settings of the trial.
     """
     value = "" if trial.value is None else f", {100 * trial.value:.2f} %"
     state = "" if trial.state == "complete" else f" ({trial.state}{f' after epoch {len(trial.epochs)}' if trial.epochs else ''})"
@@ -100,11 +103,11 @@ def figure(
     """Return a figure with one pair of axes and the legend above it.
 
     Args:
-        traces: of plotly.
+        traces: the traces of plotly.
         x: settings of the horizontal axis.
         y: settings of the vertical axis.
-        height: in pixels.
-        layout: more settings.
+        height: height in pixels.
+        layout: more settings of plotly's layout.
 
     Returns:
         The figure.
@@ -125,10 +128,10 @@ def axis(title: str = "", **more: Any) -> dict[str, Any]:
     """Return an axis that makes room for its labels.
 
     Args:
-        title: of the axis.
-        more: other settings.
+        title: title of the axis.
+        more: other settings of the axis.
 
     Returns:
-        Plotly's settings.
+        Plotly's settings of the axis.
     """
     return {"title": {"text": title, "standoff": 8}, "automargin": True, "zeroline": False, **more}

@@ -1,1 +1,1 @@
-"""The sections of a study's report. Each is a function from results to blocks."""
+"""The sections of a study's report. Each section is a function that takes the results and yields blocks."""

@@ -18,14 +18,14 @@ from hpsearch.storage.records import TrialRow
 
 NONE_COMPLETE = "No trial is complete yet."
 SURE = 0.05
-"""Level of significance of McNemar's test."""
+"""Significance level of McNemar's test."""
 
 
 def costs(study: StudyResults) -> Iterator[Block]:
-    """Yield accuracy against parameters, FLOPs and seconds, with the Pareto front.
+    """Yield accuracy against each cost, with the Pareto front. The costs are parameters, FLOPs and seconds.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         A chart for each cost.
@@ -70,10 +70,12 @@ def _hidden(trials: list[TrialRow]) -> str:
 
 
 def comparison(study: StudyResults) -> Iterator[Block]:
-    """Yield each model's trials, and the best trials of the models on the same images.
+    """Yield a comparison of the models.
+
+    It compares all trials of each model, and the best trial of each model on the same images.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         A table, charts and McNemar's test.
@@ -202,10 +204,10 @@ def learning(study: StudyResults) -> Iterator[Block]:
     """Yield the learning curves.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
-        A chart and the last epoch of the best trial.
+        A chart, and a sentence about the last epoch of the best trial.
     """
     trained = [trial for trial in study.trials if trial.epochs]
     if not trained:
@@ -235,10 +237,10 @@ def progress(study: StudyResults) -> Iterator[Block]:
     """Yield the optimization history.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
-        A chart.
+        A chart of validation accuracy by trial.
     """
     valued = [trial for trial in study.trials if trial.value is not None]
     if not valued:

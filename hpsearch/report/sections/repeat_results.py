@@ -11,10 +11,10 @@ from hpsearch.report.text import explanation_reading, finalists_table, steps_tab
 
 
 def helped(study: StudyResults) -> Iterator[Block]:
-    """Yield the ablation: the steps from the baseline to the winner.
+    """Yield the ablation, which is the list of steps from the baseline to the winner.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         Sentences, a chart and a table.
@@ -40,10 +40,10 @@ def helped(study: StudyResults) -> Iterator[Block]:
 
 
 def finalists(study: StudyResults) -> Iterator[Block]:
-    """Yield the finalists on fresh seeds and splits.
+    """Yield the results of the finalists. Each finalist was trained with new seeds and splits.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         Sentences, a chart and a table.

@@ -11,17 +11,17 @@ from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.study_results import StudyResults
 
 MOST_FAILURES = 50
-"""Rows of the table of failed trials."""
+"""Maximum number of rows in the table of failed trials."""
 
 
 def workers(study: StudyResults) -> Iterator[Block]:
     """Yield the timeline of the workers.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
-        A chart.
+        A chart with a bar for each attempt at a trial.
     """
     attempts = [(str(attempt["worker"]), trial) for trial in study.trials for attempt in trial.attempts]
     if not attempts:
@@ -45,10 +45,12 @@ def workers(study: StudyResults) -> Iterator[Block]:
 
 
 def images(study: StudyResults) -> Iterator[Block]:
-    """Yield training images, and the most confident mistakes of the best trial.
+    """Yield training images and misclassified validation images.
+
+    The misclassified images are those with the highest confidence of the best trial.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         Pictures with sentences.
@@ -77,13 +79,13 @@ def images(study: StudyResults) -> Iterator[Block]:
 
 
 def failures(study: StudyResults) -> Iterator[Block]:
-    """Yield the failed trials with their reasons, and the diverged ones.
+    """Yield the failed trials with their reasons, and the diverged trials.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
-        A table and a sentence.
+        A table of the failed trials, and a sentence about the diverged trials.
     """
     failed = [trial for trial in study.trials if trial.state == "fail"]
     diverged = [trial.number for trial in study.trials if trial.end.get("diverged")]
@@ -111,7 +113,7 @@ def repeating(study: StudyResults) -> Iterator[Block]:
     """Yield what a reader needs to repeat the study.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         The commands, the versions and the study file.

@@ -17,20 +17,23 @@ from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.records import TrialRow
 
 SLICES = 4
-"""Slice plots of the most important parameters."""
+"""Maximum number of slice plots. The most important parameters are shown."""
 NOT_SEARCHED = Fixed(value="")
 NEAR_A_BOUND = 0.03
-"""Share of a range, on its own scale: beyond an end that is so close there may be better values."""
+"""A value is near an end of its range if the distance is at most this share of the range.
+
+The share is measured on the scale of the range, linear or logarithmic. Better values may lie beyond such an end.
+"""
 
 
 def importance(study: StudyResults) -> Iterator[Block]:
-    """Yield hyperparameter importance for each model.
+    """Yield the hyperparameter importance for each model.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
-        A chart and sentences on its limits.
+        A chart, and sentences that say how reliable the importances are.
     """
     found = study.importances
     if not study.trials:
@@ -69,10 +72,10 @@ def importance(study: StudyResults) -> Iterator[Block]:
 
 
 def where(study: StudyResults) -> Iterator[Block]:
-    """Yield slice plots and contours of the important parameters, and the values at an end of their range.
+    """Yield slice plots and contour plots of the important parameters, and the best values at an end of their range.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         Charts and sentences.
@@ -110,7 +113,10 @@ def where(study: StudyResults) -> Iterator[Block]:
 
 
 def _important(study: StudyResults) -> list[str]:
-    """The most important parameters. Without importances, ranges come before choices."""
+    """Return the names of the most important parameters.
+
+    If no importance is known, parameters with a range come before parameters with a list of choices.
+    """
     found = study.importances
     if found:
         shares: dict[str, float] = {}
@@ -125,10 +131,10 @@ def searched(study: StudyResults) -> list[str]:
     """Return the parameters with more than one value among the complete trials.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Returns:
-        Their names, those that every trial has first.
+        The names. Parameters that every trial has come first.
     """
     complete = rank(study.trials)
     names = dict.fromkeys(name for trial in complete for name in trial.params if not isinstance(study.space.get(name, NOT_SEARCHED), Fixed))
@@ -145,11 +151,11 @@ def _best_values(study: StudyResults, name: str) -> str:
 
 
 def on_a_bound(trial: TrialRow, space: figures_of_space.Distributions) -> list[str]:
-    """Return which parameters of a trial lie at an end of their range.
+    """Return the parameters of a trial whose value lies at an end of the range.
 
     Args:
         trial: the best trial of a model.
-        space: all distributions.
+        space: the distribution of each parameter, by name.
 
     Returns:
         A sentence for each such parameter.
@@ -174,10 +180,10 @@ def _short(value: Scalar) -> str:
 
 
 def crossing(study: StudyResults) -> Iterator[Block]:
-    """Yield parallel coordinates.
+    """Yield the plot of parallel coordinates.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         A chart.

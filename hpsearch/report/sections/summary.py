@@ -1,4 +1,7 @@
-"""The first section of a report: the main result in a few sentences, and whether several studies may be compared."""
+"""The first section of a report.
+
+It has the main result in a few sentences. If there are several studies, it also says whether the studies may be compared.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,22 @@ from hpsearch.report.study_results import StudyResults
 from hpsearch.report.text import leaderboard_table, verdict_blocks, verdict_reading
 
 LEADERS = 10
-"""Rows of the leaderboard on the first screen of a page."""
+"""Number of trials in the leaderboard of an HTML page and of the dashboard's note."""
 LONGEST_TABLE = 20
-"""Rows of the leaderboard in a terminal; `--json` and `--csv` have all."""
+"""Number of trials in the leaderboard in a terminal. The options `--json` and `--csv` print all trials."""
 
 
 def answer(study: StudyResults) -> Iterator[Block]:
-    """Yield the main result: the best trial, its lead, how certain that is, smaller trials, cost and gain.
+    """Yield the main result.
+
+    It has the best trial and its lead over the next trial, and says how certain this lead is. It also has smaller trials,
+    the cost of the search and the gain over the baseline.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
-        Sentences, the main one first, then the leaderboard.
+        Sentences, the main result first, then the leaderboard.
     """
     best, verdict = study.board.best, study.verdict
     if best is None:
@@ -48,10 +54,10 @@ def answer(study: StudyResults) -> Iterator[Block]:
 
 
 def terminal_summary(study: StudyResults) -> Iterator[Block]:
-    """Yield the main result in the order of a terminal, where the end is what a reader sees first.
+    """Yield the main result in the order for a terminal. The user of a terminal sees the end of the output first.
 
     Args:
-        study: the results.
+        study: the results of the study.
 
     Yields:
         The leaderboard, then sentences, then the finalists.
@@ -66,13 +72,13 @@ def terminal_summary(study: StudyResults) -> Iterator[Block]:
 
 
 def search_sentences(study: StudyResults) -> Iterator[Paragraph]:
-    """Yield the result of the search alone, without finalists.
+    """Yield the result of the search, without the finalists.
 
     Args:
-        study: the results; one trial at least is complete.
+        study: the results of the study. At least one trial must be complete.
 
     Yields:
-        Sentences, the main one first.
+        Sentences, the main result first.
     """
     board = study.board
     assert board.best is not None, "the caller looked"
@@ -90,13 +96,13 @@ def search_sentences(study: StudyResults) -> Iterator[Paragraph]:
 
 
 def no_answer(study: StudyResults) -> str:
-    """Return why there is no best trial.
+    """Return the reason why there is no best trial.
 
     Args:
-        study: the results; no trial is complete.
+        study: the results of a study in which no trial is complete.
 
     Returns:
-        One sentence or two.
+        One or two sentences.
     """
     counts, total = study.board.counts, study.board.total
     if total == 0:
@@ -110,11 +116,11 @@ def no_answer(study: StudyResults) -> str:
 
 
 def winner(study: StudyResults, best: RankedTrial) -> str:
-    """Return the best trial, its accuracy, and its lead over the next.
+    """Return the best trial, its accuracy, and its lead over the next trial.
 
     Args:
-        study: the results.
-        best: the first of its leaderboard.
+        study: the results of the study.
+        best: the first trial of the study's leaderboard.
 
     Returns:
         Two sentences.
@@ -135,14 +141,14 @@ def winner(study: StudyResults, best: RankedTrial) -> str:
 
 
 def rivals(study: StudyResults, best: RankedTrial) -> str:
-    """Return which trials may be as good as the best, and the smallest of them.
+    """Return how many trials may be as good as the best trial, and which of these trials is the smallest.
 
     Args:
-        study: the results.
-        best: the first of its leaderboard.
+        study: the results of the study.
+        best: the first trial of the study's leaderboard.
 
     Returns:
-        One sentence or two.
+        One or two sentences.
     """
     board, count = study.board, len(study.board.unresolved) - 1
     if len(board.ranking) == 1:
@@ -186,10 +192,10 @@ def _gain(study: StudyResults) -> str:
 
 
 def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
-    """Yield the winners of several studies, and what makes the studies incomparable.
+    """Yield the winners of several studies, and the reasons why the studies cannot be compared.
 
     Args:
-        studies: their results.
+        studies: the results of each study.
 
     Yields:
         A table and sentences.
@@ -228,10 +234,10 @@ def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
 
 
 def differences(studies: Sequence[StudyResults]) -> list[str]:
-    """Return what differs between studies besides their search spaces.
+    """Return the differences between studies. Differences of the search spaces are not listed.
 
     Args:
-        studies: their results.
+        studies: the results of each study.
 
     Returns:
         A sentence for each difference.
@@ -256,7 +262,7 @@ def differences(studies: Sequence[StudyResults]) -> list[str]:
 
 
 def _paired(studies: Sequence[StudyResults]) -> Iterator[Block]:
-    """The winners of two studies on the same images."""
+    """Yield the difference between the winners of two studies if both were measured on the same images."""
     if len({study.row.split_hash for study in studies}) != 1:
         return
     evaluated = [

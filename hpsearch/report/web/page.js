@@ -1,11 +1,11 @@
-// Draws each figure when it comes near the screen, in the colours of the page; all of them, in light colours, before printing.
+// Draws a figure in the colours of the page when the figure comes near the screen. Before printing, draws all figures in light colours.
 (() => {
   "use strict";
-  const PAPER = "#fffffe", INK = "#222223"; // what figure_style.py writes for the page's own colours
+  const PAPER = "#fffffe", INK = "#222223"; // figures/style.py writes these colours, and the page replaces them
   const BRIGHTER = { "#0072B2": "#4FA3E0", "#D55E00": "#F58A42", "#009E73": "#35C296", "#CC79A7": "#DD93BC", "#56B4E9": "#9AD4F5" }; // on dark ground
-  const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]; // by name: plotly's own choice has one that hands the figure to a server
+  const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]; // plotly's default buttons include one that sends the figure to a server
   const PRINT_WIDTH = 690, PRINT_HALF = 335; // pixels of an A4 page between its margins
-  const PHONE = 520; // pixels; below it the small texts inside a figure would run into one another
+  const PHONE = 520; // pixels; on a narrower screen the small texts of a figure would overlap
   const root = document.documentElement;
   const words = JSON.parse(document.getElementById("words").textContent);
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -31,13 +31,13 @@
     return { paper: named("--paper"), ink: named("--ink"), dark: isDark(), line: named("--line"), grid: named("--grid") };
   }
 
-  // A copy in the page's colours: the two placeholders wherever they stand, and every axis.
+  // Returns a copy in the colours of the page. Replaces the two placeholder colours everywhere and sets the colours of every axis.
   function coloured(value, colours) {
     if (value === PAPER) return colours.paper;
     if (value === INK) return colours.ink;
     if (colours.dark && typeof value === "string") return BRIGHTER[value] ?? value;
     if (Array.isArray(value)) {
-      // Long arrays are numbers; a stop of a colour scale is a number and a colour.
+      // An array of numbers has no colours, so it is not copied. A stop of a colour scale is an array of a number and a colour.
       const isNumbers = value.length > 0 && typeof value[0] === "number" && typeof value[value.length - 1] !== "string";
       return isNumbers ? value : value.map((each) => coloured(each, colours));
     }
@@ -97,7 +97,7 @@
   addEventListener("beforeprint", () => {
     theme = root.dataset.theme;
     root.dataset.theme = "light";
-    near.disconnect(); // all are drawn now; one that the paper's layout brings near would be drawn again, for the screen
+    near.disconnect(); // all figures are drawn now; the layout of the paper must not draw them again for the screen
     boxes.forEach((box) => draw(box, box.closest(".narrow") ? PRINT_HALF : PRINT_WIDTH));
   });
   addEventListener("afterprint", () => {
