@@ -1,7 +1,7 @@
-"""The ablation path from one configuration to another: one parameter changes at a time, the most helpful change first.
+"""The ablation path from one configuration to another. Each step changes one parameter, and the most helpful change comes first.
 
-After Fawcett and Hoos (Journal of Heuristics 22, 2016): at each step every remaining change runs with one seed, and the best
-change is taken. Then every configuration of the path is measured on further seeds.
+Fawcett and Hoos (Journal of Heuristics 22, 2016) describe this method. At each step every remaining change runs with one seed,
+and the best change is taken. Then every configuration of the path is measured on further seeds.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from hpsearch.errors import ConfigError
 from hpsearch.formatting import str_of
 
 SELECTION_REPEAT = 1
-"""The repeat that selects the next change; the later repeats measure the path."""
+"""The repeat whose scores select the next change. The later repeats measure the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathPoint:
-    """A configuration between source and target.
+    """A configuration of the path.
 
     Attributes:
-        name: the changed parameters in alphabetical order, and the first digits of the configuration's digest; runs have this name.
+        name: the changed parameters in alphabetical order, and the first digits of the configuration's digest.
         changed: the changed parameters, in the order of the changes.
         values: values of all parameters.
     """
@@ -41,7 +41,7 @@ class AblationPath:
     """The configurations between a start and a goal.
 
     Args:
-        space: the space of both.
+        space: the search space of the start and the goal.
         start: values of all parameters at the start.
         goal: values of all parameters at the goal.
     """
@@ -56,13 +56,13 @@ class AblationPath:
         """Return the configuration of a point by its name.
 
         Args:
-            name: a name that `neighbours` gave before, or that of the start.
+            name: name of the start, or of a point that `neighbours` has returned.
 
         Returns:
             The configuration.
 
         Raises:
-            KeyError: `neighbours` has not given this name yet.
+            KeyError: `neighbours` has not returned a point of this name.
         """
         return self._configs[name]
 
@@ -79,7 +79,7 @@ class AblationPath:
         for parameter in self._space.searched:
             name = parameter.name
             if name in self.goal and point.values.get(name) not in (None, self.goal[name]):
-                # A parameter that exists only after the change starts at its default.
+                # If the change brings new parameters, they start at their defaults.
                 values = self._complete({name: self.goal[name]}, point.values)
                 near = self._point((*point.changed, name), values)
                 found[near.name] = near
@@ -90,7 +90,7 @@ class AblationPath:
         try:
             return self._space.complete(change, start=start)
         except ConfigError:
-            # The default of a new parameter is out of range, so it starts at its value of the goal.
+            # The default of a new parameter is out of range, so the parameter starts at its value in the goal.
             return self._space.complete(change, start={**self.goal, **start})
 
     def _point(self, changed: tuple[str, ...], values: Mapping[str, Scalar]) -> PathPoint:
@@ -106,10 +106,10 @@ class AblationRound:
     """The known part of the path, and the next runs as pairs of name and repeat.
 
     Attributes:
-        path: its points, the start first.
+        path: points of the path, the start first.
         required_runs: runs that the next decision needs.
-        optional_runs: runs that will be required later, for idle workers.
-        reached_goal: the path ends at the goal.
+        optional_runs: runs that will be required later. Idle workers may do them now.
+        reached_goal: whether the path ends at the goal.
     """
 
     path: tuple[PathPoint, ...]
@@ -119,13 +119,13 @@ class AblationRound:
 
 
 def next_round(ablation_path: AblationPath, scores: Scores, *, seeds: int, failed: frozenset[str] = frozenset()) -> AblationRound:
-    """Decide from the scores so far how the path goes on, and which runs come next.
+    """Decide from the scores so far how the path continues and which runs come next.
 
     Args:
         ablation_path: start and goal.
         scores: accuracy of each finished run.
-        seeds: repeats that measure each point of the path.
-        failed: names of points that cannot be trained; the path avoids them if it can.
+        seeds: number of repeats that measure each point of the path.
+        failed: names of points that cannot be trained. The path avoids these points if possible.
 
     Returns:
         The known path and the next runs.
@@ -158,8 +158,8 @@ class AblationStep:
         parameter: the changed parameter; empty for the start.
         change: old and new value, `sgd → adam`.
         settings: values of the parameters that exist only after the change.
-        mean: accuracy over the measuring repeats; None before the first of them.
-        gain: its accuracy minus that of the step before; None for the start or without runs.
+        mean: mean accuracy over the repeats that measure; None if none of these repeats has run.
+        gain: accuracy of this point minus accuracy of the previous point; None for the start or without runs.
     """
 
     parameter: str
@@ -174,9 +174,9 @@ class Explanation:
     """The effect of each change on the path.
 
     Attributes:
-        total: accuracy of the goal minus that of the start; None if the path is not complete.
-        seeds: repeats that measure each point.
-        is_over: no run is missing.
+        total: accuracy of the goal minus accuracy of the start; None if the path is not complete.
+        seeds: number of repeats that measure each point.
+        is_over: whether all runs are done.
     """
 
     steps: tuple[AblationStep, ...]
@@ -186,7 +186,7 @@ class Explanation:
 
     @property
     def helped(self) -> tuple[AblationStep, ...]:
-        """The steps whose gain is above zero with its whole interval."""
+        """The steps whose gain has an interval entirely above zero."""
         return tuple(step for step in self.steps if step.gain is not None and step.gain.interval[0] > 0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -215,14 +215,14 @@ class Explanation:
 def explain(
     ablation_path: AblationPath, scores: Scores, *, seeds: int, n_images: int, pool: int, failed: frozenset[str] = frozenset()
 ) -> Explanation:
-    """Measure the effect of each change from the scores so far.
+    """Compute the effect of each change from the scores so far.
 
     Args:
         ablation_path: start and goal.
         scores: accuracy of each finished run.
-        seeds: repeats that measure each point of the path.
-        n_images: as for `TwoWayFit`.
-        pool: as for `TwoWayFit`.
+        seeds: number of repeats that measure each point of the path.
+        n_images: validation images in each split.
+        pool: training images from which every split's validation images are drawn.
         failed: names of points that cannot be trained.
 
     Returns:

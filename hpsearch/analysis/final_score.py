@@ -11,7 +11,7 @@ from hpsearch.analysis.metrics import Estimate, Metrics, mean_over_seeds, overfi
 from hpsearch.formatting import times
 
 FORMAT = 1
-"""Format number of `metrics.json`; hpsearch ignores a file with another number."""
+"""Format number of `metrics.json`. Hpsearch ignores a file with another number."""
 READS = "test_split_reads"
 
 
@@ -45,7 +45,7 @@ class HeldOutReading:
 
 
 class HeldOutLog(Protocol):
-    """The log of test split readings that the study of a config keeps."""
+    """The log of test split readings in the study of a config."""
 
     @property
     def study(self) -> str:
@@ -64,7 +64,7 @@ class HeldOutLog(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetScore:
-    """Loss and metrics of one model on the training or on the test images; the interval of the loss is over the images."""
+    """Loss and metrics of one model on the training or on the test images. The images determine the interval of the loss."""
 
     loss: Estimate
     metrics: Metrics
@@ -81,13 +81,13 @@ class SeedScore:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalScore:
-    """The scores of all seeds. The saved model is that of the first seed.
+    """The scores of all seeds. The saved model is the model of the first seed.
 
     Attributes:
-        mistakes: misclassified images of the first seed with the highest confidence, under `train` and `test`.
-        readings: readings of the test split for this folder, this one last.
-        study: study of the config; None if it cannot be reached.
-        study_reads: number of test split readings for that study; None if it cannot be reached.
+        mistakes: misclassified images of the first seed with the highest confidence. The keys are `train` and `test`.
+        readings: all readings of the test split for this folder, the latest last.
+        study: study of the config; None if the study cannot be reached.
+        study_reads: number of test split readings for the study; None if the study cannot be reached.
         facts: versions and device.
     """
 
@@ -100,12 +100,12 @@ class FinalScore:
 
     @property
     def reads(self) -> int:
-        """The number of test split readings for this folder, including this one."""
+        """The number of test split readings for this folder, including the latest."""
         return len(self.readings)
 
     @property
     def interval_over(self) -> str:
-        """What the intervals cover: `seeds` if there are several, else `images`."""
+        """The source of the intervals: `seeds` if there are several seeds, else `images`."""
         return "seeds" if len(self.scores) > 1 else "images"
 
     def loss(self, part: str) -> Estimate:
@@ -138,12 +138,12 @@ class FinalScore:
 
     @property
     def gap(self) -> float:
-        """Training accuracy minus test accuracy, mean over the seeds."""
+        """The mean over the seeds of training accuracy minus test accuracy."""
         return statistics.mean(score.train.metrics.accuracy - score.test.metrics.accuracy for score in self.scores)
 
     @property
     def overfitting(self) -> str:
-        """One sentence that compares the gap with its margin."""
+        """One sentence that says whether the model overfits."""
         train, test = ([getattr(score, part).metrics for score in self.scores] for part in ("train", "test"))
         return overfitting(
             [each.accuracy for each in train], [each.accuracy for each in test], n_images=(train[0].n_images, test[0].n_images), name="test"
@@ -151,7 +151,7 @@ class FinalScore:
 
     @property
     def weakest(self) -> str:
-        """One sentence about the classes of lowest recall on the test images."""
+        """One sentence about the classes with the lowest recall on the test images."""
         return weakest_sentence(self.scores[0].test.metrics)
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class FinalScore:
 
 
 def weakest_sentence(metrics: Metrics) -> str:
-    """Describe the classes of lowest recall in one sentence.
+    """Describe the classes with the lowest recall in one sentence.
 
     Args:
         metrics: metrics of one model.
@@ -195,7 +195,7 @@ def weakest_sentence(metrics: Metrics) -> str:
 
 
 def train_less_test(train: Metrics, test: Metrics) -> list[dict[str, Any]]:
-    """Return the metrics of each class on the training images minus those on the test images.
+    """Return the metrics of each class on the training images minus the metrics on the test images.
 
     Args:
         train: metrics on the training images.
@@ -211,7 +211,7 @@ def train_less_test(train: Metrics, test: Metrics) -> list[dict[str, Any]]:
 
 
 def reads_sentence(metrics: Mapping[str, Any]) -> str:
-    """Say how often the test split was read; every test score is shown with these words.
+    """Say how often the test split was read. Every test score is shown with these words.
 
     Args:
         metrics: content of `metrics.json`.

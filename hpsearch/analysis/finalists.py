@@ -1,7 +1,7 @@
-"""The finalists: the best few configurations run again with new seeds and splits, to select and to measure the winner.
+"""The finalists are the best few configurations of a search. They run again with new seeds and splits.
 
-The score of the best of many single runs is optimistic. So the finalists run again on seeds that the search did not use. The
-first half of the repeats selects the winner and drops candidates that are clearly worse; the second half measures the winner.
+The best score of many single runs is optimistic, so the finalists use seeds that the search did not use. The first half of the
+repeats selects the winner and drops candidates that are clearly worse. The second half measures the winner.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hpsearch.analysis.metrics import Estimate
 from hpsearch.analysis.paired import Scores, TwoWayFit, mean_estimate
 
 FIRST_DROP = 2
-"""Repeats before a candidate can be dropped: one repeat has no variance."""
+"""Number of repeats before a candidate can be dropped. One repeat is too few to show the variance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,9 @@ class Candidate:
 
     Attributes:
         name: unique name for a person, such as `trial 12`.
-        trial: its number in the search.
+        trial: number of its trial in the search.
         value: validation accuracy in the search, 0 to 1.
-        is_baseline: the others are compared with it.
+        is_baseline: whether this candidate is the baseline, with which the winner is compared.
     """
 
     name: str
@@ -42,11 +42,11 @@ class FinalistsRound:
     """The current state of the finalists, and the next runs as pairs of name and repeat.
 
     Attributes:
-        winner: the selected candidate, which may not be measured yet; None before the selection.
-        remaining: candidates that can still win.
-        dropped: candidates that were clearly worse, with the number of repeats after which they were dropped.
+        winner: name of the selected candidate, which may not be measured yet; None before the selection.
+        remaining: names of the candidates that can still win.
+        dropped: names of the dropped candidates, each with the number of repeats before the drop (0 if training failed).
         required_runs: runs that the next decision needs, most useful first.
-        optional_runs: runs that will probably be required later, for idle workers.
+        optional_runs: runs that will probably be required later. Idle workers may do them now.
         selected_after: the last repeat that counts for the selection.
     """
 
@@ -59,10 +59,10 @@ class FinalistsRound:
 
 
 def selection_repeats(seeds: int) -> int:
-    """Return the number of repeats that select the winner: the first half.
+    """Return the number of repeats that select the winner, which is half of all repeats.
 
     Args:
-        seeds: repeats of each candidate.
+        seeds: maximum number of repeats of each candidate.
 
     Returns:
         The number of repeats, at least 1.
@@ -86,9 +86,9 @@ def next_round(
     Args:
         candidates: all candidates.
         scores: accuracy of each finished run.
-        seeds: repeats of each candidate at most; 1 to `seeds // 2` select the winner, the others measure it.
-        n_images: as for `TwoWayFit`.
-        pool: as for `TwoWayFit`.
+        seeds: maximum number of repeats of each candidate. The first half selects the winner, the second half measures the winner.
+        n_images: validation images in each split.
+        pool: training images from which every split's validation images are drawn.
         failed: names of candidates that cannot be trained.
 
     Returns:
@@ -131,7 +131,7 @@ def next_round(
 
 
 def _rank_by_mean(names: Sequence[str], scores: Scores, repeats: int) -> list[str]:
-    """Rank the names by their mean over the first repeats, which all of them have."""
+    """Rank the candidates by their mean over the first repeats. Every candidate must have these repeats."""
     if repeats == 0:
         return list(names)
     return sorted(names, key=lambda name: -statistics.mean(scores[name][repeat] for repeat in range(1, repeats + 1)))
@@ -149,7 +149,7 @@ def _missing(runs: Sequence[tuple[str, int]], scores: Scores) -> tuple[tuple[str
 
 
 def _counted_scores(candidate: Candidate, own: Mapping[int, float], current: FinalistsRound, last_selection: int) -> dict[int, float]:
-    """The scores of required runs only: optional runs depend on the number of workers, and the result must not."""
+    """Return the scores of required runs only. Optional runs depend on the number of workers, but the result must not."""
     last = current.dropped.get(candidate.name, current.selected_after)
     measured = candidate.is_baseline or candidate.name not in current.dropped
     return {repeat: value for repeat, value in own.items() if repeat <= last or (repeat > last_selection and measured)}
@@ -161,13 +161,13 @@ class Finalist:
 
     Attributes:
         scores: repeat to accuracy.
-        mean: mean of the measuring repeats; of all its repeats if it has no measuring ones.
+        mean: mean accuracy over the repeats that measure, or over all repeats if no repeat measures this candidate.
         deviation: standard deviation between repeats; None for a single repeat.
-        best: probability that no other candidate is better.
+        best: probability that this candidate is the best.
         optimism: accuracy in the search minus `mean`.
-        behind: accuracy of the winner minus its own; None for the winner, or before the selection.
-        is_tied: the repeats cannot distinguish it from the winner.
-        dropped_after: repeats after which it was dropped; None if it was not.
+        behind: accuracy of the winner minus accuracy of this candidate; None for the winner, or before the selection.
+        is_tied: whether the repeats cannot distinguish this candidate from the winner.
+        dropped_after: number of repeats after which this candidate was dropped; None if it was not dropped.
     """
 
     candidate: Candidate
@@ -186,11 +186,11 @@ class FinalistsResult:
     """The result of all finalists so far.
 
     Attributes:
-        finalists: the winner first, then by mean.
-        gain: accuracy of the winner minus that of the baseline, on measuring repeats; None without a baseline or if it wins.
-        seeds: repeats of each candidate at most.
+        finalists: the winner, then the other finalists from the highest mean to the lowest.
+        gain: accuracy of the winner minus accuracy of the baseline; None without a baseline or if the baseline wins.
+        seeds: maximum number of repeats of each candidate.
         selected_after: the last repeat that counts for the selection.
-        is_over: no run is missing.
+        is_over: whether all runs are done.
         failed: names of candidates that cannot be trained.
     """
 
@@ -204,7 +204,7 @@ class FinalistsResult:
 
     @property
     def selection_repeats(self) -> int:
-        """The number of repeats that can count for the selection; the later ones measure."""
+        """The maximum number of repeats that select the winner. The later repeats measure the winner."""
         return selection_repeats(self.seeds)
 
     @property
@@ -214,7 +214,7 @@ class FinalistsResult:
 
     @property
     def smaller(self) -> Finalist | None:
-        """The tied finalist with the fewest parameters, if it has fewer than the winner."""
+        """The tied finalist with the fewest parameters; None if it has no fewer parameters than the winner."""
         if self.winner is None:
             return None
         known = [each for each in self.tied if each.candidate.n_parameters is not None]
@@ -230,7 +230,7 @@ class FinalistsResult:
             number: number of the trial.
 
         Returns:
-            The finalist; None if the trial is not one.
+            The finalist; None if the trial is no finalist.
         """
         return next((each for each in self.finalists if each.candidate.trial == number), None)
 
@@ -284,13 +284,13 @@ def evaluate_finalists(
     Args:
         candidates: all candidates.
         scores: accuracy of each finished run.
-        seeds: as for `next_round`.
-        n_images: as for `TwoWayFit`.
-        pool: as for `TwoWayFit`.
+        seeds: maximum number of repeats of each candidate.
+        n_images: validation images in each split.
+        pool: training images from which every split's validation images are drawn.
         failed: names of candidates that cannot be trained.
 
     Returns:
-        The result; without any run it has no finalists.
+        The result. Without any run it has no finalists.
     """
     current = next_round(candidates, scores, seeds=seeds, n_images=n_images, pool=pool, failed=failed)
     last = selection_repeats(seeds)
@@ -304,7 +304,7 @@ def evaluate_finalists(
     winner = current.winner
 
     def lead_over(other: str) -> Estimate | None:
-        """What the winner has over another candidate, on fresh repeats if both have some."""
+        """Return the winner's accuracy minus the accuracy of another candidate. If both have measuring repeats, only these count."""
         fit = fit_of_fresh if {winner, other} <= set(fresh) else fit_of_all
         return None if fit is None or winner in (None, other) else fit.difference(str(winner), other)
 

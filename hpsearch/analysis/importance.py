@@ -1,7 +1,7 @@
-"""Hyperparameter importance for each model: permutation importance of a random forest over its trials, with intervals.
+"""Hyperparameter importance for each model, with intervals. A random forest over the model's trials gives permutation importances.
 
-Optuna's default evaluator (PED-ANOVA) often ranks an irrelevant parameter first with 30 trials. A forest also measures on unseen
-trials how much it explains.
+Optuna's default evaluator (PED-ANOVA) often ranks an irrelevant parameter first with 30 trials. For a random forest, unseen trials
+also show how much the forest explains.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from hpsearch.config.components import Scalar
 from hpsearch.storage.records import TrialRow
 
 BOOTSTRAPS = 20
-"""Forests, each fitted to another resample of the trials: enough for an interval, and fitted in seconds."""
+"""Number of forests. Each forest is fitted to another resample of the trials. This number gives an interval within seconds."""
 TREES = 40
 FEWEST_TRIALS = 10
-"""Fewest complete trials of a model for a forest."""
+"""Minimum number of complete trials of a model. With fewer trials no forest is fitted."""
 FEW_TRIALS = 60
-"""With fewer trials the order of the parameters is doubtful: with 30 an irrelevant one often ranks first."""
+"""With fewer trials the order of the parameters is doubtful. With 30 trials an irrelevant parameter often ranks first."""
 LITTLE_EXPLAINED = 0.2
-"""Share of the variance of unseen trials; a forest that explains less says little about the parameters."""
+"""Share of the variance of unseen trials. A forest that explains a smaller share says little about the parameters."""
 MOST_TRIALS = 400
-"""Trials of one resample at most; more change little and cost seconds."""
+"""Maximum number of trials in one resample. More trials change little and cost seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Importance:
     """The importance of one parameter.
 
     Attributes:
-        share: loss of explained variance on unseen trials when this parameter is shuffled.
+        share: loss of explained variance on unseen trials if the values of this parameter are shuffled.
         interval: 5th and 95th percentile over the resamples.
     """
 
@@ -50,7 +50,7 @@ class Importances:
 
     Attributes:
         trials: number of complete trials.
-        explained: explained share of the variance of unseen trials' ranks; below 0 the forest is worse than the mean.
+        explained: share of the variance of unseen trials' ranks that the forest explains. Below 0 the forest is worse than the mean.
     """
 
     model: str
@@ -60,7 +60,7 @@ class Importances:
 
     @property
     def doubt(self) -> str:
-        """Why the importances are doubtful; empty if they are not."""
+        """The reason why the importances are doubtful; empty if they are not doubtful."""
         if self.trials < FEW_TRIALS:
             return f"Only {self.trials} complete trials of {self.model}: below {FEW_TRIALS} the order of the parameters may be chance."
         if self.explained < LITTLE_EXPLAINED:
@@ -70,13 +70,13 @@ class Importances:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Design:
-    """The design matrix of some trials: one row for each trial, one column for each parameter that varies.
+    """The design matrix of some trials. It has one row for each trial and one column for each parameter that varies.
 
     Attributes:
         names: parameters, in the order of the columns.
-        matrix: float64 [trials, parameters]; a choice is the index of its value, a missing parameter is NaN.
+        matrix: float64 [trials, parameters]. A value that is not a number is stored as its index, a missing parameter as NaN.
         accuracy: float64 [trials], validation accuracy, 0 to 1.
-        choices: parameter to values by index, for parameters that are not numbers.
+        choices: the values of each parameter whose values are not numbers, in the order of their indices.
     """
 
     names: tuple[str, ...]
@@ -117,8 +117,8 @@ def design_of(trials: Sequence[TrialRow], model: str) -> Design:
 def importances(trials: Sequence[TrialRow], model: str) -> Importances | None:
     """Compute the importance of each parameter for one model (Breiman, Machine Learning 45, 2001).
 
-    Each forest fits the ranks of the accuracies in a resample of the trials. Ranks give a failed trial no more weight than any
-    other. On the trials outside the resample each parameter is shuffled in turn.
+    Each forest fits the ranks of the accuracies in a resample of the trials. Ranks give a trial of very low accuracy no more weight
+    than any other trial. Then each parameter is shuffled in turn on the trials outside the resample.
 
     Args:
         trials: trials of one study.
@@ -156,13 +156,13 @@ def importances(trials: Sequence[TrialRow], model: str) -> Importances | None:
 def surface(
     design: Design, x: str, y: str, at: Mapping[str, float], grid: tuple[Sequence[float], Sequence[float]]
 ) -> NDArray[numpy.float64]:
-    """Predict the accuracy on a grid of two parameters with a forest over all trials.
+    """Predict the accuracy on a grid of two parameters with a forest that is fitted to all trials.
 
     Args:
         design: the trials.
-        x: name of the one parameter.
-        y: name of the other parameter.
-        at: values of all other parameters; a missing one is NaN.
+        x: name of the first parameter.
+        y: name of the second parameter.
+        at: values of all other parameters. A parameter that is missing here is NaN.
         grid: values of `x` and values of `y`.
 
     Returns:
@@ -184,13 +184,13 @@ def _forest(seed: int) -> Any:
 
 
 def _explained(forest: Any, matrix: NDArray[Any], truth: NDArray[Any], chance: numpy.random.Generator) -> list[float]:
-    """The explained share of the variance: with the matrix as it is, then with each column shuffled."""
+    """Return the explained share of the variance for the given matrix, then for the matrix with each column shuffled."""
     copies = [matrix]
     for column in range(matrix.shape[1]):
         shuffled = matrix.copy()
         shuffled[:, column] = chance.permutation(shuffled[:, column])
         copies.append(shuffled)
-    # One call for all matrices: the call costs more than the rows.
+    # One call predicts all matrices, because a call costs more than its rows.
     guesses = forest.predict(numpy.concatenate(copies)).reshape(len(copies), -1)
     spread = float(((truth - truth.mean()) ** 2).sum())
     return [1 - float(((guess - truth) ** 2).sum()) / spread for guess in guesses]

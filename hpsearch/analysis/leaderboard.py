@@ -22,10 +22,10 @@ class RankedTrial:
     """A complete trial with its rank.
 
     Attributes:
-        rank: from 1, the best trial.
+        rank: rank of the trial. The best trial has rank 1.
         val_accuracy: validation accuracy after the last epoch, 0 to 1.
         interval: 95 % interval of `val_accuracy`, from the number of validation images alone.
-        unresolved: the search cannot distinguish it from the best trial.
+        unresolved: whether the search cannot distinguish this trial from the best trial.
     """
 
     rank: int
@@ -37,10 +37,10 @@ class RankedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineGain:
-    """The accuracy of the best trial minus that of the best baseline.
+    """The accuracy of the best trial minus the accuracy of the best baseline.
 
     Attributes:
-        margin: a smaller difference may be chance, from the number of validation images alone.
+        margin: 95 % margin, from the number of validation images alone. A smaller difference may be chance.
     """
 
     baseline: RankedTrial
@@ -49,7 +49,7 @@ class BaselineGain:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the gain is larger than chance explains."""
+        """Whether the difference is larger than its margin."""
         return self.difference > self.margin
 
 
@@ -59,9 +59,9 @@ class Leaderboard:
 
     Attributes:
         counts: trials by state.
-        margin: a trial whose distance from the best is below it is unresolved.
+        margin: a trial is unresolved if its accuracy is less than this margin below the best accuracy.
         seconds: training time of all trials.
-        saved_seconds: time that the pruned trials would have needed for their other epochs, at their own speed.
+        saved_seconds: estimated time that the pruned trials would have needed for their remaining epochs.
         gain: gain over the best baseline; None without a complete baseline.
     """
 
@@ -81,7 +81,7 @@ class Leaderboard:
 
     @property
     def unresolved(self) -> tuple[RankedTrial, ...]:
-        """The best trial and those that the search cannot distinguish from it."""
+        """The best trial, and the trials that the search cannot distinguish from the best trial."""
         return tuple(ranked for ranked in self.ranking if ranked.unresolved)
 
     @property
@@ -90,10 +90,10 @@ class Leaderboard:
         return min(self.unresolved, key=lambda ranked: (_n_parameters(ranked.trial), ranked.rank), default=None)
 
     def top(self, count: int) -> tuple[RankedTrial, ...]:
-        """Return the best few trials, and after them the best trial of each model that is missing there.
+        """Return the best few trials. Add the best trial of each model that has no trial among them.
 
         Args:
-            count: number of trials before the models' best.
+            count: number of trials before the best trials of other models are added.
 
         Returns:
             The trials by rank.
@@ -134,14 +134,14 @@ class Leaderboard:
 
 
 def rank(trials: Iterable[TrialT], model: str | None = None) -> list[TrialT]:
-    """Return the complete trials, best first: highest validation accuracy, then fewest parameters, then lowest number.
+    """Return the complete trials, best first. Equally accurate trials are ordered by number of parameters, then by trial number.
 
     Args:
         trials: typed rows, or Optuna's own trials.
-        model: rank the trials of this model only; needs typed rows.
+        model: the only model whose trials are ranked; None for all models. A model needs typed rows.
 
     Returns:
-        The ranked trials, without the pruned, failed and unfinished ones.
+        The ranked trials, without pruned, failed and unfinished trials.
     """
     complete = [
         trial
@@ -156,14 +156,14 @@ def rank(trials: Iterable[TrialT], model: str | None = None) -> list[TrialT]:
 def difference_margin(accuracy: float, n_images: int) -> float:
     """Return the 95 % margin of the difference between two accuracies, each measured on its own images.
 
-    The normal approximation for two independent proportions.
+    The margin is the normal approximation for two independent proportions.
 
     Args:
-        accuracy: accuracy of both, 0 to 1.
-        n_images: number of images of each.
+        accuracy: the accuracy that both are assumed to have, 0 to 1.
+        n_images: number of images behind each accuracy.
 
     Returns:
-        The margin, 0 to 1. Chance alone exceeds it 5 times in 100.
+        The margin, 0 to 1. By chance alone, 5 of 100 differences exceed the margin.
     """
     return Z95 * math.sqrt(2 * accuracy * (1 - accuracy) / n_images)
 
@@ -217,13 +217,13 @@ def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> L
 
 
 def records(trials: Sequence[TrialRow]) -> list[dict[str, Any]]:
-    """Return trials as flat records, for CSV or a data frame.
+    """Return trials as flat records for a CSV file or a data frame.
 
     Args:
         trials: trials of one study.
 
     Returns:
-        One record for each trial. All have the same keys; a missing value is None.
+        One record for each trial. All records have the same keys. A missing value is None.
     """
     names = sorted({name for trial in trials for name in trial.params})
     return [
@@ -270,7 +270,7 @@ def describe_settings(trial: TrialRow) -> str:
 
 
 def setting_words(trial: TrialRow) -> list[str]:
-    """Return what was sampled, without the model; in a follow-up study what is repeated.
+    """Return the sampled values without the model. For a trial of a follow-up study, return the repeated configuration and the seed.
 
     Args:
         trial: any trial.

@@ -23,7 +23,7 @@ CALIBRATION_BINS = 15
 Z95 = 1.959964
 """The 97.5 % quantile of the standard normal distribution, for 95 % intervals."""
 CLEAR_GAP = 0.03
-"""A larger gap between training and test accuracy is called overfitting; small networks that stop in time stay below it."""
+"""A larger gap between training and test accuracy is no longer called slight. Small networks that stop in time have smaller gaps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +81,7 @@ class Metrics:
         interval: 95 % interval of the accuracy, from the number of images.
         confusion: image counts, `confusion[true class][predicted class]`.
         calibration_error: expected calibration error, 0 to 1.
-        weakest: sentences about the classes of lowest recall and their most frequent wrong prediction.
+        weakest: sentences about the classes with the lowest recall and their most frequent wrong prediction.
     """
 
     n_images: int
@@ -106,10 +106,10 @@ class Comparison:
     """Two models on the same images.
 
     Attributes:
-        difference: accuracy of the first minus accuracy of the second.
+        difference: accuracy of the first model minus accuracy of the second model.
         interval: 95 % interval of `difference`, paired by image.
-        only_first, only_second: number of images that only one of the two classifies correctly.
-        p_value: of McNemar's exact test of equal accuracy.
+        only_first, only_second: number of images that only this model classifies correctly.
+        p_value: p-value of McNemar's exact test of equal accuracy.
     """
 
     difference: float
@@ -158,7 +158,7 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
         count: number of observations.
 
     Returns:
-        Both ends, 0 to 1.
+        Both ends of the interval, 0 to 1.
     """
     shrunk = 1 + Z95**2 / count
     middle = (share + Z95**2 / (2 * count)) / shrunk
@@ -174,7 +174,7 @@ def mean_over_images(values: NDArray[numpy.float64]) -> Estimate:
         values: float64 [N].
 
     Returns:
-        The mean; of a single value the interval is infinite.
+        The mean and its interval. A single value has an infinite interval.
     """
     mean = float(values.mean())
     half = Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
@@ -198,9 +198,9 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def overfitting(train: Sequence[float], other: Sequence[float], *, n_images: tuple[int, int], name: str) -> str:
-    """Say in one sentence whether a model overfits: the accuracy gap compared with its 95 % margin.
+    """Say in one sentence whether a model overfits. The sentence compares the accuracy gap with its 95 % margin.
 
-    With several seeds the margin comes from the spread of their gaps, else from the number of images.
+    With several seeds the margin comes from the spread of their gaps. With one seed it comes from the number of images.
 
     Args:
         train: training accuracy of each seed, 0 to 1.
@@ -231,7 +231,7 @@ def overfitting(train: Sequence[float], other: Sequence[float], *, n_images: tup
 def calibration_error(predictions: Predictions) -> float:
     """Return the expected calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
 
-    The mean of |accuracy - confidence| over equally wide bins of confidence, weighted by their numbers of images.
+    The error is the mean of |accuracy - confidence| over equally wide bins of confidence. Each bin has its number of images as weight.
 
     Args:
         predictions: predictions of at least one image.
@@ -241,7 +241,7 @@ def calibration_error(predictions: Predictions) -> float:
     """
     right = predictions.label == predictions.predicted
     bins = numpy.minimum((predictions.confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    # Weighted by n of N images, the gap of a bin is |sum of (correct - confidence)| / N.
+    # A bin with n of N images has the weight n / N, so its weighted gap is |sum of (correct - confidence)| / N.
     return float(numpy.abs(numpy.bincount(bins, weights=right - predictions.confidence)).sum() / len(bins))
 
 
@@ -289,7 +289,7 @@ def most_confident_mistakes(predictions: Predictions, count: int) -> list[int]:
 
     Args:
         predictions: predictions of some images.
-        count: number of images at most.
+        count: maximum number of images.
 
     Returns:
         Indices of the images, highest confidence first.
@@ -337,7 +337,7 @@ def read_mistakes(path: Path) -> tuple[list[int], NDArray[numpy.uint8]]:
 
 def _read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
     try:
-        # numpy leaves a file open that it cannot read, so it gets an open file.
+        # numpy does not close a file that it cannot read, so this function opens and closes the file itself.
         with path.open("rb") as file, numpy.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
     except FileNotFoundError as error:

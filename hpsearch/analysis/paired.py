@@ -1,7 +1,7 @@
-"""Scores of a few configurations on the same seeds and splits: differences, intervals, and which one is probably best.
+"""Compares a few configurations that ran with the same seeds and splits.
 
-A repeat is one seed and one split of the images, shared by all configurations. The scores are a two-way layout of
-configurations and repeats, in which cells may be missing.
+A repeat is one seed and one split of the images, shared by all configurations. The scores are a table with a row for each
+configuration and a column for each repeat. Some cells may be empty.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from hpsearch.analysis.metrics import Z95, Estimate
 
 CONFIDENCE = 0.95
 DRAWS = 20_000
-"""Samples for the probability of being the best; its standard error is below half a percentage point."""
+"""Number of samples for the probability of being the best. The standard error of this probability is below half a percentage point."""
 
 Scores = Mapping[str, Mapping[int, float]]
-"""Configuration to repeat to accuracy, 0 to 1."""
+"""Accuracy, 0 to 1, by name of the configuration and by number of the repeat."""
 
 
 class TwoWayFit:
     """A least-squares fit of accuracy = configuration + repeat + noise, with equal noise for all configurations.
 
     The splits of the repeats overlap, so the repeats are not independent. The variance of a mean over J repeats is therefore
-    (1/J + n_images / (pool - n_images)) times that of one repeat (Nadeau and Bengio, Machine Learning 52, 2003).
+    (1/J + n_images / (pool - n_images)) times the variance of one repeat (Nadeau and Bengio, Machine Learning 52, 2003).
 
     Args:
         scores: at least one repeat of each configuration.
-        n_images: validation images of a split. Their binomial variance replaces the noise if there are too few scores to estimate it.
-        pool: number of images from which each split draws its validation images.
+        n_images: validation images in each split. Their binomial variance is used if there are too few scores to estimate the noise.
+        pool: training images from which every split's validation images are drawn.
     """
 
     def __init__(self, scores: Scores, *, n_images: int, pool: int) -> None:
@@ -57,11 +57,11 @@ class TwoWayFit:
         self._overlap = n_images / (pool - n_images) if pool > n_images else 1.0
 
     def difference(self, first: str, second: str) -> Estimate:
-        """Estimate the accuracy of one configuration minus that of another.
+        """Estimate the accuracy of the first configuration minus the accuracy of the second configuration.
 
         Args:
-            first: name of the one.
-            second: name of the other.
+            first: name of the first configuration.
+            second: name of the second configuration.
 
         Returns:
             The difference with its 95 % interval from Student's t distribution.
@@ -76,13 +76,13 @@ class TwoWayFit:
         return Estimate(value=value, interval=(value - half, value + half))
 
     def best_probabilities(self, *, seed: int) -> dict[str, float]:
-        """Estimate for each configuration the probability that no other is better: its posterior share under flat priors.
+        """Estimate for each configuration the posterior probability that it is the best, under flat priors.
 
         Args:
             seed: seed of the random samples.
 
         Returns:
-            Configuration to probability; the sum is 1.
+            The probability of each configuration. The sum is 1.
         """
         generator = numpy.random.default_rng(seed)
         centre = numpy.eye(len(self._names)) - 1 / len(self._names)
@@ -104,9 +104,9 @@ def mean_estimate(values: Sequence[float], *, others: Sequence[float] = (), n_im
 
     Args:
         values: scores of the repeats, at least one.
-        others: further scores of the same configuration that count for the variance only.
-        n_images: validation images of a split.
-        pool: number of images from which each split draws its validation images.
+        others: further scores of the same configuration, used for the variance but not for the mean.
+        n_images: validation images in each split.
+        pool: training images from which every split's validation images are drawn.
 
     Returns:
         The mean with its 95 % interval, 0 to 1.

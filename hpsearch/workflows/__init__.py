@@ -1,1 +1,1 @@
-"""The work of each command from beginning to end. Training, search and reports meet here."""
+"""The work of each command from beginning to end. Training, search and reports are combined here."""

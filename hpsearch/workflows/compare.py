@@ -1,5 +1,6 @@
-"""Compare two trials, best configs or final models on the same images: settings, accuracy, and whether the difference is chance.
+"""Compare two trials, best configs or final models on the same images.
 
+The comparison shows the settings, the accuracies, and whether their difference may be chance.
 A best config is trained first, unless the storage has a trial of the same run with predictions.
 """
 
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 
 CONFIG_ENDINGS = (".toml", ".json")
 PREDICTIONS = "predictions.csv"
-"""This file identifies the folder of a final model."""
+"""A folder with this file is the folder of a final model."""
 CHECKPOINT = "checkpoint"
 SURE = 0.05
 """A difference with a smaller p-value is called significant."""
 SMALLEST_P = 1e-4
-"""A smaller p-value is shown as a bound."""
+"""A p-value below this number is shown as `p < 0.0001`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,8 @@ class EvaluatedModel:
     """A model with its predictions.
 
     Attributes:
-        label: name for a person, as on the command line.
-        source: the trial that made the predictions, if it is not `label`.
+        label: name of the model as on the command line.
+        source: the stored trial that made the predictions of a best config; otherwise empty.
     """
 
     label: str
@@ -84,7 +85,7 @@ class UntrainedModel:
 
     @property
     def images(self) -> ImageSet:
-        """The images on which it will be evaluated."""
+        """The images on which the model will be evaluated."""
         return ImageSet(dataset=self.best.data.dataset, split=self.split.hash)
 
     def train(self, folder: Path, *, device: str) -> Iterator[Epoch]:
@@ -98,14 +99,14 @@ class UntrainedModel:
             Each epoch.
 
         Raises:
-            HpsearchError: as `training.trainer.train`.
+            HpsearchError: the model cannot be trained.
         """
         import torch
 
         from hpsearch.training.trainer import train
 
         torch.set_num_threads(1)
-        # Read it again: the other model's component file may have registered a model under the same name.
+        # Read the config again, because the component file of the other model may have registered a model under the same name.
         config = read_best_config(self.path).config
         yield from train(config, self.split, checkpoint=folder / CHECKPOINT, device=device)
 
@@ -129,7 +130,7 @@ class ModelComparison:
     """The comparison of two models on the same images.
 
     Attributes:
-        settings: settings that differ, name to both values; None if a model does not have the setting.
+        settings: both values of each setting that differs. A value is None if the model does not have the setting.
     """
 
     first: EvaluatedModel
@@ -163,7 +164,7 @@ class ModelComparison:
         """Return the comparison for JSON.
 
         Returns:
-            The figures; those of both models are pairs in their order.
+            The figures. A figure that both models have is a list of two, the first model first.
         """
         found, (one, two) = self.found, self.metrics
         return {
@@ -191,13 +192,13 @@ def find_model(text: str, workspace: Workspace) -> EvaluatedModel | UntrainedMod
 
     Args:
         text: a final model's folder, a config file, or a trial `STUDY/N`.
-        workspace: where studies and images are.
+        workspace: the database and the folders of studies and images.
 
     Returns:
-        The model; an untrained one for a config without a stored trial.
+        The model. It is untrained if `text` is a config without a stored trial.
 
     Raises:
-        UsageError: `text` is none of them, or the model has no predictions.
+        UsageError: `text` is no folder, config or trial, or the model has no predictions.
         ConfigError: the config is invalid.
         ComponentError: a component file is missing or changed.
         DataError: predictions or images are missing or damaged.
@@ -216,14 +217,14 @@ def find_model(text: str, workspace: Workspace) -> EvaluatedModel | UntrainedMod
 
 
 def require_same_images(first: EvaluatedModel | UntrainedModel, second: EvaluatedModel | UntrainedModel) -> None:
-    """Refuse models that are not evaluated on the same images.
+    """Raise an error if two models are not evaluated on the same images.
 
     Args:
-        first: the one model.
-        second: the other model.
+        first: the first model.
+        second: the second model.
 
     Raises:
-        UsageError: their data sets, subsets or splits differ.
+        UsageError: the data sets, subsets or splits of the models differ.
     """
     one, two = first.images, second.images
     if (one.dataset, bool(one.split)) != (two.dataset, bool(two.split)):
@@ -242,14 +243,14 @@ def compare_models(first: EvaluatedModel, second: EvaluatedModel) -> ModelCompar
     """Compare two models on the same images.
 
     Args:
-        first: the one model.
-        second: the other model.
+        first: the first model.
+        second: the second model.
 
     Returns:
         The comparison.
 
     Raises:
-        UsageError: they were evaluated on different images.
+        UsageError: the models were evaluated on different images.
         DataError: the labels of their predictions differ.
     """
     require_same_images(first, second)
@@ -314,7 +315,7 @@ def _config(path: Path, label: str, workspace: Workspace) -> EvaluatedModel | Un
 
 
 def _stored_run(best: BestConfig, workspace: Workspace) -> EvaluatedModel | None:
-    """The trial that a config names, if it is in the storage, is the same run and has predictions."""
+    """Return the trial that a config names; None if the trial is not stored, is another run or has no predictions."""
     name, number = best.provenance.get("study"), best.provenance.get("trial")
     if not isinstance(name, str) or not isinstance(number, int):
         return None
@@ -337,7 +338,7 @@ def _trial(text: str, workspace: Workspace) -> EvaluatedModel:
 
 
 def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) -> EvaluatedModel:
-    """A stored trial with the predictions of its last epoch; a UsageError if it has none."""
+    """Return a stored trial with the predictions of its last epoch. Raise a UsageError if the trial has no predictions."""
     home, number = _trained_as(name, row, workspace)
     file = workspace.paths.study(home).trial(number).predictions
     if not file.is_file():
@@ -356,7 +357,7 @@ def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) 
 
 
 def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, int]:
-    """The study and number under which a trial was trained; a warm start copies trials, also copies of copies."""
+    """Return the study and the number under which a trial was trained. A warm start may have copied the trial, even several times."""
     number = row.number
     with suppress(StudyNotFoundError):  # the study was deleted, but its folder may exist
         while row.copy_of:
@@ -367,7 +368,7 @@ def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, in
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """All settings by their full names; of a component file its name and its content, not its path."""
+    """Return all settings by their full names. A component file is described by its name and its hash, not by its path."""
     files = {file.path.name: file.sha256[:12] for file in config.component_files}
     return dict(_flat({**config.to_dict(), "component_files": files}))
 

@@ -20,26 +20,26 @@ from hpsearch.workflows.repeat_study import is_follow_up
 from hpsearch.workflows.write_report import read_study_results, write_report
 
 LEAST_PAUSE = 30.0
-"""Seconds between two syncs: each one interrupts a person who is writing the note."""
+"""Minimum seconds between two syncs. Each sync interrupts a person who is writing the note."""
 LARGEST_SHARE = 0.02
-"""Share of a core for syncing: the machine is there to train."""
+"""Maximum share of a core for syncing. The rest is left for training."""
 
 log = logging.getLogger("hpsearch")
 
 
 def sync_dashboard(name: str, workspace: Workspace, store: Store, results: StudyResults | None = None) -> bool:
-    """Write a study's note, plots and files for the dashboard where they have changed.
+    """Write a study's note, plots and files for the dashboard if the study has changed.
 
-    A follow-up study such as the finalists is left out: it is no search, and its leaderboard would mislead.
+    A follow-up study such as the finalists is left out. It is no search, so its leaderboard would mislead.
 
     Args:
-        name: of the study.
-        workspace: its folders and locks.
-        store: its storage.
-        results: of the study, where the caller has read them.
+        name: name of the study.
+        workspace: folders and locks of the study.
+        store: the database of the study.
+        results: results of the study; None if this function has to read them.
 
     Returns:
-        Whether anything had changed.
+        Whether the study had changed since the last sync.
 
     Raises:
         StudyNotFoundError: there is no such study, or it was not made by hpsearch.
@@ -60,12 +60,12 @@ def sync_dashboard(name: str, workspace: Workspace, store: Store, results: Study
 
 
 class DashboardSync:
-    """Syncs the dashboard of a storage from its own thread, at once and whenever a study has changed.
+    """Syncs the dashboard of a storage in its own thread, at the start and after changes of a study.
 
     Args:
         workspace: the folders and locks.
         store: the storage.
-        only: sync this study alone.
+        only: name of the only study to sync; None for all studies.
     """
 
     def __init__(self, workspace: Workspace, store: Store, *, only: str | None) -> None:
@@ -81,7 +81,7 @@ class DashboardSync:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread after the study that it is writing."""
+        """Wait for the sync of the current study, then stop the thread."""
         self._stop.set()
         self._thread.join()
 
@@ -97,14 +97,14 @@ class DashboardSync:
     def _names(self) -> list[str]:
         try:
             return self._store.study_names() if self._only is None else [self._only]
-        except (HpsearchError, SQLAlchemyError, StorageInternalError):  # locked or gone: the pages say so
+        except (HpsearchError, SQLAlchemyError, StorageInternalError):  # the pages say that the database is locked or gone
             return []
 
     def _sync(self, name: str) -> None:
         try:
             sync_dashboard(name, self._workspace, self._store)
         except (StudyNotFoundError, KeyError):
-            return  # another program's study, or one that was just deleted
+            return  # a study of another program, or a study that was just deleted
         except (HpsearchError, OSError, SQLAlchemyError, StorageInternalError) as error:
             if name not in self._warned:
                 self._warned.add(name)

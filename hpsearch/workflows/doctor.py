@@ -19,7 +19,7 @@ from hpsearch.storage.workspace import Workspace
 
 LEAST_PYTHON = (3, 11)
 LEAST_DISK = 1_000_000_000
-"""Free bytes for checkpoints, logs and predictions."""
+"""Minimum number of free bytes for checkpoints, logs and predictions."""
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "9p", "fuse.sshfs", "lustre", "gpfs", "ceph", "beegfs")
 """File systems on which the locks of SQLite are not reliable."""
 
@@ -30,7 +30,7 @@ class Finding:
 
     Attributes:
         what: name of the check.
-        ok: whether a search can run with this.
+        ok: whether the check found no problem.
         says: what was found.
         fix: how to fix it; empty if `ok`.
     """
@@ -45,7 +45,7 @@ def check_machine(workspace: Workspace) -> list[Finding]:
     """Check everything that a search needs.
 
     Args:
-        workspace: where studies, images and files are.
+        workspace: the database, the folders and the device to check.
 
     Returns:
         One finding for each check, in the order in which a search needs them.
@@ -64,7 +64,7 @@ def check_machine(workspace: Workspace) -> list[Finding]:
 
 
 def _finding(what: str, check: Callable[[], str]) -> Finding:
-    """The finding of a check, which returns what it found or raises what is wrong."""
+    """Run a check and return its finding. A check returns a text, or raises an error if something is wrong."""
     try:
         return Finding(what=what, ok=True, says=check())
     except HpsearchError as error:

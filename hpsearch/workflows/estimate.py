@@ -1,4 +1,4 @@
-"""Estimate how long a search takes, from one measured epoch of the cheapest and one of the most expensive configuration."""
+"""Estimate how long a search takes. One epoch of the cheapest and one epoch of the most expensive configuration are measured."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hpsearch.training.model_summary import summarize
 from hpsearch.training.trainer import train
 
 DRAWS = 200
-"""Random configurations among which the cheapest and the most expensive are taken."""
+"""Number of random configurations. The cheapest and the most expensive of these configurations are measured."""
 MEASURED_IMAGES = 10_000
-"""Training images of the measured epoch at most; the time of the others is extrapolated."""
+"""Maximum number of training images in the measured epoch. The time for more images is extrapolated."""
 WARM_UP_IMAGES = 1_000
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -93,10 +93,10 @@ def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
     count = len(full.train_labels)
     split, warm_up = of_size(min(MEASURED_IMAGES, count)), of_size(min(WARM_UP_IMAGES, count))
     scale = count / len(split.train_labels)
-    torch.set_num_threads(1)  # as a worker has
+    torch.set_num_threads(1)  # a worker has one thread, too
 
     def cost(config: TrainConfig) -> float:
-        # Each step has a fixed cost of about 16 images, so small batches cost more for each image.
+        # Each step has a fixed cost, about that of 16 images. So small batches cost more for each image.
         return summarize(config, split.input_shape, len(split.classes)).flops * config.epochs * (1 + 16 / config.batch_size)
 
     points = create_study(sampler=RandomSampler(seed=study.seed))

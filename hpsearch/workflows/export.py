@@ -18,16 +18,16 @@ from hpsearch.formatting import show_path
 from hpsearch.storage.records import StudyRow, TrialRow
 
 ENDINGS = ("", ".toml", ".json")
-"""Allowed endings of a best config; without an ending it is TOML."""
+"""Allowed endings of a best config. A file without an ending is TOML."""
 
 
 def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = None) -> BestConfig:
-    """Return the best config of a trial: its training run and its provenance.
+    """Return the best config of a trial. It holds the training run and the provenance.
 
     Args:
         trial: the trial.
-        study: its study.
-        finalist: its result in the finalists, if it has one.
+        study: the study of the trial.
+        finalist: result of the trial in the finalists; None if the trial has no such result.
 
     Returns:
         The config.
@@ -84,7 +84,7 @@ def why_unusable(trial: TrialRow) -> str:
 
 
 def _files_of(study: StudyRow) -> tuple[ComponentFile, ...]:
-    """The study's component files with their hashes at its start; one of them defines the data set."""
+    """Return the study's component files with the hashes that the study stores. One of these files defines the data set."""
     hashes: dict[str, str] = study.comparable["component files"]
     used = [(study.path.parent / name).resolve() for name in tomllib.loads(study.text)["use"]]
     return tuple(ComponentFile(path=path, sha256=hashes[path.name]) for path in used)
@@ -95,11 +95,11 @@ def select_best(board: Leaderboard, *, top: int, per_model: bool) -> Sequence[Ra
 
     Args:
         board: the leaderboard.
-        top: number of trials at most.
-        per_model: select that many of each model.
+        top: maximum number of trials.
+        per_model: whether `top` counts for each model.
 
     Returns:
-        The trials by rank; of each model in turn if `per_model`.
+        The trials by rank. With `per_model` they are grouped by model.
     """
     if not per_model:
         return board.ranking[:top]
@@ -108,11 +108,11 @@ def select_best(board: Leaderboard, *, top: int, per_model: bool) -> Sequence[Ra
 
 
 def write_best_config(config: BestConfig, path: Path) -> None:
-    """Write a best config as TOML or JSON. Only another best config is overwritten.
+    """Write a best config as TOML or JSON. An existing file is overwritten only if it is a best config.
 
     Args:
         config: the config.
-        path: the file; its ending decides the format.
+        path: the file. Its ending decides the format.
 
     Raises:
         UsageError: the ending is wrong, another file is there, or the file cannot be written.

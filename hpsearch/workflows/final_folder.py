@@ -1,4 +1,4 @@
-"""The folder of a final model: its record, whether training continues there, and which of its files hpsearch may remove."""
+"""The folder of a final model. This module decides whether training continues there, and which files hpsearch may remove."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpsearch.errors import UsageError
 from hpsearch.formatting import show_path
 
 LOCK = ".training"
-"""The lock file of a training process; it remains if the process is killed."""
+"""Name of the lock file of a training process. The file remains if the process is killed."""
 
 
 class FinalFolder:
@@ -25,10 +25,10 @@ class FinalFolder:
     Args:
         paths: paths of the folder.
         best: the config that is trained.
-        force: start again if another final training or other files are there.
+        force: whether to start again if the folder holds another final training or other files.
 
     Raises:
-        UsageError: the folder holds something else; nothing was changed.
+        UsageError: the folder holds something else. Nothing was changed.
     """
 
     def __init__(self, paths: FinalPaths, best: BestConfig, *, force: bool) -> None:
@@ -40,12 +40,12 @@ class FinalFolder:
 
     @property
     def finished(self) -> Mapping[str, Any] | None:
-        """The record of this config, if its training is finished."""
+        """The content of `metrics.json` if the training of this config is finished, else None."""
         return self._record if self.is_resumed and self._record["finished"] else None
 
     @property
     def is_resumed(self) -> bool:
-        """Whether training of this config started here before."""
+        """Whether the training continues an earlier training of this config in the folder."""
         return bool(self._record) and not self._force
 
     def begin(self, data_hash: str) -> None:
@@ -86,7 +86,7 @@ class FinalFolder:
         }
         self._write_record()
         write_atomically(self.paths.config, self._best.to_toml())
-        for file in self._best.files:  # a model of a component file cannot be loaded without that file
+        for file in self._best.files:  # a model cannot be loaded without its component file
             found = find_component_file([file.path], file.sha256, owner="the config", beside="the config")
             write_atomically(self.paths.folder / file.path.name, found.path.read_bytes())
         self._force = False
@@ -98,7 +98,7 @@ class FinalFolder:
             reading: the reading.
 
         Returns:
-            All readings, this one last.
+            All readings, the given reading last.
         """
         others = [each for each in self._record["readings"] if each["id"] != reading.id]
         readings = [*others, reading.to_dict()]
@@ -107,21 +107,23 @@ class FinalFolder:
         return tuple(HeldOutReading(**each) for each in readings)
 
     def finish(self, score: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write the score, after all other files.
-
+        """Write the score. All other files must be written before this call.
         Args:
             score: entries of `FinalScore.to_dict`.
 
         Returns:
             The content of `metrics.json`.
         """
-        # The same values as a reader of the file gets: JSON has lists for tuples.
+        # JSON turns tuples into lists, so return the values that a reader of the file gets.
         self._record = json.loads(json.dumps({**self._record, **score, "finished": True}))
         self._write_record()
         return self._record
 
     def _require_usable(self) -> None:
-        """Refuse a folder that holds another training or other files; `force` accepts both, if no file of the user is at risk."""
+        """Raise an error if the folder holds another training or other files.
+
+        With `force` both are accepted, unless a file of the user would be overwritten.
+        """
         folder, record = self.paths.folder, self._record
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{show_path(folder)} is no folder", hint="Choose another with -o.")
@@ -149,9 +151,9 @@ class FinalFolder:
             )
 
     def _remove_outputs(self) -> None:
-        """Remove the files that hpsearch wrote, and no others."""
+        """Remove the files that hpsearch wrote, and no other files."""
         for path in self.paths.written:
-            if path != self.paths.metrics:  # `begin` replaces it and keeps its readings
+            if path != self.paths.metrics:  # `begin` replaces `metrics.json` and keeps its readings
                 path.unlink(missing_ok=True)
             for partial in partial_files(path):
                 partial.unlink()
@@ -176,7 +178,7 @@ class FinalFolder:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """The record in a `metrics.json`; empty without a valid one."""
+    """Return the record in a `metrics.json`; empty if the file has no valid record."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

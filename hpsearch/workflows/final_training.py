@@ -41,23 +41,23 @@ from hpsearch.training.trainer import train
 from hpsearch.workflows.final_folder import FinalFolder
 
 MISTAKES_SHOWN = 24
-"""Misclassified images in each picture: three rows of eight."""
+"""Number of misclassified images in each picture, which has three rows of eight."""
 PARTS = ("train", "test")
 
 
 class FinalTraining:
-    """The training of a best config on all training images, once for each seed, and its evaluation on the test images.
+    """Trains a best config on all training images, once for each seed, and evaluates the models on the test images.
 
     Args:
         best: the config.
-        folder: folder for all files; interrupted training continues there.
+        folder: folder for all files. Interrupted training continues there.
         seeds: number of models.
         data: folder of the data set; None for the default places.
         device: device name.
-        force: start again, even if hpsearch wrote something else there before.
+        force: whether to start again if the folder holds another final training or other files.
 
     Raises:
-        UsageError: the folder holds something else; nothing was changed.
+        UsageError: the folder holds something else. Nothing was changed.
     """
 
     def __init__(self, best: BestConfig, folder: Path, *, seeds: int, data: Path | None, device: str, force: bool = False) -> None:
@@ -70,7 +70,7 @@ class FinalTraining:
 
     @property
     def finished(self) -> Mapping[str, Any] | None:
-        """The content of `metrics.json` if all of this was done before; the test split is then not read again."""
+        """The content of `metrics.json` if all models were trained and evaluated before, else None."""
         record = self._folder.finished
         if record is None or len(record["seeds"]) < len(self._seeds) or not self.paths.predictions.is_file():
             return None
@@ -78,7 +78,7 @@ class FinalTraining:
 
     @property
     def is_resumed(self) -> bool:
-        """Whether training started in this folder before."""
+        """Whether the training continues an earlier training in this folder."""
         return self._folder.is_resumed
 
     def train(self) -> Iterator[tuple[int, Epoch]]:
@@ -94,7 +94,7 @@ class FinalTraining:
         """
         data = self.best.data
         images = load_training_images(data.dataset, folder=self._data)
-        # Final training holds out no images. But a config whose split is impossible comes from no search, so refuse it.
+        # Final training holds out no images. This call raises an error for an impossible split, which no search can have used.
         count_training_images(images, validation_images=data.validation_images, train_images=data.train_images)
         split = undivided(images)
         self._folder.begin(split.hash)
@@ -115,7 +115,7 @@ class FinalTraining:
         """Read the test split once, evaluate all models and write the results.
 
         Args:
-            log: log of the study that the config comes from; None if it cannot be reached.
+            log: log of the study that the config comes from; None if the study cannot be reached.
 
         Returns:
             The content of `metrics.json`.
@@ -196,7 +196,7 @@ class FinalTraining:
         return {"device": self.device, "versions": versions}
 
     def _write(self, score: FinalScore, predictions: Mapping[str, Predictions], parts: Mapping[str, Images]) -> Mapping[str, Any]:
-        """Write all files; `metrics.json` comes last, because it says that the others exist."""
+        """Write all files. `metrics.json` comes last, because it says that the other files exist."""
         write_atomically(self.paths.config, self.best.to_toml())
         write_atomically(self.paths.predictions, _csv(predictions))
         can_be_shown = parts["test"].images.shape[1] in (1, 3)

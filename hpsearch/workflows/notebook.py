@@ -1,6 +1,6 @@
-"""Studies by name for notebooks: each figure of the report, and the trials as a data frame.
+"""Functions for notebooks. From the name of a study they make each figure of the report, and a data frame of the trials.
 
-A notebook shows a figure of plotly, and `figure.write_html(...)` saves it.
+A notebook shows a figure of plotly, and `figure.write_html(...)` saves the figure.
 
 Example:
     A search of the study `stripes` has ended in the folder `runs`.
@@ -63,11 +63,11 @@ Returns:
 Raises:
     UsageError: there is no such study, or it lacks what the figure shows.
 """
-"""The docstring of every figure."""
+"""The docstring of every function that draws a figure."""
 
 
 def _by_name(**arguments: str) -> Callable[[Callable[..., go.Figure]], Callable[..., go.Figure]]:
-    """Make a function of a study's name from a function of its results.
+    """Change a function that takes the results of a study into a function that takes the name of the study.
 
     Args:
         arguments: descriptions of the function's own arguments.
@@ -94,7 +94,7 @@ def _by_name(**arguments: str) -> Callable[[Callable[..., go.Figure]], Callable[
 
 @_by_name()
 def history(study: StudyResults) -> go.Figure:
-    """Draw the optimization history: accuracy by trial number and model, and the best so far of each model."""
+    """Draw the accuracy of each trial by trial number and model, and the best accuracy of each model so far."""
     return search_figures.history(study.trials)
 
 
@@ -112,7 +112,7 @@ def models(study: StudyResults) -> go.Figure:
 
 @_by_name(top="the number of best trials of each model in colour.")
 def curves(study: StudyResults, top: int = 5) -> go.Figure:
-    """Draw the learning curves: the best trials of each model in colour, the others faint."""
+    """Draw the learning curves. The curves of the best trials of each model are in colour, all other curves are faint."""
     return search_figures.curves(study.trials, top)
 
 
@@ -139,7 +139,7 @@ def slice_of(study: StudyResults, parameter: str) -> go.Figure:
 
 @_by_name(model="the model's name.", x="the parameter of the horizontal axis.", y="the parameter of the vertical axis.")
 def contour(study: StudyResults, model: str, x: str, y: str) -> go.Figure:
-    """Draw the accuracy that a random forest expects over two parameters, the others as in the model's best trial."""
+    """Draw the accuracy that a random forest predicts for two parameters. Other parameters are as in the model's best trial."""
     if not rank(study.trials, model):
         raise UsageError(f"no trial of '{model}' is complete in '{study.name}'", hint=did_you_mean(model, study.models))
     for name in (x, y):
@@ -149,7 +149,7 @@ def contour(study: StudyResults, model: str, x: str, y: str) -> go.Figure:
 
 @_by_name(top="the number of best trials of each model in colour.")
 def parallel(study: StudyResults, top: int = 10) -> go.Figure:
-    """Draw parallel coordinates: a line for each trial, the best of each model in colour."""
+    """Draw parallel coordinates with a line for each trial. The best trials of each model are in colour."""
     return space_figures.parallel(study.trials, study.space, searched(study), top)
 
 
@@ -161,7 +161,7 @@ def recall(study: StudyResults) -> go.Figure:
 
 @_by_name()
 def recall_difference(study: StudyResults) -> go.Figure:
-    """Draw the recall of each class: the best model less the second."""
+    """Draw for each class the recall of the best model minus the recall of the second-best model."""
     first, second = _two(study)
     return prediction_figures.recall_difference(first.metrics, second.metrics)
 
@@ -177,7 +177,7 @@ def confusion(study: StudyResults, model: str | None = None) -> go.Figure:
 
 @_by_name()
 def confusion_difference(study: StudyResults) -> go.Figure:
-    """Draw the confusion matrix of the best model less that of the second, in images."""
+    """Draw the confusion matrix of the best model minus the matrix of the second-best model, in images."""
     first, second = _two(study)
     return prediction_figures.confusion_difference(first.predictions.classes, first.metrics.confusion, second.metrics.confusion)
 
@@ -199,7 +199,7 @@ def ablation(study: StudyResults) -> go.Figure:
 
 
 def trials(study: str, *, storage: str | None = None, runs: Path | str = DEFAULT_RUNS) -> Any:
-    """Return all trials of a study as a pandas data frame: a row for each trial, a column for each fact and parameter.
+    """Return all trials of a study as a pandas data frame. It has a row for each trial and a column for each fact and parameter.
 
     Args:
         study: a study's name, or a study file.
@@ -210,7 +210,7 @@ def trials(study: str, *, storage: str | None = None, runs: Path | str = DEFAULT
         A `pandas.DataFrame`.
 
     Raises:
-        UsageError: there is no such study, or no pandas.
+        UsageError: there is no such study, or pandas is not installed.
 
     Example:
         A search of the study `stripes` has ended in the folder `runs`.
@@ -232,7 +232,7 @@ def trials(study: str, *, storage: str | None = None, runs: Path | str = DEFAULT
 
 
 def _evaluated(study: StudyResults) -> list[EvaluatedTrial]:
-    """The best trials whose predictions are there, the best first."""
+    """Return the best trial of each model that has predictions, the best trial first."""
     if not study.evaluated:
         raise UsageError(f"the predictions of '{study.name}' are missing", hint="Trials write them into the folder of runs.")
     return [study.evaluated[trial.model] for trial in rank(each.trial for each in study.evaluated.values())]

@@ -1,4 +1,4 @@
-"""What a node of a cluster does for one worker: it supervises the worker like a run on one machine."""
+"""Supervises one worker on a node of a cluster, as a run on one machine supervises its workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def supervise_worker(order: NodeOrder) -> int:
         HpsearchError: the worker gave up.
     """
     with tempfile.TemporaryDirectory(prefix="hpsearch") as folder:
-        if order.folder.is_dir():  # else relative paths begin in the folder of the node
+        if order.folder.is_dir():  # without it, relative paths begin in the current folder of the node
             os.chdir(order.folder)
         component_folder = _write_component_files(order, Path(folder))
         workspace = Workspace(
@@ -49,7 +49,7 @@ def supervise_worker(order: NodeOrder) -> int:
             budget=file.budget.model_copy(update={"trials": order.trials, "time": order.time}),
             workers=WorkerCount(count=1, reason="one worker of a cluster"),
         )
-        # A task that Ray restarts on another node is another worker.
+        # If Ray restarts the task on another node, the worker there needs another name.
         unique = order.model_copy(update={"worker": f"{order.worker}-{uuid.uuid4().hex[:4]}"})
         deaths = 0
         for snapshot in search.run(only_trial=order.only_trial, order=unique):
@@ -58,8 +58,8 @@ def supervise_worker(order: NodeOrder) -> int:
 
 
 def _write_component_files(order: NodeOrder, folder: Path) -> Path:
-    """Write the component files below a folder; return the folder that stands for that of the study file."""
-    # A component file may lie above the study file: `../own.py`.
+    """Write the component files below a folder. Return the folder that replaces the folder of the study file."""
+    # A component file may lie above the folder of the study file, for example `../own.py`.
     levels_up = max((name.split(os.sep).count(os.pardir) for name in order.component_files), default=0)
     study_folder = folder.joinpath(*["down"] * levels_up)
     for name, content in order.component_files.items():

@@ -1,7 +1,8 @@
-"""Follow-up studies, which repeat configurations of a search: its finalists, and the explanation of its winner.
+"""Follow-up studies, which repeat configurations of a search.
 
-A follow-up study, `<study>.finalists` or `<study>.explain`, is plain Optuna with one trial for each run. Its plan,
-stored with it, says which configurations are repeated; each worker reads the plan from the database.
+The study `<study>.finalists` repeats the finalists. The study `<study>.explain` measures the effect of each change from the baseline
+to the winner. Both are plain Optuna studies with one trial for each run. The plan of a follow-up study says which configurations
+are repeated. It is stored in the database, where each worker reads it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from hpsearch.storage.database import Store
 from hpsearch.storage.records import StudyKey, candidate_scores, failed_candidates, read_study
 
 EARLIER_NAMES = {"parameters": "n_parameters"}
-"""Keys that version 0.1 stored, and their names now."""
+"""Keys that version 0.1 stored, and their present names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +51,20 @@ class FinalistsPlan:
 
     @property
     def max_runs(self) -> int:
-        """Upper bound on runs: no candidate is dropped."""
+        """The number of runs if no candidate is dropped."""
         return len(self.candidates) * self.seeds
 
     def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> FinalistsRound:
-        """Return the next runs; see `finalists.next_round`.
+        """Return the next runs.
 
         Args:
             scores: accuracy by candidate and repeat.
             failed: candidates that always fail.
-            n_images: validation images of a run.
-            pool: images from which they are drawn.
+            n_images: validation images in each split.
+            pool: training images from which every split's validation images are drawn.
 
         Returns:
-            The runs, and who is still in the race.
+            The runs, and the candidates that can still win.
         """
         return finalists.next_round(self.candidates, scores, seeds=self.seeds, n_images=n_images, pool=pool, failed=failed)
 
@@ -109,8 +110,8 @@ class ExplainPlan:
     Attributes:
         seeds: runs that measure each point of the path.
         start: values of all parameters where the path starts.
-        goal: values of all parameters where it ends.
-        goal_trial: number of the trial with the goal's values.
+        goal: values of all parameters where the path ends.
+        goal_trial: number of the trial that has the values of the goal.
     """
 
     seeds: int
@@ -127,18 +128,18 @@ class ExplainPlan:
 
     @property
     def max_runs(self) -> int:
-        """Upper bound on runs: all remaining changes at each step, and all seeds at each point of the path."""
+        """The number of runs if every step tries all remaining changes and every point of the path runs with all seeds."""
         steps = sum(self.start.get(name) != value for name, value in self.goal.items())
         return steps * (steps + 1) // 2 + (steps + 1) * self.seeds
 
     def next_runs(self, scores: Scores, failed: frozenset[str], *, n_images: int, pool: int) -> AblationRound:
-        """Return the next runs; see `ablation.next_round`.
+        """Return the next runs.
 
         Args:
             scores: accuracy by point and repeat.
             failed: points that always fail.
-            n_images: not used; as in `FinalistsPlan`.
-            pool: not used; as in `FinalistsPlan`.
+            n_images: not used. Only a plan of finalists needs this number.
+            pool: not used. Only a plan of finalists needs this number.
 
         Returns:
             The runs, and the path so far.
@@ -182,7 +183,7 @@ Plan = FinalistsPlan | ExplainPlan
 
 
 def follow_up_file(file: StudyFile, plan: Plan) -> StudyFile:
-    """Return the study file of a follow-up study: no sampler, no pruner, and no checkpoint is kept.
+    """Return the study file of a follow-up study. Such a study needs no sampler and no pruner, and keeps no checkpoint.
 
     Args:
         file: the study file of the search.
@@ -211,14 +212,14 @@ def follow_up_names(name: str, store: Store) -> list[str]:
         store: the database.
 
     Returns:
-        Only those that exist.
+        The names of the follow-up studies that exist.
     """
     existing = store.study_names()
     return [follow_up for kind in (FINALISTS, EXPLAIN) if (follow_up := f"{name}.{kind}") in existing]
 
 
 def is_follow_up(study: optuna.Study) -> bool:
-    """Return whether a study repeats configurations of another.
+    """Return whether a study repeats configurations of another study.
 
     Args:
         study: the study.
@@ -254,11 +255,11 @@ def read_plan(study: optuna.Study, file: StudyFile) -> Plan:
 
 
 def stored_file(study: optuna.Study, component_folder: Path | None = None) -> StudyFile:
-    """Return the study file with which a stored study was last run; for a follow-up study, that of the search.
+    """Return the study file with which a stored study was last run. For a follow-up study, return the study file of the search.
 
     Args:
         study: the stored study.
-        component_folder: the folder of its component files; None for the folder of the study file.
+        component_folder: the folder of the component files; None for the folder of the study file.
 
     Returns:
         The study file.
@@ -295,7 +296,7 @@ def write_images(study: optuna.Study, n_images: int) -> None:
 
     Args:
         study: the follow-up study.
-        n_images: the number.
+        n_images: number of training images.
     """
     if study.user_attrs.get(StudyKey.N_IMAGES) != n_images:
         study.set_user_attr(StudyKey.N_IMAGES, n_images)
@@ -335,12 +336,12 @@ def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, in
 
 
 def _sizes(study: optuna.Study) -> dict[str, int]:
-    """Return `n_images`, the validation images of a run, and `pool`, the images from which they are drawn.
+    """Return `n_images`, the validation images in each split, and `pool`, the images from which every split draws them.
 
     The pool has no validation images of the search.
     """
     n_images = int(read_study(study).comparable["data"]["validation_images"])
-    # The number is unknown before the first run, when no score depends on it.
+    # Before the first run the number of training images is unknown. Then any value serves, because there are no scores.
     return {"n_images": n_images, "pool": int(study.user_attrs.get(StudyKey.N_IMAGES, 3 * n_images)) - n_images}
 
 

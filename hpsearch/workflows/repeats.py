@@ -27,7 +27,7 @@ from hpsearch.workflows.run import check_workspace, count_workers
 from hpsearch.workflows.supervisor import Search
 
 MIN_SEEDS = 2
-"""One seed chooses the winner, the other measures it."""
+"""Minimum number of seeds. One seed selects the winner, the other seed measures the winner."""
 
 
 def prepare_finalists(
@@ -44,9 +44,9 @@ def prepare_finalists(
 
     Args:
         file: the study file of the search.
-        workspace: where the study lives.
-        top: number of best configurations; the baseline is added to them.
-        seeds: maximum number of runs of each.
+        workspace: the database and the folders of the study.
+        top: number of best configurations. The baseline is added to these configurations.
+        seeds: maximum number of runs of each configuration.
         per_model: whether `top` counts for each model.
         workers: number of workers; None for the default.
         engine: the cluster of the workers; None for this machine.
@@ -56,7 +56,7 @@ def prepare_finalists(
 
     Raises:
         UsageError: no trial is complete, or there are fewer than MIN_SEEDS seeds.
-        NotComparableError: the study file would train something else than the study's trials.
+        NotComparableError: runs of the study file could not be compared with the trials of the study.
     """
     if seeds < MIN_SEEDS:
         raise UsageError(
@@ -97,8 +97,8 @@ def prepare_explanation(
 
     Args:
         file: the study file of the search.
-        workspace: where the study lives.
-        seeds: runs that measure each point of the path; one more run finds the path.
+        workspace: the database and the folders of the study.
+        seeds: number of runs that measure each point of the path. One more run of each possible change finds the path.
         trial: number of the trial where the path ends; None for the winner.
         workers: number of workers; None for the default.
         engine: the cluster of the workers; None for this machine.
@@ -108,7 +108,7 @@ def prepare_explanation(
 
     Raises:
         UsageError: no trial is complete, or the path would end at the baseline.
-        NotComparableError: see `prepare_finalists`.
+        NotComparableError: runs of the study file could not be compared with the trials of the study.
     """
     study = _comparable_study(file, workspace)
     number = _find_winner(file.name, workspace) if trial is None else trial
@@ -163,7 +163,7 @@ def finished_verdict(name: str, store: Store) -> FinalistsResult | None:
         store: the database.
 
     Returns:
-        The verdict; None if the study has no finalists, or runs are missing.
+        The verdict; None if the study has no finalists, or not all runs are done.
     """
     verdict = find_verdict(name, store)
     return verdict if verdict is not None and verdict.is_over else None
@@ -194,7 +194,10 @@ def _nothing_complete(file: StudyFile) -> UsageError:
 
 
 def _find_winner(name: str, workspace: Workspace) -> int | None:
-    """Return the number of the winner: of finished finalists, else the best trial of the search; None without a complete trial."""
+    """Return the trial number of the winner of the finalists. If they are not finished, return the number of the best trial.
+
+    Return None if no trial is complete.
+    """
     store = workspace.open()
     verdict = finished_verdict(name, store)
     if verdict is not None and verdict.winner is not None:
@@ -204,7 +207,7 @@ def _find_winner(name: str, workspace: Workspace) -> int | None:
 
 
 def _best_trials(trials: Sequence[TrialRow], *, top: int, per_model: bool) -> list[TrialRow]:
-    """Return the best complete trials, each configuration once."""
+    """Return the best complete trials. No two of them have the same configuration."""
     chosen: list[TrialRow] = []
     digests = set()
     for trial in rank(trials):

@@ -48,7 +48,7 @@ class ChangedCondition:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochComparison:
-    """One epoch of the trial: as recorded, and as trained now."""
+    """One epoch of the trial, as recorded (`then`) and as trained now (`now`)."""
 
     then: Epoch
     now: Epoch
@@ -56,7 +56,7 @@ class EpochComparison:
     @property
     def differing(self) -> tuple[str, ...]:
         """Names of the values that are not identical."""
-        # The stored form has None for numbers that are not finite, so that they are equal.
+        # In the stored form a number that is not finite is None, so two such numbers are equal.
         then, now = self.then.to_dict(), self.now.to_dict()
         return tuple(name for name in then if name not in TIMES and then[name] != now[name])
 
@@ -69,7 +69,7 @@ class Reproduction:
         study: name of the study.
         best: config of the trial, with the components as they are now.
         differences: conditions that have changed.
-        seed_margin: 95 % margin of the accuracy difference between two seeds, from the study's finalists; None without them.
+        seed_margin: 95 % margin of the accuracy difference between two seeds, from the study's finalists; None without finalists.
     """
 
     study: str
@@ -87,13 +87,13 @@ class Reproduction:
             Each epoch, as recorded and as trained now.
 
         Raises:
-            HpsearchError: as `training.trainer.train`.
+            HpsearchError: the trial cannot be trained.
         """
         import torch
 
         from hpsearch.training.trainer import train
 
-        torch.set_num_threads(1)  # as in a worker: another number of threads changes the order of sums
+        torch.set_num_threads(1)  # a worker has one thread, and another number would change the order of sums
         with closing(train(self.best.config, self.split, device=self.device)) as training:
             for then, now in zip(self.trial.epochs, training, strict=False):
                 yield EpochComparison(then=then, now=now)
@@ -104,7 +104,7 @@ class ReproductionResult:
     """The result of training a trial again.
 
     Attributes:
-        kind: `within the spread` is possible only if a changed condition explains the difference.
+        kind: the verdict. `within the spread` is possible only if a condition has changed.
         differences: conditions that have changed.
         margin: 95 % margin of the validation accuracy difference between two runs of one config.
     """
@@ -148,16 +148,16 @@ def prepare_reproduction(name: str, number: int, workspace: Workspace, *, device
     Args:
         name: name of the study.
         number: number of the trial.
-        workspace: where the study and the images are.
-        device: device name; by default that of the trial, or `auto` if this machine does not have it.
-        trust: accept component files that have changed since.
+        workspace: the database and the folders of the study and the images.
+        device: device name; None for the device of the trial, or for `auto` if this machine lacks that device.
+        trust: whether to accept component files that have changed.
 
     Returns:
         The trial, ready for training.
 
     Raises:
         StudyNotFoundError: the study or the trial does not exist.
-        UsageError: the trial has not finished, or has no record to compare with.
+        UsageError: the trial has not finished, or has no recorded epochs.
         ComponentError: a component file is missing, or changed and not trusted.
         DataError: the images are missing or damaged.
         ConfigError: this machine does not have the device, or the options of the components have changed.
@@ -188,12 +188,12 @@ def prepare_reproduction(name: str, number: int, workspace: Workspace, *, device
 def compare_epochs(reproduction: Reproduction, pairs: Sequence[EpochComparison]) -> ReproductionResult:
     """Decide whether a trial is reproduced.
 
-    Under changed conditions the validation accuracy of the last epoch decides, because it is the trial's value. Its margin comes
-    from the seeds of the finalists; without finalists it comes from the number of images alone.
+    Under changed conditions the validation accuracy of the last epoch decides, because this accuracy is the value of the trial. The
+    margin comes from the seeds of the finalists. Without finalists the margin comes from the number of images alone.
 
     Args:
         reproduction: the trial.
-        pairs: its epochs, as recorded and as trained now.
+        pairs: epochs of the trial, as recorded and as trained now.
 
     Returns:
         The result.
@@ -213,7 +213,7 @@ def compare_epochs(reproduction: Reproduction, pairs: Sequence[EpochComparison])
 
 
 def _require_record(trial: TrialRow, study: str) -> None:
-    """Refuse a trial without a record to compare with."""
+    """Raise an error if a trial has no recorded result to compare with."""
     called = f"trial {trial.number} of '{study}'"
     if not trial.is_finished:
         raise UsageError(f"{called} is still {trial.state}", hint="Wait until the trial has finished.")
@@ -225,7 +225,7 @@ def _require_record(trial: TrialRow, study: str) -> None:
 
 
 def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[ChangedCondition]]:
-    """The components of the study, and the component files that have changed."""
+    """Return the components of the study, and the component files that have changed."""
     recorded: Mapping[str, str] = row.comparable["component files"]
     catalog, changed = BUILT_IN, []
     for name in tomllib.loads(row.text).get("use", []):
@@ -239,7 +239,7 @@ def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[Chang
 
 
 def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:
-    """The split of the trial. A run of a follow-up study has its own seed and excludes the validation images of the search."""
+    """Return the split of the trial. A run of a follow-up study has its own seed and excludes the validation images of the search."""
     from hpsearch.training.data.split import load_training_images, make_split, validation_indices
 
     data, count = load_training_images(best.data.dataset, folder=workspace.data), best.data.validation_images
@@ -249,7 +249,7 @@ def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:
 
 
 def _seed_margin(name: str, workspace: Workspace) -> float | None:
-    """The 95 % margin of the difference between two seeds, from the pooled variance of the study's finalists."""
+    """Return the 95 % margin of the difference between two seeds, from the pooled variance of the study's finalists."""
     from scipy.stats import t as student_t
 
     store, follow_up = workspace.open(), f"{name.partition('.')[0]}.{FINALISTS}"
@@ -275,7 +275,7 @@ def _device(then: str, wanted: str | None) -> Any:
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[ChangedCondition]:
-    """The recorded conditions that have changed."""
+    """Return the recorded conditions that have changed."""
     old = {"split": f"{str(then.get('split_hash'))[:12]}…", "device": str(then.get("device")), **then.get("versions", {})}
     new = {"split": f"{now['split_hash'][:12]}…", "device": now["device"], **now["versions"]}
     if "processor" in then:

@@ -1,4 +1,4 @@
-"""Create a study or continue it: what may change between its runs, which trials are queued, and what is refused."""
+"""Create a study or continue it. This module decides what may change between the runs of a study and which trials are queued."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ COMPONENT_FILES = "component files"
 CHANGEABLE_SECTIONS = ("budget", "limits", "sampler", "pruner")
 """Sections of a study file that do not make trials incomparable."""
 MAX_SHOWN_DIFFERENCES = 8
-"""Lines of an error message; with more the reader would miss the first."""
+"""Maximum number of differences in an error message. With more lines the reader would miss the first lines."""
 
 
 def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[optuna.Study, int, tuple[str, ...]]:
-    """Create the study of a study file, or load it and check that its trials stay comparable.
+    """Create the study of a study file, or load the study and check that its trials stay comparable.
 
-    It also queues baselines and copies the trials of a warm start. The caller holds the creation lock.
+    This function also queues baselines and copies the trials of a warm start. The caller must hold the creation lock.
 
     Args:
         store: the database.
@@ -46,13 +46,13 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
         budget: the budget of this run.
 
     Returns:
-        The study, the number of trials that it had, and its changes, a line each.
+        The study, the number of trials that it had before, and one line for each change.
 
     Raises:
-        NotComparableError: new trials could not be compared with the stored ones.
+        NotComparableError: new trials could not be compared with the stored trials.
         StudyNotFoundError: a study of the warm start does not exist.
     """
-    sources = _warm_start_trials(store, file)  # refuses before anything is written
+    sources = _warm_start_trials(store, file)  # may raise an error, so it comes before anything is written
     changed: list[str] = []
     n_earlier = 0
     if file.name not in store.study_names():
@@ -65,7 +65,7 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
         if StudyKey.FILE in study.user_attrs or n_earlier:
             row = read_study(study)
             differences = differing(row.comparable, comparable(file))
-            # A component file may change until a trial has an epoch: until then there is nothing to compare.
+            # A component file may change until a trial has an epoch, because before the first epoch there is nothing to compare.
             has_epochs = any(TrialKey.EPOCHS in trial.user_attrs for trial in trials)
             if differences and (has_epochs or any(not line.startswith(COMPONENT_FILES) for line in differences)):
                 raise NotComparableError(
@@ -82,7 +82,7 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
 
 
 def comparable(file: StudyFile) -> dict[str, Any]:
-    """Return what all trials of a study share, as the database stores it.
+    """Return the settings that all trials of a study must share, in the form that the database stores.
 
     Args:
         file: the study file.
@@ -95,14 +95,14 @@ def comparable(file: StudyFile) -> dict[str, Any]:
 
 
 def require_comparable(study: optuna.Study, file: StudyFile) -> None:
-    """Refuse a study file whose trials could not be compared with the stored ones.
+    """Raise an error if trials of a study file could not be compared with the stored trials.
 
     Args:
         study: the stored study.
         file: the study file.
 
     Raises:
-        NotComparableError: lists the differences.
+        NotComparableError: trials could not be compared. The message lists the differences.
     """
     differences = differing(read_study(study).comparable, comparable(file))
     if differences:
@@ -113,7 +113,7 @@ def require_comparable(study: optuna.Study, file: StudyFile) -> None:
 
 
 def searched_values(file: StudyFile, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return only the values that Optuna samples, without fixed ones.
+    """Return only the values that Optuna samples, without fixed values.
 
     Args:
         file: the study file.
@@ -131,7 +131,7 @@ def differing(old: Any, new: Any, key: str = "") -> list[str]:
     Args:
         old: the first table.
         new: the second table.
-        key: their own key, for the messages.
+        key: key of the two tables inside the tables that hold them; empty for the outermost tables.
 
     Returns:
         A line for each difference: `space.dropout.float: [0, 0.6] → [0, 0.5]`.
@@ -143,7 +143,7 @@ def differing(old: Any, new: Any, key: str = "") -> list[str]:
 
 
 def queue_failed_again(study: optuna.Study) -> list[int]:
-    """Queue each failed trial again as a new trial, unless that was done before.
+    """Queue each failed trial again as a new trial, unless it was queued again before.
 
     Args:
         study: the study.
@@ -165,7 +165,7 @@ def _was_started(trial: FrozenTrial) -> bool:
 
 
 def _short(value: Any) -> str:
-    """Return a value for a line of differences; of a hash only its beginning."""
+    """Return a value for a line of differences. A hash is shortened."""
     if value is None:
         return "nothing"
     return f"{value[:12]}…" if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else show(value)
@@ -186,7 +186,7 @@ def _changed_sections(old: str, new: str) -> list[str]:
 
 
 def _queue_baselines(study: optuna.Study, file: StudyFile, budget: Budget) -> list[str]:
-    """Queue the baselines that the study does not have; return a line if the budget has no room for some."""
+    """Queue the baselines that the study does not have. Return a line if the budget has no room for some baselines."""
     trials = study.get_trials(deepcopy=False)
     existing = [TrialRow.from_trial(trial).params for trial in trials if trial.user_attrs.get(TrialKey.ORIGIN) == BASELINE]
     missing = [point for values in file.baselines if (point := searched_values(file, values)) not in existing]
@@ -197,7 +197,7 @@ def _queue_baselines(study: optuna.Study, file: StudyFile, budget: Budget) -> li
 
 
 def _warm_start_trials(store: Store, file: StudyFile) -> dict[str, list[FrozenTrial]]:
-    """Return the finished trials of each study of the warm start; refuse those that were measured differently."""
+    """Return the finished trials of each study of the warm start. Raise an error if a study was measured differently."""
     found = {}
     for source in file.warm_start:
         study = store.load(source)
@@ -213,7 +213,7 @@ def _warm_start_trials(store: Store, file: StudyFile) -> dict[str, list[FrozenTr
 
 
 def _copy_trials(study: optuna.Study, space: Space, source: str, trials: list[FrozenTrial]) -> list[str]:
-    """Copy the trials of another study that fit the space, unless that was done before; return a line about it."""
+    """Copy the trials of another study that fit the space and were not copied before. Return a line about the copies."""
     labels = [f"{source}/{trial.number}" for trial in trials]
     copied = {trial.user_attrs.get(TrialKey.COPY_OF) for trial in study.get_trials(deepcopy=False)}
     n_copies = 0
@@ -240,7 +240,7 @@ def _copy_trials(study: optuna.Study, space: Space, source: str, trials: list[Fr
 
 
 def _equal_point(space: Space, trial: TrialRow) -> dict[str, Scalar] | None:
-    """Return the point of the space with exactly the trial's configuration; None if there is none."""
+    """Return the point of the space with exactly the trial's configuration; None if the space has no such point."""
     config = trial.config
     if config is None or trial.value is None:
         return None

@@ -1,4 +1,4 @@
-"""Prepare a search: check everything, and create or continue its study; then run it."""
+"""Prepare a search and run it. To prepare a search means to check everything and to create or continue the study."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def find_study_file(study: str, workspace: Workspace) -> StudyFile:
-    """Load a study file, or that with which a stored study was last run.
+    """Load a study file, or return the study file with which a stored study was last run.
 
     Args:
         study: a study file, or the name of a stored study.
-        workspace: where the study lives.
+        workspace: the database and the folders of the study.
 
     Returns:
         The study file.
@@ -85,9 +85,9 @@ def prepare_search(
 
     Args:
         file: the study file.
-        workspace: where the study lives.
-        trials: budget of trials; None for the study file's.
-        seconds: budget of time; None for the study file's.
+        workspace: the database and the folders of the study.
+        trials: budget of trials; None for the budget in the study file.
+        seconds: budget of time, in seconds; None for the budget in the study file.
         workers: number of workers; None for the default.
         retry_failed: whether to queue the failed trials again, each as a new trial beyond the budget.
         engine: the cluster of the workers; None for this machine.
@@ -96,8 +96,8 @@ def prepare_search(
         The search, ready to run.
 
     Raises:
-        UsageError: the data, the storage or the study cannot be used; nothing was written.
-        NotComparableError: new trials could not be compared with the stored ones.
+        UsageError: the data, the storage or the study cannot be used. Nothing was written.
+        NotComparableError: new trials could not be compared with the stored trials.
     """
     base, _, kind = file.name.partition(".")
     if kind:
@@ -133,10 +133,10 @@ def prepare_search(
 
 
 def count_workers(workspace: Workspace, engine: RayEngine | None, workers: int | None, trials: int) -> WorkerCount:
-    """Choose the number of workers of a run; connect to the cluster if there is one.
+    """Choose the number of workers of a run. Connect to the cluster if there is one.
 
     Args:
-        workspace: names the database.
+        workspace: the workspace with the database.
         engine: the cluster; None for this machine.
         workers: the number that the user asked for.
         trials: budget of trials.
@@ -155,14 +155,14 @@ def count_workers(workspace: Workspace, engine: RayEngine | None, workers: int |
 
 
 def check_workspace(file: StudyFile, workspace: Workspace) -> None:
-    """Refuse a workspace where the study cannot run, before anything is written; unpack the data set.
+    """Raise an error if the study cannot run in a workspace. Download and unpack the data set if necessary.
 
     Args:
         file: the study file.
         workspace: the device, the database and the data.
 
     Raises:
-        UsageError: one of them cannot be used.
+        UsageError: the device, the database or the data cannot be used.
     """
     if not DEVICE.fullmatch(workspace.device):
         raise ConfigError(
@@ -185,12 +185,12 @@ def run_study(
     data: Path | str | None = None,
     device: str = "auto",
 ) -> optuna.Study:
-    """Run the search of a study file and return its Optuna study; the same call again continues it.
+    """Run the search of a study file and return its Optuna study. The same call again continues the search.
 
     Args:
         study: a study file, or the name of a stored study.
-        trials: budget of trials; None for the study file's.
-        seconds: budget of time; None for the study file's.
+        trials: budget of trials; None for the budget in the study file.
+        seconds: budget of time, in seconds; None for the budget in the study file.
         workers: number of worker processes on this machine; None to choose by cores, memory and budget.
         storage: URL of the database; None for `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
         runs: the folder of runs.
@@ -201,7 +201,7 @@ def run_study(
         The study.
 
     Raises:
-        HpsearchError: says what went wrong, and what to do.
+        HpsearchError: the search failed. The error says what went wrong and what to do.
     """
     workspace = Workspace(storage=storage, runs=Path(runs), data=None if data is None else Path(data), device=device)
     search = prepare_search(find_study_file(str(study), workspace), workspace, trials=trials, seconds=seconds, workers=workers)
@@ -211,15 +211,15 @@ def run_study(
 
 
 def add_trial(search: Search, changes: Mapping[str, Scalar], *, base: int | None) -> tuple[int, Lease]:
-    """Queue a trial by hand: a stored trial with some changes.
+    """Queue a new trial that has the values of a stored trial with some changes.
 
     Args:
         search: the search, ready to run.
-        changes: new values by a parameter's name (`sgd.lr`) or its option's (`lr`).
+        changes: new values. Each key is the name of a parameter (`sgd.lr`) or of its option (`lr`).
         base: number of the stored trial; None for the best trial, or the defaults if no trial is complete.
 
     Returns:
-        The number of the new trial, and a lock that keeps other workers from it until it is released.
+        The number of the new trial, and a lock. Other workers cannot take the trial until the lock is released.
 
     Raises:
         ConfigError: the space does not allow a change.

@@ -29,10 +29,10 @@ from hpsearch.storage.records import read_study, write_run_seconds
 from hpsearch.storage.workspace import Workspace
 
 SNAPSHOT_SECONDS = 1.0
-"""Seconds between two snapshots of the study; one takes ten milliseconds of a core."""
+"""Seconds between two snapshots of the study. A snapshot takes ten milliseconds of a core."""
 WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
 SAVE_SECONDS = 10.0
-"""Seconds between two writes of the time spent; this much is lost when everything is killed at once."""
+"""Seconds between two writes of the time spent. No more than this time is lost if all processes are killed together."""
 LEFT_RUNNING = "the database is away, or another program has locked it: the next run requeues the trials that are interrupted now"
 
 
@@ -41,9 +41,9 @@ class Snapshot:
     """The state of a run at one moment.
 
     Attributes:
-        progress: of the study.
+        progress: progress of the study.
         elapsed: seconds of this run so far.
-        deaths: workers that died and were replaced.
+        deaths: number of workers that died and were replaced.
         stopped: whether `hpsearch stop` asked the run to stop.
     """
 
@@ -55,12 +55,12 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search that is ready to run: everything was checked, and its study is stored.
+    """A search that is ready to run. Everything was checked, and the study is stored.
 
     Attributes:
         workers: number of workers.
-        earlier: trials that the study had before.
-        changed: changes of the study file since the last run, a line each.
+        earlier: number of trials that the study had before this run.
+        changed: one line for each change of the study file since the last run.
         requeued: numbers of interrupted trials that continue.
         retried: numbers of failed trials that are tried again.
         engine: the cluster of the workers; None for this machine.
@@ -83,12 +83,12 @@ class Search:
     ) -> Generator[Snapshot, None, None]:
         """Start the workers and watch them until they are done.
 
-        Closing the generator stops the workers: their trials return to the queue.
+        Closing the generator stops the workers, and their trials return to the queue.
 
         Args:
-            only_trial: the only trial to train.
-            stop_requested: whether the caller will close the generator; then the next snapshot comes at once.
-            order: the order of a run on another machine; this call then supervises one worker of that run.
+            only_trial: the only trial to train; None for all trials.
+            stop_requested: returns whether the caller wants to close the generator. If so, the next snapshot comes at once.
+            order: the order of a run on another machine. With an order, this call supervises one worker of that run.
 
         Yields:
             A snapshot every second.
@@ -140,18 +140,18 @@ class Search:
                     if order is None:
                         write_run_seconds(self.study, run, time.monotonic() - started)
                     self._requeue()
-        # All workers may have seen the request and left before this process did.
+        # All workers may have seen the request and ended before this process has seen it.
         stopped = stopped or (read_study(self.study).stop_requests > stops and not self.is_spent)
         yield Snapshot(progress=monitor.read_progress(), elapsed=time.monotonic() - started, deaths=pool.deaths, stopped=stopped)
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing is left to do: no trial waits or runs, and the budget allows no new one."""
+        """Whether no trial waits or runs, and the budget allows no new trial."""
         trials = self.study.get_trials(deepcopy=False)
         return all(trial.state.is_finished() for trial in trials) and not budget_allows_trial(trials, trials=self.budget.trials)
 
     def _requeue(self) -> None:
-        """Requeue the trials of dead workers at once. If the lock is lost, the next claim does it."""
+        """Requeue the trials of dead workers at once. If the lock is lost, the next claim requeues these trials."""
         with contextlib.suppress(LeaseLostError), self.workspace.locks.hold(claim_lock(self._study_id())):
             requeue_interrupted(self.store, self.study, self.workspace.locks)
 
@@ -161,7 +161,7 @@ class Search:
                 end_hung(self.store, self.study, self.workspace.locks, number)
 
     def _study_id(self) -> int:
-        """Read the id again: a deleted study raises KeyError here."""
+        """Read the id of the study again. If the study was deleted, this raises a KeyError."""
         return self.store.storage.get_study_id_from_name(self.file.name)
 
     def _worker_pool(
@@ -209,7 +209,7 @@ class Search:
             run=run,
             runs=self.workspace.runs.absolute(),
             data=None if data is None else data.absolute(),
-            # Without a share of a GPU a worker uses none: Ray would not count it.
+            # With `auto`, a worker without a share of a GPU uses no GPU, because Ray would not count that use.
             device="cpu" if not engine.gpus and self.workspace.device == "auto" else self.workspace.device,
             trials=self.budget.trials,
             time=self.budget.time,

@@ -1,4 +1,4 @@
-"""The process of a worker: load the data, make the trainer, and run the worker loop of `search` with it."""
+"""The process of a worker. It loads the data, makes the trainer, and runs the worker loop of the package `search`."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from hpsearch.workflows.run import find_study_file
 from hpsearch.workflows.supervisor import Search
 
 STOP_POLL = 1.0
-"""Seconds between two reads whether `hpsearch stop` was called."""
+"""Seconds between two checks whether `hpsearch stop` was called."""
 EXIT_GRACE = 3.0
-"""Seconds between the end of the supervisor and the forced end of its workers."""
+"""Seconds that workers have to stop after their supervisor has ended. Then they are forced to exit."""
 
 
 def run_worker(order: WorkerOrder, *, storage: str | None = None) -> int:
     """Train trials of a study in this process until nothing is left to do.
 
     Args:
-        order: what to train, and where.
+        order: the study, the folders, the device and the limits of this worker.
         storage: URL of the database; None for `$OPTUNA_STORAGE`, or the SQLite file in the folder of runs.
 
     Returns:
-        The number of trials that ended here.
+        The number of trials that ended in this process.
 
     Raises:
         HpsearchError: the study cannot be trained.
@@ -104,7 +104,7 @@ def _train(search: Search, order: WorkerOrder, clock: Clock, stop: StopRequest) 
 
 
 def _require_same_images(search: Search, trainer: Trainer) -> None:
-    """Record the images of a new study; refuse to train on others later."""
+    """Record the images of a new study. Raise an error if the study was trained on other images before."""
     with search.workspace.creation_lock():
         known = read_study(search.study).split_hash
         if known is None:
@@ -122,12 +122,12 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
     """Make the worker loop of a search.
 
     Args:
-        search: the search; its study gets its sampler and its pruner.
+        search: the search. Its study gets the sampler and the pruner of the study file.
         trainer: trains the configurations.
         clock: measures the time of the run.
         stop: the request to stop.
         name: name of the worker.
-        only_trial: the only trial to train; None for all.
+        only_trial: the only trial to train; None for all trials.
 
     Returns:
         The worker.
@@ -171,7 +171,7 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
 
 
 def _stop_called(study: optuna.Study) -> Callable[[], bool]:
-    """Return a function that says whether `hpsearch stop` was called since; it reads the database once a second."""
+    """Return a function that says whether `hpsearch stop` was called after now. The function reads the database once a second."""
     before = now = read_study(study).stop_requests
     last_read = time.monotonic()
 
@@ -191,7 +191,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
     Args:
         file: the study file.
         workspace: the folder of the data, and the device.
-        repeats: whether each run draws its own split by its seed. Then no run validates on the search's validation images.
+        repeats: whether each run draws its own split by its seed. These splits do not validate on the search's validation images.
 
     Returns:
         The trainer.
@@ -251,7 +251,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
 
 
 def _leave_with_supervisor() -> None:
-    """Wait until standard input ends with the supervisor; then stop like after SIGTERM, or exit after EXIT_GRACE."""
+    """Stop this worker after its supervisor has ended, which closes standard input. Force the exit after EXIT_GRACE."""
     # A thread that reads sys.stdin would hold its lock when the interpreter shuts down.
     while os.read(0, 1024):
         pass

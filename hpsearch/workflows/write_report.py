@@ -23,15 +23,15 @@ from hpsearch.workflows.run import find_study_file
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Names of Chromium and Chrome on the PATH."""
 PRINTING_SECONDS = 180
-"""A slow machine needs half a minute for a large report."""
+"""Maximum seconds for printing a report. A slow machine needs half a minute for a large report."""
 
 
 def read_studies(names: Sequence[str], workspace: Workspace) -> list[StudyResults]:
     """Read the results of some studies.
 
     Args:
-        names: of the studies.
-        workspace: their folders and storage.
+        names: names of the studies.
+        workspace: the database and the folders of the studies.
 
     Returns:
         The results in the order of the names.
@@ -50,9 +50,9 @@ def read_study_results(name: str, workspace: Workspace, store: Store) -> StudyRe
     """Read the results of a study, its finalists and its ablation.
 
     Args:
-        name: of the study.
-        workspace: its folders.
-        store: its storage.
+        name: name of the study.
+        workspace: the folders of the study.
+        store: the database.
 
     Returns:
         The results.
@@ -79,8 +79,8 @@ def write_report(studies: Sequence[StudyResults], output: Path) -> None:
     """Write the report of some studies as one HTML file.
 
     Args:
-        studies: their results.
-        output: the file.
+        studies: results of the studies.
+        output: the HTML file.
 
     Raises:
         UsageError: the file cannot be written.
@@ -118,7 +118,7 @@ def print_to_pdf(page: Path, output: Path) -> None:
             "--disable-sync",
         ]
         command += [f"--user-data-dir={profile}", "--no-first-run", "--no-pdf-header-footer", f"--print-to-pdf={output.resolve()}"]
-        # Chromium refuses its sandbox to root; the page is our own and has no network.
+        # Chromium offers no sandbox to root. The page needs no sandbox, because hpsearch wrote it and it uses no network.
         command += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         try:
             done = subprocess.run(
