@@ -1,6 +1,6 @@
 """hpsearch tunes small image classifiers in PyTorch: search, compare, export and train.
 
-A name loads its module when it is first used, so that `import hpsearch` takes no time.
+`import hpsearch` is fast, because the module of a name is loaded when the name is first used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HOMES = {
     "trials": "hpsearch.workflows.notebook",
 }
 _MODULES = {"figures": "hpsearch.workflows.notebook"}
-"""Modules that are public as a whole, by their public name."""
+"""Modules that users import as a whole. The key is the name that users write, and the value is the module's own name."""
 
 __all__ = [
     "Epoch",

@@ -1,1 +1,1 @@
-"""The content of a study file, validated, and the config of one training run. Loads no torch and no Optuna."""
+"""Reads and validates study files, and makes the config of a training run. Does not load torch or Optuna."""

@@ -1,4 +1,4 @@
-"""Best configs: one training run as a TOML or JSON file that needs no study and no database."""
+"""Reads and writes best configs. A best config is a TOML or JSON file of one training run, without a study or a database."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hpsearch.errors import ComponentError, ConfigError, did_you_mean
 from hpsearch.formatting import show, show_path
 
 FORMAT = 1
-"""Version of the file's format; a file of another version is refused."""
+"""Version of the file format. A file with another version is not read."""
 HEADER = "# One training run with a value for every option. `hpsearch train FILE` trains it; `--final` reads the test split.\n"
 
 
 class _Open(Section):
-    """A table with further keys, which `resolve` checks against the options of their owner."""
+    """A table that may have any other key. `resolve` checks later that these keys are names of options."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -48,7 +48,7 @@ class _File(Section):
 
 
 class _Contents(Section):
-    """The whole file."""
+    """The content of a best config file."""
 
     format: int
     model: _Chosen
@@ -62,15 +62,15 @@ class _Contents(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class BestConfig:
-    """A training run and where it comes from.
+    """The config of a training run, and the study and trial that it comes from.
 
     Attributes:
-        config: the run; its seed is the trial's seed.
+        config: the config of the run, with the seed of the trial.
         data: the data set and the size of the validation split.
         split_seed: the seed of the train/validation split.
         provenance: study, trial, fingerprint, validation score and versions, for a person to read.
-        data_files: the users' files that the data set comes from.
-        changed_files: names of component files whose content is not the one that the config was made with.
+        data_files: component files that define the data set.
+        changed_files: names of component files whose content has changed since the config was made.
     """
 
     config: TrainConfig
@@ -82,7 +82,7 @@ class BestConfig:
 
     @property
     def files(self) -> tuple[ComponentFile, ...]:
-        """All users' files that the training needs."""
+        """All component files that the training needs."""
         return tuple({file.sha256: file for file in (*self.config.component_files, *self.data_files)}.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def read_best_config(path: Path, *, trust: bool = False) -> BestConfig:
 
     Args:
         path: a TOML file, or a JSON file if it ends in `.json`.
-        trust: accept component files whose content has changed; the provenance names them.
+        trust: whether to accept component files whose content has changed. Their names are then added to `provenance`.
 
     Returns:
         The config.
@@ -162,7 +162,7 @@ def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
     data_files: list[ComponentFile] = []
     for entry in contents.component_files:
         recorded = Path(entry.path)
-        # The file beside the config comes first, so that both can be handed on together.
+        # Look beside the config first. A user can then pass on the config and the component file in one folder.
         places = (path.parent / recorded.name, recorded)
         file = find_component_file(places, entry.sha256, owner="the config", beside=path.name, trust=trust)
         components = load_component_file(file.path)
@@ -171,7 +171,7 @@ def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
             data_files.append(file)
         if file.sha256 != entry.sha256:
             changed.append(recorded.name)
-    # A data set may also come from a file that was loaded before.
+    # The data set may also come from a component file that was loaded earlier in this process.
     known = (*catalog.names("dataset"), *current_catalog().names("dataset"))
     if contents.data.dataset not in known:
         raise ConfigError(f"data.dataset: unknown data set {show(contents.data.dataset)}", hint=did_you_mean(contents.data.dataset, known))
@@ -184,7 +184,7 @@ def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
         config=resolve(settings, catalog=catalog, seed=contents.trainer.seed),
         data=Data(**contents.data.model_dump(exclude={"split_seed"})),
         split_seed=contents.data.split_seed,
-        # A change stays on record in every file that is written from this one.
+        # The names of changed files also appear in every best config that is written from this one.
         provenance={**contents.provenance, **({"changed_component_files": changed} if changed else {})},
         data_files=tuple(data_files),
         changed_files=tuple(changed),
@@ -192,5 +192,5 @@ def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what is None: TOML has no null."""
+    """Remove the entries that are None, because TOML has no null."""
     return {key: _without_none(value) if isinstance(value, Mapping) else value for key, value in table.items() if value is not None}

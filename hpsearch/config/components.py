@@ -1,7 +1,7 @@
 """The built-in models, optimizers, schedules and data sets as tables of options.
 
 Study files and the values of a single run are checked against these tables. `hpsearch.training`
-builds the components, and `hpsearch.config.registration` holds those that a user adds.
+builds the components. `hpsearch.config.registration` holds the components that a user adds.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Kind = Literal["model", "optimizer", "schedule", "dataset"]
 Owner = Literal["trainer", "model", "optimizer", "schedule"]
 
 SELECTORS: tuple[Literal["model", "optimizer", "schedule"], ...] = ("model", "optimizer", "schedule")
-"""The parameters whose value is a component's name."""
+"""The parameters whose values are names of components."""
 
 DEFAULT_COMPONENTS: Mapping[str, str] = {"model": "cnn", "optimizer": "adam", "schedule": "constant"}
-"""The components of a study file that does not name any."""
+"""The components that are used if a study file does not name others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Option:
     """One setting of a component.
 
     Attributes:
-        default: its type is the option's type; a float option also allows whole numbers.
+        default: the default value. Its type is the type of the option. A float option also allows whole numbers.
         low: the smallest allowed value.
         high: the largest allowed value.
         above: an exclusive lower bound.
@@ -51,12 +51,12 @@ class Option:
 
     @property
     def type_name(self) -> str:
-        """The option's type in words: `true or false`, `a whole number`, `a number` or `a string`."""
+        """The type of the option in words: `true or false`, `a whole number`, `a number` or `a string`."""
         return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[type(self.default)]
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words: `a number, >= 0 and < 1`."""
+        """The allowed values in words, such as `a number, >= 0 and < 1`."""
         if self.choices is not None:
             return "one of " + ", ".join(map(show, self.choices))
         bounds = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in self._bounds)
@@ -79,7 +79,7 @@ class Option:
             value: any value.
 
         Returns:
-            The end of a sentence: rule and value; None if the value is allowed.
+            The end of a sentence with the rule and the value; None if the value is allowed.
         """
         rule = f"must be {self.allowed}, but got {show(value)}"
         if self.choices is not None:
@@ -95,7 +95,7 @@ class Option:
         return None if all(holds(value, bound) for _, bound, holds in self._bounds) else rule
 
     def coerce(self, value: Scalar) -> Scalar:
-        """Return an allowed value in the option's type: 1 becomes 1.0 for a float option.
+        """Convert an allowed value to the type of the option. For a float option, 1 becomes 1.0.
 
         Args:
             value: a value that the option allows.
@@ -108,7 +108,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentFile:
-    """A user's Python file that registers components; `sha256` is the hash of its content, hexadecimal."""
+    """A user's Python file that registers components. `sha256` is the SHA-256 of its content, hexadecimal."""
 
     path: Path
     sha256: str
@@ -118,7 +118,7 @@ class ComponentFile:
 class Component:
     """A model, optimizer, schedule or data set by name.
 
-    Only a user's component has a `factory` and, if it comes from a file, a `file`.
+    Only a user's component has a `factory`. It also has a `file` if it comes from a component file.
     """
 
     kind: Kind
@@ -129,7 +129,7 @@ class Component:
     file: ComponentFile | None = None
 
     def option(self, name: str) -> Option | None:
-        """Return the option of a name.
+        """Return the option with a given name.
 
         Args:
             name: the option's name.
@@ -142,11 +142,13 @@ class Component:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The components that a study can name: the built-in ones and those of its component files.
+    """The components that a study can name: built-in components, and components from its component files.
+
+    Every component must have a different name, even if the kinds differ. Otherwise a table
+    `[space.NAME]` could mean two components.
 
     Raises:
-        ComponentError: two components have the same name, also if their kinds differ (a table
-            `[space.NAME]` could mean either), or one has the name of a trainer option or selector.
+        ComponentError: two components have the same name, or a component has the name of a trainer option or selector.
     """
 
     components: tuple[Component, ...]
@@ -182,7 +184,7 @@ class Catalog:
         return tuple(component.name for component in self.components if component.kind == kind)
 
     def find(self, name: str) -> Component | None:
-        """Return the component of a name, of any kind.
+        """Return the component with a given name, of any kind.
 
         Args:
             name: the component's name.
@@ -193,7 +195,7 @@ class Catalog:
         return next((component for component in self.components if component.name == name), None)
 
     def get(self, kind: Kind, name: str) -> Component:
-        """Return the component of a kind and name.
+        """Return the component with a given kind and name.
 
         Args:
             kind: the kind of component.
@@ -203,7 +205,7 @@ class Catalog:
             The component.
 
         Raises:
-            ComponentError: there is none.
+            ComponentError: there is no such component.
         """
         component = self.find(name)
         if component is None or component.kind != kind:
@@ -220,13 +222,13 @@ class Catalog:
             The new catalog.
 
         Raises:
-            ComponentError: a name is taken.
+            ComponentError: a name is already used.
         """
         return Catalog((*self.components, *components))
 
 
 def same(one: object, other: object) -> bool:
-    """Return whether two values are equal in TOML, where true is not 1.
+    """Return whether two values are equal. Unlike in Python, true does not equal 1.
 
     Args:
         one: a value.
@@ -276,8 +278,8 @@ _BETAS = (
     Option(name="beta2", default=0.999, low=0, below=1, help="decay of the running mean of squared gradients"),
 )
 
-# All other defaults are torch's. With torch's own defaults (lr 0.001, no momentum), SGD hardly
-# learns anything in 10 epochs, which makes a useless baseline.
+# All other optimizers have torch's defaults. With torch's defaults (lr 0.001, no momentum), SGD
+# learns almost nothing in 10 epochs. Such a baseline would be useless.
 SGD_LR, SGD_MOMENTUM, SGD_WEIGHT_DECAY = 0.05, 0.9, 5e-4
 
 TRAINER_OPTIONS: tuple[Option, ...] = (
@@ -361,7 +363,7 @@ _BUILT_IN: Mapping[Kind, Mapping[str, tuple[str, tuple[Option, ...]]]] = {
         "kmnist": ("Kuzushiji characters: 28×28 pixels, grey, 10 classes", ()),
     },
 }
-"""Name to help and options, by kind."""
+"""For each kind, the names of the components with their help texts and options."""
 
 BUILT_IN = Catalog(
     tuple(
@@ -372,11 +374,11 @@ BUILT_IN = Catalog(
 )
 
 DATASET_IMAGES: Mapping[str, int] = {"fashion-mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}
-"""Numbers of training images: with them, a study file can be checked before the data is there."""
+"""Numbers of training images. They allow hpsearch to check a study file before the data set is downloaded."""
 
 
 def trainer_option(name: str) -> Option | None:
-    """Return the trainer's option of a name.
+    """Return the option of the trainer with a given name.
 
     Args:
         name: the option's name.

@@ -1,4 +1,7 @@
-"""What a parameter can be: a range of numbers, a set of choices or one fixed value. Reads them from a study file."""
+"""The possible values of a parameter: a range of numbers, a set of choices or one fixed value.
+
+`read_distribution` reads the possible values from a study file.
+"""
 
 from __future__ import annotations
 
@@ -17,36 +20,39 @@ if TYPE_CHECKING:
 
 DISTRIBUTION_KEYS = ("float", "int", "choices")
 LARGEST_INT = 2**53
-"""Optuna computes in floats, which do not hold larger whole numbers exactly."""
+"""Largest whole number in a space. Optuna computes in floats, which do not hold larger whole numbers exactly."""
 
 MOST_CHOICES = 1_000
-"""Every trial stores all choices of a parameter."""
+"""Largest number of choices of a parameter. It is limited because every trial stores all choices."""
 MOST_STEPS = 1_000_000_000
-"""Most steps of a range; smaller steps make no difference."""
+"""Largest number of steps in a range. Smaller steps would make no difference."""
 
 BOUND_TOLERANCE = 1e-9
-"""Relative tolerance of a float in steps: TOML writes 0.1, which no float equals."""
+"""Tolerance when a value is compared with the steps of a range, as a fraction of the number of steps.
+
+It is needed because no float is exactly 0.1.
+"""
 
 UNQUOTE = "A number stands without quotes."
 
 
 class Distribution(ABC):
-    """What a parameter can be; `value in distribution` says whether a value is possible."""
+    """The possible values of a parameter. `value in distribution` is True if the value is possible."""
 
     @property
     def listed(self) -> tuple[Scalar, ...]:
-        """Every possible value; empty for a range."""
+        """All possible values; empty for a range."""
         return ()
 
     @property
     def extremes(self) -> tuple[Scalar, ...]:
-        """Both ends of a range, or every possible value: all are allowed if these are."""
+        """Both ends of a range, or all possible values. If an option allows these, it allows the whole distribution."""
         return self.listed
 
     @property
     @abstractmethod
     def plain(self) -> dict[str, Any]:
-        """The distribution as JSON values; equal for equal distributions."""
+        """The distribution as JSON values. Equal distributions have equal JSON values."""
 
     @abstractmethod
     def __contains__(self, value: Scalar) -> bool: ...
@@ -56,17 +62,21 @@ class Distribution(ABC):
 
 
 class Searched(Distribution):
-    """A distribution that Optuna samples: everything except a fixed value."""
+    """A distribution from which Optuna samples: a range or a set of choices."""
 
     @property
     @abstractmethod
     def optuna(self) -> BaseDistribution:
-        """Optuna's distribution of the same values."""
+        """Optuna's distribution with the same values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FloatRange(Searched):
-    """Numbers from `low` to `high`, both included; in steps, or evenly in the logarithm."""
+    """Numbers from `low` to `high`, including both.
+
+    With `step`, only the numbers `low`, `low + step` and so on are possible. With `log`, Optuna
+    samples the logarithm of the number evenly.
+    """
 
     low: float
     high: float
@@ -75,7 +85,7 @@ class FloatRange(Searched):
 
     @property
     def extremes(self) -> tuple[Scalar, ...]:
-        """Both ends."""
+        """Both ends of the range."""
         return self.low, self.high
 
     @property
@@ -100,7 +110,11 @@ class FloatRange(Searched):
 
 @dataclass(frozen=True, kw_only=True)
 class IntRange(Searched):
-    """Whole numbers from `low` to `high`, both included; in steps, or evenly in the logarithm."""
+    """Whole numbers from `low` to `high`, including both.
+
+    With `step`, only the numbers `low`, `low + step` and so on are possible. With `log`, Optuna
+    samples the logarithm of the number evenly.
+    """
 
     low: int
     high: int
@@ -109,7 +123,7 @@ class IntRange(Searched):
 
     @property
     def extremes(self) -> tuple[Scalar, ...]:
-        """Both ends."""
+        """Both ends of the range."""
         return self.low, self.high
 
     @property
@@ -132,13 +146,13 @@ class IntRange(Searched):
 
 @dataclass(frozen=True, kw_only=True)
 class Choices(Searched):
-    """A set of values of one type; their order means nothing."""
+    """A set of values of one type. The order of the values has no meaning."""
 
     values: tuple[Scalar, ...]
 
     @property
     def listed(self) -> tuple[Scalar, ...]:
-        """The values in an order that does not depend on the file's order."""
+        """The values, sorted. The result does not depend on the order in the file."""
         return tuple(sorted(self.values, key=lambda value: (str(type(value)), value)))
 
     @property
@@ -181,10 +195,10 @@ class Fixed(Distribution):
 
 
 def distribution_of(plain: Mapping[str, Any]) -> Distribution:
-    """Return the distribution that `Distribution.to_plain` wrote.
+    """Return the distribution whose JSON values are given.
 
     Args:
-        plain: as a study stores it.
+        plain: JSON values, as in `Distribution.plain`. A study stores these.
 
     Returns:
         The distribution.
@@ -197,12 +211,12 @@ def distribution_of(plain: Mapping[str, Any]) -> Distribution:
 
 
 def key_error(key: str, rule: str, hint: str = "") -> StudyFileError:
-    """Return the error of one key of a study file.
+    """Return an error about one key of a study file.
 
     Args:
         key: the key, such as `space.lr`.
         rule: the rule that is broken, and the value.
-        hint: what to do about it.
+        hint: how to correct the study file.
 
     Returns:
         The error.
@@ -211,17 +225,17 @@ def key_error(key: str, rule: str, hint: str = "") -> StudyFileError:
 
 
 def read_distribution(key: str, entry: Any) -> Distribution:
-    """Return the distribution of one entry of a study file's space.
+    """Return the distribution of one entry in the space of a study file.
 
     Args:
-        key: the entry's key, for errors.
-        entry: a value or a table, as TOML has it.
+        key: the key of the entry, for errors.
+        entry: the value or the table, as tomllib returns it.
 
     Returns:
         The distribution.
 
     Raises:
-        StudyFileError: the entry makes no sense; names key, rule, value and a likely fix.
+        StudyFileError: the entry is not valid. The error names the key, the rule, the value and a likely fix.
     """
     if isinstance(entry, bool | str):
         return Fixed(value=entry)
@@ -293,7 +307,7 @@ def _check_step(key: str, low: float, high: float, step: float, log: bool) -> No
         raise key_error(key, f"step must be above 0, but got {step}")
     if log:
         raise key_error(key, "step and log exclude each other", "Leave one of the two out.")
-    # In decimals, as the file and Optuna have them: in binary, 0.1 does not divide 0.3.
+    # Compute in decimal numbers, as Optuna does. In binary numbers, 0.1 does not divide 0.3.
     first, width, stride = Decimal(str(low)), Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
     if width / stride > MOST_STEPS:
         raise key_error(key, f"step is too small: {step} makes more than {MOST_STEPS:,} steps of [{low}, {high}]", "Leave it out.")
@@ -309,4 +323,4 @@ def _number(key: str, value: Any, *, whole: bool = False, what: str = "a bound")
         raise key_error(key, rule, UNQUOTE if isinstance(value, str) else "")
     if not is_finite(value) or (isinstance(value, int) and abs(value) > LARGEST_INT):
         raise key_error(key, f"numbers must be finite and of a size that a float holds exactly, but got {show(value)}")
-    return cast("float | int", value + 0)  # which makes 0.0 of -0.0
+    return cast("float | int", value + 0)  # adding 0 turns -0.0 into 0.0

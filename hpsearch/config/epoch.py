@@ -8,25 +8,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 EARLIER_NAMES = {"validation_loss": "val_loss", "validation_accuracy": "val_accuracy"}
-"""Names that version 0.1 stored, and their names of today."""
+"""Names of fields that version 0.1 stored, and the present names of these fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One pass over the training images and what was measured after it.
+    """One pass over the training images, and the measurements after the pass.
 
     Attributes:
         number: counts from 1.
-        train_loss: mean cross-entropy over a fixed sample of the training images, as many as
-            there are validation images, without dropout or augmentation.
-        train_accuracy: share of that sample classified correctly, 0 to 1.
+        train_loss: mean cross-entropy over a fixed sample of the training images, without dropout or
+            augmentation. The sample has as many images as the validation part.
+        train_accuracy: share of the sample that is classified correctly, 0 to 1.
         val_loss: mean cross-entropy over the validation images.
-        val_accuracy: share of the validation images classified correctly, 0 to 1.
-        learning_rate: that of the epoch's last step.
-        seconds: time of the epoch, validation included.
-        images_per_second: training images over the time of the training steps alone.
+        val_accuracy: share of the validation images that is classified correctly, 0 to 1.
+        learning_rate: learning rate of the last step in the epoch.
+        seconds: time of the epoch, including validation.
+        images_per_second: training images in each second of training, without the time of validation.
         weights_hash: SHA-256 of all weights and buffers after the epoch, hexadecimal.
-        diverged: the loss was not finite; training ends here.
+        diverged: whether the loss was not finite. Training ends after such an epoch.
 
     Example:
         >>> import hpsearch

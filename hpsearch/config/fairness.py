@@ -1,4 +1,4 @@
-"""Options that a study does not search: their defaults, and the unfair comparisons that follow."""
+"""Finds options that a study does not search, and comparisons that are unfair because of this."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hpsearch.config.space import Parameter, Space
 
 
 def unsearched_defaults(space: Space) -> Mapping[str, Mapping[str, Scalar]]:
-    """Return the options that the space does not mention.
+    """Return the options that the space does not mention, with their defaults.
 
     Args:
         space: the search space.
 
     Returns:
-        Option names to defaults, by owner (`the trainer`, `cnn`, …).
+        For each owner (`the trainer`, `cnn`, …), the names of options with their defaults.
     """
     found: dict[str, dict[str, Scalar]] = {}
     mentioned = {parameter.option for parameter in space if parameter.owner == "trainer"}
@@ -29,13 +29,13 @@ def unsearched_defaults(space: Space) -> Mapping[str, Mapping[str, Scalar]]:
 
 
 def unfair_comparisons(space: Space) -> tuple[str, ...]:
-    """Return a warning for each option that is searched for one component but not for another of the same kind.
+    """Warn about options that are searched for one component but fixed for another component of the same kind.
 
     Args:
         space: the search space.
 
     Returns:
-        Warnings, each a sentence.
+        One sentence for each such option.
     """
     return tuple(_unfair(space))
 
@@ -67,7 +67,7 @@ def _is_searched(space: Space, kind: str, name: str, option: str) -> bool:
 
 
 def _can_meet(space: Space, parameter: Parameter, kind: str, name: str) -> bool:
-    """Return whether the parameter can exist together with that component, by its own conditions."""
+    """Return whether the conditions allow the parameter in a trial that chooses the component `name` of `kind`."""
     return name in parameter.when.get(kind, (name,)) and all(
         _can_meet(space, space[parent], kind, name) for parent in parameter.when if parent not in SELECTORS
     )

@@ -1,4 +1,4 @@
-"""The paths of all files below the folder of runs, and the one way to write such a file."""
+"""The paths of the files of studies, trials and final models, and the function that writes a file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from hpsearch.formatting import show
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 DEFAULT_RUNS = Path("runs")
 FINALISTS, EXPLAIN = "finalists", "explain"
-"""Kinds of follow-up studies. They are named `<study>.finalists`; no study file can give such a name."""
+"""Kinds of follow-up studies. Their names are like `<study>.finalists`. A study file cannot use such a name, because of the dot."""
 
 
 def check_study_name(name: str) -> str:
-    """Return a study's name if it is allowed. It names a folder, so it must not lead to another folder.
+    """Return the name of a study if the name is allowed.
+
+    The study's folder has the same name. Therefore the name must not be a path to another folder.
 
     Args:
         name: the name.
@@ -28,7 +30,7 @@ def check_study_name(name: str) -> str:
         The name.
 
     Raises:
-        StudyFileError: it is empty, too long, or has characters other than letters, digits, '-' and '_'.
+        StudyFileError: the name is empty, too long, or has characters other than letters, digits, '-' and '_'.
     """
     if not STUDY_NAME.fullmatch(name):
         raise StudyFileError(
@@ -40,7 +42,7 @@ def check_study_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The folder of all studies. This class creates nothing."""
+    """The folder of all studies. This class does not create files or folders."""
 
     root: Path = DEFAULT_RUNS
 
@@ -51,11 +53,11 @@ class RunPaths:
 
     @property
     def artifacts(self) -> Path:
-        """The artifact store that optuna-dashboard reads. No study can have this name."""
+        """The folder of the artifact store that optuna-dashboard reads. The dot in its name keeps it apart from folders of studies."""
         return self.root / "hpsearch.artifacts"
 
     def study(self, name: str) -> StudyPaths:
-        """Return the paths of one study. Those of a follow-up study lie in the folder of its study.
+        """Return the paths of one study. A follow-up study has its folder inside the folder of the search.
 
         Args:
             name: the study's name.
@@ -146,7 +148,10 @@ class FinalPaths:
 
     @property
     def metrics(self) -> Path:
-        """The scores, and each reading of the test split. Written first, and completed last."""
+        """The scores, and a record of each time that the test split was read.
+
+        hpsearch writes this file before training, and completes it after all other files.
+        """
         return self.folder / "metrics.json"
 
     @property
@@ -181,7 +186,7 @@ class FinalPaths:
         return self.folder / f"mistakes-{part}.png"
 
     def model(self, number: int = 1) -> Path:
-        """Return the weights of one seed. Those of the first seed are the model.
+        """Return the path of the weights of one seed. The weights of the first seed are the final model.
 
         Args:
             number: the position of the seed, from 1.
@@ -204,7 +209,7 @@ class FinalPaths:
 
     @property
     def written(self) -> list[Path]:
-        """Every file that hpsearch can write here."""
+        """Every file that hpsearch can write in this folder, whether it exists or not."""
         top = [
             self.config,
             self.metrics,
@@ -221,7 +226,7 @@ class FinalPaths:
 
     @property
     def seeds(self) -> Path:
-        """The folder with a folder for each seed."""
+        """The folder that holds one folder for each seed."""
         return self.folder / "seeds"
 
     def _seed(self, number: int) -> Path:
@@ -229,17 +234,19 @@ class FinalPaths:
 
 
 SEED_FILES = ("model.safetensors", "checkpoint", "checkpoint.previous", "checkpoint.new", "predictions.npz")
-"""The files in the folder of a seed; `checkpoint.new` is one of version 0.1."""
+"""Names of the files in the folder of a seed. Only version 0.1 wrote `checkpoint.new`."""
 
 
 def lock_folder(database: Path) -> Path:
-    """Return the folder of a SQLite database's locks. Two folders of runs may share a database and so its locks.
+    """Return the folder of the locks of a SQLite database.
+
+    The folder is beside the database. Two folders of runs with the same database therefore share the locks.
 
     Args:
         database: the database file.
 
     Returns:
-        The folder beside it.
+        The folder of the locks.
     """
     return database.with_name(f"{database.name}.locks")
 
@@ -248,7 +255,7 @@ def bundled_studies() -> Path:
     """Return the folder of the study files that come with hpsearch.
 
     Returns:
-        The folder in the installed package, or in the checkout.
+        The folder in the installed package. In a checkout, the folder beside the package.
     """
     package = Path(__file__).resolve().parent.parent
     inside = package / "studies"
@@ -256,17 +263,18 @@ def bundled_studies() -> Path:
 
 
 def write_atomically(path: Path, content: bytes | str, *, previous: Path | None = None) -> None:
-    """Write a file so that a reader sees the old content or the new content, also after a crash or a power cut.
+    """Write a file completely or not at all.
 
+    Even after a crash or a power cut, a reader sees the complete old content or the complete new content.
     Several processes may write the same file at once. The folder is created if it is missing.
 
     Args:
         path: the file.
-        content: what the file holds; a string is written as UTF-8.
-        previous: where the file that is there now goes, if it is to be kept.
+        content: the new content. A string is written as UTF-8.
+        previous: path to which the old file is moved. If it is None, the old file is replaced.
 
     Raises:
-        DiskError: the file cannot be written; the old file is unchanged.
+        DiskError: the file cannot be written. The old content is not lost.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -289,13 +297,13 @@ def write_atomically(path: Path, content: bytes | str, *, previous: Path | None 
 
 
 def partial_files(path: Path) -> list[Path]:
-    """Return what interrupted writes of a file left beside it.
+    """Return the temporary files that interrupted writes of a file left beside the file.
 
     Args:
         path: the file.
 
     Returns:
-        The partial files, those of version 0.1 included.
+        The temporary files, including files of version 0.1.
     """
     return list(path.parent.glob(f".{path.name}.*part"))
 

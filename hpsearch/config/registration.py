@@ -1,6 +1,7 @@
-"""Decorators that register a user's model, optimizer, schedule or data set, and component files that use them.
+"""Decorators that register a user's model, optimizer, schedule or data set.
 
-A study file names component files: `use = ["my_net.py"]`. In a notebook the decorators are enough.
+A component file is a Python file that uses these decorators. A study file lists component files in
+`use = ["my_net.py"]`. A notebook needs no component file, because it can use the decorators itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 COMPONENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 RESERVED_OPTIONS = ("help", "when", *SELECTORS)
-"""Names that no option can have: they mean something else in a decorator or in a study file."""
+"""Names that no option can have, because they mean something else in a decorator or in a study file."""
 
 _registered: dict[str, Component] = {}
 _loading: list[Component] | None = None
@@ -39,16 +40,16 @@ def option(
     choices: tuple[Scalar, ...] | None = None,
     help: str = "",
 ) -> Option:
-    """Return an option of a component. The decorator gives it its name.
+    """Return an option of a component. The decorator of the component sets the name of the option.
 
     Args:
-        default: the default value; its type is the option's type.
+        default: the default value. Its type is the type of the option.
         low: the smallest value that is allowed.
         high: the largest value that is allowed.
         above: an exclusive lower bound.
         below: an exclusive upper bound.
         choices: the only values that are allowed.
-        help: what the option does, in one line.
+        help: a description of the option in one line.
 
     Returns:
         The option.
@@ -70,13 +71,14 @@ def option(
 
 
 def model(name: str, *, help: str = "", **options: Option) -> Callable[[Factory], Factory]:
-    """Register a model: `factory(*, input_shape: (C, H, W), classes: int, **options) -> nn.Module`.
+    """Register a model.
 
-    The module maps float32 [N, C, H, W], normalised, to logits [N, classes].
+    Decorate a function `factory(*, input_shape: (C, H, W), classes: int, **options) -> nn.Module`.
+    The module must map normalised images, float32 [N, C, H, W], to logits [N, classes].
 
     Args:
         name: the name that a study file uses.
-        help: what the model is, in one line; the first line of the factory's docstring by default.
+        help: a description of the model in one line. The default is the first line of the factory's docstring.
         options: the model's options by name.
 
     Returns:
@@ -98,11 +100,13 @@ def model(name: str, *, help: str = "", **options: Option) -> Callable[[Factory]
 
 
 def optimizer(name: str, *, help: str = "", **options: Option) -> Callable[[Factory], Factory]:
-    """Register an optimizer: `factory(parameters, **options) -> torch.optim.Optimizer`.
+    """Register an optimizer.
+
+    Decorate a function `factory(parameters, **options) -> torch.optim.Optimizer`.
 
     Args:
         name: the name that a study file uses.
-        help: what the optimizer is, in one line; the first line of the factory's docstring by default.
+        help: a description of the optimizer in one line. The default is the first line of the factory's docstring.
         options: the optimizer's options by name.
 
     Returns:
@@ -123,13 +127,14 @@ def optimizer(name: str, *, help: str = "", **options: Option) -> Callable[[Fact
 
 
 def schedule(name: str, *, help: str = "", **options: Option) -> Callable[[Factory], Factory]:
-    """Register a schedule: `factory(optimizer, *, steps: int, steps_per_epoch: int, **options) -> LRScheduler`.
+    """Register a schedule.
 
-    It is stepped after every batch; `steps` is the number of steps of the whole run.
+    Decorate a function `factory(optimizer, *, steps: int, steps_per_epoch: int, **options) -> LRScheduler`.
+    The trainer steps the schedule after every batch. `steps` is the number of batches in the whole run.
 
     Args:
         name: the name that a study file uses.
-        help: what the schedule does, in one line; the first line of the factory's docstring by default.
+        help: a description of the schedule in one line. The default is the first line of the factory's docstring.
         options: the schedule's options by name.
 
     Returns:
@@ -150,14 +155,16 @@ def schedule(name: str, *, help: str = "", **options: Option) -> Callable[[Facto
 
 
 def dataset(name: str, *, help: str = "") -> Callable[[Factory], Factory]:
-    """Register a data set: `factory(root: Path, *, train: bool) -> (images, labels, class names)`.
+    """Register a data set.
 
-    images: uint8 [N, C, H, W] or [N, H, W], a tensor or array; labels: whole numbers [N] from 0.
-    With `train=False` it returns the test images, which only final training asks for.
+    Decorate a function `factory(root: Path, *, train: bool) -> (images, labels, class names)`.
+    The images must be uint8 [N, C, H, W] or [N, H, W], in a tensor or an array. The labels must be
+    whole numbers [N] from 0. With `train=False` the function must return the test images, which are
+    used only for final scores.
 
     Args:
         name: the name that a study file uses.
-        help: what the images show, in one line; the first line of the factory's docstring by default.
+        help: a description of the images in one line. The default is the first line of the factory's docstring.
 
     Returns:
         A decorator of the factory.
@@ -179,7 +186,7 @@ def dataset(name: str, *, help: str = "") -> Callable[[Factory], Factory]:
 
 
 def registered(name: str) -> Component | None:
-    """Return the component that a user registered last under a name in this process.
+    """Return the component that a user registered with a name in this process. The last one counts.
 
     Args:
         name: the component's name.
@@ -191,7 +198,7 @@ def registered(name: str) -> Component | None:
 
 
 def current_catalog() -> Catalog:
-    """Return the built-in components and all that were registered in this process.
+    """Return all components: the built-in ones, and those that users registered in this process.
 
     Returns:
         The catalog.
@@ -206,10 +213,10 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
         path: the file.
 
     Returns:
-        Its components.
+        The components of the file.
 
     Raises:
-        ComponentError: the file is missing, does not run, or registers nothing.
+        ComponentError: the file is missing, fails when it runs, or registers nothing.
     """
     global _loading
     try:
@@ -221,7 +228,7 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     file = ComponentFile(path=path, sha256=hashlib.sha256(source).hexdigest())
     module = ModuleType(f"hpsearch_component_{path.stem}_{file.sha256[:12]}")
     module.__file__ = str(path)
-    # Dataclasses and pickle find a class's module by its name.
+    # Dataclasses and pickle look up the module of a class by its name.
     sys.modules[module.__name__] = module
     _loading = []
     try:
@@ -241,7 +248,7 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
             f"component file {show_path(path)} registers nothing",
             hint='Decorate a function or class with @hpsearch.model("name"), .optimizer, .schedule or .dataset.',
         )
-    BUILT_IN.extended(found)  # refuses a name that is built in or occurs twice in the file
+    BUILT_IN.extended(found)  # raises an error if a name is built in or occurs twice in the file
     _registered.update({component.name: component for component in found})
     return found
 
@@ -262,20 +269,20 @@ def component_hash(path: Path) -> str | None:
 
 
 def find_component_file(places: Sequence[Path], sha256: str, *, owner: str, beside: str, trust: bool | None = None) -> ComponentFile:
-    """Return the component file that a result was made with. The file is not run.
+    """Find the component file with which a result was made. The file is not run.
 
     Args:
         places: the paths where the file may be, in order of preference.
-        sha256: the hash of the file at that time, hexadecimal.
-        owner: what was made with it, for the error: `the config`.
-        beside: the file that it belongs beside, for the hint.
-        trust: whether to accept a file with other content; None if the user cannot choose.
+        sha256: SHA-256 of the file when the result was made, hexadecimal.
+        owner: words for the result in the error message, such as `the config`.
+        beside: name of the file of the result. The hint says to put the component file beside this file.
+        trust: whether to accept a file with other content; None if the user cannot choose this.
 
     Returns:
-        The file with its hash of today.
+        The file with its present SHA-256.
 
     Raises:
-        ComponentError: the file is missing, or its content is another one and `trust` is not set.
+        ComponentError: the file is missing, or its content has changed and `trust` is not True.
     """
     found = [ComponentFile(path=path.resolve(), sha256=digest) for path in places if (digest := component_hash(path)) is not None]
     if not found:
@@ -297,7 +304,7 @@ def find_component_file(places: Sequence[Path], sha256: str, *, owner: str, besi
 def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> Callable[[Factory], Factory]:
     if not COMPONENT_NAME.fullmatch(name):
         raise ComponentError(f"a {kind}'s name must be letters, digits, '_' or '-', but got {show(name)}")
-    # An option with the name `help` arrives as the component's help text.
+    # If a user names an option `help`, Python passes the option as the argument `help`.
     declared = options if isinstance(help, str) else {"help": help, **options}
     for key, value in declared.items():
         if key in RESERVED_OPTIONS:
@@ -322,7 +329,7 @@ def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> C
 
 
 def _line_of(error: BaseException, path: Path) -> str:
-    """Return the hint with the line of the component file that raised the error."""
+    """Return a hint with the line in the component file where the error occurred."""
     if isinstance(error, SyntaxError):
         return f"Look at line {error.lineno} of the file." if error.lineno else ""
     line = 0

@@ -1,4 +1,4 @@
-"""The sections of a study file except the space, as pydantic models, and the words for their errors."""
+"""Pydantic models of the sections of a study file except the space, and the texts of their errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpsearch.formatting import show
 LARGEST_SEED = 2**32 - 1
 """The largest seed of numpy's RandomState, which Optuna's samplers use."""
 LONGEST_DURATION = 10 * 365 * 24 * 3600.0
-"""Ten years, in seconds."""
+"""The longest duration that a file can give: ten years, in seconds."""
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?\s*(?:(\d+(?:\.\d+)?)m)?\s*(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 
 _RULES = {
@@ -30,20 +30,20 @@ _RULES = {
     "greater_than_equal": "must be at least {ge:,}",
     "less_than_equal": "must be at most {le:,}",
 }
-"""Our words for pydantic's error types; the messages of the other types are good enough."""
+"""Our texts for some error types of pydantic. For other types, pydantic's own message is used."""
 
 
 def parse_duration(text: object) -> float:
     """Return the seconds of a duration such as `2h`, `10m`, `90s` or `1h30m`.
 
     Args:
-        text: what the file holds.
+        text: the value in the file.
 
     Returns:
         Seconds, above 0 and at most `LONGEST_DURATION`.
 
     Raises:
-        ValueError: `text` is not such a duration.
+        ValueError: `text` is not a duration, or is longer than `LONGEST_DURATION`.
     """
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) and len(text) < 40 else None
     if match is None or not any(match.groups()):
@@ -61,24 +61,24 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Section(BaseModel):
-    """A table of a file: frozen; an unknown key is an error."""
+    """A table of a file. It cannot be changed after reading, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class SectionOfKinds(Section):
-    """A section whose `kind` decides which of its other keys it takes.
+    """A section whose `kind` decides which other keys are allowed.
 
     Attributes:
-        KEYS: the keys of each kind with their defaults.
+        KEYS: for each kind, the allowed keys with their defaults.
     """
 
     KEYS: ClassVar[dict[str, dict[str, Any]]]
 
     @model_validator(mode="after")
     def _check_keys_of_kind(self) -> Self:
-        """Refuse the keys of other kinds; set the defaults of this kind's keys."""
-        kind: str = self.kind  # type: ignore[attr-defined]  # every subclass has one, each with its own choices
+        """Raise an error if a key belongs to another kind. Set the defaults of missing keys."""
+        kind: str = self.kind  # type: ignore[attr-defined]  # every subclass has `kind`, with its own choices
         takes = self.KEYS[kind]
         for key in (key for keys in self.KEYS.values() for key in keys if key not in takes and getattr(self, key) is not None):
             raise ValueError(f'kind = "{kind}" does not take `{key}`; it takes {", ".join(takes) or "no other key"}')
@@ -183,7 +183,7 @@ class WarmStart(Section):
 
 
 def explain(error: ValidationError, contents: type[Section]) -> tuple[str, str]:
-    """Return pydantic's first error in our words.
+    """Return the first error of pydantic as a message that users understand.
 
     Args:
         error: the error of a file's content.
@@ -192,7 +192,7 @@ def explain(error: ValidationError, contents: type[Section]) -> tuple[str, str]:
     Returns:
         A message with key, rule and value, and a hint, which may be empty.
     """
-    # A misspelled key is the cause of the missing one that is reported beside it.
+    # Report an unknown key first. A misspelled key is unknown, and the correct key is then reported as missing.
     first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
@@ -210,7 +210,7 @@ def explain(error: ValidationError, contents: type[Section]) -> tuple[str, str]:
         return f"{key}: must be one of {', '.join(map(show, choices))}, but got {show(value)}", hint
     if kind == "value_error":
         rule = str(first["ctx"]["error"])
-        # The value of a whole section would only hide the key that the rule names.
+        # Do not show the value of a whole section, because the rule names the key.
         found = "" if isinstance(value, dict) else f", but got {show(value)}"
     else:
         rule = _RULES[kind].format(**first.get("ctx", {})) if kind in _RULES else re.sub("^(Input|Value|List) should", "must", first["msg"])
@@ -230,7 +230,7 @@ def sections_of(contents: type[Section]) -> dict[str, type[Section]]:
         contents: the model of the whole file.
 
     Returns:
-        Keys to models.
+        The model of each section, by the name of the section.
     """
     return {
         name: kind
@@ -241,7 +241,7 @@ def sections_of(contents: type[Section]) -> dict[str, type[Section]]:
 
 
 def _place_of(location: list[str], contents: type[Section]) -> str:
-    """Say where an unknown key belongs, or which known key is close to it."""
+    """Return a hint for an unknown key: a similar key, or the section to which the key belongs."""
     name, sections = location[-1], sections_of(contents)
     section = sections[location[0]] if len(location) > 1 else contents
     close = did_you_mean(name, [field.alias or key for key, field in section.model_fields.items()])

@@ -1,4 +1,4 @@
-"""Seeds: every source of randomness of a study has a seed that derives from the study's seed."""
+"""Derives the seed of each random generator of a study from the seed of the study."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 
 
 def derive_seed(seed: int, *names: str | int, bits: int = 32) -> int:
-    """Return a seed for one purpose. Other names give an unrelated seed.
+    """Return a seed for one purpose. Different names give unrelated seeds.
 
     Args:
-        seed: the seed to derive from.
+        seed: the seed of the study or of the run.
         names: the purpose, for example `"trial", 3`.
-        bits: the size; numpy's RandomState, which Optuna's samplers use, takes 32 bits and torch 63.
+        bits: size of the new seed. Optuna's samplers use numpy's RandomState, which takes 32 bits. torch takes 63 bits.
 
     Returns:
         A number from 0 to 2**bits - 1.

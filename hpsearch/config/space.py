@@ -1,6 +1,8 @@
 """The search space: parameters, their conditions, sampling, defaults and fingerprint.
 
-`hpsearch.config.space_parser` reads it from a study file's `[space]`.
+A condition of a parameter requires some values of other parameters, which are called its parents.
+A point has a value for every parameter that exists with these values. `hpsearch.config.space_parser`
+reads the space from the table `[space]` of a study file.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ class Parameter:
     """One parameter of the space.
 
     Attributes:
-        name: its name in the study file and in Optuna, such as `sgd.lr`.
-        owner: the component that takes its value.
-        option: its name among the owner's options, such as `lr`.
-        when: the values of other parameters with which it exists; all conditions must hold.
+        name: name of the parameter in the study file and in Optuna, such as `sgd.lr`.
+        owner: `trainer`, or the kind of component that has the option.
+        option: name of the option that the parameter sets, such as `lr`.
+        when: for each parent, the values with which this parameter exists. All parents must have such a value.
     """
 
     name: str
@@ -51,13 +53,13 @@ class Parameter:
 
     @property
     def condition(self) -> str:
-        """The conditions in words: `optimizer is adam or adamw`."""
+        """The conditions in words, such as `optimizer is adam or adamw`."""
         return " and ".join(f"{parent} is {' or '.join(map(str_of, allowed))}" for parent, allowed in self.when.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Parameters; each one comes after those that its conditions name."""
+    """The parameters of a space. Each parameter comes after its parents."""
 
     parameters: tuple[Parameter, ...]
     catalog: Catalog = field(repr=False, compare=False)
@@ -66,7 +68,7 @@ class Space:
         return iter(self.parameters)
 
     def get(self, name: str) -> Parameter | None:
-        """Return the parameter of a name.
+        """Return the parameter with a given name.
 
         Args:
             name: the parameter's name.
@@ -111,24 +113,24 @@ class Space:
         return tuple(map(str, distribution.values)) if isinstance(distribution, Choices) else (str(distribution),)
 
     def sample(self, trial: BaseTrial) -> dict[str, Scalar]:
-        """Return a value for every parameter that exists, drawn from a trial.
+        """Return a value for every parameter that exists. An Optuna trial suggests the values.
 
         Args:
-            trial: an Optuna trial, live or fixed.
+            trial: a running trial, or an Optuna `FixedTrial`.
 
         Returns:
-            Parameter names to values, fixed ones included.
+            Parameter names to values, including fixed parameters.
         """
         return self.draw(lambda name, distribution: _suggest(trial, name, distribution))
 
     def draw(self, value_of: Callable[[str, Searched], Scalar]) -> dict[str, Scalar]:
-        """Return a value for every parameter that exists, parents first.
+        """Return a value for every parameter that exists. Parents get their values first.
 
         Args:
-            value_of: gives the value of a parameter by its name and distribution; not called for fixed ones.
+            value_of: returns a value for the name and the distribution of a parameter. It is not called for fixed parameters.
 
         Returns:
-            Parameter names to values, fixed ones included.
+            Parameter names to values, including fixed parameters.
         """
         values: dict[str, Scalar] = {}
         for parameter in self.parameters:
@@ -140,7 +142,7 @@ class Space:
         return values
 
     def config(self, values: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
-        """Return the training run of a point.
+        """Return the config of a training run at a point.
 
         Args:
             values: a value for every parameter that exists.
@@ -153,17 +155,17 @@ class Space:
         return resolve(settings, catalog=self.catalog, seed=seed)
 
     def complete(self, given: Mapping[str, Scalar], *, start: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        """Return a complete point. A value that is not given comes from `start`, or is the default.
+        """Return a complete point. A missing value is taken from `start`. If `start` lacks it too, it is the default.
 
         Args:
             given: values by parameter name (`sgd.lr`) or option name (`lr`).
-            start: values by parameter name; those that do not exist at this point are ignored.
+            start: values by parameter name. Parameters that do not exist at this point are ignored.
 
         Returns:
             A value for every parameter that exists.
 
         Raises:
-            ConfigError: an unknown key, one that does not exist at this point, or a value outside its range.
+            ConfigError: a key is unknown or ambiguous, its parameter does not exist at this point, or a value is not possible.
         """
         values: dict[str, Scalar] = {}
         used: dict[str, str] = {}
@@ -194,11 +196,11 @@ class Space:
         return value
 
     def default(self, parameter: Parameter, values: Mapping[str, Scalar]) -> Scalar:
-        """Return a parameter's default: its fixed value, or the default of its owner.
+        """Return the default of a parameter: its fixed value, or the default of its option.
 
         Args:
             parameter: the parameter.
-            values: the point so far, which names the owner.
+            values: values of the parents, including the name of the component that has the option.
 
         Returns:
             The default.
@@ -214,7 +216,7 @@ class Space:
 
         Args:
             parameter: the parameter.
-            values: the point so far, which names the component.
+            values: values of the parents, including the name of the component that has the option.
 
         Returns:
             The option.
@@ -236,10 +238,10 @@ class Space:
         raise ConfigError(f"{show(key)} is no parameter of the space", hint=did_you_mean(key, names))
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the parameters with their distributions and conditions, for a reader and for the fingerprint.
+        """Return the parameters with their distributions and conditions as JSON values.
 
         Returns:
-            Parameter names to JSON values; equal for equal spaces.
+            Parameter names to JSON values. Equal spaces have equal JSON values.
         """
         plain: dict[str, Any] = {}
         for parameter in sorted(self.parameters, key=lambda parameter: parameter.name):
@@ -252,7 +254,7 @@ class Space:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the space, hexadecimal: the same whatever the order of keys and choices."""
+        """SHA-256 of the space, hexadecimal. It does not depend on the order of keys and choices."""
         return hashlib.sha256(json.dumps(self.to_plain(), sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Reads the `[space]` table of a study file, and explains what is wrong with it."""
+"""Reads the `[space]` table of a study file, and explains the errors in the table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OTHER_NAMES = {
     "opt": "optimizer",
     "scheduler": "schedule",
 }
-"""Names of options in other tools, without underscores, and their names here; for hints."""
+"""Names of options in other tools, without underscores, and the names of these options in hpsearch. Used for hints."""
 
 Conditions = dict[str, tuple[Scalar, ...]]
 
@@ -55,29 +55,29 @@ def read_space(table: Mapping[str, Any], *, catalog: Catalog, where: str = "spac
     Args:
         table: the content of `[space]`.
         catalog: the components that the table can name.
-        where: the table's key, with which errors begin.
+        where: the key of the table. Error messages begin with this key.
 
     Returns:
         The space.
 
     Raises:
-        StudyFileError: the table makes no sense; names key, rule, value and a likely fix.
+        StudyFileError: the table is not valid. The error names the key, the rule, the value and a likely fix.
     """
     return _Reader(catalog, where).read(table)
 
 
 def configure(*, seed: int = 0, **values: Scalar) -> TrainConfig:
-    """Return one training run from plain values. What is not given has its default.
+    """Return the config of one training run. An option that is not given has its default.
 
     Args:
         seed: the seed of the run.
-        values: names of a study file's space to values.
+        values: values by name. The names are those that the space of a study file can use.
 
     Returns:
         The config.
 
     Raises:
-        StudyFileError: an unknown name, or a value that is not allowed.
+        StudyFileError: a name is unknown, or a value is not allowed.
 
     Example:
         >>> import hpsearch
@@ -124,7 +124,7 @@ class _Reader:
         component = self.catalog.find(key)
         is_group = "when" in entry or (component is not None and component.kind != "dataset")
         if _is_distribution(entry):
-            # A group may have a parameter with such a name, but then as a table.
+            # A parameter in a group may be named `float`, `int` or `choices`, but only if it is written as a table.
             return not (is_group and any(isinstance(entry.get(word), dict) for word in DISTRIBUTION_KEYS))
         if is_group:
             return False
@@ -190,7 +190,10 @@ class _Reader:
                 raise self._error(selector, f"unknown {selector} {show(value)}", did_you_mean(str(value)[:200], known))
 
     def _parents_first(self) -> list[str]:
-        """Return the names by depth, then selectors first, then by name. The order of the file does not matter."""
+        """Return the names of the parameters in an order in which each parameter comes after its parents.
+
+        The order does not depend on the order in the file.
+        """
         for name, conditions in self.conditions.items():
             for parent in conditions:
                 if parent not in self.distributions:
@@ -208,7 +211,10 @@ class _Reader:
         return sorted(depths, key=lambda name: (depths[name], name not in SELECTORS, name))
 
     def _check_condition(self, name: str) -> None:
-        """Merge a parameter's conditions with those of its parents. Refuse conditions that can never hold."""
+        """Merge the conditions of a parameter with the conditions of its parents.
+
+        Raise an error if the conditions can never hold.
+        """
         merged: Conditions = {}
         where = _when(name)
         for parent, allowed in self.conditions[name].items():
@@ -229,14 +235,17 @@ class _Reader:
         self.effective[name] = merged
 
     def _condition(self, name: str) -> Conditions:
-        """Return the conditions in the values of the parents: `[2, 1, 1]` for the choices 1.0 and 2.0 is `(1.0, 2.0)`."""
+        """Return the conditions of a parameter, written with the values of its parents.
+
+        For example, `[2, 1, 1]` becomes `(1.0, 2.0)` if the parent has the choices 1.0 and 2.0.
+        """
         return {
             parent: tuple(value for value in self.distributions[parent].listed if any(same(value, other) for other in allowed))
             for parent, allowed in self.conditions[name].items()
         }
 
     def _owner(self, name: str) -> Owner:
-        """Return the component that takes the parameter's value whenever the parameter exists."""
+        """Return the owner of a parameter: the trainer, or the kind of component that takes the parameter's value."""
         option = self.options[name]
         if name in SELECTORS:
             return "trainer"
@@ -244,7 +253,7 @@ class _Reader:
         owners: list[Owner] = [kind for kind in SELECTORS if any(component.option(option) for component in possible[kind])]
         own = self.catalog.find(name.rpartition(".")[0])
         if own is not None and own.option(option) is not None:
-            owners = [cast("Owner", own.kind)]  # the table of a component means that component first
+            owners = [cast("Owner", own.kind)]  # in the table of a component, the component's own options come first
         elif trainer_option(option) is not None:
             owners.insert(0, "trainer")
         if not owners:
@@ -314,7 +323,7 @@ def _is_distribution(entry: Mapping[str, Any]) -> bool:
 
 
 def _typed(distribution: Distribution, options: list[Option]) -> Distribution:
-    """Return the distribution in floats if the option is a float: `lr = 1` is 1.0."""
+    """Convert the values of a distribution to floats if the option is a float. For example, `lr = 1` becomes 1.0."""
     if any(not isinstance(option.default, float) for option in options):
         return distribution
     if isinstance(distribution, Fixed):
@@ -325,7 +334,7 @@ def _typed(distribution: Distribution, options: list[Option]) -> Distribution:
 
 
 def _nearest(option: str, known: Iterable[str]) -> str:
-    """Suggest the option that was meant, by its letters or by its name in other tools."""
+    """Return a hint with the option that was probably meant. It may have another name in other tools."""
     names = list(known)
     other = OTHER_NAMES.get(option.lower().replace("_", ""), "")
     return did_you_mean(other if other in names else option, names)
@@ -337,7 +346,7 @@ def _choices_hint(option: Option) -> str:
 
 
 def _when(name: str) -> str:
-    """Return the key of the condition that a parameter's table has."""
+    """Return the key of the condition in the table of a parameter."""
     return f"{name.rpartition('.')[0]}.when"
 
 
@@ -346,7 +355,7 @@ def _keys(table: Mapping[str, Any]) -> str:
 
 
 def _distribution_hint(table: Mapping[str, Any]) -> str:
-    """Suggest how to write a table that is meant as a parameter."""
+    """Return a hint for a table that is probably meant as a parameter."""
     if {"low", "high", "min", "max"} & table.keys():
         return "Write { float = [low, high] } or { int = [low, high] }."
     close = did_you_mean(next(iter(table), ""), DISTRIBUTION_KEYS)
@@ -354,7 +363,7 @@ def _distribution_hint(table: Mapping[str, Any]) -> str:
 
 
 def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield dotted names and values. TOML nests them: `{ cnn.dense = 1 }` is `{ cnn = { dense = 1 } }`."""
+    """Yield names with their dots, and values. TOML reads `{ cnn.dense = 1 }` as `{ cnn = { dense = 1 } }`."""
     for key, value in table.items():
         if isinstance(value, dict) and value and not any(isinstance(inner, dict) for inner in value.values()):
             yield from ((f"{key}.{name}", inner) for name, inner in value.items())

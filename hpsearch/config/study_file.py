@@ -1,6 +1,6 @@
-"""Reads a study file, validates it as a whole, and explains what is wrong with it.
+"""Reads a study file, validates the whole file, and explains the errors in the file.
 
-`hpsearch.config.sections` has the keys of the sections; `hpsearch.config.space_parser` reads the space.
+`hpsearch.config.sections` defines the keys of the sections. `hpsearch.config.space_parser` reads the space.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from hpsearch.errors import ComponentError, ConfigError, StudyFileError, UsageEr
 from hpsearch.formatting import show, show_path
 
 LARGEST_FILE = 100_000
-"""In bytes. A person writes a study file; a larger file is another one by mistake."""
+"""Largest size of a study file in bytes. A larger file is probably not a study file."""
 
 DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""")
-"""Twenty names with dots between them. Thousands of them would keep tomllib busy for minutes."""
+"""Finds a key of twenty names with dots between them. tomllib would need minutes for a key of thousands of names."""
 
 
 class Contents(Section):
-    """The whole file; space and baselines are as they were written."""
+    """The content of a study file. The space and the baselines are not validated yet."""
 
     name: str = Field(description="letters, digits, '-' and '_', at most 80: the study's name in the storage and its folder's")
     description: str = Field(default="", description="the question that the study answers")
@@ -57,9 +57,9 @@ class StudyFile:
     """A valid study file.
 
     Attributes:
-        finalists: how the best trials are repeated after the search; None if they are not.
-        baselines: complete points of the space, tried first.
-        warm_start: names of studies whose trials this one begins with.
+        finalists: how the best trials are repeated after the search; None if they are not repeated.
+        baselines: complete points of the space that are tried first.
+        warm_start: names of other studies whose finished trials are copied into this study at its start.
         component_files: the files that `use` names.
         text: the content of the file.
         path: the absolute path of the file.
@@ -84,7 +84,7 @@ class StudyFile:
 
     @property
     def comparable(self) -> dict[str, Any]:
-        """Everything that all trials of a study must share: space, data, seed and component files."""
+        """The parts that must be the same for all trials of a study: space, data, seed and component files."""
         return {
             "space": self.space.to_plain(),
             "data": self.data.model_dump(),
@@ -103,14 +103,14 @@ def load_study_file(path: Path) -> StudyFile:
         The study file.
 
     Raises:
-        StudyFileError: it cannot be read or makes no sense; names file, key, rule and value.
-        ComponentError: a component file is missing or does not import.
+        StudyFileError: the file cannot be read or is not valid. The error names the file, the key, the rule and the value.
+        ComponentError: a component file is missing or cannot be imported.
     """
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
         _refuse_large(content, path)
-        # Some editors begin a UTF-8 file with a mark that TOML does not allow.
+        # Some editors begin a UTF-8 file with a byte order mark, which TOML does not allow.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise StudyFileError(f"{path}: is not UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from error
@@ -125,14 +125,14 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
 
     Args:
         text: the content of the file.
-        path: the file that errors name; component files are relative to its folder.
+        path: the path of the study file. Errors name the file. Paths of component files are relative to its folder.
 
     Returns:
         The study file.
 
     Raises:
-        StudyFileError: the text makes no sense; names file, key, rule and value.
-        ComponentError: a component file is missing or does not import.
+        StudyFileError: the text is not valid. The error names the file, the key, the rule and the value.
+        ComponentError: a component file is missing or cannot be imported.
     """
     _refuse_large(text, path)
     if deep := DEEP_KEY.search(text):
@@ -160,7 +160,7 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
 
 
 def is_best_config(table: Mapping[str, Any]) -> bool:
-    """Return whether the content of a TOML file is a best config, as `hpsearch export` writes it.
+    """Return whether the content of a TOML file is a best config from `hpsearch export`.
 
     Args:
         table: the content.
@@ -175,7 +175,7 @@ def shipped_study_files() -> list[Path]:
     """Return the study files that come with hpsearch.
 
     Returns:
-        Paths in the order of their names; best configs in the same folder are left out.
+        Paths in alphabetical order, without the best configs in the same folder.
     """
     files = sorted(bundled_studies().glob("*.toml"))
     return [path for path in files if not is_best_config(tomllib.loads(path.read_text(encoding="utf-8")))]
@@ -302,7 +302,7 @@ def _baseline(space: Space, given: Mapping[str, Any], number: int) -> Mapping[st
 
 
 def _suggest_file(path: Path) -> str:
-    """Suggest a study file in the same folder that the user may have meant."""
+    """Return a hint with a study file in the same folder that has a similar name."""
     try:
         files = sorted(file.name for file in path.parent.glob("*.toml") if file.name != "pyproject.toml")[:20]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""One training run with a value for every option, from given values and the options' defaults."""
+"""The config of one training run. Each option has the given value or its default."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class TrainConfig:
     """One training run: everything that decides its result except the images.
 
     Attributes:
-        seed: all randomness of the run derives from it and the epoch's number.
-        component_files: the users' files that the three components come from.
+        seed: the seed from which all random numbers of the run derive.
+        component_files: the component files that define the model, the optimizer and the schedule.
 
     Example:
         >>> import hpsearch
@@ -98,7 +98,7 @@ class TrainConfig:
 
     @property
     def settings(self) -> dict[tuple[Owner, str], Scalar]:
-        """All choices and options; `resolve` makes the same config from them."""
+        """The chosen components and all options. `resolve` makes an equal config from these settings."""
         return {
             **{("trainer", kind): getattr(self, kind).name for kind in SELECTORS},
             **{(kind, name): value for kind in SELECTORS for name, value in getattr(self, kind).options.items()},
@@ -107,7 +107,7 @@ class TrainConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the config, hexadecimal. It depends on the content of component files, not on their paths."""
+        """SHA-256 of the config, hexadecimal. It depends on the content of component files, not on their paths."""
         plain = self.to_dict()
         plain["component_files"] = [file.sha256 for file in self.component_files]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
@@ -117,7 +117,8 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
     """Return a config. An option that is not given has its default.
 
     Args:
-        settings: `(owner, option)` to value; the name of the model has the key `("trainer", "model")`.
+        settings: values by `(owner, option)`. The owner is `trainer` or a kind of component. The name of
+            the model has the key `("trainer", "model")`.
         catalog: the components that can be named.
         seed: the seed of the run.
 
@@ -125,8 +126,8 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
         The config.
 
     Raises:
-        ComponentError: an unknown component.
-        ConfigError: an option that its owner does not have, or a value that is not allowed.
+        ComponentError: a component is unknown.
+        ConfigError: the owner does not have an option, or a value is not allowed.
     """
     given: dict[str, dict[str, Scalar]] = {owner: {} for owner in ("trainer", *SELECTORS)}
     for (owner, name), value in settings.items():
@@ -140,7 +141,7 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
 
 
 def _complete(owner: str, options: tuple[Option, ...], given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return a value for each option: the given one, or the default."""
+    """Return a value for each option: the given value or the default."""
     known = [option.name for option in options]
     for name in given:
         if name not in known:

@@ -1,1 +1,1 @@
-"""Training: data, models, optimizers, checkpoints and the training loop. Does not know Optuna, the storage or the search."""
+"""Training: data, models, optimizers, checkpoints and the training loop. Does not use Optuna, the storage or the search."""

@@ -21,19 +21,19 @@ from hpsearch.config.paths import partial_files, write_atomically
 from hpsearch.errors import CheckpointError
 
 FORMAT = b"hpsearch-checkpoint 1"
-"""Name and version of the format; the first bytes of a file."""
+"""Name and version of the format. They are the first bytes of a file."""
 
 _log = logging.getLogger("hpsearch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """Identifies the run that a checkpoint belongs to.
+    """Identifies the run to which a checkpoint belongs.
 
     Attributes:
         owner: the trial, as "study id/trial number"; empty for a run outside of a study.
-        config: digest of the config.
-        split: hash of the split.
+        config: SHA-256 of the config (`TrainConfig.digest`).
+        split: SHA-256 of the split (`Split.hash`).
     """
 
     owner: str
@@ -42,17 +42,17 @@ class RunIdentity:
 
 
 def save(path: Path, identity: RunIdentity, content: dict[str, Any]) -> None:
-    """Write a checkpoint, and keep the one before it as the previous checkpoint.
+    """Write a checkpoint, and keep the checkpoint that it replaces as the previous checkpoint.
 
     At every moment at least one of the two files is complete.
 
     Args:
         path: the file of the checkpoint.
-        identity: the run that it belongs to.
+        identity: the run to which the checkpoint belongs.
         content: tensors and plain values.
 
     Raises:
-        DiskError: the file cannot be written; the older checkpoints are unchanged.
+        DiskError: the file cannot be written. The older checkpoints are not lost.
     """
     payload = io.BytesIO()
     torch.save({"identity": vars(identity), "content": content}, payload)
@@ -63,11 +63,11 @@ def save(path: Path, identity: RunIdentity, content: dict[str, Any]) -> None:
 def load(path: Path, identity: RunIdentity) -> dict[str, Any] | None:
     """Read a checkpoint, or the previous one if the file is damaged.
 
-    It unpickles only tensors and plain values.
+    Only tensors and plain values are unpickled.
 
     Args:
         path: the file of the checkpoint.
-        identity: the run that it must belong to.
+        identity: the run to which the checkpoint must belong.
 
     Returns:
         The content, with tensors on the CPU; None if both files are missing or damaged.
@@ -89,7 +89,7 @@ def load(path: Path, identity: RunIdentity) -> dict[str, Any] | None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete the checkpoints of a run; its predictions stay.
+    """Delete the checkpoints of a run, but not its predictions.
 
     Args:
         checkpoint: the file of the last checkpoint.
@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         stored: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # The state of a user's optimizer or schedule may contain its own objects.
+        # The state of a user's optimizer or schedule may contain objects that are not unpickled.
         _log.warning("the checkpoint %s holds something else than tensors and plain values: %s", path, error)
         return None
     return stored

@@ -45,7 +45,7 @@ def resolve_device(name: str) -> torch.device:
 def deterministic_algorithms(device: torch.device) -> Iterator[None]:
     """Use deterministic CUDA algorithms within the block.
 
-    On a CPU, results repeat anyway as long as the number of threads is the same.
+    On a CPU, results repeat without this if the number of threads is the same.
 
     Args:
         device: the device of the run.
@@ -61,7 +61,7 @@ def deterministic_algorithms(device: torch.device) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
-    # torch warns about an operation that has no deterministic algorithm.
+    # With `warn_only`, torch does not raise an error if an operation has no deterministic algorithm.
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Evaluates a model on images, without dropout and augmentation: loss, accuracy and predictions."""
+"""Computes loss, accuracy and predictions of a model on images, without dropout and augmentation."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Normalisation:
         """Make the normalisation for a mean and a standard deviation of each channel.
 
         Args:
-            mean: of each channel, as a fraction of 255.
-            std: of each channel, as a fraction of 255.
-            device: where the images are.
+            mean: mean of each channel, as a fraction of 255.
+            std: standard deviation of each channel, as a fraction of 255.
+            device: the device of the images.
 
         Returns:
             The normalisation.
@@ -58,7 +58,7 @@ class Evaluation:
         loss: mean cross-entropy; not finite if the weights are not finite.
         accuracy: share of images that are classified correctly, 0 to 1.
         predicted: the predicted class of each image, int64 [N].
-        confidence: the predicted probability of that class, float32 [N].
+        confidence: the predicted probability of the predicted class, float32 [N].
         losses: the cross-entropy of each image, float32 [N].
     """
 
@@ -80,7 +80,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normal
         normalise: scales the pixels.
 
     Returns:
-        The results; without any image, loss and accuracy are NaN.
+        The results. If there are no images, loss and accuracy are NaN.
     """
     model.eval()
     if not len(labels):

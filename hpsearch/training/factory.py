@@ -1,4 +1,4 @@
-"""Builds models, optimizers and schedules from their names, both built-in and user-defined ones.
+"""Builds built-in and user-defined models, optimizers and schedules from their names.
 
 Their options are declared in `hpsearch.config.components` and `hpsearch.config.registration`.
 """
@@ -61,7 +61,7 @@ def factory(kind: Selector, name: str) -> Callable[..., Any]:
 
 
 def check_components(config: TrainConfig) -> None:
-    """Check that the loaded components are those that a config was made with.
+    """Check that the loaded components are the same as when the config was made.
 
     Args:
         config: the config of a run.
@@ -109,7 +109,7 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> optim.Optimizer:
 
     Args:
         config: the config of a run.
-        model: the model whose parameters it trains.
+        model: the model whose parameters the optimizer trains.
 
     Returns:
         The optimizer.
@@ -130,11 +130,11 @@ def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, *, steps_per
 
     Args:
         config: the config of a run.
-        optimizer: the optimizer whose learning rate it changes.
+        optimizer: the optimizer whose learning rate the schedule changes.
         steps_per_epoch: batches in an epoch.
 
     Returns:
-        The schedule, to be stepped after every batch.
+        The schedule. The caller must step it after every batch.
 
     Raises:
         ComponentError: the schedule is unknown.
@@ -148,7 +148,7 @@ def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, *, steps_per
 def _build(kind: Selector, chosen: ComponentConfig, *arguments: object, **named: object) -> Any:
     try:
         return factory(kind, chosen.name)(*arguments, **named, **chosen.options)
-    # torch raises it if two options do not fit together, for example nesterov without momentum.
+    # torch raises ValueError if two options do not fit together, for example nesterov without momentum.
     except ValueError as error:
         options = ", ".join(f"{name} = {show(value)}" for name, value in chosen.options.items())
         raise ConfigError(f"the {kind} '{chosen.name}' does not take {options}: {error}") from error

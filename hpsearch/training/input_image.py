@@ -14,9 +14,9 @@ from hpsearch.errors import DataError
 from hpsearch.formatting import show_path
 
 LARGEST_PICTURE = 50_000_000
-"""Pixels. A file with more pixels is probably an error or an attack."""
+"""Largest number of pixels in a picture. A file with more pixels is probably an error or an attack."""
 BRIGHT = 127.5
-"""If the mean of the border is higher than this middle of the scale, the background is bright."""
+"""The background is bright if the mean of the border is higher. This is the middle of the scale from 0 to 255."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +25,7 @@ class InputImage:
 
     Attributes:
         image: uint8 [C, H, W].
-        done: the changes in order, in words; empty if the picture did not need any.
+        done: the changes in order, in words; empty if no change was needed.
     """
 
     image: Tensor
@@ -35,9 +35,9 @@ class InputImage:
 def read_picture(path: Path, input_shape: tuple[int, int, int]) -> InputImage:
     """Read a picture file of any size, colour or grey.
 
-    The picture is converted to the number of channels and scaled with the same aspect ratio. A grey
-    picture with a bright background is inverted, because the images of the MNIST family have a
-    black background.
+    The picture is converted to the model's number of channels. It is scaled without changing its
+    aspect ratio. A grey picture with a bright background is inverted, because the images of the
+    MNIST family have a black background.
 
     Args:
         path: the file.

@@ -1,6 +1,6 @@
 """Layers that compute the same as torch's layers, but faster on a CPU.
 
-`benchmarks/results` has the measured gain of each.
+`benchmarks/results` has the measured gain of each layer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 class Conv2d(nn.Conv2d):
     """A convolution that, on a CPU, skips the part of the input that cannot affect the model's output.
 
-    If the kernel is as large as the image, it is computed as a matrix product.
+    If the kernel is as large as the image, the convolution is computed as a matrix product.
 
     Args:
         in_channels: channels of the input.
@@ -24,7 +24,7 @@ class Conv2d(nn.Conv2d):
         padding: rows and columns of zeros on each side.
         bias: whether the layer has a bias.
         used_size: height and width of the upper left part of the input that affects the model's
-            output; all of it by default.
+            output. The default is the whole input.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Conv2d(nn.Conv2d):
         if self.used_size is not None:
             inputs = inputs[..., : self.used_size[0], : self.used_size[1]]
         if inputs.shape[-2:] == self.weight.shape[-2:] and self.padding == (0, 0):
-            # With channels-last memory, this copies neither of them.
+            # With channels-last memory, this copies neither the inputs nor the weights.
             return functional.linear(_rows(inputs), _rows(self.weight), self.bias)[:, :, None, None]
         if self.bias is None or not torch.is_grad_enabled():
             return super().forward(inputs)
@@ -64,7 +64,7 @@ class Conv2d(nn.Conv2d):
 
 
 class _ConvolutionWithBias(torch.autograd.Function):
-    """Computes the gradient of the bias as a plain sum; inside oneDNN's convolution it takes up to three times as long."""
+    """Computes the gradient of the bias as a plain sum. oneDNN's convolution takes up to three times as long for this."""
 
     @staticmethod
     def forward(context: Any, inputs: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -87,7 +87,7 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 class AvgPool2d(nn.AvgPool2d):
-    """Average pooling with a fast path for 2×2 on a CPU: torch's is slow with channels-last memory.
+    """Average pooling that is faster for 2×2 on a CPU, because torch is slow with channels-last memory.
 
     Args:
         kernel_size: height and width of the square that is averaged.
@@ -113,7 +113,7 @@ class AvgPool2d(nn.AvgPool2d):
 
 
 class _AverageOfFour(torch.autograd.Function):
-    """Adds whole rows, so that the inner loops are long although there are few channels."""
+    """Adds whole rows, so that the inner loops are long even if there are few channels."""
 
     @staticmethod
     def forward(context: Any, inputs: Tensor) -> Tensor:
@@ -125,17 +125,17 @@ class _AverageOfFour(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
         number, channels, height, width = gradient.shape
-        # A product with two identity matrices side by side writes each pixel twice, and is faster than a copy.
+        # A product with two identity matrices side by side writes each pixel twice. It is faster than a copy.
         twice = torch.eye(channels, dtype=gradient.dtype).repeat(1, 2).mul_(0.25)
         rows = (gradient.permute(0, 2, 3, 1).reshape(-1, channels) @ twice).view(number, height, 1, 2 * width * channels)
         return rows.expand(-1, -1, 2, -1).reshape(number, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 class Dropout(nn.Module):
-    """Dropout with random numbers of 16 bits instead of 53: on a CPU its mask takes a third of the time.
+    """Dropout with random numbers of 16 bits instead of 53. On a CPU, its mask takes a third of the time.
 
-    It keeps each input with the probability `kept / 65536` and divides it by that probability, so
-    that the expected output is the input. torch's global generator draws the mask.
+    It keeps each input with the probability `kept / 65536` and divides it by this probability.
+    Therefore the expected output is the input. torch's global generator draws the mask.
 
     Args:
         p: probability to zero an input, 0 <= p < 1, rounded to a multiple of 1/65536.
@@ -146,11 +146,11 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        # With 0, the scale would be infinite.
+        # If `kept` were 0, the scale would be infinite.
         self.kept = max(1, round((1 - p) * self.LEVELS))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Zero some inputs and scale up the others in training; return the inputs in evaluation.
+        """In training, set some inputs to zero and scale up the other inputs. In evaluation, return the inputs.
 
         Args:
             inputs: float32, any shape.
@@ -179,9 +179,10 @@ class Dropout(nn.Module):
 
 
 class Tanh(nn.Tanh):
-    """tanh computed as 2σ(2x) − 1 with the logistic function σ, in training on a CPU: three times as fast.
+    """tanh that is three times as fast as torch's tanh in training on a CPU.
 
-    The result differs from torch's tanh by at most 2e-7.
+    It is computed as 2σ(2x) − 1 with the logistic function σ. The result differs from torch's tanh
+    by 2e-7 or less.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Lists the layers of a model with shapes, parameters, bytes and FLOPs. Needs no images.
+"""Lists the layers of a model with shapes, parameters, bytes and FLOPs. This needs no images.
 
 The callers print the table.
 """
@@ -17,22 +17,22 @@ from hpsearch.training.factory import build_model
 from hpsearch.training.randomness import seeded_generators
 
 FLOP_BATCH = 2
-"""Images in the forward pass that is counted. A single image is not enough for batch normalisation and for models that squeeze."""
+"""Number of images in the forward pass whose FLOPs are counted. Some models fail on a single image, for example models that squeeze."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A module that computes something itself.
+    """A module that has no inner modules, or that has parameters of its own.
 
     Attributes:
-        name: its path in the model, as in the state dict.
-        kind: name of its class.
-        output_shape: for one image, without the batch.
+        name: path of the module in the model, as in the state dict.
+        kind: name of the module's class.
+        output_shape: shape of the output for one image, without the batch.
         n_parameters: number of weights and biases.
-        trainable: how many of them are trained.
+        trainable: number of weights and biases that are trained.
         bytes: memory of the parameters.
-        flops: of one image in the forward pass: 2 for each multiply-add of a convolution or matrix
-            product. Other operations are not counted.
+        flops: FLOPs for one image in the forward pass. Each multiply-add of a convolution or matrix
+            product counts as 2. Other operations are not counted.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Summary:
     Attributes:
         layers: one entry for each time that a layer runs.
         n_parameters: number of weights and biases.
-        trainable: how many of them are trained.
+        trainable: number of weights and biases that are trained.
         bytes: memory of the parameters.
-        flops: of one image in the forward pass, as in `Layer`.
+        flops: FLOPs for one image in the forward pass, counted as in `Layer`.
     """
 
     layers: tuple[Layer, ...]
@@ -83,7 +83,7 @@ def summarize(config: TrainConfig, input_shape: tuple[int, int, int], classes: i
     model, device = _without_memory(config, input_shape, classes)
     rows: list[Layer] = []
     counter = FlopCounterMode(display=False)
-    # For each module that is running: the count when it started, and the FLOPs of its inner layers.
+    # One entry for each module that is running: the FLOPs counted before the module, and the FLOPs of its inner layers.
     running: list[tuple[int, int]] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
@@ -116,7 +116,7 @@ def _sizes(parameters: list[nn.Parameter]) -> dict[str, int]:
 
 
 def _without_memory(config: TrainConfig, input_shape: tuple[int, int, int], classes: int) -> tuple[nn.Module, torch.device]:
-    """Build the model on the meta device, which has shapes but no numbers; on the CPU if the model needs numbers."""
+    """Build the model on the meta device, which has shapes but no numbers. Use the CPU if the model needs numbers."""
     cpu, meta = torch.device("cpu"), torch.device("meta")
 
     def build(device: torch.device) -> nn.Module:

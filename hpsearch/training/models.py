@@ -49,8 +49,8 @@ def cnn(
 ) -> nn.Sequential:
     """Build a network with two convolutions and a dense layer.
 
-    The activation follows the max pooling. For a monotonic activation such as ReLU the result is the
-    same as in the other order, and the activation has a quarter of the work.
+    The activation comes after the max pooling, which saves three quarters of the activation's work.
+    For a monotonic activation such as ReLU, the other order would give the same result.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -95,8 +95,8 @@ def lenet5(
 
     C5 is a convolution, as in the paper. C1 has a padding of 2, because 28×28 images are smaller than
     the 32×32 images of the paper. Two things differ from the paper: C3 uses all feature maps of S2,
-    and the output is a plain dense layer. Max pooling precedes the activation, average pooling
-    follows it.
+    and the output is a plain dense layer. Max pooling comes before the activation, and average
+    pooling comes after the activation.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -138,11 +138,11 @@ def lenet5(
 
 
 def _used_sizes(size: int, kernel_size: int, batch_norm: bool) -> tuple[int, int]:
-    """Return how many rows (or columns) of its input each of the CNN's two convolutions needs.
+    """Return the number of input rows (or columns) that the first and the second convolution of the CNN need.
 
-    Pooling ignores the last row if the number of rows is odd. Therefore the CNN's output depends on
-    only 26 of 28 rows, which saves a sixth of the work. Batch normalisation, however, needs all
-    outputs of the pooling before it.
+    Pooling ignores the last row if the number of rows is odd. With kernels of size 3, for example, the
+    CNN's output depends on only 26 of 28 rows. This saves a sixth of the work. Batch normalisation,
+    however, needs all outputs of the pooling before it.
     """
     first = (size - kernel_size + 1) // 2
     second = (first - kernel_size + 1) // 2

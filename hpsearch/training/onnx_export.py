@@ -1,4 +1,4 @@
-"""Exports a trained model to an ONNX file, and checks the result first. Needs the extra `onnx`."""
+"""Exports a trained model to an ONNX file after checking the result. This needs the extra `onnx`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hpsearch.errors import TrainingError, UsageError
 from hpsearch.training.saved_model import SavedModel
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""The packages of the extra."""
+"""The packages of the extra `onnx`."""
 TOLERANCE = 1e-4
-"""Largest accepted difference between the probabilities of onnxruntime and torch. Rounding in float32 stays far below."""
+"""Largest accepted difference between the probabilities of onnxruntime and torch. Rounding in float32 causes much less."""
 CHECKED_BATCHES = (1, 2, 7)
-"""Batch sizes to check; several, because the size of the batch must be dynamic."""
+"""Batch sizes to check. There are several sizes because the exported model must accept any batch size."""
 
 
 def require_onnx() -> None:
@@ -44,7 +44,7 @@ def write_onnx(path: Path, model: SavedModel, images: Tensor) -> float:
     Args:
         path: the file to write.
         model: the model.
-        images: uint8 [N, C, H, W] for the check, N at least the largest of `CHECKED_BATCHES`.
+        images: images for the check, uint8 [N, C, H, W]. N must be at least the largest of `CHECKED_BATCHES`.
 
     Returns:
         The largest difference between the probabilities of onnxruntime and torch.
@@ -90,7 +90,7 @@ def _export(path: Path, model: SavedModel, example: Tensor) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            # The exporter warns about its own implementation.
+            # Ignore the warnings of the exporter about its own implementation.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 _FromPixels(model).eval(),

@@ -1,7 +1,8 @@
 """The built-in optimizers and learning-rate schedules.
 
-`hpsearch.config.components` declares their options, defaults and ranges. The trainer steps both
-after every batch. A learning rate is multiplied by the factor that a schedule returns for a step.
+`hpsearch.config.components` declares their options, defaults and ranges. The trainer steps the
+optimizer and the schedule after every batch. A schedule returns a factor for each step. The
+learning rate of the step is this factor times the option `lr`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
 ONECYCLE_START = 1 / 25
-"""First learning rate of a one-cycle run as a share of the highest: the default `div_factor` of torch's OneCycleLR."""
+"""First learning rate of a one-cycle run as a share of the highest learning rate. torch's OneCycleLR has the same default."""
 
 ONECYCLE_END = ONECYCLE_START / 10_000
-"""Last learning rate as a share of the highest: the default `final_div_factor` of torch's OneCycleLR."""
+"""Last learning rate of a one-cycle run as a share of the highest learning rate. torch's OneCycleLR has the same default."""
 
 Parameters = Iterable[nn.Parameter]
 
@@ -35,7 +36,7 @@ def sgd(parameters: Parameters, *, lr: float, momentum: float, weight_decay: flo
         The optimizer.
 
     Raises:
-        ValueError: nesterov without momentum.
+        ValueError: `nesterov` is True, but `momentum` is 0.
     """
     return optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
@@ -153,8 +154,8 @@ def cosine(optimizer: optim.Optimizer, *, steps: int, steps_per_epoch: int, eta_
 def onecycle(optimizer: optim.Optimizer, *, steps: int, steps_per_epoch: int, pct_start: float) -> LambdaLR:
     """Increase the learning rate and then decrease it to almost zero (Smith 2018).
 
-    The shape is that of torch's OneCycleLR, which fails on some short runs. The momentum does not
-    change.
+    The curve has the same shape as torch's OneCycleLR, which fails on some short runs. The momentum
+    does not change.
 
     Args:
         optimizer: the optimizer whose learning rate changes.
@@ -181,5 +182,5 @@ def _one_cycle(steps: int, pct_start: float) -> Callable[[int], float]:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Interpolate from `start` to `end` along half a cosine; `share` is from 0 to 1."""
+    """Interpolate from `start` to `end` along half a cosine. `share` must be from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -17,7 +17,7 @@ def torch_source(model: nn.Module) -> str | None:
         model: the model.
 
     Returns:
-        The expression; None if the model is not a sequence of built-in layers, as a user's model.
+        The expression; None if the model has other layers than the built-in models, as a user's model may have.
     """
     if not isinstance(model, nn.Sequential):
         return None

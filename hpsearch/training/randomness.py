@@ -32,8 +32,8 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 def seeded_generators(seed: int, *names: str | int, device: torch.device) -> Iterator[None]:
     """Seed the global generators of torch, numpy and Python within the block, and restore them afterwards.
 
-    A model may draw from any of them. Two runs that alternate, or a caller that draws numbers
-    between two epochs, do not affect each other because the state is restored.
+    A model may use any of these generators. Restoring them keeps runs that alternate from affecting
+    each other. A caller may also draw random numbers between two epochs.
 
     Args:
         seed: the seed of the run.

@@ -1,4 +1,4 @@
-"""Describes the environment of a run: everything besides its config that affects its results."""
+"""Describes the environment of a run: everything except the config that affects the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU_FILE = Path("/proc/cpuinfo")
 
 
 def environment(split: Split, device: torch.device) -> dict[str, Any]:
-    """Return split hash, device, processor and versions. If all of them are the same, a run repeats bit for bit.
+    """Return split hash, device, processor and versions. If all these values are the same, a run repeats bit for bit.
 
     Args:
         split: the split of the run.
@@ -39,13 +39,13 @@ def environment(split: Split, device: torch.device) -> dict[str, Any]:
 
 
 def processor(device: torch.device) -> str:
-    """Return the name of the processor. Libraries choose their algorithms by it, which affects the last bits.
+    """Return the name of the processor. The processor affects the last bits, because libraries choose algorithms for it.
 
     Args:
         device: the device of the run.
 
     Returns:
-        The name of the GPU, or that of the CPU with its instruction set.
+        The name of the GPU, or the name of the CPU with its instruction set.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -54,5 +54,5 @@ def processor(device: torch.device) -> str:
     except OSError:  # not Linux
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    # A virtual machine may name only a family of processors, and its members have different instruction sets.
+    # A virtual machine may report only a family of processors. Processors of one family can have different instruction sets.
     return f"{next(names, platform.processor() or platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,4 +1,4 @@
-"""Saves and loads a trained model as one safetensors file: the weights, and all the rest as JSON in its metadata."""
+"""Saves and loads a trained model as one safetensors file. Everything except the weights is JSON in the file's metadata."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class SavedModel:
 
     Attributes:
         module: maps normalised images, float32 [N, C, H, W], to logits [N, classes].
-        config: the config that it was trained with.
+        config: the config with which the model was trained.
         classes: the names of the classes.
         input_shape: channels, height and width of an image.
-        mean: of each channel of the training images, as a fraction of 255.
-        std: the standard deviation in the same way.
+        mean: mean of each channel of the training images, as a fraction of 255.
+        std: standard deviation of each channel of the training images, as a fraction of 255.
     """
 
     module: nn.Module
@@ -76,7 +76,7 @@ class SavedModel:
 
 
 def save_model(path: Path, model: SavedModel) -> None:
-    """Write a model. The weights have the names of the state dict.
+    """Write a model. The weights have the same names as in the state dict.
 
     Args:
         path: the file to write.
@@ -92,7 +92,7 @@ def save_model(path: Path, model: SavedModel) -> None:
         "mean": model.mean,
         "std": model.std,
     }
-    # The memory layout of the weights does not belong into a file.
+    # Write the weights in the default memory layout, whatever layout the model uses.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
     # `save_file` would make a file that only its owner may read.
     write_atomically(path, safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about)}))
@@ -150,7 +150,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if METADATA_KEY not in metadata:
                 raise _not_a_model(file, "another program wrote it")
             about = json.loads(metadata[METADATA_KEY])
-            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is not a mapping, it only has keys()
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # `opened` is not a mapping, it only has keys()
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
         raise DataError(

@@ -34,11 +34,14 @@ from hpsearch.training.factory import build_model, build_optimizer, build_schedu
 from hpsearch.training.randomness import generator, seeded_generators
 
 KEPT_MISTAKES = 24
-"""Misclassified images that are stored with the predictions: enough to see a pattern in a few kilobytes."""
+"""Number of misclassified images that are stored with the predictions. They show a pattern, but take only a few kilobytes."""
 LOSS_CHECK_INTERVAL = 32
-"""Steps between two checks that the loss is finite; the CPU waits for the GPU at each check."""
+"""Steps between two checks that the loss is finite. At each check, the CPU waits for the GPU."""
 SAMPLE_WITHOUT_VALIDATION = 10_000
-"""Training images to evaluate after each epoch if there are no validation images; otherwise as many as those."""
+"""Number of training images to evaluate after each epoch if there are no validation images.
+
+If there are validation images, the same number of training images is evaluated.
+"""
 
 
 def train(
@@ -46,18 +49,18 @@ def train(
 ) -> Generator[Epoch, None, None]:
     """Train a config on a split, one epoch for each item that the caller requests.
 
-    With the same arguments, versions, processor and number of threads the epochs are the same bit
-    for bit, except for the times. A loss that is not finite ends the run with an epoch that is
+    The epochs repeat bit for bit, except for the times, if these are the same: arguments, versions,
+    processor and number of threads. If the loss is not finite, the run ends with an epoch that is
     marked `diverged`.
 
     Args:
         config: the config of the run.
         split: the images.
-        checkpoint: a file to write before each epoch is yielded. If it exists, its epochs are
-            yielded again and training continues after them as if it had never stopped. After the
-            last epoch, the run also writes `predictions_path(checkpoint)`.
+        checkpoint: a file to write before each epoch is yielded. If the file exists, the run yields
+            the epochs in the file again. Training then continues as if it had never stopped. After
+            the last epoch, the run also writes `predictions_path(checkpoint)`.
         device: auto, cpu, cuda or cuda:N.
-        owner: the trial, as "study id/trial number". The checkpoint of another trial is refused.
+        owner: the trial, as "study id/trial number". A checkpoint of another trial raises an error.
 
     Yields:
         The epochs in order.
@@ -88,15 +91,15 @@ def train(
 
 
 def predictions_path(checkpoint: Path) -> Path:
-    """Return the file of a finished run's predictions for its N validation images, in numpy's npz format.
+    """Return the path of the predictions of a finished run for its N validation images.
 
-    Its arrays:
+    The file has numpy's npz format, and these arrays:
         predicted: the predicted class, uint8 [N]; int16 if there are more than 256 classes.
-        confidence: the predicted probability of that class, float32 [N].
+        confidence: the predicted probability of the predicted class, float32 [N].
         label: the true class, with the same type as `predicted`.
         classes: the names of the classes.
-        mistake: indices of the K misclassified images with the highest confidence, in that order.
-        mistake_image: these images, uint8 [K, C, H, W].
+        mistake: indices of the K misclassified images with the highest confidence, highest first.
+        mistake_image: these K images, uint8 [K, C, H, W].
 
     Args:
         checkpoint: the file of the run's checkpoint.
@@ -181,7 +184,10 @@ class _Run:
         return epoch, validation
 
     def state(self) -> dict[str, Any]:
-        """Return the state that the next epoch depends on. The seed and its number determine the random numbers.
+        """Return the state on which the next epoch depends.
+
+        It has no state of random generators, because the seed and the number of the epoch determine
+        the random numbers.
 
         Returns:
             The state dicts for a checkpoint.
@@ -199,12 +205,15 @@ class _Run:
         self.schedule.load_state_dict(stored["schedule"])
 
     def _train(self, number: int) -> tuple[int, float, bool]:
-        """Train on all batches once; return the number of images, the last learning rate, and whether the loss stayed finite."""
+        """Train on all batches one time.
+
+        Return the number of images, the last learning rate, and whether the loss stayed finite.
+        """
         self.model.train()
         shuffle = generator(self.config.seed, "batches", number)
         augmentation = generator(self.config.seed, "augmentation", number)
         seen, learning_rate = 0, 0.0
-        # Once a sum is not finite, it stays so.
+        # After one loss that is not finite, the sum is never finite again.
         total = torch.zeros((), device=self.device)
         for step, indices in enumerate(batches(len(self.split.train_labels), self.config.batch_size, shuffle), start=1):
             chosen = indices.to(self.device)

@@ -12,7 +12,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         images: [N, C, H, W], any dtype and device.
-        generator: on the CPU, so that every device gets the same numbers.
+        generator: a generator on the CPU, so that every device gets the same numbers.
 
     Returns:
         New images with the same shape.
@@ -27,7 +27,7 @@ def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     Args:
         images: [N, C, H, W], any dtype and device.
         pixels: the largest shift in each direction.
-        generator: on the CPU, so that every device gets the same numbers.
+        generator: a generator on the CPU, so that every device gets the same numbers.
 
     Returns:
         New images with the same shape.

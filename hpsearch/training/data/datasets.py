@@ -1,4 +1,4 @@
-"""Reads the images of a built-in or user-defined data set, and checks them.
+"""Reads and checks the images of a built-in or user-defined data set.
 
 `split.py` splits the training images. Only `held_out.py` reads the test images.
 """
@@ -47,16 +47,16 @@ def read_images(dataset: str, *, train: bool, folder: Path | None) -> Images:
     """Return the training images or the test images of a data set.
 
     Args:
-        dataset: its name.
-        train: whether to read the training images.
-        folder: the only folder to look for the files, if given.
+        dataset: name of the data set.
+        train: True for the training images, False for the test images.
+        folder: the folder with the files; None to search the default folders.
 
     Returns:
         The images with their labels, on the CPU.
 
     Raises:
-        DataError: the data set is unknown, missing or damaged, or a user's factory returned
-            something else than `registration.dataset` requires.
+        DataError: the data set is unknown, missing or damaged. Also if the factory of a user's data
+            set returned something that `registration.dataset` does not allow.
     """
     component = registered(dataset)
     if component is not None and component.kind == "dataset" and component.factory is not None:
@@ -66,7 +66,7 @@ def read_images(dataset: str, *, train: bool, folder: Path | None) -> Images:
         raise DataError(f"unknown data set {show(dataset)}", hint=did_you_mean(dataset, current_catalog().names("dataset")))
     part = "train" if train else "t10k"
     names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-    # The import of torchvision alone takes longer than this.
+    # Read the files without torchvision, because importing torchvision alone takes longer.
     images, labels = (
         torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(files.SHAPES[name])
         for name, content in zip(names, files.read(dataset, names, folder), strict=True)
@@ -75,7 +75,7 @@ def read_images(dataset: str, *, train: bool, folder: Path | None) -> Images:
 
 
 def _checked(dataset: str, made: object) -> Images:
-    """Check what the factory of a data set returned, and convert it."""
+    """Check and convert the images, labels and class names that the factory of a data set returned."""
     if not isinstance(made, tuple) or len(made) != 3:
         raise DataError(f"the data set '{dataset}' must return (images, labels, class names), but returned {show(made)}")
     images, labels = (_tensor(dataset, what, value) for what, value in zip(("images", "labels"), made, strict=False))

@@ -13,15 +13,15 @@ import torch
 
 _MISSING_OPERATOR = "operator torchvision::nms does not exist"
 
-# The definitions of a library exist as long as this object.
+# torch removes the definitions of a library when the library object is deleted. This list keeps it.
 _schemas: list[torch.library.Library] = []
 
 
 def _import_datasets() -> ModuleType:
-    """Import torchvision.datasets, also if torchvision comes from PyPI and torch has no CUDA.
+    """Import torchvision.datasets, even if torchvision comes from PyPI and torch has no CUDA.
 
-    In that case torchvision's binary part does not load, and the import fails because two
-    operators for object detection have no schema. The data sets work once the schemas exist.
+    In that case torchvision's binary part does not load. The import then fails, because two
+    operators for object detection have no schema. After the schemas are defined, the data sets work.
     """
     try:
         from torchvision import datasets

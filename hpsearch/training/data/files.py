@@ -1,6 +1,6 @@
 """Finds, verifies and reads the files of a data set, and writes them in torchvision's layout. Does not load torch.
 
-`datasets.py` makes images of them.
+`datasets.py` makes images from the contents.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from hpsearch.config.paths import write_atomically
 from hpsearch.errors import DataError, DiskError, did_you_mean
 
 DATA_VARIABLE = "HPSEARCH_DATA"
-"""Environment variable with the folder to search first."""
+"""Environment variable that names the folder to search first."""
 
 DEFAULT_FOLDER = Path("data")
-"""Where to unpack or download files by default."""
+"""The folder in which files are unpacked or downloaded by default."""
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """The folder in which Debian's package `dataset-fashion-mnist` installs its four `*.gz` files."""
@@ -66,8 +66,8 @@ class DataFiles:
 
     Attributes:
         dataset: name of the data set.
-        paths: of all four files, by their unpacked names; a file may be compressed (`.gz`).
-        contents: of the requested files, unpacked and verified.
+        paths: paths of all four files, by the names of the unpacked files. A file may be compressed (`.gz`).
+        contents: contents of the requested files, unpacked and verified.
         root: the root folder for torchvision; None if the files are not in its layout.
     """
 
@@ -84,16 +84,16 @@ def find(
 
     Args:
         dataset: name of a built-in data set.
-        folder: the only folder to search, if given.
-        names: the files to read and verify; the other files must only exist.
+        folder: the only folder to search; None to search the default folders.
+        names: the files to read and verify. The other files must exist, but are not read.
         environ: the environment variables.
 
     Returns:
         The files; None if no folder has them.
 
     Raises:
-        DataError: the data set is unknown, the given folder does not have the files, or the files
-            are damaged or incomplete and no other folder has good ones.
+        DataError: the data set is unknown, or the given folder does not have the files. Also if the
+            files are damaged or incomplete, and no other folder has complete files.
     """
     if dataset not in FOLDERS:
         raise DataError(f"no files are known for the data set '{dataset}'", hint=did_you_mean(dataset, FOLDERS))
@@ -122,15 +122,16 @@ def find(
 
 
 def prepare(dataset: str, folder: Path | None = None, *, allow_download: bool = False, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the root folder from which torchvision reads the data set; unpack the files into it if necessary.
+    """Return the root folder from which torchvision reads the data set.
 
-    Several processes may do this at once, because each file is written atomically.
+    If necessary, unpack the files into the root folder. Several processes may do this at once,
+    because each file is written atomically.
 
     Args:
         dataset: name of a built-in data set.
-        folder: the only folder to search, if given; otherwise `$HPSEARCH_DATA`, `data/` and
-            Debian's folder, in this order.
-        allow_download: download the files with torchvision if no folder has them.
+        folder: the only folder to search. If it is None, `$HPSEARCH_DATA`, `data/` and Debian's
+            folder are searched in this order.
+        allow_download: whether to download the files with torchvision if no folder has them.
         environ: the environment variables.
 
     Returns:
@@ -151,12 +152,12 @@ def prepare(dataset: str, folder: Path | None = None, *, allow_download: bool = 
 
 
 def read(dataset: str, names: Collection[str], folder: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> list[memoryview]:
-    """Return the verified contents of files without their IDX headers. Does not open the other files.
+    """Return the verified contents of files without their IDX headers. Other files are not opened.
 
     Args:
         dataset: name of a built-in data set.
         names: the files to read.
-        folder: the only folder to search, if given.
+        folder: the only folder to search; None to search the default folders.
         environ: the environment variables.
 
     Returns:
@@ -207,14 +208,17 @@ def _places(dataset: str, environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _root_to_write(folder: Path | None, environ: Mapping[str, str]) -> Path:
-    # The folder belongs to Debian's package, even if root could write to it.
+    # Do not write to Debian's folder, because it belongs to the package. The user root could write to it.
     if folder is not None and os.access(folder, os.W_OK) and folder.resolve() != DEBIAN_FOLDER:
         return folder
     return default_root(environ)
 
 
 def _look_in(folder: Path, dataset: str, names: Collection[str]) -> DataFiles | None:
-    """Return the files in a folder, or None if it has none of them; refuse missing and damaged files."""
+    """Return the files in a folder, or None if the folder has none of the files.
+
+    Raise an error if only some of the files are there, or if a file is damaged.
+    """
     for place in (folder / FOLDERS[dataset] / "raw", folder):
         try:
             paths = {name: path for name in SHAPES for path in (place / f"{name}.gz", place / name) if path.is_file()}
@@ -286,7 +290,7 @@ def _download(dataset: str, root: Path) -> None:
 
     try:
         vision.download(FOLDERS[dataset], root)
-    # torchvision reports a mirror that fails and a wrong checksum as RuntimeError.
+    # torchvision raises RuntimeError if a mirror fails or a checksum is wrong.
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise DataError(f"{dataset} could not be downloaded to {root}: {error}", hint=_how_to_get(dataset)) from error
 

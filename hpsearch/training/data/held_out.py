@@ -1,4 +1,4 @@
-"""Loads the test images, which only the final score uses: a search or a comparison must not import this module."""
+"""Loads the test images, which only the final score uses. A search or a comparison must not import this module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def load_test_images(dataset: str = "fashion-mnist", *, folder: Path | None = No
 
     Args:
         dataset: name of the data set.
-        folder: the only folder to look for the files, if given.
+        folder: the folder with the files; None to search the default folders.
 
     Returns:
         The images with their labels.

@@ -13,20 +13,20 @@ from PIL import Image, ImageDraw
 from hpsearch.errors import DataError
 
 ZOOM = 3
-"""Screen pixels for each pixel of an image: without it, 28×28 images are too small to see."""
+"""Screen pixels for each pixel of an image. Without zoom, 28×28 images would be too small to see."""
 
 CAPTION_LINE = 14
 """Height of a line of a caption in pixels. The letters of Pillow's own font are 11 pixels high."""
 
 MOST_CAPTION_LINES = 4
-"""The grid does not draw further lines of a caption."""
+"""Largest number of lines in a caption. The grid does not draw further lines."""
 
 MARGIN = 6
 """Pixels between two cells of a grid."""
 
 
 def to_pillow(image: NDArray[Any]) -> Image.Image:
-    """Return an image in Pillow's form.
+    """Return an image as a Pillow image.
 
     Args:
         image: uint8 [C, H, W] with 1 or 3 channels.
@@ -44,7 +44,7 @@ def to_pillow(image: NDArray[Any]) -> Image.Image:
 
 
 def image_png(image: NDArray[Any]) -> bytes:
-    """Return an image as a PNG file, with the pixels as they are.
+    """Return an image as a PNG file, without scaling.
 
     Args:
         image: uint8 [C, H, W] with 1 or 3 channels.
@@ -63,9 +63,9 @@ def captioned_grid(images: Sequence[Image.Image], captions: Sequence[str], *, co
 
     Args:
         images: the images, in order.
-        captions: one for each image. Lines break at newlines and where a line would be wider than
-            the image; a word that is wider than the image is cut.
-        columns: images in a row.
+        captions: one caption for each image. A new line begins at a newline character, or before a
+            word that does not fit. A word that is wider than the image is cut.
+        columns: number of images in a row.
 
     Returns:
         The content of the file.
@@ -92,7 +92,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _lines(pen: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:
-    """Break a text into lines of at most `width` pixels."""
+    """Break a text into lines that are not wider than `width` pixels."""
     lines: list[str] = []
     for paragraph in text.replace(" %", "\u00a0%").split("\n"):
         line = ""
@@ -106,5 +106,5 @@ def _lines(pen: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:
                 word = word[:-1]
             line = word
         lines.append(line)
-    # Pillow's own font has no non-breaking space.
+    # Pillow's own font has no non-breaking space, so draw a normal space.
     return [line.replace("\u00a0", " ") for line in lines]

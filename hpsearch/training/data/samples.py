@@ -1,4 +1,4 @@
-"""Lets a person look at training images: random samples in a grid, or one image by its index."""
+"""Shows training images to a person: a grid of random images, or one image by its index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpsearch.training.data.split import Split, load_training_images
 from hpsearch.training.randomness import generator
 
 ROWS, COLUMNS = 5, 8
-"""Size of the grid."""
+"""Number of rows and columns in the grid."""
 
 
 def sample_grid(data: Images, *, seed: int = 0) -> bytes:
@@ -24,7 +24,7 @@ def sample_grid(data: Images, *, seed: int = 0) -> bytes:
 
     Args:
         data: the images to draw from.
-        seed: the same seed draws the same images.
+        seed: the seed of the draw. The same seed draws the same images.
 
     Returns:
         The content of a PNG file.
@@ -40,7 +40,7 @@ def sample_grid(data: Images, *, seed: int = 0) -> bytes:
 def write_samples(split: Split, path: Path) -> None:
     """Write a grid of a split's training images for the reports, if the file does not exist yet.
 
-    Several workers may do this at once. Training goes on when the grid cannot be drawn or written.
+    Several workers may do this at once. If the grid cannot be drawn or written, no error is raised.
 
     Args:
         split: the split that a study trains on.
@@ -59,10 +59,10 @@ def training_image(dataset: str, index: int, *, folder: Path | None = None) -> t
     Args:
         dataset: name of the data set.
         index: position of the image, from 0.
-        folder: the only folder to look for the files, if given.
+        folder: the folder with the files; None to search the default folders.
 
     Returns:
-        The image, uint8 [C, H, W], and the name.
+        The image, uint8 [C, H, W], and the name of its class.
 
     Raises:
         DataError: there is no image with that index, or the data set is missing or damaged.

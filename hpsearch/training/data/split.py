@@ -1,7 +1,7 @@
 """Splits the training images into parts for training and validation, and makes batches.
 
-The split is random, seeded and stratified. No function of this module can return test images:
-only `held_out.py` reads them.
+The split is random, seeded and stratified. No function of this module can return test images,
+because only `held_out.py` reads test images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hpsearch.training.data.datasets import Images, read_images
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """The training images of a data set, in a part for training and a part for validation.
+    """The training images of a data set, divided into a part for training and a part for validation.
 
     Attributes:
         train_images: uint8 [N, C, H, W].
@@ -32,8 +32,8 @@ class Split:
         validation_images: uint8 [M, C, H, W].
         validation_labels: int64 [M].
         classes: the names of the classes.
-        mean: of each channel over `train_images`, as a fraction of 255.
-        std: the standard deviation in the same way; 1 for a constant channel.
+        mean: mean of each channel over `train_images`, as a fraction of 255.
+        std: standard deviation of each channel over `train_images`, as a fraction of 255; 1 for a constant channel.
         hash: SHA-256 of the data set and of the indices in both parts, hexadecimal.
     """
 
@@ -78,22 +78,22 @@ def load_split(
     train_images: int | None = None,
     folder: Path | None = None,
 ) -> Split:
-    """Split the training images of a data set at random; each class has the same share in both parts.
+    """Split the training images of a data set at random. Each class has the same share in both parts.
 
-    The validation images depend only on the seed and their number, not on `train_images`.
+    The choice of validation images depends on the seed and on `validation_images`, but not on `train_images`.
 
     Args:
         dataset: name of the data set.
         validation_images: number of images for validation.
         seed: seed of the split.
-        train_images: number of images for training; all the rest by default.
-        folder: the only folder to look for the files, if given.
+        train_images: number of images for training. The default is all other images.
+        folder: the folder with the files; None to search the default folders.
 
     Returns:
         The split, on the CPU.
 
     Raises:
-        DataError: the data set is unknown, missing or damaged, or it has fewer images.
+        DataError: the data set is unknown, missing or damaged, or it has too few images.
 
     Example:
         >>> import hpsearch, torch
@@ -120,7 +120,7 @@ def make_split(
         data: the training images of a data set.
         validation_images: number of images for validation.
         seed: seed of the split.
-        train_images: number of images for training; all the rest by default.
+        train_images: number of images for training. The default is all other images.
         exclude_from_validation: int64 [K], indices of images that must not be used for validation.
 
     Returns:
@@ -163,7 +163,7 @@ def count_training_images(data: Images, *, validation_images: int, train_images:
     Args:
         data: the training images of a data set.
         validation_images: number of images for validation.
-        train_images: number of images for training; all the rest by default.
+        train_images: number of images for training. The default is all other images.
 
     Returns:
         The number.
@@ -229,7 +229,7 @@ def load_training_images(dataset: str, *, folder: Path | None = None) -> Images:
 
     Args:
         dataset: name of the data set.
-        folder: the only folder to look for the files, if given.
+        folder: the folder with the files; None to search the default folders.
 
     Returns:
         The images with their labels.
@@ -244,11 +244,11 @@ def allocate(total: int, sizes: Sequence[int]) -> list[int]:
     """Divide `total` in proportion to `sizes` by the largest remainder method.
 
     Args:
-        total: the number to divide, at most the sum of the sizes.
+        total: the number to divide. It must not be larger than the sum of the sizes.
         sizes: size of each class.
 
     Returns:
-        A share for each class, at most its size. Of equal remainders the first gets more.
+        A share for each class, not larger than the class. If two remainders are equal, the first class gets more.
     """
     whole = sum(sizes)
     shares = [total * size // whole for size in sizes]
@@ -265,7 +265,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         images: uint8 [N, C, H, W].
 
     Returns:
-        Both as fractions of 255; the standard deviation of a constant channel is 1.
+        The means and the standard deviations as fractions of 255. The standard deviation of a constant channel is 1.
     """
     means, deviations = [], []
     for channel in images.unbind(1):
@@ -302,7 +302,7 @@ def batches(n_images: int, batch_size: int, generator: torch.Generator) -> Itera
     Args:
         n_images: number of training images.
         batch_size: images in a batch.
-        generator: draws the permutation, on the CPU.
+        generator: a generator on the CPU, which draws the permutation.
 
     Yields:
         The indices of the images of a batch, int64 [batch].
@@ -322,7 +322,10 @@ def _shuffled(data: Images, generator: numpy.random.RandomState) -> list[NDArray
 def _move_excluded_last(
     by_class: Sequence[NDArray[Any]], held_out: Sequence[int], exclude_from_validation: NDArray[Any], generator: numpy.random.RandomState
 ) -> list[NDArray[Any]]:
-    """Reorder the images so that the first ones, which are for validation, are not in `exclude_from_validation`."""
+    """Reorder the images of each class so that no image for validation is in `exclude_from_validation`.
+
+    The images for validation are the first images of each class.
+    """
     ordered = []
     for indices, count in zip(by_class, held_out, strict=True):
         spared = numpy.isin(indices, exclude_from_validation)
@@ -337,7 +340,7 @@ def _move_excluded_last(
 
 
 def _split_generator(seed: int) -> numpy.random.RandomState:
-    # numpy guarantees that RandomState always draws the same numbers; the newer generators may change.
+    # numpy guarantees that RandomState always draws the same numbers. The newer generators may change.
     return numpy.random.RandomState(derive_seed(seed, "split"))
 
 
