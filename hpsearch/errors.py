@@ -1,4 +1,4 @@
-"""Every error that hpsearch raises on purpose, with the exit code of a command that it ends.
+"""Every error that hpsearch raises on purpose, with the exit code of a command that ends with the error.
 
     HpsearchError                 1
     ├── TrainingError             1
@@ -16,7 +16,7 @@
         ├── StudyNotFoundError    2
         └── NotComparableError    2
 
-A message states what was expected and what was found; `hint` says what to do about it.
+The message of an error states what was expected and what was found. Its `hint` says how to correct the problem.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from collections.abc import Iterable
 
 
 class HpsearchError(Exception):
-    """An error that is not the caller's mistake.
+    """The base class of all errors that hpsearch raises on purpose.
 
     Args:
         message: what was expected and what was found, in one sentence.
-        hint: what to do about it; may be empty.
+        hint: how to correct the problem; may be empty.
     """
 
     exit_code = 1
@@ -57,27 +57,27 @@ class DiskError(HpsearchError):
 
 
 class StudyStoppedError(HpsearchError):
-    """The search gave up before its budget was spent: the same failure repeats, or every draw exceeds the limits."""
+    """The search ended before its budget was spent. Either the same failure repeats, or every drawn configuration exceeds the limits."""
 
 
 class LeaseLostError(HpsearchError):
-    """This process lost its locks together with its connection; another process may hold them now."""
+    """This process lost its locks, because its connection to the database was lost. Another process may now hold the locks."""
 
 
 class OutageError(HpsearchError):
-    """The database server could not be reached for the whole time that hpsearch waits."""
+    """The database server stayed down for the whole time that hpsearch waits for a server."""
 
     exit_code = 3
 
 
 class UsageError(HpsearchError):
-    """The request cannot be carried out; nothing was written."""
+    """The request cannot be carried out. Nothing was written."""
 
     exit_code = 2
 
 
 class ComponentError(UsageError):
-    """A model, optimizer, schedule or data set is unknown, registered twice, or does not import."""
+    """A model, optimizer, schedule or data set is unknown, registered twice, or cannot be imported."""
 
 
 class ConfigError(UsageError):
@@ -101,18 +101,18 @@ class StudyNotFoundError(UsageError):
 
 
 class NotComparableError(UsageError):
-    """The study file differs from the one that the stored trials were made with."""
+    """The study file differs from the study file with which the stored trials were made."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence with the known name that is closest to a wrong one.
+    """Return a sentence that suggests the known name closest to a wrong name.
 
     Args:
         name: the wrong name.
         known: the names to choose from.
 
     Returns:
-        The sentence; it lists all known names if none is close, and is empty if there are none.
+        The sentence. It lists all known names if no known name is close. It is empty if `known` is empty.
     """
     names = list(dict.fromkeys(known))
     # Comparing a name of 100 kB would take too long.

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_SHOWN, DEEPEST_SHOWN, MOST_SHOWN = 80, 3, 20
-"""Limits of a value in an error, in characters, levels and items: a file can hold a value of any size."""
+"""Maximum number of characters, levels and items of a value in an error message. A value in a file can have any size."""
 LONGEST_PATH = 500
-"""Limit of a path in an error, in characters."""
+"""Maximum number of characters of a path in an error message."""
 FORMULA_BEGINS = "=+-@\t\r"
-"""First characters of a cell that a spreadsheet computes (OWASP, CSV Injection)."""
+"""A spreadsheet takes a cell for a formula if the cell begins with one of these characters (OWASP, CSV Injection)."""
 
 
 def show(value: object) -> str:
@@ -33,10 +33,10 @@ def show(value: object) -> str:
 
 
 def show_path(path: Path) -> str:
-    """Return a path in quotes. Only a path of more than `LONGEST_PATH` characters is cut, in its middle.
+    """Return a path in quotes. A path of more than `LONGEST_PATH` characters is shortened in the middle.
 
     Args:
-        path: the path; its end tells files apart, so the end stays.
+        path: the path; its end is always shown, because the end tells files apart.
 
     Returns:
         The path in single quotes.
@@ -46,7 +46,9 @@ def show_path(path: Path) -> str:
 
 
 def str_of(value: bool | int | float | str) -> str:
-    """Return a value for a table or a list: without quotes, `true` as in TOML, six significant digits.
+    """Return a value as text for a table or a list.
+
+    The text has no quotes. A boolean is written as in TOML, and a float with six significant digits.
 
     Args:
         value: one value of a study file.
@@ -77,8 +79,8 @@ def many(count: int, noun: str, plural: str = "") -> str:
 
     Args:
         count: the number of things.
-        noun: the singular.
-        plural: the plural; the singular with an `s` by default.
+        noun: the noun in the singular.
+        plural: the noun in the plural; by default the singular with an `s`.
 
     Returns:
         The count and the noun.
@@ -105,19 +107,19 @@ def escape_cell(value: Any) -> Any:
         value: the cell's value.
 
     Returns:
-        The value; a text that begins like a formula has an apostrophe before it.
+        The value. If it is a text that begins like a formula, an apostrophe is put before the text.
     """
     return f"'{value}" if isinstance(value, str) and value.startswith(tuple(FORMULA_BEGINS)) else value
 
 
 def escape_csv(text: str) -> str:
-    """Return a CSV file with no cell that a spreadsheet takes for a formula.
+    """Return the content of a CSV file in which a spreadsheet finds no formula.
 
     Args:
         text: the content of the file.
 
     Returns:
-        The content with every cell escaped that is no number.
+        The content. Every cell that is not a number is escaped.
     """
     csv.field_size_limit(sys.maxsize)
     written = io.StringIO()

@@ -1,4 +1,4 @@
-"""Keep the budget of a study: an exact number of trials over all runs and workers, and the time over all runs."""
+"""Check the budget of a study. It sets the number of trials over all runs and workers, and the time over all runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpsearch.errors import StudyStoppedError
 from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study
 
 MAX_EQUAL_FAILURES = 3
-"""The study stops after this number of equal failures in a row: they come from a bug, not from bad luck."""
+"""A run stops after this number of equal failures in a row, because they come from a bug and not from bad luck."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +21,9 @@ class Clock:
     """Measures how long the runs of a study have lasted.
 
     Attributes:
-        run: id of this run; its seconds are stored under it.
+        run: id of this run. The seconds of the run are stored under this id.
         started: `time.monotonic()` of this machine when the run began.
-        now: the clock.
+        now: returns the current time of the same clock.
     """
 
     run: str
@@ -31,7 +31,7 @@ class Clock:
     now: Callable[[], float] = time.monotonic
 
     def spent(self, study: optuna.Study) -> float:
-        """Return the seconds of all runs, this one included.
+        """Return the seconds of all runs, including this run.
 
         Args:
             study: the study.
@@ -57,15 +57,17 @@ def budget_allows_trial(existing: Iterable[FrozenTrial], *, trials: int) -> bool
 
 
 def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str) -> None:
-    """Stop a run whose last trials all failed for the same reason. Trials of earlier runs do not count: the bug may be fixed.
+    """Raise an error if the last trials of a run all failed for the same reason.
+
+    Trials of earlier runs do not count, because the bug may have been fixed since then.
 
     Args:
         study: name of the study.
-        trials: all of its trials.
+        trials: all trials of the study.
         run: id of the run.
 
     Raises:
-        StudyStoppedError: names the failure.
+        StudyStoppedError: the last trials failed for the same reason. The message names the reason.
     """
     ended = [
         (trial.datetime_complete, trial)

@@ -1,7 +1,8 @@
-"""Claim trials: the only place where a trial starts, and where an interrupted one returns to the queue.
+"""Claim trials. Only this module starts trials and puts interrupted trials back into the queue.
 
-Only the holder of the study's claim lock starts trials. It requeues interrupted trials, checks the budget,
-takes or makes a trial, acquires its lease, draws its values and records the attempt.
+To start a trial, a worker must hold the claim lock of the study. First the worker puts interrupted trials back into the queue
+and checks the budget. Then it takes a waiting trial or makes a new trial, and acquires the lease of the trial. Last it stores
+the attempt and draws the values of the trial.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
 from hpsearch.storage.records import BY_HAND, TrialKey, read_epochs, write_attempt, write_end
 
 MAX_DEATHS = 3
-"""A trial fails when this number of workers died in it at the same epoch: the trial is the cause."""
+"""A trial fails after this number of workers died at the same epoch of the trial, because the trial is then the likely cause."""
 LEASE_WAIT = 5.0
-"""Seconds to wait for the lease of a waiting trial: its last worker releases it right after the requeue."""
+"""Seconds to wait for the lease of a waiting trial. The last worker of the trial releases the lease right after the requeue."""
 CLAIM_RETRY = 0.5
-"""Seconds until the next attempt when the next trial depends on running ones."""
+"""Seconds between two tries to claim a trial, if the next trial depends on running trials."""
 LOG_TAIL = 2000
 """Characters of a dead worker's log that are stored with its trial."""
 CRASH = "Fatal Python error"
-"""The first words of the interpreter's report of a crash."""
+"""The first words of the report that Python writes when it crashes."""
 TRIAL_TIME = "trial_time"
 """Stored reason of a trial that was pruned because its time was over."""
 TIME_SPENT = "trial_time was spent before its first epoch"
@@ -57,11 +58,11 @@ class Claimer:
     """Claims trials of one study for one worker.
 
     Attributes:
-        source: makes new trials when none waits.
+        source: makes new trials when no trial waits.
         run: id of this run.
         worker: name of the worker.
         only_trial: number of the only trial to claim; None for any.
-        stop_requested: whether the worker was asked to stop.
+        stop_requested: returns whether the worker was asked to stop.
     """
 
     store: Store
@@ -75,7 +76,7 @@ class Claimer:
     stop_requested: Callable[[], bool]
 
     def claim(self) -> Claim | None:
-        """Claim the next trial; wait if it depends on trials that still run.
+        """Claim the next trial. Wait if the next trial depends on trials that still run.
 
         Returns:
             The claim, or None when nothing is left to do.
@@ -85,7 +86,7 @@ class Claimer:
             KeyError, StorageInternalError: the study was deleted.
         """
         while True:
-            # After a lost lock another worker may be claiming; it requeues what was started here.
+            # If a lock was lost, another worker may claim now. That worker requeues a trial that this worker has started.
             with suppress(LeaseLostError):
                 self.store.database.require_exists()
                 with self.locks.hold(claim_lock(get_study_id(self.study))):
@@ -116,13 +117,13 @@ class Claimer:
         return None
 
     def _start_next(self) -> optuna.Trial | None:
-        """Start the first waiting trial, or a new one."""
+        """Start the first waiting trial, or a new trial."""
         trials = self.study.get_trials(deepcopy=False)
         refuse_repeated_failure(self.study.study_name, trials, self.run)
         for trial in trials:
             if trial.state != TrialState.WAITING or not self._may_take(trial):
                 continue
-            with suppress(UpdateFinishedTrialError):  # somebody failed it from outside a moment ago
+            with suppress(UpdateFinishedTrialError):  # somebody has just failed the trial from outside
                 if self.store.storage.set_trial_state_values(get_trial_id(trial), TrialState.RUNNING):
                     return optuna.Trial(self.study, get_trial_id(trial))
         return None if self.only_trial is not None else self.source.begin(trials)
@@ -143,7 +144,7 @@ class Claimer:
         try:
             with self.store.storage.transaction():
                 config = self.source.config(trial)
-                # Nothing is written yet. If the lease was lost, another worker may have drawn other values.
+                # Nothing is written yet. If the lease is lost, another worker may have drawn other values.
                 require_held(lease)
                 return config
         except StudyStoppedError as error:
@@ -151,8 +152,8 @@ class Claimer:
             raise
 
     def _failed_as_deadly(self, trial: optuna.Trial, attempts: list[dict[str, Any]]) -> bool:
-        """Fail a trial that killed MAX_DEATHS workers at its current epoch; return whether it did."""
-        # A worker of this name lives, and left the trial itself.
+        """Fail a trial if MAX_DEATHS workers died at its current epoch. Return whether the trial failed."""
+        # Attempts of this worker do not count. It is alive, so it left the trial by itself.
         died = [attempt for attempt in attempts[:-1] if not attempt.get("left") and attempt["worker"] != self.worker]
         died_here = [attempt for attempt in died if attempt["epochs"] == attempts[-1]["epochs"]]
         if len(died_here) < MAX_DEATHS:
@@ -176,7 +177,7 @@ class Claimer:
 
 
 def requeue_interrupted(store: Store, study: optuna.Study, locks: Locks) -> list[int]:
-    """Put every running trial without a living worker back into the queue. The caller holds the claim lock.
+    """Put every running trial without a living worker back into the queue. The caller must hold the claim lock.
 
     Args:
         store: the database.
@@ -206,9 +207,9 @@ def requeue(store: Store, trial_id: int) -> None:
 
 
 def end_hung(store: Store, study: optuna.Study, locks: Locks, number: int) -> bool:
-    """End a trial whose time is over and whose worker was killed. The caller holds the claim lock.
+    """End a trial whose time is over and whose worker was killed. The caller must hold the claim lock.
 
-    The trial is pruned at its last epoch; without an epoch it fails.
+    The trial is pruned at its last epoch. If no epoch is stored, the trial fails.
 
     Args:
         store: the database.
@@ -252,13 +253,13 @@ def _is_locked(locks: Locks, name: str) -> bool:
 
 @contextmanager
 def _without_worker(store: Store, locks: Locks, trial_id: int) -> Iterator[bool]:
-    """Hold the lease of a trial; yield whether the trial runs without a living worker."""
+    """Hold the lease of a trial in a block. Yield whether the trial is running without a living worker."""
     lease = locks.acquire(trial_lock(trial_id))
     if lease is None:
         yield False
         return
     try:
-        # Read the state under the lease: the worker may have finished the trial a moment ago.
+        # Read the state while holding the lease, because the worker may have just finished the trial.
         yield store.storage.get_trial(trial_id).state == TrialState.RUNNING
     finally:
         lease.release()

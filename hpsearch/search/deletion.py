@@ -1,4 +1,4 @@
-"""Report that somebody deleted a study while it was searched."""
+"""Report that somebody deleted a study while workers trained its trials."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hpsearch.storage.optuna_internals import get_study_id
 
 @contextmanager
 def report_deletion(study: optuna.Study, store: Store, paths: StudyPaths) -> Iterator[None]:
-    """Turn the errors of a deleted study into one that says so.
+    """Raise a clear error if a block fails because its study was deleted.
 
-    Optuna raises for a missing record or row; a worker that starts at that moment finds no study.
+    Optuna raises unclear errors for a missing record or row. A worker that starts at that moment fails because it finds no study.
 
     Args:
         study: the study that the block works on.
-        store: its database.
-        paths: its folder.
+        store: the database of the study.
+        paths: the folder of the study.
 
     Yields:
         Nothing.
@@ -44,10 +44,10 @@ def study_exists(study: optuna.Study, store: Store) -> bool:
 
     Args:
         study: the study as it was loaded.
-        store: its database.
+        store: the database of the study.
 
     Returns:
-        False also if another study has its name now.
+        True if the database holds the study. False also if the name now belongs to another study.
     """
     try:
         return store.storage.get_study_id_from_name(study.study_name) == get_study_id(study)
@@ -60,11 +60,11 @@ def study_deleted(name: str, store: Store, paths: StudyPaths) -> StudyNotFoundEr
 
     Args:
         name: name of the study.
-        store: its database.
-        paths: its folder.
+        store: the database of the study.
+        paths: the folder of the study.
 
     Returns:
-        The error, to be raised.
+        The error, which the caller must raise.
     """
     return StudyNotFoundError(
         f"the study '{name}', or a trial of it, is gone from {store}", hint=f"Checkpoints are kept in {paths.folder}."

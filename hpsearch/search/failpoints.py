@@ -1,4 +1,4 @@
-"""Failpoints: named steps of a trial at which fault tests end the process."""
+"""Define failpoints, which are named steps of a trial. Fault tests end the process at a failpoint."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Failpoint(StrEnum):
 
 
 on_reached: Callable[[Failpoint, int], None] | None = None
-"""Called at each failpoint with the number of the trial. Fault tests set it; a search leaves it empty."""
+"""Function that is called at each failpoint, with the failpoint and the number of the trial. Only fault tests set it."""
 
 
 def reached(point: Failpoint, trial: int) -> None:
-    """Report that a trial reached a failpoint; do nothing unless a test set `on_reached`.
+    """Call `on_reached` because a trial reached a failpoint. Do nothing if no test has set `on_reached`.
 
     Args:
         point: the step.

@@ -1,4 +1,4 @@
-"""Make the pruner of a study. It compares a trial only with trials of the same model: models learn at different speeds."""
+"""Make the pruner of a study. It compares a trial only with trials of the same model, because models learn at different speeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpsearch.search.study_view import trials_with
 
 
 class _SameModelPruner(BasePruner):
-    """Shows one of Optuna's pruners only the trials of the same model."""
+    """Shows only the trials of the same model to one of Optuna's pruners."""
 
     def __init__(self, inner: BasePruner) -> None:
         self._inner = inner
@@ -23,16 +23,16 @@ class _SameModelPruner(BasePruner):
 
 
 def make_pruner(section: Pruner, space: Space) -> BasePruner:
-    """Make the pruner that a study file asks for. Its steps are epochs, counted from 1.
+    """Make the pruner that a study file asks for. The steps of the pruner are epochs, counted from 1.
 
     Args:
-        section: the section `[pruner]`.
+        section: the section `[pruner]` of the study file.
         space: the search space.
 
     Returns:
         The pruner.
     """
-    # Optuna may prune at step n_warmup_steps itself; here no trial is pruned in its first `warmup_epochs`.
+    # Optuna may already prune at step n_warmup_steps. hpsearch must not prune a trial in its first `warmup_epochs`, so add 1.
     curve_options = {
         "n_startup_trials": section.startup_trials or 0,
         "n_warmup_steps": (section.warmup_epochs or 0) + 1,
@@ -60,7 +60,7 @@ def max_epochs(space: Space) -> int:
         space: the search space.
 
     Returns:
-        Epochs.
+        The number of epochs.
     """
     epochs = [
         int(value)

@@ -1,7 +1,7 @@
-"""Run workers on a Ray cluster: Ray places them, restarts those of a lost node, and ends them.
+"""Run workers on a Ray cluster. Ray places the workers, restarts the workers of a lost node, and ends the workers.
 
-Each worker is a Ray task, which supervises one worker process on its node like a run on one machine.
-The task comes in as a function: this module knows no torch and no database.
+Each worker is a Ray task. The task supervises one worker process on its node, in the same way as a run on one machine.
+The caller passes the task as a function. So this module uses neither torch nor the database.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from hpsearch.search.worker_order import NodeOrder
 from hpsearch.search.worker_pool import POLL_SECONDS, STOP_SECONDS, TRIALS_PER_WORKER, WorkerCount
 
 UNLIMITED = -1
-"""Retries of a task whose node is lost. A task that fails by itself is not retried."""
+"""Number of retries of a task whose node is lost; -1 means no limit. A task that fails by itself is not retried."""
 HOST_AND_PORT = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 CONNECT_TIMEOUT = 10.0
 STOP_GRACE = 4.0
-"""Seconds beyond STOP_SECONDS, for the messages to the node and back."""
+"""Seconds added to STOP_SECONDS, because messages to a node and back take time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayEngine:
-    """A cluster, and the share of it that one worker takes.
+    """A cluster, and the resources of the cluster that one worker takes.
 
     Attributes:
-        task: supervises one worker on a node; returns the number of worker processes that died.
-        address: as for `ray.init`; None for the cluster of RAY_ADDRESS, or a new one on this machine.
+        task: function that supervises one worker on a node. It returns the number of worker processes that died.
+        address: address of the cluster, such as `host:port`. None for the cluster that RAY_ADDRESS names, or for a new cluster on
+            this machine.
         cpus: CPUs of one worker.
-        gpus: GPUs of one worker; a fraction shares a GPU.
+        gpus: GPUs of one worker. With a fraction, several workers share a GPU.
     """
 
     task: Callable[[NodeOrder], int]
@@ -46,13 +47,13 @@ class RayEngine:
     gpus: float = 0.0
 
     def connect(self, *, one_machine: bool) -> None:
-        """Connect to the cluster, or start one on this machine.
+        """Connect to the cluster, or start a cluster on this machine.
 
         Args:
-            one_machine: refuse nodes on other machines.
+            one_machine: whether to raise an error if the cluster has nodes on several machines.
 
         Raises:
-            UsageError: Ray is not installed, no cluster answers, or a node may not be used.
+            UsageError: Ray is not installed, no cluster answers, or `one_machine` does not hold.
         """
         ray = _ray()
         if not ray.is_initialized():
@@ -67,7 +68,7 @@ class RayEngine:
                     hint="`ray start --head` starts one; --address names it; RAY_AUTH_MODE=token is needed if it asks for a token.",
                 ) from error
             finally:
-                for number, handler in handlers.items():  # Ray replaces that of SIGTERM
+                for number, handler in handlers.items():  # Ray replaces the handler of SIGTERM
                     signal.signal(number, handler)
         if one_machine and len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) > 1:
             raise UsageError(
@@ -82,7 +83,7 @@ class RayEngine:
             trials: budget of trials.
 
         Returns:
-            The smallest of what CPUs and GPUs allow, and a fifth of the trials.
+            The smallest of three numbers: workers for the CPUs, workers for the GPUs, and a fifth of the trials.
         """
         ray = _ray()
         total = ray.cluster_resources()
@@ -100,7 +101,7 @@ class RayWorkerPool:
     """The workers of one run on a cluster, with the methods of `WorkerPool`.
 
     Attributes:
-        orders: one for each worker.
+        orders: one order for each worker.
         deaths: worker processes that died and were replaced on their nodes.
     """
 
@@ -110,7 +111,7 @@ class RayWorkerPool:
     _pending: list[Any] = field(default_factory=list)
 
     def start(self) -> None:
-        """Submit all workers; Ray starts those for which it has room."""
+        """Submit all workers to Ray. Ray starts a worker as soon as the cluster has room."""
         remote = (
             _ray()
             .remote(self.engine.task)
@@ -131,7 +132,7 @@ class RayWorkerPool:
             Nothing, several times a second.
 
         Raises:
-            HpsearchError: a worker gave up, with the worker's message.
+            HpsearchError: a worker ended with an error. The message is the message of the worker.
         """
         ray = _ray()
         while self._pending:
@@ -141,7 +142,7 @@ class RayWorkerPool:
                 yield
 
     def stop(self) -> None:
-        """Ask all workers to requeue their trials and end; kill those that do not."""
+        """Ask all workers to requeue their trials and end. Kill workers that do not end in time."""
         ray = _ray()
         try:
             for each in self._pending:
@@ -149,14 +150,14 @@ class RayWorkerPool:
             deadline = time.monotonic() + STOP_SECONDS + STOP_GRACE
             while self._pending and time.monotonic() < deadline:
                 _, self._pending = ray.wait(self._pending, num_returns=len(self._pending), timeout=POLL_SECONDS)
-        finally:  # also after a second Ctrl-C, which means: at once
+        finally:  # also after a second Ctrl-C, which asks to stop at once
             for each in self._pending:
                 with suppress(Exception):
                     ray.cancel(each, force=True)
             self._pending = []
 
     def kill_worker(self, name: str) -> bool:
-        """Do nothing: the supervisor on the worker's node kills it.
+        """Do nothing, because the supervisor on the node kills the worker.
 
         Args:
             name: name of the worker.
@@ -168,7 +169,7 @@ class RayWorkerPool:
 
 
 def _result(task: Any) -> int:
-    """Return the number of worker processes that died under an ended task; raise its error."""
+    """Return the number of worker processes that died during an ended task. If the task failed, raise its error."""
     ray = _ray()
     try:
         deaths: int = ray.get(task)
@@ -187,7 +188,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _require_answer(address: str | None) -> None:
-    """Connect to `host:port` and raise OSError if nothing answers; Ray itself would try for minutes."""
+    """Connect to `host:port` and raise OSError if nothing answers. Ray itself would try for minutes."""
     found = HOST_AND_PORT.fullmatch(address or os.environ.get("RAY_ADDRESS", ""))
     if found:
         socket.create_connection((found["host"], int(found["port"])), timeout=CONNECT_TIMEOUT).close()

@@ -1,8 +1,8 @@
-"""Sample points of the space: seeds, the balance between models, and limits.
+"""Sample points of the search space, with a balance between models and within the limits of the study.
 
-A trial's values depend on the study's seed, the trial's number, the parameter's name and the trials that
-finished before. So a trial that was killed between two draws draws the same values again, and no two
-workers draw the same sequence.
+The values of a trial depend on the seed of the study, the number of the trial, the name of the parameter, and the trials
+that finished before. So a trial draws the same values again if its worker was killed between two draws. Two workers never
+draw the same sequence.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import counts_towards_budget
 
 MAX_DRAWS = 200
-"""Draws of one trial; if all exceed the limits, the limits leave nothing."""
+"""Maximum number of draws for one trial. If all draws exceed the limits, the search stops."""
 MAX_LEARNED_DRAWS = 10
-"""Draws by the study's sampler, which does not know the limits and stays beyond them; later draws are random."""
+"""Number of draws by the study's sampler. It does not know the limits and may exceed them again, so later draws are random."""
 
 Accept = Callable[[Mapping[str, Scalar]], bool]
 
@@ -43,9 +43,9 @@ class SpaceSampler(BaseSampler):
     Args:
         space: the search space.
         section: the section `[sampler]`.
-        budget: the section `[budget]`, for the balance.
+        budget: the section `[budget]`, of which only `balance` is used.
         seed: the study's seed.
-        accept: whether a point is within the study's limits; other points are drawn again.
+        accept: returns whether a point is within the limits of the study. If not, another point is drawn.
     """
 
     def __init__(self, space: Space, section: Sampler, budget: Budget, *, seed: int, accept: Accept) -> None:
@@ -57,7 +57,7 @@ class SpaceSampler(BaseSampler):
         self._points: dict[int, Mapping[str, Scalar]] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return an empty space: the first call of `sample_independent` draws the whole point.
+        """Return an empty space, because the first call of `sample_independent` draws the whole point.
 
         Args:
             study: the study.
@@ -69,7 +69,7 @@ class SpaceSampler(BaseSampler):
         return {}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """Return no values; see `infer_relative_search_space`.
+        """Return no values, because `sample_independent` draws the whole point.
 
         Args:
             study: the study.
@@ -142,7 +142,10 @@ class SpaceSampler(BaseSampler):
 
 
 def _make_sampler(kind: str, startup_trials: int, seed: int, *, study_seed: int) -> BaseSampler:
-    """Make one of Optuna's samplers. QMC's sequence needs the study's seed: a new one for each draw would make it plain random."""
+    """Make one of Optuna's samplers.
+
+    QMC needs the seed of the study, because with a new seed for each draw its sequence would be plain random.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if kind == "tpe":
@@ -160,7 +163,7 @@ class _Draft:
     def __init__(self, sampler: SpaceSampler, study: Any, trial: FrozenTrial, given: Mapping[str, Scalar], attempt: int) -> None:
         self._sampler, self._study, self._trial, self._given, self._attempt = sampler, study, trial, given, attempt
         joint = sampler.inner(trial.number, "", attempt)
-        # Draw given parameters too: with fewer parameters the others would get other values.
+        # Draw the given parameters too. Without them, the other parameters would get other values.
         self._joint = joint.sample_relative(study, trial, joint.infer_relative_search_space(one_trial_per_space(study), trial))
 
     def value(self, name: str, searched: Searched) -> Scalar:

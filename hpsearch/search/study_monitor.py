@@ -1,6 +1,7 @@
-"""Follow a study: count its trials, and show those that run or have just ended.
+"""Follow a study. The monitor counts the trials and shows the trials that run or have just ended.
 
-Each reading fetches only what changed since the last one, so it costs the same at the thousandth trial as at the first.
+Each reading fetches only the trials that may have changed since the last reading. So a reading costs the same at the
+thousandth trial as at the first trial.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ class Progress:
 
     Attributes:
         ended: trials that ended since the last reading.
-        running: trials that run.
+        running: trials that are running.
         counts: number of trials by state.
-        best: the best complete trial. Single runs of a follow-up study are not ranked.
+        best: the best complete trial, if any. The trials of a follow-up study are not ranked.
     """
 
     ended: tuple[TrialRow, ...]
@@ -46,7 +47,7 @@ class Progress:
 
 
 class StudyMonitor:
-    """Reads the progress of one study again and again. Trials that ended before are not reported as ended."""
+    """Reads the progress of one study again and again. Trials that ended before the monitor was made are not reported as ended."""
 
     def __init__(self, store: Store, study: optuna.Study) -> None:
         self._store = store
@@ -61,7 +62,7 @@ class StudyMonitor:
         self._ended.clear()
 
     def read_progress(self) -> Progress:
-        """Read what changed.
+        """Read the changes since the last reading.
 
         Returns:
             The progress of the study now.
@@ -92,7 +93,7 @@ class StudyMonitor:
         return worker in self._workers
 
     def _read(self) -> None:
-        """Read new trials, and those that were unfinished; a finished trial never changes."""
+        """Read new trials, and trials that were unfinished at the last reading. A finished trial never changes."""
         trials = self._store.storage.read_trials(self._study_id, unfinished=self._unfinished, last_finished=self._last_finished)
         self._unfinished = {get_trial_id(trial): trial for trial in trials if not trial.state.is_finished()}
         finished = [trial for trial in trials if trial.state.is_finished()]

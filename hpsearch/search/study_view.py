@@ -14,13 +14,13 @@ from hpsearch.storage.optuna_internals import get_storage
 
 
 class TrialsView:
-    """A study with some of its trials, for Optuna's samplers and pruners. Everything else is the study's own.
+    """A study that shows only some of its trials to Optuna's samplers and pruners. Everything else comes from the study.
 
-    It reads the study once, so that one decision sees the same trials throughout.
+    The view reads the trials only one time, so that one decision always sees the same trials.
 
     Args:
         study: the study, or a view of it.
-        keep: whether the view shows a trial.
+        keep: returns whether the view shows a trial.
     """
 
     def __init__(self, study: optuna.Study | TrialsView, keep: Callable[[FrozenTrial], bool]) -> None:
@@ -29,14 +29,14 @@ class TrialsView:
         self._kept: list[FrozenTrial] | None = None
 
     def get_trials(self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
-        """Return the trials of the view, as `Study.get_trials`.
+        """Return the trials of the view. This method replaces `Study.get_trials`.
 
         Args:
             deepcopy: whether to copy the trials.
-            states: the states to return; None for all.
+            states: the states of the returned trials; None for all states.
 
         Returns:
-            The trials by number.
+            The trials in the order of their numbers.
         """
         if self._kept is None:
             self._kept = [trial for trial in self._study.get_trials(deepcopy=False) if self._keep(trial)]
@@ -46,7 +46,7 @@ class TrialsView:
     def _get_trials(
         self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        # Samplers call this name. Optuna's cache behind it holds the trials as they were when the trial began.
+        # Samplers call this method. Optuna's own method uses a cache, which holds the trials as they were when the current trial began.
         return self.get_trials(deepcopy=deepcopy, states=states)
 
     @property
@@ -59,7 +59,7 @@ class TrialsView:
 
 
 class _StorageView:
-    """The storage of a view: it returns the view's trials; everything else is the storage's own."""
+    """The storage of a view. It returns only the trials of the view. Everything else comes from the real storage."""
 
     def __init__(self, storage: Any, view: TrialsView) -> None:
         self._storage = storage
@@ -73,12 +73,12 @@ class _StorageView:
 
 
 def trials_with(study: optuna.Study | TrialsView, parameter: str, value: Scalar | None) -> Any:
-    """Return the study with only those trials in which a parameter has a value.
+    """Return the study with only the trials in which a parameter has a given value.
 
     Args:
         study: the study.
         parameter: name of the parameter.
-        value: its value.
+        value: value of the parameter.
 
     Returns:
         The view, typed as Optuna's functions need it.
@@ -89,8 +89,8 @@ def trials_with(study: optuna.Study | TrialsView, parameter: str, value: Scalar 
 def one_trial_per_space(study: Any) -> Any:
     """Return the study with one trial for each pair of state and distributions.
 
-    It is for Optuna's search for the joint space, which takes a fifth of a draw at 10,000 trials. A worker's
-    cache shares equal distributions between trials, so their identity tells them apart.
+    It makes Optuna's search for the joint space faster. At 10,000 trials that search takes a fifth of the time of a draw.
+    The cache of a worker shares equal distributions between trials, so `id` tells whether two distributions differ.
 
     Args:
         study: the study.
@@ -109,14 +109,14 @@ def one_trial_per_space(study: Any) -> Any:
 
 
 def value_of(trial: FrozenTrial, parameter: str) -> Scalar | None:
-    """Return a parameter of a trial; of a waiting trial, the value that was queued.
+    """Return the value of a parameter in a trial. For a waiting trial, this is the queued value.
 
     Args:
         trial: the trial.
         parameter: name of the parameter.
 
     Returns:
-        The value, or None if the trial has none.
+        The value, or None if the trial does not have the parameter.
     """
     value: Scalar | None = trial.params.get(parameter, trial.system_attrs.get("fixed_params", {}).get(parameter))
     return value

@@ -1,4 +1,4 @@
-"""Make the trials of a study: a sampler draws them, or a plan repeats some configurations."""
+"""Make the trials of a study. Either a sampler draws the trials, or a plan repeats some configurations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hpsearch.storage.records import TrialKey, candidate_scores, failed_candidat
 
 
 class TrialSource(Protocol):
-    """Makes the trials of a study. The caller holds the study's claim lock."""
+    """Makes the trials of a study. The caller must hold the claim lock of the study."""
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
         """Start a new trial.
@@ -29,7 +29,7 @@ class TrialSource(Protocol):
             trials: all trials of the study.
 
         Returns:
-            The running trial, or None if none can be started now.
+            The running trial, or None if no trial can be started now.
         """
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
@@ -47,12 +47,12 @@ class TrialSource(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether no trial will start later, whatever the running trials result in."""
+        """Whether no more trials will start. The results of the running trials cannot change this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledTrials:
-    """Trials drawn by the study's sampler, up to the budget. The methods are those of `TrialSource`."""
+    """Trials drawn by the study's sampler, up to the budget. This class implements `TrialSource`."""
 
     study: optuna.Study
     space: Space
@@ -75,27 +75,27 @@ class SampledTrials:
             return None
         if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
             return None
-        # `Study.ask` would first take a trial that waits for another worker.
+        # Do not use `Study.ask`, because it would first take a trial that waits for another worker.
         return optuna.Trial(self.study, get_storage(self.study).create_new_trial(get_study_id(self.study)))
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
-        """Draw the values of a trial; return those that it drew before.
+        """Draw the values of a trial. Values that the trial drew before stay the same.
 
         Args:
             trial: a running trial.
 
         Returns:
-            The configuration, with a seed of the trial's own.
+            The configuration. Each trial has its own seed.
         """
         return self.space.config(self.space.sample(trial), seed=derive_seed(self.seed, "trial", trial.number))
 
 
 class NextRuns(Protocol):
-    """Runs to start, each a configuration's name and the number of the repeat."""
+    """Runs to start. A run is given by the name of a configuration and the number of the repeat."""
 
     @property
     def required_runs(self) -> Sequence[tuple[str, int]]:
-        """Needed runs, the most useful first."""
+        """Runs that are needed, the most useful run first."""
 
     @property
     def optional_runs(self) -> Sequence[tuple[str, int]]:
@@ -104,11 +104,11 @@ class NextRuns(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RepeatedTrials:
-    """Trials that repeat a few configurations, all with the same seeds and splits. The methods are those of `TrialSource`.
+    """Trials that repeat a few configurations, all with the same seeds and splits. This class implements `TrialSource`.
 
     Attributes:
-        next_runs: returns the next runs for the scores so far and the names of configurations that always fail.
-        config_of: returns the configuration of a name; its seed has no effect.
+        next_runs: returns the next runs. It takes the scores so far and the names of the configurations that failed too often.
+        config_of: returns the configuration of a name. The seed of this configuration is not used.
         seed_of: returns the seed of a repeat.
     """
 
@@ -118,7 +118,7 @@ class RepeatedTrials:
     seed_of: Callable[[int], int]
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
-        """Start the most useful run that no other trial does.
+        """Start the most useful run that no unfinished trial already does.
 
         Args:
             trials: all trials of the study.
@@ -134,7 +134,7 @@ class RepeatedTrials:
         name, repeat = free[0]
         trial_id = get_storage(self.study).create_new_trial(
             get_study_id(self.study),
-            # The trial gets its name at once, so that it is known even if this process is killed now.
+            # Store the name together with the new trial, so that the name is known even if this process is killed now.
             optuna.trial.create_trial(state=TrialState.WAITING, user_attrs={TrialKey.CANDIDATE: name, TrialKey.REPEAT: repeat}),
         )
         get_storage(self.study).set_trial_state_values(trial_id, TrialState.RUNNING)
@@ -153,7 +153,7 @@ class RepeatedTrials:
 
     @property
     def is_over(self) -> bool:
-        """Whether no wanted run is left."""
+        """Whether no needed run is left."""
         return not self._runs(self.study.get_trials(deepcopy=False)).required_runs
 
     def _runs(self, trials: Sequence[FrozenTrial]) -> NextRuns:

@@ -1,6 +1,6 @@
-"""Train trials: claim one, train it, store and report its epochs, prune it, store its end.
+"""Train trials. A worker claims a trial, trains it, stores and reports its epochs, may prune it, and stores its end.
 
-The trainer comes in as plain functions, so that search loads no torch and tests run a fake trainer.
+The caller passes the trainer as plain functions. So this module does not load torch, and tests can use a fake trainer.
 """
 
 from __future__ import annotations
@@ -38,10 +38,13 @@ from hpsearch.storage.records import is_copy, read_epochs, write_clean_exit, wri
 log = logging.getLogger("hpsearch")
 
 MIN_TIMER = 0.001
-"""Seconds; a timer of 0 would never fire."""
+"""Shortest time of a timer, in seconds. A timer of 0 would never fire."""
 
 EXTRA_RANKS = 16
-"""Extra ranks checked when deleting checkpoints: this number of trials may end at the same time."""
+"""Number of trials below the kept trials whose checkpoints are deleted too.
+
+Several trials can end at the same time, so deleting the checkpoint of only one trial is not enough.
+"""
 
 Result = TypeVar("Result")
 Cost = tuple[int, int]
@@ -53,12 +56,12 @@ class Trainer:
     """The functions of a trainer that a worker calls.
 
     Attributes:
-        train: yields the epochs of a config; those in the checkpoint come first. The string names the checkpoint's owner.
-        cost: cost of a config, without training it.
+        train: yields the epochs of a config. The epochs in the checkpoint come first. The string names the owner of the checkpoint.
+        cost: returns the cost of a config without training.
         forget: deletes a checkpoint.
-        facts: what else is needed to repeat a run: split hash, device, processor, versions.
-        data_hash: hash of the images that all trials share: of the split, or of the whole data set.
-        n_images: training images of the data set.
+        facts: returns the other facts needed to repeat a run: split hash, device, processor, versions.
+        data_hash: hash of the images that all trials share. They are the images of the split, or of the whole data set.
+        n_images: number of training images in the data set.
     """
 
     train: Callable[[TrainConfig, Path, str], Iterator[Epoch]]
@@ -70,19 +73,19 @@ class Trainer:
 
 
 class Interrupted(BaseException):
-    """A signal stopped the training. No `Exception`, so that no user code catches it."""
+    """A signal stopped the training. This is not an `Exception`, so that user code does not catch it."""
 
 
 class TrialTimeout(BaseException):
-    """The time of a trial is over. No `Exception`, so that no user code catches it."""
+    """The time of a trial is over. This is not an `Exception`, so that user code does not catch it."""
 
 
 class StopRequest:
-    """A request to stop by SIGTERM or SIGINT. It interrupts training at once, and nothing else.
+    """A request to stop by SIGTERM or SIGINT. It interrupts training at once, but no other work.
 
     Attributes:
         requested: whether a signal arrived.
-        signal: number of the last signal; 0 before.
+        signal: number of the last signal; 0 before the first signal.
     """
 
     def __init__(self) -> None:
@@ -111,7 +114,7 @@ class StopRequest:
 
     @contextmanager
     def time_limit(self, seconds: float | None) -> Iterator[None]:
-        """Limit the training time within a block. It needs `listen`.
+        """Limit the training time within a block. Without an earlier call of `listen` there is no limit.
 
         Args:
             seconds: the limit; None for no limit.
@@ -151,8 +154,8 @@ class Worker:
     """Trains trials of one study until nothing is left to do.
 
     Attributes:
-        trial_time: seconds of one trial over all its workers; None for no limit.
-        keep: number of best trials that keep their checkpoint.
+        trial_time: time limit of one trial in seconds, over all its workers; None for no limit.
+        keep: number of the best trials whose checkpoints are kept.
     """
 
     store: Store
@@ -171,7 +174,7 @@ class Worker:
             The number of trials that ended here.
 
         Raises:
-            StudyStoppedError: see `Claimer.claim`.
+            StudyStoppedError: the same failure occurred again and again, or no draw was within the limits.
             StudyNotFoundError: the study was deleted, or deleted and made again.
             KeyError, StorageInternalError: the study was deleted while this worker trained no trial.
             DiskError: a checkpoint or the database cannot be written.
@@ -208,7 +211,7 @@ class Worker:
     def _is_deleted(self, claim: Claim) -> bool:
         try:
             self.store.rdb.get_trial(get_trial_id(claim.trial))  # not from the cache, which keeps finished trials
-            # A trial of a new study may have got the id of this one.
+            # If the study was deleted and made again, a trial of the new study may have the same id.
             return not study_exists(self.study, self.store)
         except KeyError:
             return True
@@ -234,21 +237,21 @@ class Worker:
             state, values = TrialState.FAIL, None
             end: dict[str, Any] = {"reason": failure.reason, "traceback": failure.details}
         else:
-            # A pruned trial's value is its last report.
+            # The value of a pruned trial is the last value that it reported.
             state, values = TrialState.PRUNED if reason else TrialState.COMPLETE, [epochs[-1].val_accuracy]
             end = {"reason": reason} if reason else {"diverged": True} if epochs[-1].diverged else {}
         require_held(claim.lease)
         reached(Failpoint.BETWEEN_EPOCHS_AND_END, trial.number)
         write_end(trial, epochs, end)
         reached(Failpoint.BETWEEN_END_AND_TELL, trial.number)
-        # `Study.tell` without its extra reads and sampler hook.
+        # This does the same as `Study.tell`, without its extra reads and its call of the sampler.
         self.store.storage.set_trial_state_values(get_trial_id(trial), state, values)
         reached(Failpoint.AFTER_TELL, trial.number)
         if state != TrialState.FAIL:
             self._delete_checkpoints(trial.number, state)
 
     def _delete_checkpoints(self, number: int, state: TrialState) -> None:
-        """Delete the checkpoint of a finished trial, or of the trial that it displaced from the best."""
+        """Delete checkpoints after a trial finished. Only the best complete trials keep their checkpoints."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         ranked = [trial.number for trial in rank(trial for trial in trials if not is_copy(trial))]
         deleted = set(ranked[self.keep : self.keep + EXTRA_RANKS])
@@ -258,7 +261,7 @@ class Worker:
             self.trainer.forget(self.paths.trial(each).checkpoint)
 
     def _train(self, claim: Claim, epochs: list[Epoch]) -> str:
-        """Train to the end and append to `epochs`; return the reason for pruning, or an empty string."""
+        """Train to the end and append the new epochs to `epochs`. Return the reason for pruning, or an empty string."""
         spent = sum(epoch.seconds for epoch in epochs)
         try:
             with self.stop.time_limit(None if self.trial_time is None else self.trial_time - spent):
@@ -286,7 +289,7 @@ class Worker:
                     reached(Failpoint.AFTER_EPOCH, trial.number)
                 elif epoch.number not in reported:
                     trial.report(value, epoch.number)
-                # Stored epochs before the last one were judged by an earlier worker.
+                # For stored epochs before the last stored epoch, an earlier worker has already decided about pruning.
                 if epoch.number >= n_stored and not epoch.diverged and epoch.number < claim.config.epochs:
                     if reason := self._pruning_reason(trial, epochs):
                         return reason
@@ -306,7 +309,7 @@ class Worker:
         return "pruner" if not isinstance(self.study.pruner, NopPruner) and trial.should_prune() else ""
 
     def _begin(self, claim: Claim, n_stored: int) -> Iterator[Epoch]:
-        """Start the training from the checkpoint. A checkpoint of another run is moved aside, neither loaded nor deleted."""
+        """Start the training from the checkpoint. A damaged checkpoint, or a checkpoint of another run, is moved aside and not deleted."""
         owner = f"{self.study.study_name}/{claim.trial.number}"
         checkpoint = self.paths.trial(claim.trial.number).checkpoint
         folder = checkpoint.parent
@@ -323,7 +326,7 @@ class Worker:
             return self._call_user_code(lambda: self.trainer.train(claim.config, checkpoint, owner))
 
     def _call_user_code(self, call: Callable[[], Result]) -> Result:
-        """Call a function that may run a user's code: its errors fail the trial, and signals interrupt it."""
+        """Call a function that may run a user's code. An error of the function fails the trial, and a signal interrupts the function."""
         try:
             with self.stop.interruptible():
                 return call()
@@ -334,7 +337,7 @@ class Worker:
 
 
 class _TrialFailure(Exception):
-    """A trial failed, for a reason of one line."""
+    """A trial failed. The reason is one line of text."""
 
     def __init__(self, reason: str, details: str = "") -> None:
         super().__init__(reason)
@@ -350,7 +353,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _checked_accuracy(epoch: Epoch) -> float:
-    """Return the epoch's validation accuracy; fail the trial if it is none: Optuna would let an infinite value win."""
+    """Return the validation accuracy of an epoch. Fail the trial if the value is not a number from 0 to 1.
+
+    Without this check, an infinite value would win in Optuna.
+    """
     value = epoch.val_accuracy
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise _TrialFailure(f"validation accuracy must be a finite number from 0 to 1, but is {value!r:.80}")

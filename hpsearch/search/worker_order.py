@@ -1,4 +1,4 @@
-"""What a supervisor tells a worker: the same typed order on this machine and on a cluster."""
+"""The order that a supervisor gives to a worker. Its form is the same on this machine and on a cluster."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pydantic import BaseModel
 
 
 class WorkerOrder(BaseModel, frozen=True):
-    """What one worker process trains, and where.
+    """An order that tells one worker process what to train, and where.
 
-    It travels as JSON on the command line, which every user of the machine can read: it holds no secret.
+    The order is passed as JSON on the command line. All users of the machine can read it there, so it contains no secret.
 
     Attributes:
         study: the name of a stored study, or a study file.
-        worker: the worker's name in logs and in the database; no other worker has it.
+        worker: name of the worker in logs and in the database. No other worker has the same name.
         run: id of the run; None if no supervisor started the worker.
         run_started: `time.monotonic()` of this machine at the start of the run.
         runs: the folder of runs.
-        data: the folder of the data set; None to look for it.
+        data: the folder of the data set; None to search for the folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        trials: budget of trials; None for the study file's.
-        time: budget of seconds over all runs; None for the study file's.
-        only_trial: the only trial to train; None for all.
+        trials: budget of trials; None for the budget in the study file.
+        time: budget of seconds over all runs; None for the budget in the study file.
+        only_trial: number of the only trial to train; None for all trials.
         component_folder: the folder of the component files; None for the folder of the study file.
     """
 
@@ -46,14 +46,14 @@ class WorkerOrder(BaseModel, frozen=True):
 
 
 class NodeOrder(WorkerOrder, frozen=True):
-    """What one node of a cluster does: it supervises one worker.
+    """An order that tells one node of a cluster to supervise one worker.
 
-    It travels inside the cluster and on no command line.
+    The order is sent inside the cluster and never appears on a command line.
 
     Attributes:
         run: id of the run; never None.
-        storage: URL of the database, with its password if it has one.
-        folder: the current folder of the run; relative paths begin there if the node has it.
+        storage: URL of the database, with the password if there is one.
+        folder: the current folder of the run. Relative paths begin there if this folder exists on the node.
         component_files: content of each component file, by its path relative to the study file.
         command: arguments of the Python interpreter that start a worker.
     """

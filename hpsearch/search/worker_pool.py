@@ -1,4 +1,4 @@
-"""Start worker processes on this machine, replace dead ones, and find trials that hang. It knows no torch."""
+"""Start worker processes on this machine, replace dead workers, and find trials that hang. This module does not load torch."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from hpsearch.storage.records import TrialRow
 
 WORKER_ENVIRONMENT: Mapping[str, str] = {
-    # Otherwise glibc returns large blocks to the system at every step, which takes a third of the time.
+    # Without these settings, glibc returns large blocks to the system at every step. That takes a third of the time.
     "MALLOC_MMAP_THRESHOLD_": "2000000000",
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_TOP_PAD_": "268435456",
-    # Two workers of one thread train more than one worker of two threads, and waiting threads spin.
+    # Two workers with one thread each train more than one worker with two threads. Threads that wait also use the processor.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
 
 WORKER_MEMORY = 1_000_000_000
-"""Bytes planned for a worker: torch, the images and a model of a few million parameters."""
+"""Bytes of memory planned for a worker, with torch, the images and a model of a few million parameters."""
 TRIALS_PER_WORKER = 5
-"""A sampler learns little when many workers start before the first trials end."""
+"""One worker is planned for this number of trials. A sampler learns little if many trials start before the first trials end."""
 POLL_SECONDS = 0.2
 STOP_SECONDS = 8.0
-"""Seconds that workers have to requeue their trials before they are killed."""
+"""Seconds that workers get to requeue their trials. After this time they are killed."""
 MAX_START_FAILURES = 3
-"""Workers in a row that may die within MIN_LIFE without a trial; then the run stops."""
+"""The run stops after this number of failed starts in a row. In a failed start, a worker dies soon without a trial."""
 MIN_LIFE = 10.0
-"""Seconds; see MAX_START_FAILURES."""
+"""A worker that dies within this number of seconds without a trial counts as a failed start."""
 MAX_ERROR_LINES = 20
-"""An error message further than this from the end of a log is not the reason why the worker ended."""
+"""Maximum number of lines from an error message to the end of a log. An earlier message is not the reason for the end."""
 WATCHDOG_GRACE = 5.0
-"""Seconds beyond `trial_time` in which the worker may end the trial itself."""
+"""Seconds after `trial_time` in which the worker can still end the trial by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerCount:
-    """The number of workers and its reason."""
+    """The number of workers, and the reason for this number."""
 
     count: int
     reason: str
@@ -106,13 +106,13 @@ class WorkerPool:
     """The worker processes of one run on this machine.
 
     Attributes:
-        command: returns the command line of a worker by its name.
-        environment: variables of the workers, added to this process's and to WORKER_ENVIRONMENT.
-        logs: the folder of the logs, `<name>.log`.
+        command: returns the command line of a worker. It takes the name of the worker.
+        environment: environment variables of the workers, added to the variables of this process and to WORKER_ENVIRONMENT.
+        logs: the folder of the log files, which are named `<name>.log`.
         count: number of workers.
         prefix: beginning of the workers' names.
-        has_claimed: whether the worker of a name ever claimed a trial; if so, the trial is the reason of its death.
-        deaths: workers that died and were replaced.
+        has_claimed: returns whether a worker ever claimed a trial. If it did, its death does not count as a failed start.
+        deaths: number of workers that died and were replaced.
     """
 
     command: Callable[[str], Sequence[str]]
@@ -139,7 +139,7 @@ class WorkerPool:
             Nothing, several times a second.
 
         Raises:
-            HpsearchError: a worker gave up, with the worker's message.
+            HpsearchError: a worker ended with an error. The message is the message of the worker.
         """
         while self._running:
             for ended in [each for each in self._running if each.process.poll() is not None]:
@@ -151,7 +151,7 @@ class WorkerPool:
                 time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Ask all workers to requeue their trials and end; kill those that do not."""
+        """Ask all workers to requeue their trials and end. Kill workers that do not end in time."""
         try:
             for each in self._running:
                 each.process.send_signal(signal.SIGTERM)
@@ -159,11 +159,11 @@ class WorkerPool:
             for each in self._running:
                 with suppress(subprocess.TimeoutExpired):
                     each.process.wait(max(0.0, deadline - time.monotonic()))
-        finally:  # also after a second Ctrl-C, which means: at once
+        finally:  # also after a second Ctrl-C, which asks to stop at once
             self.kill()
 
     def kill_worker(self, name: str) -> bool:
-        """Kill one worker and its child processes; `watch` replaces it.
+        """Kill one worker and its child processes. `watch` then replaces the worker.
 
         Args:
             name: name of the worker.
@@ -189,12 +189,12 @@ class WorkerPool:
         name = f"{self.prefix}-{self._started}"
         path = self.logs / f"{name}.log"
         log = path.open("ab")
-        # A log with colours could not be searched for the worker's error message.
+        # `_logged_error` could not find the error message of the worker in a log with colours.
         inherited = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"}
         process = subprocess.Popen(
             self.command(name),
             env={**inherited, **WORKER_ENVIRONMENT, **self.environment},
-            # This pipe ends with this process, even if it is killed; then the worker leaves.
+            # The pipe closes when this process ends, even if this process is killed. The worker then ends too.
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -220,7 +220,7 @@ class WorkerPool:
 
 
 def _logged_error(ended: _Process) -> HpsearchError | None:
-    """Return the error in the last lines of a worker's log; None if the worker died, as by `os._exit(1)`."""
+    """Return the error in the last lines of a worker's log. Return None if the worker died without an error message."""
     kinds = {HpsearchError.exit_code: StudyStoppedError, UsageError.exit_code: UsageError, OutageError.exit_code: OutageError}
     kind = kinds.get(ended.process.returncode)
     lines = ended.log_path.read_text(errors="replace").splitlines() if kind else []
@@ -241,12 +241,12 @@ def _kill_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 class Watchdog:
-    """Finds trials that hang: a worker ends a trial in time, unless the training never returns to Python.
+    """Finds trials that hang. A worker ends its trial in time by itself, unless the training never returns to Python.
 
-    It measures by the clock of this process only.
+    The watchdog uses only the clock of this process.
 
     Args:
-        trial_time: seconds of one trial over all its workers; None for no limit.
+        trial_time: time limit of one trial in seconds, over all its workers; None for no limit.
     """
 
     def __init__(self, trial_time: float | None) -> None:
@@ -261,7 +261,7 @@ class Watchdog:
             now: `time.monotonic()`.
 
         Yields:
-            Number and worker of each such trial.
+            Number of each such trial and name of its worker.
         """
         if self._trial_time is None:
             return
@@ -276,10 +276,10 @@ class Watchdog:
 
 
 def train_like_a_worker() -> None:
-    """Restart the current command in this process with WORKER_ENVIRONMENT, unless it has that already.
+    """Restart the current command in this process with WORKER_ENVIRONMENT, unless these variables are already set.
 
-    The C library and the thread pools read these variables when they start. So a command calls this
-    first, before it did anything and before torch is loaded.
+    The C library and the thread pools read these variables when they start. So a command must call this
+    function before it does anything else, and before torch is loaded.
     """
     if all(os.environ.get(key) == value for key, value in WORKER_ENVIRONMENT.items()):
         return

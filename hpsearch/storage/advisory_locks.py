@@ -1,7 +1,7 @@
-"""The locks of a PostgreSQL database: session-level advisory locks, which the server ends with their connection.
+"""The locks of a PostgreSQL database. The server releases these advisory locks when their connection ends.
 
-All locks of a process are held on one connection. When the connection is lost, the locks are lost too, and another process
-may take them before this one reconnects. So a holder checks its lock before it writes.
+All locks of a process are held on one connection. If the connection is lost, the locks are lost too. Another process may then
+take the locks before this process reconnects. So a process must check that it still holds a lock before it writes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.retry import RetryPolicy
 
 LOCK_TIMEOUT = "5s"
-"""The longest single wait for a lock. Waits are repeated, so that a silent server is told from a lock that is held."""
+"""Longest wait for a lock in one statement. The statement is then repeated. So hpsearch notices a server that does not answer."""
 KEY = "hashtextextended(current_schema() || '/hpsearch/' || %s, 0)"
-"""A lock is a number of 64 bits in its database. The schema is part of it, since each schema may have a study 1."""
+"""SQL expression for the number of 64 bits that names a lock. It contains the schema, because each schema may have a study 1."""
 
 
 class AdvisoryLease:
@@ -32,12 +32,12 @@ class AdvisoryLease:
         return self._session.answers()
 
     def release(self) -> None:
-        """Release the lock; one that was lost with its connection needs no release."""
+        """Release the lock. If the connection is lost, the server has already released the lock."""
         self._locks.release(self._name, self._session)
 
 
 class AdvisoryLocks(Locks):
-    """The locks of one database on a server, for one process."""
+    """The locks of one database on a server, as one process takes and holds them."""
 
     def __init__(self, server: PostgresServer, retry_policy: RetryPolicy) -> None:
         self._server = server
@@ -60,20 +60,20 @@ class AdvisoryLocks(Locks):
         """Release a lock.
 
         Args:
-            name: of the lock.
-            session: the connection that took it.
+            name: name of the lock.
+            session: the connection that took the lock.
         """
         with self._mutex:
             session.held.discard(name)
             session.run(f"SELECT pg_advisory_unlock({KEY})", name)
 
     def clean_up(self) -> None:
-        """Do nothing: the server keeps no trace of a lock."""
+        """Do nothing, because the server keeps no trace of a released lock."""
 
     def _take(self, name: str, statement: str) -> AdvisoryLease | None:
         def take() -> AdvisoryLease | None:
             session = self._connected_session()
-            # The server would give a session the same lock twice.
+            # Check `held` first, because the server would give the same lock to a session a second time.
             if name in session.held or not session.ask(statement, name):
                 return None
             session.held.add(name)
@@ -112,7 +112,7 @@ class _Session:
         return self.run("SELECT 1")
 
     def run(self, statement: str, *parameters: Any) -> bool:
-        """Execute a statement; returns whether that worked, and closes the connection if not."""
+        """Execute a statement and return whether it succeeded. Close the connection if the statement failed."""
         import psycopg
 
         try:
@@ -123,7 +123,7 @@ class _Session:
         return True
 
     def ask(self, statement: str, *parameters: Any) -> bool:
-        """Execute a statement that returns true or false; a wait for a lock that took too long returns false."""
+        """Execute a statement that returns true or false. Return false also if a lock was not free within `LOCK_TIMEOUT`."""
         import psycopg
 
         try:

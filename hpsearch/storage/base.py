@@ -1,4 +1,4 @@
-"""What a SQLite file and a PostgreSQL database have in common as storages."""
+"""The base class of the two kinds of storage: a SQLite file and a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Database(ABC):
     """A database, which may not exist yet.
 
     Attributes:
-        url: with the password, if it has one.
+        url: the URL, with the password if there is one.
         display_url: the URL without secrets.
         max_wait: seconds to wait for a database that is locked or down.
     """
@@ -26,15 +26,15 @@ class Database(ABC):
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        # The query may hold a password, and SQLAlchemy would print it.
+        # Remove the query, because it may hold a password, which SQLAlchemy would print.
         self.display_url = url.set(query={}).render_as_string(hide_password=True)
 
     @abstractmethod
     def check(self, *, create: bool) -> None:
-        """Refuse a database that cannot be used, before anything is written to it.
+        """Check that the database can be used, without writing to the database.
 
         Args:
-            create: whether a database without tables is allowed, because they will be made.
+            create: whether a database without tables is allowed, because the caller will make the tables.
 
         Raises:
             StorageError: the database cannot be used.
@@ -46,7 +46,7 @@ class Database(ABC):
         """Open the database with Optuna, and make the tables if there are none.
 
         Args:
-            retry_policy: how long this process waits for the database.
+            retry_policy: decides how long this process waits for the database.
 
         Returns:
             Optuna's storage.
@@ -54,22 +54,22 @@ class Database(ABC):
         Raises:
             StorageError: the folder of a file cannot be made.
             SQLAlchemyError: the database cannot be used.
-            RuntimeError: it holds the tables of another Optuna.
+            RuntimeError: the database holds the tables of another version of Optuna.
         """
 
     @abstractmethod
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
-        """Call a function until the database answers.
+        """Call a function again and again until the database answers.
 
         Args:
-            retry_policy: how long to wait.
+            retry_policy: decides how long to wait.
             call: the function; it must be safe to repeat.
 
         Returns:
             The result of the function.
 
         Raises:
-            OutageError: the database stays down.
+            OutageError: the database stayed down for the whole wait.
         """
 
     @abstractmethod
@@ -77,16 +77,16 @@ class Database(ABC):
         """Wait until the database accepts connections.
 
         Args:
-            retry_policy: how long to wait.
+            retry_policy: decides how long to wait.
 
         Raises:
-            OutageError: the database stays down.
+            OutageError: the database stayed down for the whole wait.
             StorageError: the database refuses the connection.
         """
 
     @abstractmethod
     def require_exists(self) -> None:
-        """Refuse to go on without the database.
+        """Raise an error if the file of the database is gone.
 
         Raises:
             DiskError: the file is gone.
@@ -97,10 +97,10 @@ class Database(ABC):
         """Return whether an error means that the database is locked or down for the moment.
 
         Args:
-            error: of SQLAlchemy or a driver.
+            error: an error of SQLAlchemy or of a database driver.
 
         Returns:
-            Whether it does.
+            True if the database is locked or down for the moment.
         """
 
     @abstractmethod
@@ -108,7 +108,7 @@ class Database(ABC):
         """Describe why the database could not be opened.
 
         Args:
-            error: of SQLAlchemy or a driver.
+            error: an error of SQLAlchemy or of a database driver.
 
         Returns:
             An error with a message and a hint for the user.

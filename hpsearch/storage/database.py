@@ -1,4 +1,4 @@
-"""Open an Optuna database from its URL: a SQLite file or a database on a PostgreSQL server. Other kinds are refused."""
+"""Open the database that a URL names. It can be a SQLite file or a database on a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
 SUPPORTED_URLS = f"sqlite:///FILE or {DRIVER}://HOST/DATABASE"
 DISK_FULL = "53100"
-"""PostgreSQL's SQLSTATE."""
+"""The SQLSTATE (error code) with which PostgreSQL reports a full disk."""
 
 log = logging.getLogger("hpsearch")
 
@@ -42,11 +42,11 @@ class Store:
     """An open database and its studies.
 
     Attributes:
-        url: as given, with its password. Never print it; print `str(store)`.
+        url: the URL as given, with its password. Never print the URL; print `str(store)` instead.
         database: the file or server.
-        storage: what Optuna's studies read and write through.
+        storage: the cache through which Optuna's studies read and write.
         rdb: Optuna's storage below the cache.
-        retry_policy: how long this process waits for a database that is locked or down.
+        retry_policy: decides how long this process waits for a database that is locked or down.
     """
 
     url: str
@@ -70,7 +70,7 @@ class Store:
         """Load a study.
 
         Args:
-            name: of the study.
+            name: name of the study.
 
         Returns:
             The study, with Optuna's default sampler and pruner.
@@ -86,10 +86,10 @@ class Store:
             raise StudyNotFoundError(f"no study {show(name)} in {self}", hint=hint) from error
 
     def create(self, name: str) -> optuna.Study:
-        """Make an empty study that maximizes validation accuracy. The caller holds the creation lock.
+        """Make an empty study that maximizes validation accuracy. The caller must hold the creation lock.
 
         Args:
-            name: of the study.
+            name: name of the study.
 
         Returns:
             The study.
@@ -104,16 +104,18 @@ class Store:
         """Delete a study with all its trials.
 
         Args:
-            name: of the study.
+            name: name of the study.
         """
         optuna.delete_study(study_name=name, storage=self.storage)
 
     @contextmanager
     def skip_if_unavailable(self, *, warning: str = "") -> Iterator[None]:
-        """Skip the rest of a block if the database is down, or is locked or down after this process was asked to stop.
+        """Skip the rest of a block if the database server stays down.
+
+        After this process was asked to stop, also skip the rest if the database is locked or down for the moment.
 
         Args:
-            warning: a text to log in that case.
+            warning: a text to log if the rest of the block is skipped; empty for no log.
 
         Yields:
             Nothing.
@@ -137,20 +139,20 @@ def storage_url(option: str | None, paths: RunPaths) -> str:
     """Choose the URL of the storage.
 
     Args:
-        option: the URL that the user gave.
+        option: the URL that the user gave; None if the user gave no URL.
         paths: the folder of runs.
 
     Returns:
-        The option, else `$OPTUNA_STORAGE`, else a SQLite file in the folder of runs.
+        The URL of the user. Without it `$OPTUNA_STORAGE`, or else the URL of a SQLite file in the folder of runs.
     """
     return option or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{paths.database}"
 
 
 def database_at(url: str) -> SqliteFile | PostgresServer:
-    """Parse a storage URL; whether the database exists is not checked.
+    """Parse a storage URL. This does not check whether the database exists.
 
     Args:
-        url: of a SQLite file or a PostgreSQL database.
+        url: URL of a SQLite file or a PostgreSQL database.
 
     Returns:
         The database.
@@ -181,10 +183,10 @@ def open_store(url: str, *, create: bool, trimmed: bool = False, retry_policy: R
     """Open a storage.
 
     Args:
-        url: of a SQLite file or a PostgreSQL database.
+        url: URL of a SQLite file or a PostgreSQL database.
         create: whether to make the database, or its tables, if they do not exist.
-        trimmed: whether to keep only the part of finished trials in memory that a search needs.
-        retry_policy: of this process; a new one by default.
+        trimmed: whether to keep in memory only the parts of finished trials that a search needs.
+        retry_policy: the retry policy of this process; a new policy by default.
 
     Returns:
         The store.
@@ -218,7 +220,7 @@ def database_error(error: BaseException) -> HpsearchError:
     """Describe why the database could not be read or written in the middle of a command.
 
     Args:
-        error: of Optuna, SQLAlchemy or a driver.
+        error: an error of Optuna, SQLAlchemy or a database driver.
 
     Returns:
         An error with a message and a hint for the user.

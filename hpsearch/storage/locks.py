@@ -1,7 +1,9 @@
-"""Locks that end with the process that holds them: they tell a dead worker from a slow one.
+"""Locks that are released when the process that holds them ends. So hpsearch can tell a dead worker from a slow worker.
 
-With SQLite they are `flock`s on files beside the database. With PostgreSQL they are advisory locks of the server
-(`advisory_locks.py`). The kernel or the server releases a lock when its holder ends. So there are no heartbeats.
+With SQLite, a lock is a `flock` on a file beside the database. With PostgreSQL, a lock is an advisory lock of the server
+(`advisory_locks.py`). The kernel or the server releases a lock when its holder ends. So no heartbeats are needed.
+
+A held lock is called a lease. The lease of a trial is held by the worker that trains the trial.
 """
 
 from __future__ import annotations
@@ -20,19 +22,19 @@ from hpsearch.errors import LeaseLostError
 LOCK_POLL = 0.02
 """Seconds between two tries for a lock that another process holds for a moment."""
 CREATION_LOCK = "create"
-"""The lock for making tables and studies."""
+"""Name of the lock for making tables and studies."""
 claim_lock = "study-{}.claim".format
-"""Takes the id of a study: the lock for claiming one of its trials."""
+"""Returns the name of the lock for claiming trials of a study. Takes the id of the study."""
 trial_lock = "trial-{}.lease".format
-"""Takes the id of a trial: the lock of the worker that trains it."""
+"""Returns the name of the lock of the worker that trains a trial. Takes the id of the trial."""
 manual_lock = "trial-{}.by-hand".format
-"""Takes the id of a trial: the lock of the command that queued it by hand and waits for it."""
+"""Returns the name of the lock of the command that queued a trial by hand and waits for its end. Takes the id of the trial."""
 sync_lock = "study-{}.feed".format
-"""Takes the id of a study: the lock for writing what the dashboard shows of it."""
+"""Returns the name of the lock for writing the dashboard's data of a study. Takes the id of the study."""
 
 
 class Lease(Protocol):
-    """A held lock. It ends with `release`, or with the process."""
+    """A held lock. It ends when `release` is called, or when the process ends."""
 
     def release(self) -> None:
         """Release the lock."""
@@ -43,7 +45,7 @@ class Lease(Protocol):
 
 
 def require_held(lease: Lease) -> None:
-    """Refuse to write to a trial that another worker may have taken.
+    """Raise an error if the lock of a trial is lost. Another worker may then have taken the trial.
 
     Args:
         lease: the lock of the trial.
@@ -56,22 +58,22 @@ def require_held(lease: Lease) -> None:
 
 
 class Locks(ABC):
-    """The locks of one database, for one process."""
+    """The locks of one database, as one process takes and holds them."""
 
     @abstractmethod
     def acquire(self, name: str) -> Lease | None:
         """Take a lock without waiting.
 
         Args:
-            name: of the lock.
+            name: name of the lock.
 
         Returns:
-            The held lock, or None if another process or this one holds it.
+            The held lock, or None if another process or this process already holds the lock.
 
         Raises:
             OSError: the lock cannot be made.
             OutageError: the server cannot be reached.
-            LeaseLostError: the connection was lost, and other locks with it.
+            LeaseLostError: the connection was lost, and with it the locks that this process held.
         """
 
     @contextmanager
@@ -79,7 +81,7 @@ class Locks(ABC):
         """Wait for a lock and hold it in a block.
 
         Args:
-            name: of the lock.
+            name: name of the lock.
 
         Yields:
             Nothing.
@@ -87,7 +89,7 @@ class Locks(ABC):
         Raises:
             OSError: the lock cannot be made.
             OutageError: the server cannot be reached.
-            LeaseLostError: the connection was lost, and other locks with it.
+            LeaseLostError: the connection was lost, and with it the locks that this process held.
         """
         while (lease := self._wait(name)) is None:
             pass
@@ -98,19 +100,19 @@ class Locks(ABC):
 
     @abstractmethod
     def _wait(self, name: str) -> Lease | None:
-        """Wait for a lock for a moment; returns None if another holder still has it."""
+        """Wait for a lock for a short time. Return None if the lock is still held after that time."""
 
     @abstractmethod
     def require_held(self) -> None:
-        """Refuse to go on after locks were lost.
+        """Raise an error if this process has lost its locks.
 
         Raises:
-            LeaseLostError: another process may have the locks that this one acquired.
+            LeaseLostError: another process may now hold the locks that this process acquired.
         """
 
     @abstractmethod
     def clean_up(self) -> None:
-        """Remove what unused locks leave behind."""
+        """Remove the empty folder that unused locks leave behind."""
 
     @property
     def in_use(self) -> bool:
@@ -129,7 +131,8 @@ class FileLease:
 
     def release(self) -> None:
         """Release the lock and remove its file."""
-        # The file is removed first. A process that opens it in between gets a lock on a nameless file, and tries again.
+        # Remove the file before releasing the lock. Another process may have just opened the file.
+        # It then gets a lock on a file without a name, and tries again.
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -165,7 +168,7 @@ class FileLocks(Locks):
         return lease
 
     def require_held(self) -> None:
-        """Do nothing: file locks last as long as the process."""
+        """Do nothing, because file locks last as long as the process."""
 
     @property
     def in_use(self) -> bool:

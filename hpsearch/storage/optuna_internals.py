@@ -1,8 +1,8 @@
 """The only module that touches Optuna's private attributes and modules.
 
-Optuna may change them in any release. `optuna_is_known` compares them with what hpsearch expects. Where they differ, a store
-uses Optuna's own cache and reader (`trial_cache.PlainCache`): slower, but correct. The ids of studies and trials have no public
-name, and no fallback.
+Optuna may change its private parts in any release. `optuna_is_known` checks that they are as hpsearch expects. If they
+are not, a store uses Optuna's own cache and reader (`trial_cache.PlainCache`), which are slower but correct. The ids of studies
+and trials can be read only from private attributes. There is no fallback for the ids.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 
 
 def _private(module: str, name: str = "") -> Any:
-    """Import a private part of Optuna; None if there is none of that name."""
+    """Import a private part of Optuna. Return None if Optuna has no part of that name."""
     try:
         found = importlib.import_module(f"optuna.{module}")
     except ImportError:
@@ -34,15 +34,15 @@ models: Any = _private("storages._rdb.models")
 StudyInfo: Any = _private("storages._cached_storage", "_StudyInfo")
 """The entry for a study in Optuna's cache."""
 create_scoped_session: Any = _private("storages._rdb.storage", "_create_scoped_session")
-"""Opens a session that commits at its end, or rolls back. Optuna's own rules for errors hold."""
+"""Opens a session that commits at its end, or rolls back after an error. Optuna's own rules for errors apply."""
 CachedStorage = _CachedStorage
-"""Optuna's cache of trials, the base class of those of hpsearch."""
+"""Optuna's cache of trials. It is the base class of the caches of hpsearch."""
 
 RDB_METHODS = (
     *(name for name, _ in inspect.getmembers(BaseStorage, inspect.isfunction) if not name.startswith("_")),
     *(name for name in ("_create_new_trial", "_get_trials", "_get_best_trial_id", "_set_trial_param") if hasattr(RDBStorage, name)),
 )
-"""The methods through which Optuna and its cache ask a database."""
+"""Names of the methods through which Optuna and its cache read and write a database."""
 
 TRIAL_COLUMNS = {
     "TrialValueModel": ("value", "value_type"),
@@ -63,19 +63,19 @@ def get_study_id(study: optuna.Study) -> int:
         study: a study.
 
     Returns:
-        The id, which no other study of the database has or had.
+        The id, which no other study of the database has.
     """
     return study._study_id
 
 
 def get_trial_id(trial: optuna.Trial | FrozenTrial) -> int:
-    """Return the id of a trial in its database; a trial's number counts within its study only.
+    """Return the id of a trial in its database. The number of a trial, in contrast, is unique only within its study.
 
     Args:
         trial: a live or stored trial.
 
     Returns:
-        The id, which no other trial of the database has or had.
+        The id, which no other trial of the database has.
     """
     return trial._trial_id
 
@@ -84,7 +84,7 @@ def get_storage(study: Any) -> BaseStorage:
     """Return the storage of a study.
 
     Args:
-        study: a study, or a view of one.
+        study: a study, or a view of a study.
 
     Returns:
         The storage that the study was made or loaded with.
@@ -95,7 +95,7 @@ def get_storage(study: Any) -> BaseStorage:
 
 @cache
 def optuna_is_known() -> bool:
-    """Compare Optuna's private parts with what hpsearch expects, and warn once if they differ.
+    """Check that Optuna's private parts are as hpsearch expects, and log a warning if they are not.
 
     Returns:
         Whether `trial_reader` and `BatchingCache` can be used.
@@ -109,7 +109,7 @@ def optuna_is_known() -> bool:
 
 
 def find_differences() -> Iterator[str]:
-    """Look for private parts of Optuna that are not as expected.
+    """Look for private parts of Optuna that hpsearch does not expect.
 
     Yields:
         A description of each difference.

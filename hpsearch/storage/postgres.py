@@ -1,8 +1,8 @@
-"""A PostgreSQL server as storage: connections that notice an outage, and calls that wait until it is over.
+"""A PostgreSQL server as storage. Its connections notice an outage, and calls to the server wait until the outage is over.
 
-A server restarts, crashes, fails over or hangs, and a network breaks. Then the call is repeated. That is safe with Optuna's
-calls: each is one transaction. If only the answer to a commit was lost, the repeated call changes nothing, or leaves a trial
-that recovery finds.
+A server can restart, crash, fail over or hang, and a network can break. Then hpsearch repeats the interrupted call. Repeating
+is safe, because each call of Optuna is one transaction. Sometimes the transaction succeeds, and only the answer of the server
+is lost. Then the repeated call changes nothing, or it leaves an extra trial. A worker trains the extra trial later.
 """
 
 from __future__ import annotations
@@ -30,43 +30,44 @@ if TYPE_CHECKING:
 
 DRIVER = "postgresql+psycopg"
 OUTAGE_WAIT = 120.0
-"""Seconds to wait for a server that is down: longer than a restart or a failover takes."""
+"""Seconds to wait for a server that is down. A restart or a failover takes less time."""
 ANSWER_WAIT = 15.0
-"""Seconds to wait for the answer to a statement, which takes milliseconds. A stopped server, or one behind a broken network, never answers."""
+"""Seconds to wait for the answer to a statement, which normally takes milliseconds. If a server or a network fails, no answer comes."""
 FIRST_DELAY, MAX_DELAY = 0.1, 2.0
-"""Seconds between two tries, doubled each time: many workers reconnect at once."""
+"""Seconds before the second try, and the longest delay. The delay doubles each time, because many workers reconnect together."""
 CONNECTION_OPTIONS = {
     "connect_timeout": 10,
     "application_name": "hpsearch",
     "client_encoding": "UTF8",
-    # A lost host is noticed after eleven seconds: here by these options, on the server by SESSION_SETTINGS.
+    # With these options, this process notices a lost server after eleven seconds.
+    # With SESSION_SETTINGS, the server notices a lost process after the same time.
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 11_000,
 }
-"""Parameters of libpq. Those in the URL take precedence."""
+"""Connection parameters of libpq. Parameters in the URL take precedence."""
 SESSION_SETTINGS = (
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 11000"
 )
 SESSION_SETTINGS_14 = "SET client_connection_check_interval = 2000"
-"""For version 14 and later: a statement that waits for a lock ends when its client is gone."""
+"""Setting for version 14 and later. With it, a statement that waits for a lock ends when its client is gone."""
 TRANSIENT_STATES = frozenset(
     (
         "57P01",  # admin_shutdown
         "57P02",  # crash_shutdown
-        "57P03",  # cannot_connect_now: it is starting
+        "57P03",  # cannot_connect_now: the server is starting
         "53300",  # too_many_connections
         "25006",  # read_only_sql_transaction: a standby that is not promoted yet
         "40001",  # serialization_failure
         "40P01",  # deadlock_detected
     )
 )
-"""SQLSTATEs of errors that pass. Those of class 08, lost connections, do too."""
+"""SQLSTATEs (error codes) of temporary errors. Codes that begin with 08, lost connections, are temporary too."""
 CLIENT_ERRORS = ("sslmode", "certificate", "invalid connection option", "password supplied")
-"""Words in errors of libpq itself, which do not pass."""
+"""Words in errors that libpq itself reports. These errors are not temporary."""
 TRANSIENT_REFUSALS = ("the database system is", "too many", "remaining connection slots")
-"""Words with which a running server refuses a connection for the moment. libpq gives only the text."""
+"""Words with which a running server refuses a connection for a short time. libpq reports no SQLSTATE for this, only the text."""
 
 RESUME_HINT = "Nothing is lost: checkpoints hold what was trained. Once the database is back, the same command continues."
 
@@ -84,13 +85,13 @@ class PostgresServer(Database):
         """Open a connection that notices when the server stops answering.
 
         Args:
-            options: passed to `psycopg.connect`.
+            options: further arguments of `psycopg.connect`.
 
         Returns:
             The connection.
 
         Raises:
-            psycopg.OperationalError: the server cannot be reached, or refuses.
+            psycopg.OperationalError: the server cannot be reached, or refuses the connection.
             StorageError: psycopg is not installed.
         """
         connection_class = _connection_class(self.display_url)
@@ -123,7 +124,7 @@ class PostgresServer(Database):
             raise self.open_error(error) from error
 
     def require_exists(self) -> None:
-        """Do nothing: the next statement notices a server that is down."""
+        """Do nothing, because the next statement notices a server that is down."""
 
     def is_unavailable(self, error: BaseException) -> bool:
         return is_transient(error)
@@ -161,13 +162,13 @@ class PostgresServer(Database):
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether an error may be gone at the next try.
+    """Return whether an error is temporary, so that the next try may succeed.
 
     Args:
-        error: of SQLAlchemy or psycopg.
+        error: an error of SQLAlchemy or psycopg.
 
     Returns:
-        Whether it may.
+        True if the next try may succeed.
     """
     import psycopg
 
@@ -179,7 +180,7 @@ def is_transient(error: BaseException) -> bool:
     if error.sqlstate is not None:
         return error.sqlstate in TRANSIENT_STATES or error.sqlstate.startswith("08")
     text = str(error)
-    # "FATAL" is the answer of a running server: a wrong password, no such database.
+    # "FATAL" means that a running server refused the connection, for example because the password is wrong.
     is_refusal = "FATAL" in text or any(each in text for each in CLIENT_ERRORS)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and (
         not is_refusal or any(each in text for each in TRANSIENT_REFUSALS)
@@ -187,13 +188,13 @@ def is_transient(error: BaseException) -> bool:
 
 
 def origin(error: BaseException) -> BaseException:
-    """Return the error below Optuna's own error.
+    """Return the error that caused an error of Optuna.
 
     Args:
-        error: of Optuna, SQLAlchemy or a driver.
+        error: an error of Optuna, SQLAlchemy or a database driver.
 
     Returns:
-        The error of SQLAlchemy, if there is one.
+        The error of SQLAlchemy that caused `error`. If there is none, `error` itself.
     """
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
@@ -204,7 +205,7 @@ def error_text(error: BaseException) -> str:
     """Return the message of the server or the network.
 
     Args:
-        error: of Optuna, SQLAlchemy or a driver.
+        error: an error of Optuna, SQLAlchemy or a database driver.
 
     Returns:
         One line.
@@ -213,7 +214,7 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, PendingRollbackError):
         return "the connection was lost"
     text = str((error.orig or error) if isinstance(error, DBAPIError) else error).strip()
-    # "connection failed: connection to server at …, port … failed: FATAL: …", once for each address of the host.
+    # The text is "connection failed: connection to server at …, port … failed: FATAL: …", repeated for each address of the host.
     if "FATAL:" in text:
         return text.rsplit("FATAL:", 1)[1].strip().splitlines()[0]
     return (text.splitlines() or [type(error).__name__])[0].rsplit("failed: ", 1)[-1]
@@ -231,17 +232,17 @@ class _RetryingStorage(RDBStorage):
 
     def __init__(self, server: PostgresServer, retry_policy: RetryPolicy) -> None:
         self._server, self._retry_policy = server, retry_policy
-        # Both log each lost connection with the whole statement. `PostgresServer.retry` logs the outage once.
+        # Optuna and psycopg would log each lost connection with the whole statement. `PostgresServer.retry` logs an outage already.
         logging.getLogger(RDBStorage.__module__).setLevel(logging.ERROR)
         logging.getLogger("psycopg").setLevel(logging.ERROR)
-        # Optuna gets the URL without the password: `server.connect` makes the connections.
+        # Optuna gets the URL without the password, because `server.connect` makes the connections.
         super().__init__(
             server.url.set(password=None).render_as_string(),
             engine_kwargs={"creator": server.connect, "pool_pre_ping": True, "pool_size": 1, "max_overflow": 8},
         )
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
-        """Write as Optuna does. A retry that finds the trial ended by the first try is a success, not an error."""
+        """Set the state of a trial, as Optuna does. If an earlier try already ended the trial, the retry succeeds."""
         tries = itertools.count()
 
         def call() -> bool:
@@ -271,7 +272,7 @@ for _name in {*RDB_METHODS} - {*vars(_RetryingStorage)}:
 
 
 def _driver(display_url: str) -> Any:
-    """Import psycopg; raises StorageError if it is not installed."""
+    """Import psycopg. Raise StorageError if psycopg is not installed."""
     try:
         import psycopg
     except ImportError as error:
@@ -290,7 +291,7 @@ def _connection_class(display_url: str) -> type[psycopg.Connection[Any]]:
 
     class WatchedConnection(psycopg.Connection[Any]):
         def __del__(self, *_: Any) -> None:
-            # Close without psycopg's warning, as SQLite does.
+            # Close the connection without the warning that psycopg would show. SQLite shows no warning either.
             if (connection := getattr(self, "pgconn", None)) is not None:
                 connection.finish()
 
@@ -298,7 +299,7 @@ def _connection_class(display_url: str) -> type[psycopg.Connection[Any]]:
             return super().wait(self._watched(gen), *arguments, **options)
 
         def _watched(self, gen: Generator[Any, Any, Result]) -> Generator[Any, Any, Result]:
-            """Yield the same steps, until the server has not answered for too long."""
+            """Yield the steps of `gen`. Raise an error if the server does not answer for `ANSWER_WAIT` seconds."""
             last_answer = time.monotonic()
             try:
                 wanted = next(gen)

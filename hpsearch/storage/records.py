@@ -1,6 +1,7 @@
-"""What hpsearch stores in a database: the only module that knows the keys of the attributes.
+"""Store and read the data of studies and trials. Only this module knows the keys of the attributes.
 
-A study stays a plain Optuna study. What is written here is read back as typed rows.
+A study stays a plain Optuna study. hpsearch stores its own data in attributes of the study and of its trials. This module
+reads the data back as typed rows.
 """
 
 from __future__ import annotations
@@ -25,35 +26,35 @@ from hpsearch.storage.optuna_internals import get_storage, get_study_id
 from hpsearch.storage.trial_cache import PlainCache
 
 BASELINE, BY_HAND = "baseline", "by hand"
-"""The origins of a trial that no sampler drew."""
+"""The origins of a trial that was not drawn by a sampler."""
 MAX_FAILURES = 2
-"""A configuration that fails this often with one seed is not repeated again."""
+"""A configuration is not repeated again after this number of failures with one seed."""
 PREFIX = "hpsearch:"
-"""Marks attributes that only hpsearch reads."""
+"""Beginning of the key of an attribute that only hpsearch reads."""
 
 
 class StudyKey:
-    """The user attributes of a study. A key that ends with a colon is followed by an id."""
+    """The keys of the user attributes of a study. An id is appended to a key that ends with a colon."""
 
     FILE = "hpsearch:study_file"
     COMPARABLE = "hpsearch:comparable"
     SPLIT_HASH = "hpsearch:split_hash"
     RUN_SECONDS = "hpsearch:seconds_spent:"
-    """One key for each run."""
+    """Seconds that a run has lasted. Each run has its own key."""
     STOP_REQUESTS = "hpsearch:stop_requests"
-    """How often `hpsearch stop` was called."""
+    """Number of times that `hpsearch stop` was called."""
     PLAN = "hpsearch:plan"
-    """In a follow-up study: which configurations are repeated, as JSON text."""
+    """In a follow-up study, the configurations that are repeated, as JSON text."""
     N_IMAGES = "hpsearch:images"
-    """In a follow-up study: the number of training images in the data set."""
+    """In a follow-up study, the number of training images in the data set."""
     HELD_OUT_READING = "hpsearch:test_reading:"
-    """One key for each reading of the test set, so that none overwrites another."""
+    """A reading of the test set is one evaluation of a config. Each reading has its own key, so no reading is overwritten."""
     SYNCED = "hpsearch:fed"
-    """What was last written for the dashboard. A system attribute, which the dashboard does not show."""
+    """The data last written for the dashboard. It is a system attribute, because the dashboard does not show system attributes."""
 
 
 class TrialKey:
-    """The user attributes of a trial. Those without the prefix are numbers, which the dashboard shows as columns."""
+    """The keys of the user attributes of a trial. The dashboard shows the attributes without `PREFIX` as columns."""
 
     N_PARAMETERS = "parameters"
     FLOPS = "flops"
@@ -63,18 +64,18 @@ class TrialKey:
     EPOCHS_DONE = "epochs_done"
     ORIGIN = "hpsearch:origin"
     RETRY_OF = "hpsearch:retry_of"
-    """The number of the failed trial that this one repeats."""
+    """The number of the failed trial that this trial repeats."""
     COPY_OF = "hpsearch:copy_of"
-    """The study and number of the original."""
+    """The study and number of the original trial, if this trial is a copy."""
     RUN = "hpsearch:run"
     EPOCHS = "hpsearch:epochs"
-    """Both are JSON text. Decoded they are two thirds of a trial, and most readers need neither."""
+    """`RUN` and `EPOCHS` are JSON text, which is decoded only when needed. Decoded, both are two thirds of a trial."""
     ATTEMPTS = "hpsearch:attempts"
     END = "hpsearch:end"
     CANDIDATE = "candidate"
-    """In a follow-up study: the configuration that is repeated."""
+    """In a follow-up study, the name of the configuration that is repeated."""
     REPEAT = "repeat"
-    """In a follow-up study: the number of its seed, from 1."""
+    """In a follow-up study, the number of the seed, counted from 1."""
 
 
 UNUSED_BY_SEARCH = frozenset(
@@ -89,17 +90,17 @@ UNUSED_BY_SEARCH = frozenset(
         TrialKey.EPOCHS_DONE,
     )
 )
-"""Attributes of a finished trial that samplers, pruners and the budget do not read, and that differ in each trial."""
+"""Attributes of a finished trial that samplers, pruners and the budget do not read. Their values differ in each trial."""
 
 
 def trim_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduce the user attributes of a finished trial to those that a search reads.
+    """Reduce the user attributes of a finished trial to the attributes that a search reads.
 
     Args:
         attributes: all user attributes of the trial.
 
     Returns:
-        The reduced ones: of an attempt only the run, of an end only the reason.
+        The reduced attributes. An attempt keeps only its run, and an end keeps only its reason.
     """
     trimmed = {key: value for key, value in attributes.items() if key not in UNUSED_BY_SEARCH}
     if TrialKey.ATTEMPTS in trimmed:
@@ -114,15 +115,15 @@ class TrialRow:
     """A stored trial.
 
     Attributes:
-        state: Optuna's, in lower case: `complete`, `pruned`, `fail`, `running`, `waiting`.
-        value: validation accuracy of the last epoch, 0 to 1; None if there is none.
-        params: the sampled values; fixed ones are in `config` only.
-        run: what is needed to repeat the trial: config, versions, device.
+        state: Optuna's name of the state, in lower case: `complete`, `pruned`, `fail`, `running`, `waiting`.
+        value: validation accuracy of the last epoch, 0 to 1; None if the trial has no result.
+        params: the sampled values; fixed values are only in `config`.
+        run: the facts needed to repeat the trial: config, versions, device.
         origin: `baseline`, `by hand`, or empty for a sampled trial.
-        copy_of: study and number of the original, `study/7`, if a warm start copied the trial; else empty.
+        copy_of: study and number of the original trial, such as `study/7`; empty if the trial is not a copy.
         attempts: one entry for each worker that took the trial.
         end: why the trial ended: `reason`, `traceback`, `diverged`.
-        repeat: in a follow-up study, the repeated configuration and the number of its seed.
+        repeat: in a follow-up study, the repeated configuration and the number of the seed.
     """
 
     number: int
@@ -144,10 +145,10 @@ class TrialRow:
 
     @classmethod
     def from_trial(cls, trial: FrozenTrial) -> TrialRow:
-        """Read the attributes of a trial. A trial that hpsearch did not write has gaps.
+        """Read the attributes of a trial. If hpsearch did not write the trial, some fields are empty.
 
         Args:
-            trial: of Optuna.
+            trial: a trial of Optuna.
 
         Returns:
             The row.
@@ -176,7 +177,7 @@ class TrialRow:
 
     @property
     def model(self) -> str:
-        """The model's name; empty before anything was sampled."""
+        """The name of the model; empty before the values of the trial are sampled."""
         return self.config.model.name if self.config else str(self.params.get("model", ""))
 
     @property
@@ -194,7 +195,7 @@ def read_trials(study: optuna.Study) -> list[TrialRow]:
     """Read all trials of a study.
 
     Args:
-        study: of hpsearch or of plain Optuna.
+        study: a study of hpsearch or of plain Optuna.
 
     Returns:
         The trials in the order of their numbers.
@@ -203,7 +204,7 @@ def read_trials(study: optuna.Study) -> list[TrialRow]:
         KeyError: the study was deleted.
     """
     storage, study_id = get_storage(study), get_study_id(study)
-    # The cache is not used: that of a worker lacks attributes, and any other would keep all trials in memory.
+    # Do not use the cache. The cache of a worker lacks attributes, and any other cache would keep all trials in memory.
     trials = storage.read_trials(study_id) if isinstance(storage, PlainCache) else storage.get_all_trials(study_id, deepcopy=False)
     return [TrialRow.from_trial(trial) for trial in trials]
 
@@ -212,8 +213,8 @@ def read_trial(study: optuna.Study, number: int) -> TrialRow:
     """Read one trial of a study.
 
     Args:
-        study: of hpsearch or of plain Optuna.
-        number: of the trial.
+        study: a study of hpsearch or of plain Optuna.
+        number: number of the trial.
 
     Returns:
         The trial.
@@ -231,13 +232,13 @@ def read_trial(study: optuna.Study, number: int) -> TrialRow:
 
 
 def repeat_of(trial: FrozenTrial) -> tuple[str, int] | None:
-    """Return what a trial of a follow-up study repeats.
+    """Return which configuration and which seed a trial of a follow-up study repeats.
 
     Args:
-        trial: of any study.
+        trial: a trial of any study.
 
     Returns:
-        The configuration and the number of its seed; None in another study.
+        The name of the configuration and the number of the seed; None if the study is not a follow-up study.
     """
     attrs = trial.user_attrs
     return (attrs[TrialKey.CANDIDATE], attrs[TrialKey.REPEAT]) if TrialKey.REPEAT in attrs else None
@@ -250,7 +251,7 @@ def candidate_scores(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float
         trials: all trials of the study.
 
     Returns:
-        For each configuration the validation accuracy of each complete repeat.
+        The validation accuracies of the complete repeats, by configuration and by number of the seed.
     """
     scores: dict[str, dict[int, float]] = defaultdict(dict)
     for trial in trials:
@@ -261,7 +262,7 @@ def candidate_scores(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float
 
 
 def failed_candidates(trials: Sequence[FrozenTrial]) -> frozenset[str]:
-    """Find the configurations of a follow-up study that cannot be trained.
+    """Find the configurations of a follow-up study that failed too often.
 
     Args:
         trials: all trials of the study.
@@ -277,22 +278,22 @@ def is_copy(trial: FrozenTrial) -> bool:
     """Return whether a trial was trained in another study.
 
     Args:
-        trial: of any study.
+        trial: a trial of any study.
 
     Returns:
-        Whether it was.
+        True if the trial is a copy.
     """
     return TrialKey.COPY_OF in trial.user_attrs
 
 
 def counts_towards_budget(trial: FrozenTrial) -> bool:
-    """Return whether a trial uses up the budget: a copy does not, nor the repetition of a failed trial.
+    """Return whether a trial counts towards the budget. A copy or the repetition of a failed trial does not count.
 
     Args:
-        trial: of any study.
+        trial: a trial of any study.
 
     Returns:
-        Whether it does.
+        True if the trial counts.
     """
     return not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
 
@@ -307,7 +308,7 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> l
         at: the time, in seconds since 1970.
 
     Returns:
-        All attempts, this one last: worker, run, time and the number of epochs stored at that time.
+        All attempts, the new attempt last. An attempt has a worker, a run, a time and the number of epochs stored at that time.
     """
     earlier = trial.user_attrs.get(TrialKey.ATTEMPTS, [])
     attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial))}]
@@ -316,7 +317,7 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> l
 
 
 def write_clean_exit(trial: optuna.Trial) -> None:
-    """Store that the worker left a trial on purpose, and did not die.
+    """Store that the worker left a trial on purpose, so that the attempt does not count as a death.
 
     Args:
         trial: a running trial with at least one attempt.
@@ -326,17 +327,17 @@ def write_clean_exit(trial: optuna.Trial) -> None:
 
 
 def write_run(trial: optuna.Trial, config: TrainConfig, *, n_parameters: int, flops: int, facts: Mapping[str, Any]) -> None:
-    """Store what is needed to repeat a trial, and its cost.
+    """Store the cost of a trial and the facts needed to repeat the trial.
 
     Args:
         trial: a running trial.
-        config: its training config.
+        config: the training config of the trial.
         n_parameters: number of weights.
-        flops: of one forward pass of one image.
+        flops: floating-point operations of the forward pass of one image.
         facts: versions, device and split hash.
     """
     run = _packed({"config": config.to_dict(), "digest": config.digest, **facts})
-    # A continued trial has the same run stored, unless it continues on another machine.
+    # A continued trial has the same facts stored already, unless it continues on another machine.
     if trial.user_attrs.get(TrialKey.RUN) != run:
         with transaction(trial):
             trial.set_user_attr(TrialKey.RUN, run)
@@ -351,13 +352,13 @@ def read_epochs(trial: optuna.Trial | FrozenTrial) -> list[Epoch]:
         trial: a running or stored trial.
 
     Returns:
-        The epochs, the first one first.
+        The epochs in the order of their numbers.
     """
     return [Epoch.from_dict(stored) for stored in json.loads(trial.user_attrs.get(TrialKey.EPOCHS, "[]"))]
 
 
 def write_epochs(trial: optuna.Trial, epochs: Sequence[Epoch]) -> None:
-    """Store the epochs of a trial, in place of those stored before.
+    """Store the epochs of a trial, and replace the epochs stored before.
 
     Args:
         trial: a running trial.
@@ -367,11 +368,11 @@ def write_epochs(trial: optuna.Trial, epochs: Sequence[Epoch]) -> None:
 
 
 def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, Any]) -> None:
-    """Store how a trial ended, before its state is set: a finished trial is read-only.
+    """Store how a trial ended. This must be done before its final state is set, because a finished trial is read-only.
 
     Args:
         trial: a running trial.
-        epochs: all epochs.
+        epochs: all epochs of the trial.
         end: `reason`, `traceback` or `diverged`; empty for a complete trial.
     """
     with transaction(trial):
@@ -392,7 +393,7 @@ def transaction(trial: optuna.Trial) -> AbstractContextManager[None]:
         trial: a running trial.
 
     Returns:
-        A context manager; without a store's cache each value is written by itself.
+        A context manager. If the storage is not a cache of hpsearch, each value is written by itself.
     """
     return trial.storage.transaction() if isinstance(trial.storage, PlainCache) else nullcontext()
 
@@ -403,17 +404,17 @@ def _packed(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRow:
-    """What is stored with a study.
+    """The data that is stored with a study.
 
     Attributes:
-        text: the study file as it was last run.
-        path: of the study file.
-        comparable: what all its trials share.
-        split_hash: of the train/validation split; None before the first trial.
-        run_seconds: how long each run has lasted, by its id.
-        stop_requests: how often `hpsearch stop` was called.
-        held_out_readings: the readings of the test set for configs of the study, as `analysis.final_score.HeldOutReading`
-            defines them, the oldest first.
+        text: the text of the study file at the last run.
+        path: path of the study file.
+        comparable: the settings that all trials of the study share.
+        split_hash: hash of the train/validation split; None before the first trial.
+        run_seconds: seconds that each run has lasted, by the id of the run.
+        stop_requests: number of times that `hpsearch stop` was called.
+        held_out_readings: the readings of the test set for configs of the study, the oldest first. Each reading has the fields
+            of `analysis.final_score.HeldOutReading`.
     """
 
     name: str
@@ -427,15 +428,15 @@ class StudyRow:
 
     @property
     def seconds_spent(self) -> float:
-        """The time of all runs."""
+        """The seconds of all runs together."""
         return sum(self.run_seconds.values())
 
 
 def read_study(study: optuna.Study) -> StudyRow:
-    """Read what is stored with a study.
+    """Read the data that is stored with a study.
 
     Args:
-        study: of hpsearch.
+        study: a study that hpsearch made.
 
     Returns:
         The row.
@@ -467,20 +468,20 @@ def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mappi
 
     Args:
         study: the study.
-        text: of the study file.
-        path: of the study file.
-        comparable: what all trials share.
+        text: text of the study file.
+        path: path of the study file.
+        comparable: the settings that all trials share.
     """
     study.set_user_attr(StudyKey.FILE, {"text": text, "path": str(path)})
     study.set_user_attr(StudyKey.COMPARABLE, dict(comparable))
 
 
 def write_split_hash(study: optuna.Study, split_hash: str) -> None:
-    """Store the train/validation split that the trials of a study share.
+    """Store the hash of the train/validation split that all trials of a study share.
 
     Args:
         study: the study.
-        split_hash: of the split.
+        split_hash: hash of the split.
     """
     study.set_user_attr(StudyKey.SPLIT_HASH, split_hash)
 
@@ -491,7 +492,7 @@ def write_run_seconds(study: optuna.Study, run: str, seconds: float) -> None:
     Args:
         study: the study.
         run: id of the run.
-        seconds: since its start.
+        seconds: seconds since the start of the run.
     """
     study.set_user_attr(f"{StudyKey.RUN_SECONDS}{run}", round(seconds, 1))
 
@@ -506,10 +507,10 @@ def request_stop(study: optuna.Study) -> None:
 
 
 def write_held_out_reading(study: optuna.Study, reading: Mapping[str, Any]) -> int:
-    """Store a reading of the test set, or replace the stored one of the same id.
+    """Store a reading of the test set, or replace the stored reading of the same id.
 
     Args:
-        study: whose config was evaluated.
+        study: the study whose config was evaluated.
         reading: the fields of `analysis.final_score.HeldOutReading`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Repeat a call to the database until it works, or until this process has waited long enough."""
+"""Repeat a call to the database until the call succeeds, or until this process has waited long enough."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ log = logging.getLogger("hpsearch")
 Result = TypeVar("Result")
 
 MAX_WAIT_AFTER_STOP = 2.0
-"""Seconds to wait for a database once this process was asked to stop."""
+"""Seconds to wait for a database after this process was asked to stop."""
 
 
 class RetryPolicy:
-    """How long the connections of one storage wait.
+    """Decides how long the connections to one database keep trying.
 
     Attributes:
-        max_wait: seconds from the first error on.
+        max_wait: seconds to wait, counted from the first error.
         stop_requested: returns whether this process was asked to stop.
-        before_retry: called before each new try; an error that it raises ends the wait.
+        before_retry: function that is called before each new try. An error that the function raises ends the wait.
     """
 
     def __init__(self, *, max_wait: float) -> None:
@@ -33,7 +33,7 @@ class RetryPolicy:
 
     @property
     def is_active(self) -> bool:
-        """Whether this thread is inside a call that is retried already."""
+        """Whether this thread is already inside a call of `retry`."""
         return getattr(self._thread, "is_active", False)
 
     def retry(
@@ -47,20 +47,20 @@ class RetryPolicy:
     ) -> Result:
         """Call a function until it raises no transient error.
 
-        A call inside another one is not retried: its errors reach the outer call.
+        A call inside another call of `retry` is not retried by itself. Its errors reach the outer call, which is retried.
 
         Args:
             call: the function; it must be safe to repeat.
-            is_transient: whether an error may be gone at the next try.
+            is_transient: returns whether an error is temporary, so that the next try may succeed.
             delays: seconds between two tries.
-            warning: returns the text to log, once, for a transient error.
-            warn_after: seconds of waiting before that.
+            warning: returns the text to log for a transient error. Only one warning is logged.
+            warn_after: seconds of waiting before the warning.
 
         Returns:
             The result of the function.
 
         Raises:
-            Exception: the first error that is not transient, or the last one after the longest wait.
+            Exception: the first error that is not transient, or the last transient error after the longest wait.
         """
         if self.is_active:
             return call()

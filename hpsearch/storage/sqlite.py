@@ -1,6 +1,6 @@
-"""A SQLite file as storage: which files are accepted, and connections that wait while another program has locked it.
+"""A SQLite file as storage. This module checks the file. Its connections wait while another program has locked the file.
 
-SQLite's own wait blocks Python, and with it the answer to signals. So each wait is short, and repeated.
+While SQLite waits for a lock, Python cannot handle signals. So one wait inside SQLite is short, and the wait is repeated.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from hpsearch.storage.retry import Result, RetryPolicy
 MAX_LOCK_WAIT = 60.0
 """Seconds to wait for a database that another process has locked."""
 TRY_SECONDS = 0.5
-"""Seconds of one wait inside SQLite: the longest delay of a signal."""
+"""Seconds of one wait inside SQLite. A signal may be handled this much later."""
 WARN_AFTER = 5.0
 """Seconds of waiting before a warning."""
 RETRY_DELAY = 0.02
 """Seconds between two tries, for locks that SQLite itself does not wait for."""
 CACHE_KILOBYTES = 256
-"""Memory that a connection uses for pages of the file. SQLite's 2 MB would fill up in a long search; the system caches the file anyway."""
+"""Memory that a connection uses for pages of the file.
+
+By default SQLite uses 2 MB, which would fill up in a long search. Less is enough, because the operating system caches the file too.
+"""
 OTHER_PATH_HINT = "Choose another place with --storage or --runs."
 
 
@@ -39,7 +42,7 @@ class SqliteFile(Database):
     """A SQLite file.
 
     Attributes:
-        path: absolute.
+        path: absolute path of the file.
     """
 
     max_wait = MAX_LOCK_WAIT
@@ -57,13 +60,13 @@ class SqliteFile(Database):
             self.url.render_as_string(hide_password=False), engine_kwargs={"connect_args": {"factory": _factory(retry_policy)}}
         )
         with rdb.engine.connect() as connection:
-            # With write-ahead logging a reading dashboard does not make a worker wait.
+            # With write-ahead logging, a worker does not have to wait while the dashboard reads.
             connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
         return rdb
 
     def check(self, *, create: bool) -> None:
-        # Python must not open the file itself. Closing it would drop all locks of this process on it, and another process that ends
-        # meanwhile would take itself for the last user and remove the write-ahead log.
+        # Python must not open the file itself, because closing the file would drop all locks that this process holds on it. Another
+        # process that ends at that moment would then believe that it is the last user, and would remove the write-ahead log.
         database = self.path
         try:
             if not database.exists():
@@ -90,14 +93,14 @@ class SqliteFile(Database):
             )
 
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
-        """Call a function once: each statement waits by itself while the file is locked."""
+        """Call a function one time. It needs no retry, because each statement waits while the file is locked."""
         return call()
 
     def wait_for(self, retry_policy: RetryPolicy) -> None:
-        """Do nothing: each statement waits by itself."""
+        """Do nothing, because each statement waits while the file is locked."""
 
     def require_exists(self) -> None:
-        """Refuse to go on without the file. SQLite itself would keep writing to a deleted one."""
+        """Raise an error if the file is gone. SQLite itself would keep writing to a deleted file."""
         if not self.path.exists():
             raise DiskError(f"the database {self.path} is gone", hint="Put it back, or begin anew with the same command.")
 
@@ -127,10 +130,10 @@ def is_locked(error: BaseException) -> bool:
     """Return whether a statement failed because of a lock that may go away.
 
     Args:
-        error: of SQLite.
+        error: an error of SQLite.
 
     Returns:
-        Whether it did. A transaction whose snapshot is too old would fail forever, and does not count.
+        True if the next try may succeed. A transaction whose snapshot is too old would fail at each try, so the result is False.
     """
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
@@ -159,7 +162,7 @@ class _Connection(sqlite3.Connection):
         self.until_free(super().commit)
 
     def until_free(self, call: Callable[[], Result]) -> Result:
-        """Call a function until no lock is in its way; raises `sqlite3.OperationalError` after the longest wait."""
+        """Call a function until the file is not locked. Raise `sqlite3.OperationalError` after the longest wait."""
 
         def warning(error: Exception) -> str:
             return f"waiting for {self.database}, which another program has locked; for up to {MAX_LOCK_WAIT:.0f} seconds"

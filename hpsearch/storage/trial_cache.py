@@ -1,4 +1,4 @@
-"""The caches of trials in a process: each study of a store reads and writes through one of them."""
+"""The caches of trials in a process. All studies of a store read and write through the cache of the store."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hpsearch.storage import trial_reader
 from hpsearch.storage.optuna_internals import CachedStorage, StudyInfo, create_scoped_session, get_trial_id, models
 
 Retry = Callable[[Callable[[], Any]], Any]
-"""Makes a call that asks the database, again after an outage."""
+"""Makes a call to the database, and repeats the call after an outage."""
 Trim = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Reduces the user attributes of a finished trial to those that a search needs."""
+"""Reduces the user attributes of a finished trial to the attributes that a search needs."""
 Row = dict[str, Any]
 
 INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -33,15 +33,18 @@ KEY_COLUMNS = {
     "TrialSystemAttributeModel": "key",
     "TrialIntermediateValueModel": "step",
 }
-"""The tables of what is written to trials, and the column that tells the rows of one trial apart."""
+"""The tables that hold values of trials, each with a column in which all rows of one trial differ."""
 TPE_DRAW = "tpe:relative_params:"
-"""Optuna's TPE notes a draw under this key, for others to see while the trial runs. Of a finished trial it reads the parameters."""
+"""Optuna's TPE sampler stores a draw under this key, so that other workers see the draw while the trial runs.
+
+For a finished trial, the sampler reads the parameters instead.
+"""
 
 Value = TypeVar("Value")
 
 
 class PlainCache(CachedStorage):
-    """Optuna's own cache and reader: for an Optuna whose private parts hpsearch does not know.
+    """Optuna's own cache and reader. It is used if hpsearch does not know the private parts of the installed Optuna.
 
     Args:
         rdb: the database.
@@ -52,7 +55,7 @@ class PlainCache(CachedStorage):
         self._rdb = rdb
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Group what a block writes to trials; here each value is written by itself.
+        """Write the values of a block to trials. In this class each value is written by itself, and not in one transaction.
 
         Returns:
             A context manager.
@@ -60,12 +63,13 @@ class PlainCache(CachedStorage):
         return nullcontext()
 
     def read_trials(self, study_id: int, *, unfinished: Collection[int] = (), last_finished: int = -1) -> list[FrozenTrial]:
-        """Read whole trials of a study from the database, past the cache, but perhaps without intermediate values.
+        """Read trials of a study from the database, not from the cache. The intermediate values may be missing.
 
         Args:
             study_id: id of the study.
             unfinished: ids of trials that were not finished at an earlier reading.
-            last_finished: highest id of those that were; trials with a higher id are read too. -1 for the whole study.
+            last_finished: highest id of the trials that were finished at the earlier reading; -1 to read the whole study.
+                All trials with a higher id are read too.
 
         Returns:
             The trials in the order of their numbers.
@@ -77,13 +81,13 @@ class PlainCache(CachedStorage):
         return [trial for trial in trials if get_trial_id(trial) > last_finished or get_trial_id(trial) in unfinished]
 
     def read_running(self, study_id: int) -> list[tuple[int, int]]:
-        """Read which trials of a study are running, past the cache.
+        """Read which trials of a study are running, from the database and not from the cache.
 
         Args:
             study_id: id of the study.
 
         Returns:
-            Id and number of each, in the order of their numbers.
+            Id and number of each running trial, in the order of the numbers.
 
         Raises:
             KeyError: the study does not exist.
@@ -97,7 +101,7 @@ class BatchingCache(PlainCache):
 
     Args:
         rdb: the database.
-        retry: makes each call to the database.
+        retry: makes each call to the database, and repeats the call after an outage.
     """
 
     def __init__(self, rdb: RDBStorage, retry: Retry) -> None:
@@ -107,10 +111,11 @@ class BatchingCache(PlainCache):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write what the block writes to trials, except their states, in one transaction at its end.
+        """Write the values of a block to trials in one transaction, at the end of the block. States of trials are written at once.
 
-        A transaction costs more than what it writes. Before the end nobody can read the values, not even the block. A block that
-        fails writes nothing. Existing values are replaced. A block inside another one is part of it.
+        One transaction is faster, because a transaction costs more time than the values in it. Before the end of the block nobody
+        can read the values, not even the block itself. If the block fails, nothing is written. Existing values are replaced.
+        A block inside another block belongs to the transaction of the outer block.
 
         Yields:
             Nothing.
@@ -136,7 +141,7 @@ class BatchingCache(PlainCache):
             self._batch.rows.setdefault(name, []).append(row)
 
     def _write(self, rows: Mapping[str, list[Row]]) -> None:
-        # As in Optuna, a row that the database refuses is ignored: it belongs to a trial that was just deleted.
+        # As in Optuna, a row that the database refuses is ignored. Such a row belongs to a trial that was just deleted.
         with create_scoped_session(self._rdb.scoped_session, ignore_integrity_error=True) as session:
             for trial_id in {row["trial_id"] for of_table in rows.values() for row in of_table}:
                 trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
@@ -145,21 +150,21 @@ class BatchingCache(PlainCache):
                 session.connection().execute(_upsert(self._rdb.engine.name, name, tuple(of_table[0])), of_table)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write a user attribute; see `BaseStorage` and `transaction`."""
+        """Write a user attribute of a trial. Inside a `transaction`, it is written at the end of the block."""
         self._add("TrialUserAttributeModel", {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write a system attribute; see `BaseStorage` and `transaction`."""
+        """Write a system attribute of a trial. Inside a `transaction`, it is written at the end of the block."""
         self._add("TrialSystemAttributeModel", {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Write a reported value; see `BaseStorage` and `transaction`."""
+        """Write a value that a trial reported. Inside a `transaction`, it is written at the end of the block."""
         value, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
         row = {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": kind}
         self._add("TrialIntermediateValueModel", row)
 
     def set_trial_param(self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution) -> None:
-        """Write a sampled value; see `BaseStorage` and `transaction`."""
+        """Write a sampled value of a trial. Inside a `transaction`, it is written at the end of the block."""
         with self._lock:
             study = self._studies[self._trial_id_to_study_id_and_number[trial_id][0]]
             if param_name not in study.param_distribution:
@@ -170,27 +175,27 @@ class BatchingCache(PlainCache):
         self._add("TrialParamModel", {**row, "distribution_json": distribution_to_json(distribution)})
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """Return the trials of a study by number, as far as this cache keeps them; see `BaseStorage`."""
+        """Return the trials of a study in the order of their numbers. In a `TrimmedCache`, finished trials lack some attributes."""
         self._read_trials_from_remote_storage(study_id)
         with self._lock:
             known = self._studies[study_id].trials
-            # A trial calls this several times. Sorting thousands of numbers is much faster than sorting trials by number.
+            # This method is called several times in each trial. Sorting thousands of numbers is much faster than sorting trials by number.
             trials = [known[number] for number in sorted(known) if states is None or known[number].state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return a trial: a finished one from memory, any other from the database; see `BaseStorage`."""
+        """Return a trial. A finished trial comes from memory, and any other trial comes from the database."""
         with self._lock:
             finished = self._get_cached_trial(trial_id)
         trial: FrozenTrial = finished or self._retry(lambda: trial_reader.read_trial(self._rdb, trial_id))
         return trial
 
     def read_trials(self, study_id: int, *, unfinished: Collection[int] = (), last_finished: int = -1) -> list[FrozenTrial]:
-        """Read whole trials of a study, without intermediate values; see `PlainCache`."""
+        """Read trials of a study from the database, without their intermediate values."""
         return self._read(study_id, unfinished, last_finished, intermediate_values=False)
 
     def read_running(self, study_id: int) -> list[tuple[int, int]]:
-        """Read which trials of a study are running; see `PlainCache`."""
+        """Read which trials of a study are running, from the database."""
         running: list[tuple[int, int]] = self._retry(lambda: trial_reader.read_running(self._rdb, study_id))
         return running
 
@@ -203,7 +208,7 @@ class BatchingCache(PlainCache):
         return trials
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        """Read the trials that were not finished at the last reading, and the new ones."""
+        """Read the trials that were not finished at the last reading, and the new trials."""
         with self._lock:
             study = self._studies.setdefault(study_id, StudyInfo())
             unfinished = study.unfinished_trial_ids
@@ -212,7 +217,7 @@ class BatchingCache(PlainCache):
             for trial in trials:
                 if trial.state.is_finished():
                     unfinished.discard(get_trial_id(trial))
-                    # A trial may end before one with a lower number, which then is in `unfinished`.
+                    # A trial may end before a trial with a lower id. The trial with the lower id is then in `unfinished`.
                     study.last_finished_trial_id = max(study.last_finished_trial_id, get_trial_id(trial))
                 else:
                     unfinished.add(get_trial_id(trial))
@@ -220,7 +225,7 @@ class BatchingCache(PlainCache):
 
 @cache
 def _upsert(dialect: str, name: str, columns: tuple[str, ...]) -> Insert:
-    """The statement that inserts or replaces rows of a table. Making one takes as long as running it."""
+    """Return the statement that inserts or replaces rows of a table. It is cached, because making it takes as long as running it."""
     insert: Any = INSERTS[dialect](getattr(models, name).__table__)
     keys = ("trial_id", KEY_COLUMNS[name])
     changed = {column: insert.excluded[column] for column in columns if column not in keys}
@@ -229,13 +234,14 @@ def _upsert(dialect: str, name: str, columns: tuple[str, ...]) -> Insert:
 
 
 class TrimmedCache(BatchingCache):
-    """A cache for a worker, which lives as long as its search: it keeps of finished trials only what a search needs.
+    """A cache for a worker. It keeps only the parts of finished trials that a search needs.
 
-    The rest stays in the database. Trials share equal names, distributions and attributes.
+    This saves memory, because a worker lives as long as its search. The other parts stay in the database. Equal names,
+    distributions and attributes are kept only one time, and the trials share them.
 
     Args:
         rdb: the database.
-        retry: makes each call to the database.
+        retry: makes each call to the database, and repeats the call after an outage.
         trim: reduces the user attributes of a finished trial.
     """
 

@@ -1,4 +1,4 @@
-"""Where a study lives: its database with its locks, its folder of runs, its data."""
+"""The places where a study is stored: its database with the locks, its folder of runs and its data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from hpsearch.storage.sqlite import OTHER_PATH_HINT, SqliteFile
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """Where a study lives: its database, its folder of runs, its data.
+    """The places where a study is stored: its database, its folder of runs and its data.
 
     Attributes:
-        storage: a URL; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
+        storage: URL of the database; by default `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
         runs: the folder of runs.
-        data: the folder of the data set; searched for by default.
+        data: the folder of the data set; by default hpsearch searches for the folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        wait_for_server: whether `open` waits for a server that is down; a worker that starts in the middle of a run does.
-        component_folder: the folder of the component files, if it is not that of the study file.
+        wait_for_server: whether `open` waits for a server that is down. A worker that starts in the middle of a run waits.
+        component_folder: the folder of the component files; by default the folder of the study file.
     """
 
     storage: str | None = None
@@ -45,7 +45,7 @@ class Workspace:
 
     @property
     def url(self) -> str:
-        """The storage's URL, with its password if it has one."""
+        """The URL of the storage, with the password if there is one."""
         return storage_url(self.storage, self.paths)
 
     @cached_property
@@ -55,7 +55,7 @@ class Workspace:
 
     @cached_property
     def retry_policy(self) -> RetryPolicy:
-        """How long this process waits for the database."""
+        """Decides how long this process waits for the database."""
         return RetryPolicy(max_wait=self.database.max_wait)
 
     @cached_property
@@ -70,25 +70,26 @@ class Workspace:
 
         Args:
             create: whether to make the database, or its tables, if they do not exist.
-            trimmed: whether to keep only the part of finished trials in memory that a search needs.
+            trimmed: whether to keep in memory only the parts of finished trials that a search needs.
 
         Returns:
             The store.
 
         Raises:
             StorageError: the database cannot be used.
-            StudyNotFoundError: it does not exist, and `create` is false.
+            StudyNotFoundError: the database does not exist, and `create` is false.
             OutageError: the server did not come up in time.
         """
         if self.wait_for_server:
             self.database.wait_for(self.retry_policy)
         store = open_store(self.url, create=create, trimmed=trimmed, retry_policy=self.retry_policy)
-        # Check our locks before retrying after an outage: without them the write is another worker's.
+        # After an outage, check that this process still holds its locks before a call is repeated. If the locks are lost, another
+        # worker may already do the same work.
         self.retry_policy.before_retry = self.locks.require_held
         return store
 
     def open_or_create(self) -> Store:
-        """Open the storage, or make it; only one process at a time does.
+        """Open the storage, or make it if it does not exist. Only one process at a time can do this.
 
         Returns:
             The store.
@@ -104,17 +105,17 @@ class Workspace:
             self.locks.clean_up()
 
     def check(self) -> None:
-        """Refuse a database that cannot be used, before anything is written.
+        """Check that the database can be used, before anything is written.
 
         Raises:
-            StorageError: the reason.
+            StorageError: the database cannot be used.
         """
         if not self.locks.in_use:  # otherwise another process may be making the database
             self.database.check(create=True)
 
     @contextlib.contextmanager
     def creation_lock(self) -> Iterator[None]:
-        """Make tables or studies in a block, as the only process that does.
+        """Hold the creation lock in a block, so that only this process makes tables or studies.
 
         Yields:
             Nothing.
