@@ -217,7 +217,7 @@ def damaged(path: Path) -> None:
     ("make", "says"),
     [
         (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: path.write_text("trial,value\n1,0.5\n"), "no SQLite database"),
+        (lambda path: path.write_text("trial,value\n1,0.5\n"), "not a SQLite database"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + bytes(50)), "damaged"),
         (damaged, "damaged"),
         (foreign, "recipes"),

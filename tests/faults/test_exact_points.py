@@ -29,7 +29,7 @@ def test_a_death_leaves_no_trace_in_the_results(point: Failpoint, forkserver: Fo
     died = folder / "died"
     assert run_to_end(forkserver, folder, "--workers", "1", **{DIE_AT: point, DIED: str(died)}) == 0
     assert died.exists()
-    assert "a worker died" in (folder / "output").read_text()
+    assert "A worker died" in (folder / "output").read_text()
     assert [trial.measured() for trial in stored_trials(folder)] == [trial.measured() for trial in stored_trials(never_killed)]
 
 

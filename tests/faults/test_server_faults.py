@@ -72,7 +72,7 @@ def test_a_run_survives_a_restart_and_a_crash(
     assert run.wait(90) == 0
     assert states(folder) == ["COMPLETE"] * 8
     assert all([epoch["number"] for epoch in trial.epochs] == [step for step, _ in trial.reports] for trial in stored_trials(folder))
-    assert "a worker died" not in output()
+    assert "A worker died" not in output()
     assert "Traceback" not in output()
     logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
     assert "is down" in logs

@@ -117,7 +117,7 @@ def test_a_trial_failed_from_outside_is_dropped_and_the_next_starts(
     assert states(folder) == ["FAIL" if each == number else "COMPLETE" for each in range(8)]
     assert "Traceback" not in output()
     logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
-    assert f"trial {number} was ended by somebody else" in logs
+    assert f"trial {number} was ended from outside" in logs
 
 
 def test_a_study_deleted_during_a_run_is_reported(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
