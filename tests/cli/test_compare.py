@@ -85,4 +85,4 @@ def test_a_config_of_a_stored_trial_is_not_trained_again(stripes: Workspace) -> 
     assert command(folder, "export", "stripes", "--trial", "0", "-o", "stored.toml").returncode == 0
     done = command(folder, "compare", "stored.toml", "stripes/5")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "stored.toml was trained as stripes/0, whose predictions are compared.\n"
+    assert done.stderr == "stored.toml was trained as stripes/0. The predictions of that trial are compared.\n"
