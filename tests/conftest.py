@@ -23,6 +23,9 @@ from tests.support.in_process_workers import make_worker  # noqa: F401  # a fixt
 from tests.support.postgres_server import any_storage, postgres  # noqa: F401  # fixtures
 from tests.support.small_study import NO_IMAGES, STUDY, hpsearch
 
+# Output is as wide as COLUMNS says. The environment of the test run must not decide what the tests see.
+os.environ.pop("COLUMNS", None)
+
 settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)
 settings.register_profile("ci", max_examples=200, derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -202,6 +202,14 @@ def run_study(
 
     Raises:
         HpsearchError: the search failed. The error says what went wrong and what to do.
+
+    Example:
+        The study file `stripes.toml` lies in this folder.
+
+        >>> import hpsearch
+        >>> study = hpsearch.run_study("stripes.toml", trials=1, workers=1, device="cpu")
+        >>> study.best_trial.params["epochs"]
+        3
     """
     workspace = Workspace(storage=storage, runs=Path(runs), data=None if data is None else Path(data), device=device)
     search = prepare_search(find_study_file(str(study), workspace), workspace, trials=trials, seconds=seconds, workers=workers)

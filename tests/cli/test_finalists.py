@@ -145,7 +145,7 @@ def test_a_worker_joins_finalists_from_any_shell(with_finalists: tuple[Path, dic
 def test_a_linked_study_is_not_searched(with_finalists: tuple[Path, dict[str, Any]]) -> None:
     done = hpsearch(with_finalists[0], "run", "small.finalists")
     assert done.returncode == 2
-    assert "`hpsearch finalists small` goes on with it" in done.stderr
+    assert "`hpsearch finalists small` continues it" in done.stderr
 
 
 def test_deleting_a_study_deletes_what_belongs_to_it(searched_folder: Path) -> None:

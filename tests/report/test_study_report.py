@@ -199,7 +199,7 @@ def test_a_report_loads_no_torch(tmp_path: Path) -> None:
 import sys
 from datetime import datetime
 from pathlib import Path
-from hpsearch.analysis.finalists import Candidate, judge
+from hpsearch.analysis.finalists import Candidate, evaluate_finalists
 from hpsearch.config.paths import StudyPaths
 from hpsearch.report.study_results import read_results
 from hpsearch.report.study_report import study_report
