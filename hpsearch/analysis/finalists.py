@@ -81,14 +81,14 @@ def next_round(
 ) -> FinalistsRound:
     """Decide from the scores so far which runs come next.
 
-    The result depends on the scores alone, not on the order in which they arrived.
+    The order in which the scores arrived has no influence on the result.
 
     Args:
         candidates: all candidates.
         scores: accuracy of each finished run.
-        seeds: maximum number of repeats of each candidate. The first half selects the winner, the second half measures the winner.
-        n_images: validation images in each split.
-        pool: training images from which every split's validation images are drawn.
+        seeds: maximum number of repeats of each candidate. The first half of the repeats selects the winner, the second half measures its accuracy.
+        n_images: number of validation images in each split.
+        pool: number of training images from which each split draws its validation images.
         failed: names of candidates that cannot be trained.
 
     Returns:

@@ -41,7 +41,7 @@ MIN_TIMER = 0.001
 """Shortest time of a timer, in seconds. A timer of 0 would never fire."""
 
 EXTRA_RANKS = 16
-"""Number of trials below the kept trials whose checkpoints are deleted too.
+"""Number of trials whose checkpoints are deleted at the end of a trial: those that rank just below the best `keep` trials.
 
 Several trials can end at the same time, so deleting the checkpoint of only one trial is not enough.
 """

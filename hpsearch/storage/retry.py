@@ -13,7 +13,7 @@ log = logging.getLogger("hpsearch")
 Result = TypeVar("Result")
 
 MAX_WAIT_AFTER_STOP = 2.0
-"""Seconds to wait for a database after this process was asked to stop."""
+"""Maximum number of seconds to wait for a database after this process was asked to stop."""
 
 
 class RetryPolicy:
@@ -45,22 +45,22 @@ class RetryPolicy:
         warning: Callable[[Exception], str],
         warn_after: float = 0.0,
     ) -> Result:
-        """Call a function until it raises no transient error.
+        """Call a function. After a temporary error, wait and call the function again.
 
-        A call inside another call of `retry` is not retried by itself. Its errors reach the outer call, which is retried.
+        When `retry` is used inside a function that is already retried, only the outer `retry` repeats its call.
 
         Args:
             call: the function; it must be safe to repeat.
             is_transient: returns whether an error is temporary, so that the next try may succeed.
             delays: seconds between two tries.
-            warning: returns the text to log for a transient error. Only one warning is logged.
+            warning: returns the text to log for a temporary error. Only one warning is logged.
             warn_after: seconds of waiting before the warning.
 
         Returns:
             The result of the function.
 
         Raises:
-            Exception: the first error that is not transient, or the last transient error after the longest wait.
+            Exception: the first permanent error, or the temporary error that lasts longer than `max_wait`.
         """
         if self.is_active:
             return call()

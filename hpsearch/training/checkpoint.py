@@ -42,9 +42,9 @@ class RunIdentity:
 
 
 def save(path: Path, identity: RunIdentity, content: dict[str, Any]) -> None:
-    """Write a checkpoint, and keep the checkpoint that it replaces as the previous checkpoint.
+    """Write a checkpoint. The checkpoint that was there before stays beside it, in a second file.
 
-    At every moment at least one of the two files is complete.
+    At every moment at least one of these two files is complete.
 
     Args:
         path: the file of the checkpoint.
