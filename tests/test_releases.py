@@ -1,7 +1,7 @@
 """Rules of what an earlier release left behind: a later one reads all of it, and goes on with the search where it stood.
 
 Each folder of `tests/support/releases` holds a study in the middle of its budget; its README.md says how that release made it.
-What is stored is read by plain Optuna, what is asked goes through the command line.
+Plain Optuna reads what is stored. The command line does everything else.
 """
 
 from __future__ import annotations
