@@ -42,6 +42,8 @@ TRIAL_TIME = "trial_time"
 """Stored reason of a trial that was pruned because its time was over."""
 TIME_SPENT = "trial_time was spent before its first epoch"
 """Stored reason of a trial that failed because its time was over."""
+UNNEEDED = "no longer needed"
+"""Stored reason of a trial of a follow-up study that was interrupted and that the plan does not need any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +122,25 @@ class Claimer:
         """Start the first waiting trial, or a new trial."""
         trials = self.study.get_trials(deepcopy=False)
         refuse_repeated_failure(self.study.study_name, trials, self.run)
+        unneeded = self.source.unneeded(trials)
+        for trial in unneeded:
+            self._end_unneeded(trial)
         for trial in trials:
-            if trial.state != TrialState.WAITING or not self._may_take(trial):
+            if trial.state != TrialState.WAITING or trial in unneeded or not self._may_take(trial):
                 continue
             with suppress(UpdateFinishedTrialError):  # somebody has just failed the trial from outside
                 if self.store.storage.set_trial_state_values(get_trial_id(trial), TrialState.RUNNING):
                     return optuna.Trial(self.study, get_trial_id(trial))
         return None if self.only_trial is not None else self.source.begin(trials)
+
+    def _end_unneeded(self, waiting: FrozenTrial) -> None:
+        """End a waiting trial without a value. It does not fail, because a failure would count against its configuration."""
+        trial_id = get_trial_id(waiting)
+        with suppress(UpdateFinishedTrialError):
+            self.store.storage.set_trial_state_values(trial_id, TrialState.RUNNING)  # so that it has a start time
+            trial = optuna.Trial(self.study, trial_id)
+            write_end(trial, read_epochs(trial), {"reason": UNNEEDED})
+            self.store.storage.set_trial_state_values(trial_id, TrialState.PRUNED)
 
     def _may_take(self, trial: FrozenTrial) -> bool:
         if self.only_trial is not None:

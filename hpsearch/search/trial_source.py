@@ -16,7 +16,7 @@ from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.search.budget import Clock, budget_allows_trial
 from hpsearch.storage.optuna_internals import get_storage, get_study_id
-from hpsearch.storage.records import TrialKey, candidate_scores, failed_candidates, repeat_of
+from hpsearch.storage.records import candidate_scores, failed_candidates, read_config, repeat_attributes, repeat_of
 
 
 class TrialSource(Protocol):
@@ -30,6 +30,16 @@ class TrialSource(Protocol):
 
         Returns:
             The running trial, or None if no trial can be started now.
+        """
+
+    def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """Find the waiting trials that nobody needs any more.
+
+        Args:
+            trials: all trials of the study.
+
+        Returns:
+            The waiting trials that must not be trained.
         """
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
@@ -78,6 +88,17 @@ class SampledTrials:
         # Do not use `Study.ask`, because it would first take a trial that waits for another worker.
         return optuna.Trial(self.study, get_storage(self.study).create_new_trial(get_study_id(self.study)))
 
+    def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """Return nothing, because the budget counts every trial.
+
+        Args:
+            trials: all trials of the study.
+
+        Returns:
+            No trials.
+        """
+        return ()
+
     def config(self, trial: optuna.Trial) -> TrainConfig:
         """Draw the values of a trial. Values that the trial drew before stay the same.
 
@@ -108,7 +129,7 @@ class RepeatedTrials:
 
     Attributes:
         next_runs: returns the next runs. It takes the scores so far and the names of the configurations that failed too often.
-        config_of: returns the configuration of a name. The seed of this configuration is not used.
+        config_of: returns the configuration of a run that `next_runs` has just returned. Its seed is not used.
         seed_of: returns the seed of a repeat.
     """
 
@@ -132,13 +153,30 @@ class RepeatedTrials:
         if not free:
             return None
         name, repeat = free[0]
+        config = replace(self.config_of(name), seed=self.seed_of(repeat))
         trial_id = get_storage(self.study).create_new_trial(
             get_study_id(self.study),
-            # Store the name together with the new trial, so that the name is known even if this process is killed now.
-            optuna.trial.create_trial(state=TrialState.WAITING, user_attrs={TrialKey.CANDIDATE: name, TrialKey.REPEAT: repeat}),
+            # The trial carries its config from its first moment, so that it can continue even if this process is killed now.
+            optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=repeat_attributes(name, repeat, config)),
         )
         get_storage(self.study).set_trial_state_values(trial_id, TrialState.RUNNING)
         return optuna.Trial(self.study, trial_id)
+
+    def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """Find the waiting trials whose run is not a next run. An earlier plan or an earlier state of the scores has made them.
+
+        Args:
+            trials: all trials of the study.
+
+        Returns:
+            The waiting trials that must not be trained. A trial that a killed process of version 0.1 left without a config is one.
+        """
+        waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+        if not waiting:
+            return ()
+        runs = self._runs(trials)
+        needed = {*runs.required_runs, *runs.optional_runs}
+        return [trial for trial in waiting if repeat_of(trial) not in needed or read_config(trial) is None]
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
         """Return the configuration of a trial, with the seed of its repeat.
@@ -147,9 +185,11 @@ class RepeatedTrials:
             trial: a running trial.
 
         Returns:
-            The configuration.
+            The configuration that is stored with the trial.
         """
-        return replace(self.config_of(trial.user_attrs[TrialKey.CANDIDATE]), seed=self.seed_of(trial.user_attrs[TrialKey.REPEAT]))
+        config = read_config(trial)
+        assert config is not None  # `unneeded` lists the trials without a config
+        return config
 
     @property
     def is_over(self) -> bool:

@@ -161,7 +161,7 @@ class TrialRow:
             state=trial.state.name.lower(),
             value=trial.value if has_value else None,
             params=trial.params or trial.system_attrs.get("fixed_params", {}),
-            config=TrainConfig.from_dict(run["config"]) if "config" in run else None,
+            config=read_config(trial),
             run=run,
             epochs=tuple(read_epochs(trial)),
             origin=attrs.get(TrialKey.ORIGIN, ""),
@@ -242,6 +242,33 @@ def repeat_of(trial: FrozenTrial) -> tuple[str, int] | None:
     """
     attrs = trial.user_attrs
     return (attrs[TrialKey.CANDIDATE], attrs[TrialKey.REPEAT]) if TrialKey.REPEAT in attrs else None
+
+
+def repeat_attributes(candidate: str, repeat: int, config: TrainConfig) -> dict[str, Any]:
+    """Return the user attributes of a new trial of a follow-up study.
+
+    Args:
+        candidate: name of the configuration that is repeated.
+        repeat: number of the seed, counted from 1.
+        config: the training config of the trial.
+
+    Returns:
+        The attributes. With them, a trial can be trained without the plan that made it.
+    """
+    return {TrialKey.CANDIDATE: candidate, TrialKey.REPEAT: repeat, TrialKey.RUN: _packed(_config_record(config))}
+
+
+def read_config(trial: optuna.Trial | FrozenTrial) -> TrainConfig | None:
+    """Read the stored training config of a trial.
+
+    Args:
+        trial: a trial of any study.
+
+    Returns:
+        The config; None if the trial has none yet.
+    """
+    run = json.loads(trial.user_attrs.get(TrialKey.RUN, "{}"))
+    return TrainConfig.from_dict(run["config"]) if "config" in run else None
 
 
 def candidate_scores(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float]]:
@@ -336,7 +363,7 @@ def write_run(trial: optuna.Trial, config: TrainConfig, *, n_parameters: int, fl
         flops: floating-point operations of the forward pass of one image.
         facts: versions, device and split hash.
     """
-    run = _packed({"config": config.to_dict(), "digest": config.digest, **facts})
+    run = _packed({**_config_record(config), **facts})
     # A continued trial has the same facts stored already, unless it continues on another machine.
     if trial.user_attrs.get(TrialKey.RUN) != run:
         with transaction(trial):
@@ -396,6 +423,10 @@ def transaction(trial: optuna.Trial) -> AbstractContextManager[None]:
         A context manager. If the storage is not a cache of hpsearch, each value is written by itself.
     """
     return trial.storage.transaction() if isinstance(trial.storage, PlainCache) else nullcontext()
+
+
+def _config_record(config: TrainConfig) -> dict[str, Any]:
+    return {"config": config.to_dict(), "digest": config.digest}
 
 
 def _packed(value: Any) -> str:

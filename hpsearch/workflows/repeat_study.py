@@ -66,7 +66,8 @@ class FinalistsPlan:
         Returns:
             The runs, and the candidates that can still win.
         """
-        return finalists.next_round(self.candidates, scores, seeds=self.seeds, n_images=n_images, pool=pool, failed=failed)
+        names = {candidate.name for candidate in self.candidates}
+        return finalists.next_round(self.candidates, scores, seeds=self.seeds, n_images=n_images, pool=pool, failed=failed & names)
 
     def config(self, name: str) -> TrainConfig:
         """Return the configuration of a candidate.

@@ -187,7 +187,9 @@ def test_a_folder_that_is_not_its_own_is_refused(final: Path, tmp_path: Path) ->
     write_best_config(tmp_path, ("epochs = 2", "epochs = 1"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.md").write_text("my own")
-    assert_refused(hpsearch(tmp_path, "train", "best.toml", "--final", "-o", "mine"), "holds something other than a final training", "--force")
+    assert_refused(
+        hpsearch(tmp_path, "train", "best.toml", "--final", "-o", "mine"), "holds something other than a final training", "--force"
+    )
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.md"]
     other = str(final / "best-final")
     assert_refused(hpsearch(tmp_path, "train", "best.toml", "--final", "-o", other), "another config", "--force")
