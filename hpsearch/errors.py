@@ -6,6 +6,7 @@
     ├── DiskError                 1
     ├── StudyStoppedError         1
     ├── LeaseLostError            1
+    ├── WorkerDiedError           1
     ├── OutageError               3
     └── UsageError                2
         ├── ComponentError        2
@@ -22,6 +23,7 @@ The message of an error states what was expected and what was found. Its `hint` 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -61,7 +63,36 @@ class StudyStoppedError(HpsearchError):
 
 
 class LeaseLostError(HpsearchError):
-    """This process lost its locks, because its connection to the database was lost. Another process may now hold the locks."""
+    """This process lost a lock, with its connection to the database or with the lock's file. Another process may now hold the lock."""
+
+
+class WorkerDiedError(HpsearchError):
+    """The process that trained a trial died.
+
+    Args:
+        exit_code: the exit code of the process; minus the number of the signal that killed the process.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        self.cause = cause_of_death(exit_code)
+        super().__init__(f"the process of the trial died ({self.cause})")
+
+
+def cause_of_death(exit_code: int) -> str:
+    """Describe how a process ended.
+
+    Args:
+        exit_code: its exit code; minus the number of a signal.
+
+    Returns:
+        The name of the signal, such as `SIGSEGV`, or the exit code.
+    """
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
 
 
 class OutageError(HpsearchError):

@@ -10,10 +10,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import StudyStoppedError
-from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study
+from hpsearch.storage.records import TrialKey, counts_towards_budget, last_claim, read_study
 
 MAX_EQUAL_FAILURES = 3
-"""A run stops after this number of equal failures in a row, because they come from a bug and not from bad luck."""
+"""A run stops after this number of failures in a row at the same place of the code. They come from a bug and not from bad luck."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,10 @@ def budget_allows_trial(existing: Iterable[FrozenTrial], *, trials: int) -> bool
 
 
 def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str) -> None:
-    """Raise an error if the last trials of a run all failed for the same reason.
+    """Raise an error if the last trials of a run all failed at the same place of the code.
 
-    Trials of earlier runs do not count, because the bug may have been fixed since then.
+    Trials of earlier runs do not count, because the bug may have been fixed since then. The last trials are those of the last claims,
+    because the clock of a machine can be set back.
 
     Args:
         study: name of the study.
@@ -67,20 +68,22 @@ def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str)
         run: id of the run.
 
     Raises:
-        StudyStoppedError: the last trials failed for the same reason. The message names the reason.
+        StudyStoppedError: the last trials failed at the same place. The message names the reason of the last failure.
     """
     ended = [
-        (trial.datetime_complete, trial)
+        trial
         for trial in trials
-        if trial.datetime_complete and any(attempt["run"] == run for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
+        if trial.state.is_finished() and any(attempt["run"] == run for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
     ]
-    last = [trial for _, trial in sorted(ended, key=lambda pair: pair[0])][-MAX_EQUAL_FAILURES:]
+    last = sorted(ended, key=last_claim)[-MAX_EQUAL_FAILURES:]
     if len(last) < MAX_EQUAL_FAILURES or any(trial.state != TrialState.FAIL for trial in last):
         return
-    reasons = {trial.user_attrs.get(TrialKey.END, {}).get("reason") for trial in last}
-    if len(reasons) == 1 and None not in reasons:
+    ends = [trial.user_attrs.get(TrialKey.END, {}) for trial in last]
+    # The messages of two failures differ if they name sampled values, but their place is the same.
+    places = {end.get("place") or end.get("reason") for end in ends}
+    if len(places) == 1 and None not in places:
         numbers = ", ".join(str(trial.number) for trial in last)
         raise StudyStoppedError(
-            f"trials {numbers} failed in the same way: {reasons.pop()}",
+            f"trials {numbers} failed in the same way: {ends[-1].get('reason')}",
             hint=f"`hpsearch show {study} {last[-1].number}` shows where. Once it is fixed, the same command continues.",
         )

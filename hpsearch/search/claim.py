@@ -7,6 +7,9 @@ the attempt and draws the values of the trial.
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,22 +23,41 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.config.paths import StudyPaths
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import LeaseLostError, StudyStoppedError
+from hpsearch.formatting import show_duration
 from hpsearch.search.budget import refuse_repeated_failure
 from hpsearch.search.failpoints import Failpoint, reached
 from hpsearch.search.trial_source import TrialSource
+from hpsearch.search.worker_pool import DeadWorker
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import LOCK_POLL, Lease, Locks, claim_lock, manual_lock, require_held, trial_lock
 from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
-from hpsearch.storage.records import BY_HAND, TrialKey, read_epochs, write_attempt, write_end
+from hpsearch.storage.records import (
+    BY_HAND,
+    Death,
+    TrialKey,
+    last_claim,
+    read_deaths,
+    read_epochs,
+    write_attempt,
+    write_death,
+    write_end,
+)
 
 MAX_DEATHS = 3
 """A trial fails after this number of workers died at the same epoch of the trial, because the trial is then the likely cause."""
+MAX_KILLS = 10
+"""The same for workers that somebody killed (SIGKILL) before the trial could train one epoch. The trial is rarely the cause then.
+
+The system also sends SIGKILL when memory runs out. So the number is not unlimited.
+"""
 LEASE_WAIT = 5.0
 """Seconds to wait for the lease of a waiting trial. The last worker of the trial releases the lease right after the requeue."""
 CLAIM_RETRY = 0.5
 """Seconds between two tries to claim a trial, if the next trial depends on running trials."""
 LOG_TAIL = 2000
 """Characters of a dead worker's log that are stored with its trial."""
+READ_LOG = 100_000
+"""Bytes at the end of a dead worker's log that are read."""
 CRASH = "Fatal Python error"
 """The first words of the report that Python writes when it crashes."""
 TRIAL_TIME = "trial_time"
@@ -91,17 +113,17 @@ class Claimer:
             # If a lock was lost, another worker may claim now. That worker requeues a trial that this worker has started.
             with suppress(LeaseLostError):
                 self.store.database.require_exists()
-                with self.locks.hold(claim_lock(get_study_id(self.study))):
+                with self.locks.hold(claim_lock(get_study_id(self.study))) as claim_lease:
                     requeue_interrupted(self.store, self.study, self.locks)
                     if self.stop_requested():
                         return None
-                    claim = self._claim_next()
+                    claim = self._claim_next(claim_lease)
                     if claim is not None or self.only_trial is not None or self.source.is_over:
                         return claim
                 time.sleep(CLAIM_RETRY)
 
-    def _claim_next(self) -> Claim | None:
-        while (trial := self._start_next()) is not None:
+    def _claim_next(self, claim_lease: Lease) -> Claim | None:
+        while (trial := self._start_next(claim_lease)) is not None:
             reached(Failpoint.AFTER_ASK, trial.number)
             lease = self._acquire_lease(trial)
             if lease is None:
@@ -109,7 +131,8 @@ class Claimer:
                 return None
             try:
                 reached(Failpoint.BEFORE_ATTEMPT, trial.number)
-                attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time())
+                number = 1 + max(map(last_claim, self.study.get_trials(deepcopy=False)), default=0)
+                attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time(), claim=number)
                 if not self._failed_as_deadly(trial, attempts):
                     return Claim(trial=trial, config=self._draw_config(trial, lease), lease=lease)
             except BaseException:
@@ -118,7 +141,7 @@ class Claimer:
             lease.release()
         return None
 
-    def _start_next(self) -> optuna.Trial | None:
+    def _start_next(self, claim_lease: Lease) -> optuna.Trial | None:
         """Start the first waiting trial, or a new trial."""
         trials = self.study.get_trials(deepcopy=False)
         refuse_repeated_failure(self.study.study_name, trials, self.run)
@@ -131,7 +154,10 @@ class Claimer:
             with suppress(UpdateFinishedTrialError):  # somebody has just failed the trial from outside
                 if self.store.storage.set_trial_state_values(get_trial_id(trial), TrialState.RUNNING):
                     return optuna.Trial(self.study, get_trial_id(trial))
-        return None if self.only_trial is not None else self.source.begin(trials)
+        if self.only_trial is not None:
+            return None
+        require_held(claim_lease)  # otherwise another worker may spend the same part of the budget
+        return self.source.begin(trials)
 
     def _end_unneeded(self, waiting: FrozenTrial) -> None:
         """End a waiting trial without a value. It does not fail, because a failure would count against its configuration."""
@@ -166,14 +192,20 @@ class Claimer:
             raise
 
     def _failed_as_deadly(self, trial: optuna.Trial, attempts: list[dict[str, Any]]) -> bool:
-        """Fail a trial if MAX_DEATHS workers died at its current epoch. Return whether the trial failed."""
-        # Attempts of this worker do not count. It is alive, so it left the trial by itself.
-        died = [attempt for attempt in attempts[:-1] if not attempt.get("left") and attempt["worker"] != self.worker]
-        died_here = [attempt for attempt in died if attempt["epochs"] == attempts[-1]["epochs"]]
-        if len(died_here) < MAX_DEATHS:
+        """Fail a trial if too many workers died at its current epoch. Return whether the trial failed.
+
+        Only deaths count that a supervisor saw. When the supervisor or the machine died too, the trial is not the cause.
+        """
+        epochs = read_epochs(trial)
+        epoch_seconds = sum(epoch.seconds for epoch in epochs) / len(epochs) if epochs else math.inf
+        here = [death for death in read_deaths(trial) if death.epochs == attempts[-1]["epochs"]]
+        blamed = [death for death in here if death.cause != signal.SIGKILL.name or death.seconds >= epoch_seconds]
+        if len(blamed) < MAX_DEATHS and len(here) < MAX_KILLS:
             return False
-        reason = f"its worker died {len(died_here)} times at the same epoch"
-        self._fail(trial, {"reason": reason, "traceback": self._log_tail(died_here[-1]["worker"])})
+        causes = ", ".join(f"{death.cause} after {show_duration(death.seconds)}" for death in here)
+        reason = f"its worker died {len(here)} times in epoch {len(epochs) + 1} while the supervisor lived: {causes}"
+        place = f"death by {here[-1].cause}"
+        self._fail(trial, {"reason": reason, "traceback": self._log_tail(here[-1].worker), "place": place})
         return True
 
     def _fail(self, trial: optuna.Trial, end: dict[str, str]) -> None:
@@ -182,7 +214,9 @@ class Claimer:
 
     def _log_tail(self, worker: str) -> str:
         try:
-            log = self.paths.log(worker).read_text(errors="replace")
+            with self.paths.log(worker).open("rb") as file:
+                file.seek(-min(READ_LOG, file.seek(0, os.SEEK_END)), os.SEEK_END)
+                log = file.read().decode(errors="replace")
         except OSError:
             return ""
         # The report of a crash begins with its cause and ends with a long list of modules.
@@ -208,6 +242,28 @@ def requeue_interrupted(store: Store, study: optuna.Study, locks: Locks) -> list
                 requeue(store, trial_id)
                 requeued.append(number)
     return requeued
+
+
+def record_death(store: Store, study: optuna.Study, worker: DeadWorker) -> None:
+    """Store that a worker died while it trained a trial. The caller must hold the claim lock.
+
+    Args:
+        store: the database.
+        study: the study.
+        worker: the worker.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+        # Another worker may have taken the trial already.
+        attempts = [attempt for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []) if attempt["worker"] == worker.name]
+        if attempts and not attempts[-1].get("left"):
+            death = Death(
+                worker=worker.name,
+                cause=worker.cause,
+                epochs=attempts[-1]["epochs"],
+                seconds=round(max(0.0, time.time() - attempts[-1]["at"]), 3),
+            )
+            with suppress(UpdateFinishedTrialError):
+                write_death(store.storage, trial, death)
 
 
 def requeue(store: Store, trial_id: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from hpsearch.errors import HpsearchError, StudyStoppedError, UsageError
 from hpsearch.search.worker_order import NodeOrder
-from hpsearch.search.worker_pool import POLL_SECONDS, STOP_SECONDS, TRIALS_PER_WORKER, WorkerCount
+from hpsearch.search.worker_pool import POLL_SECONDS, STOP_SECONDS, TRIALS_PER_WORKER, DeadWorker, WorkerCount
 
 UNLIMITED = -1
 """Number of retries of a task whose node is lost; -1 means no limit. A task that fails by itself is not retried."""
@@ -103,11 +103,13 @@ class RayWorkerPool:
     Attributes:
         orders: one order for each worker.
         deaths: worker processes that died and were replaced on their nodes.
+        dead: always empty, because each node stores by itself which of its workers died.
     """
 
     engine: RayEngine
     orders: Sequence[NodeOrder]
     deaths: int = 0
+    dead: Sequence[DeadWorker] = ()
     _pending: list[Any] = field(default_factory=list)
 
     def start(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,10 +25,11 @@ from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.paths import StudyPaths
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.errors import CheckpointError, DiskError, LeaseLostError
+from hpsearch.errors import CheckpointError, DiskError, LeaseLostError, WorkerDiedError
 from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeue
 from hpsearch.search.deletion import study_deleted, study_exists
 from hpsearch.search.failpoints import Failpoint, reached
+from hpsearch.search.trial_failure import TrialFailure
 from hpsearch.storage.database import Store, database_error
 from hpsearch.storage.locks import require_held
 from hpsearch.storage.optuna_internals import get_trial_id
@@ -178,6 +178,7 @@ class Worker:
             StudyNotFoundError: the study was deleted, or deleted and made again.
             KeyError, StorageInternalError: the study was deleted while this worker trained no trial.
             DiskError: a checkpoint or the database cannot be written.
+            WorkerDiedError: the process of a trial died. The trial then counts as a trial of a dead worker.
         """
         ended = 0
         while not self.stop.requested and (claim := self.claimer.claim()) is not None:
@@ -187,8 +188,8 @@ class Worker:
                 ended += 1
             except UpdateFinishedTrialError:
                 log.warning("trial %d was ended from outside; this worker continues with the next trial", number)
-            except LeaseLostError:
-                log.warning("trial %d was released: the connection that held its lease was lost; it continues from its checkpoint", number)
+            except LeaseLostError as error:
+                log.warning("trial %d was released: %s; it continues from its checkpoint", number, error.message)
             except Interrupted:
                 self._return_to_queue(claim)
                 break
@@ -233,9 +234,9 @@ class Worker:
             reached(Failpoint.AFTER_DRAWS, trial.number)
             write_run(trial, claim.config, n_parameters=n_parameters, flops=flops, facts=facts)
             reason = self._train(claim, epochs)
-        except _TrialFailure as failure:
+        except TrialFailure as failure:
             state, values = TrialState.FAIL, None
-            end: dict[str, Any] = {"reason": failure.reason, "traceback": failure.details}
+            end: dict[str, Any] = {"reason": failure.reason, "traceback": failure.details, "place": failure.place}
         else:
             # The value of a pruned trial is the last value that it reported.
             state, values = TrialState.PRUNED if reason else TrialState.COMPLETE, [epochs[-1].val_accuracy]
@@ -268,7 +269,7 @@ class Worker:
                 return self._train_epochs(claim, epochs)
         except TrialTimeout:
             if not epochs:
-                raise _TrialFailure(TIME_SPENT) from None
+                raise TrialFailure(TIME_SPENT) from None
             return TRIAL_TIME
 
     def _train_epochs(self, claim: Claim, epochs: list[Epoch]) -> str:
@@ -300,7 +301,7 @@ class Worker:
             if close is not None:
                 close()
         if not epochs:
-            raise _TrialFailure("the trainer yielded no epoch")
+            raise TrialFailure("the trainer yielded no epoch")
         return ""
 
     def _pruning_reason(self, trial: optuna.Trial, epochs: list[Epoch]) -> str:
@@ -330,26 +331,10 @@ class Worker:
         try:
             with self.stop.interruptible():
                 return call()
-        except (DiskError, CheckpointError):
+        except (DiskError, CheckpointError, WorkerDiedError, TrialFailure):
             raise
         except (Exception, SystemExit) as error:
-            raise _TrialFailure(_reason(error), traceback.format_exc()) from error
-
-
-class _TrialFailure(Exception):
-    """A trial failed. The reason is one line of text."""
-
-    def __init__(self, reason: str, details: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.details = details
-
-
-def _reason(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    out_of_memory = isinstance(error, MemoryError) or "out of memory" in first.lower() or "can't allocate memory" in first.lower()
-    kind = "out of memory" if out_of_memory else type(error).__name__
-    return f"{kind}: {first[:300]}" if first else kind
+            raise TrialFailure.from_error(error) from error
 
 
 def _checked_accuracy(epoch: Epoch) -> float:
@@ -359,5 +344,6 @@ def _checked_accuracy(epoch: Epoch) -> float:
     """
     value = epoch.val_accuracy
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise _TrialFailure(f"validation accuracy must be a finite number from 0 to 1, but is {value!r:.80}")
+        expected = "validation accuracy must be a finite number from 0 to 1"
+        raise TrialFailure(f"{expected}, but is {value!r:.80}", place=expected)
     return float(value)

@@ -25,6 +25,7 @@ class WorkerOrder(BaseModel, frozen=True):
         time: budget of seconds over all runs; None for the budget in the study file.
         only_trial: number of the only trial to train; None for all trials.
         component_folder: the folder of the component files; None for the folder of the study file.
+        supervisor: file descriptor of the connection to the supervisor; None if no supervisor started the worker.
     """
 
     study: str
@@ -38,11 +39,7 @@ class WorkerOrder(BaseModel, frozen=True):
     time: float | None = None
     only_trial: int | None = None
     component_folder: Path | None = None
-
-    @property
-    def is_supervised(self) -> bool:
-        """Whether a supervisor started the worker."""
-        return self.run is not None
+    supervisor: int | None = None
 
 
 class NodeOrder(WorkerOrder, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,14 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import psutil
 
-from hpsearch.errors import HpsearchError, OutageError, StudyStoppedError, UsageError
+from hpsearch.errors import StudyStoppedError, cause_of_death
+from hpsearch.search.worker_link import EXIT_GRACE, WorkerLink, kill_session
 
 if TYPE_CHECKING:
     from hpsearch.storage.records import TrialRow
+
+log = logging.getLogger("hpsearch")
 
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     # Without these settings, glibc returns large blocks to the system at every step. That takes a third of the time.
@@ -41,8 +45,10 @@ MAX_START_FAILURES = 3
 """The run stops after this number of failed starts in a row. In a failed start, a worker dies soon without a trial."""
 MIN_LIFE = 10.0
 """A worker that dies within this number of seconds without a trial counts as a failed start."""
-MAX_ERROR_LINES = 20
-"""Maximum number of lines from an error message to the end of a log. An earlier message is not the reason for the end."""
+MAX_LOG = 16_000_000
+"""Bytes after which a worker's log is cut. Its last part moves to `<name>.log.1`."""
+KEPT_LOG = 1_000_000
+"""Bytes of a log that are kept when it is cut."""
 WATCHDOG_GRACE = 5.0
 """Seconds after `trial_time` in which the worker can still end the trial by itself."""
 
@@ -86,19 +92,48 @@ def default_workers(trials: int) -> WorkerCount:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class DeadWorker:
+    """A worker process that died.
+
+    Attributes:
+        cause: the signal or the exit code.
+    """
+
+    name: str
+    cause: str
+
+
+@dataclass
 class _Process:
     name: str
     process: subprocess.Popen[bytes]
-    log: IO[bytes]
+    link: WorkerLink
     log_path: Path
     started: float
+    done_since: float | None = None
+    """When the supervisor read that the worker is done."""
 
-    def close(self) -> None:
-        """Close the pipe and the log of an ended process."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.log.close()
+    def kill(self) -> None:
+        """Kill the worker and all processes that it has started, and close the connection. The worker may have ended before."""
+        with suppress(psutil.NoSuchProcess):
+            # A child process may have left the session of the worker.
+            children = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+            for each in children:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+        kill_session(self.process.pid)
+        self.process.wait()
+        self.link.close()
+
+    def cut_log(self) -> None:
+        """Cut a log that has become too long. The worker appends to it, so it then continues at the beginning."""
+        with suppress(OSError):
+            if self.log_path.stat().st_size > MAX_LOG:
+                with self.log_path.open("r+b") as log_file:
+                    log_file.seek(-KEPT_LOG, os.SEEK_END)
+                    self.log_path.with_name(f"{self.log_path.name}.1").write_bytes(log_file.read())
+                    log_file.truncate(0)
 
 
 @dataclass
@@ -106,25 +141,30 @@ class WorkerPool:
     """The worker processes of one run on this machine.
 
     Attributes:
-        command: returns the command line of a worker. It takes the name of the worker.
+        command: returns the command line of a worker. It takes the name of the worker, and the file descriptor of its connection.
         environment: environment variables of the workers, added to the variables of this process and to WORKER_ENVIRONMENT.
         logs: the folder of the log files, which are named `<name>.log`.
         count: number of workers.
         prefix: beginning of the workers' names.
         has_claimed: returns whether a worker ever claimed a trial. If it did, its death does not count as a failed start.
-        deaths: number of workers that died and were replaced.
+        dead: the workers that died and were replaced.
     """
 
-    command: Callable[[str], Sequence[str]]
+    command: Callable[[str, int], Sequence[str]]
     environment: Mapping[str, str]
     logs: Path
     count: int
     prefix: str
     has_claimed: Callable[[str], bool]
-    deaths: int = 0
+    dead: list[DeadWorker] = field(default_factory=list)
     _running: list[_Process] = field(default_factory=list)
     _started: int = 0
     _start_failures: int = 0
+
+    @property
+    def deaths(self) -> int:
+        """The number of workers that died and were replaced."""
+        return len(self.dead)
 
     def start(self) -> None:
         """Start all workers."""
@@ -142,10 +182,13 @@ class WorkerPool:
             HpsearchError: a worker ended with an error. The message is the message of the worker.
         """
         while self._running:
-            for ended in [each for each in self._running if each.process.poll() is not None]:
-                self._running.remove(ended)
-                ended.close()
-                self._handle_end(ended)
+            for each in list(self._running):
+                if each.process.poll() is not None or self._refuses_to_leave(each):
+                    self._running.remove(each)
+                    each.kill()
+                    self._handle_end(each)
+                else:
+                    each.cut_log()
             if self._running:
                 yield
                 time.sleep(POLL_SECONDS)
@@ -159,6 +202,7 @@ class WorkerPool:
             for each in self._running:
                 with suppress(subprocess.TimeoutExpired):
                     each.process.wait(max(0.0, deadline - time.monotonic()))
+                    each.kill()  # what the worker has started
         finally:  # also after a second Ctrl-C, which asks to stop at once
             self.kill()
 
@@ -173,71 +217,58 @@ class WorkerPool:
         """
         for each in self._running:
             if each.name == name:
-                _kill_tree(each.process)
+                each.kill()
                 return True
         return False
 
     def kill(self) -> None:
         """Kill all workers and their child processes."""
         for each in self._running:
-            _kill_tree(each.process)
-            each.close()
+            each.kill()
         self._running.clear()
 
     def _start_one(self) -> None:
         self._started += 1
         name = f"{self.prefix}-{self._started}"
         path = self.logs / f"{name}.log"
-        log = path.open("ab")
-        # `_logged_error` could not find the error message of the worker in a log with colours.
-        inherited = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"}
-        process = subprocess.Popen(
-            self.command(name),
-            env={**inherited, **WORKER_ENVIRONMENT, **self.environment},
-            # The pipe closes when this process ends, even if this process is killed. The worker then ends too.
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C reaches only this process, which then stops the workers.
-            start_new_session=True,
-        )
-        self._running.append(_Process(name, process, log, path, time.monotonic()))
+        link = WorkerLink()
+        with path.open("ab") as output:
+            process = subprocess.Popen(
+                self.command(name, link.descriptor),
+                env={**os.environ, **WORKER_ENVIRONMENT, **self.environment},
+                stdin=subprocess.DEVNULL,  # so `input()` and `breakpoint()` in user code do not wait for ever
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(link.descriptor,),
+                # Ctrl-C reaches only this process, which then stops the workers.
+                start_new_session=True,
+            )
+        link.close_worker_end()
+        self._running.append(_Process(name, process, link, path, time.monotonic()))
+
+    def _refuses_to_leave(self, worker: _Process) -> bool:
+        """Return whether a worker said long ago that it is done, but is still there."""
+        if worker.link.read_end() is None:
+            return False
+        worker.done_since = worker.done_since or time.monotonic()
+        if time.monotonic() - worker.done_since < EXIT_GRACE:
+            return False
+        log.warning("%s is done but does not end, because a thread or process of user code still runs; it is killed", worker.name)
+        return True
 
     def _handle_end(self, ended: _Process) -> None:
-        code = ended.process.returncode
-        if code == 0:
+        end = ended.link.read_end()
+        if end is not None and not end.cause_of_death:
+            if end.error is not None:
+                raise end.error
             return
-        error = _logged_error(ended)
-        if error is not None:
-            raise error
-        self.deaths += 1
+        cause = cause_of_death(ended.process.returncode) if end is None else end.cause_of_death
+        self.dead.append(DeadWorker(name=ended.name, cause=cause))
         failed_start = time.monotonic() - ended.started < MIN_LIFE and not self.has_claimed(ended.name)
         self._start_failures = self._start_failures + 1 if failed_start else 0
         if self._start_failures >= MAX_START_FAILURES:
-            cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise StudyStoppedError(f"workers die one after another, the last with {cause}", hint=f"See {ended.log_path}.")
         self._start_one()
-
-
-def _logged_error(ended: _Process) -> HpsearchError | None:
-    """Return the error in the last lines of a worker's log. Return None if the worker died without an error message."""
-    kinds = {HpsearchError.exit_code: StudyStoppedError, UsageError.exit_code: UsageError, OutageError.exit_code: OutageError}
-    kind = kinds.get(ended.process.returncode)
-    lines = ended.log_path.read_text(errors="replace").splitlines() if kind else []
-    start = max((number for number, line in enumerate(lines) if line.startswith("error: ")), default=None)
-    if kind is None or start is None or len(lines) - start > MAX_ERROR_LINES:
-        return None
-    message, _, hint = "\n".join(lines[start:]).removeprefix("error: ").partition("\n  hint: ")
-    return kind(message, hint=hint)
-
-
-def _kill_tree(process: subprocess.Popen[bytes]) -> None:
-    with suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(process.pid)
-        for each in (*parent.children(recursive=True), parent):
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
-    process.wait()
 
 
 class Watchdog:

@@ -3,7 +3,10 @@
 With SQLite, a lock is a `flock` on a file beside the database. With PostgreSQL, a lock is an advisory lock of the server
 (`advisory_locks.py`). The kernel or the server releases a lock when its holder ends. So no heartbeats are needed.
 
-A held lock is called a lease. The lease of a trial is held by the worker that trains the trial.
+A held lock is called a lease. The lease of a trial is held by the worker that trains the trial. A lock can be lost: a connection
+breaks, or somebody deletes the file of the lock. So a worker checks its lease before it writes.
+
+A process that was forked, for example by a process pool in user code, holds no lock of its parent.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,7 +58,7 @@ def require_held(lease: Lease) -> None:
         LeaseLostError: the lock is lost.
     """
     if not lease.is_held:
-        raise LeaseLostError("the lease of the trial was lost with its connection")
+        raise LeaseLostError("its lock was lost, so another worker may have taken it")
 
 
 class Locks(ABC):
@@ -77,14 +81,14 @@ class Locks(ABC):
         """
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
+    def hold(self, name: str) -> Iterator[Lease]:
         """Wait for a lock and hold it in a block.
 
         Args:
             name: name of the lock.
 
         Yields:
-            Nothing.
+            The held lock.
 
         Raises:
             OSError: the lock cannot be made.
@@ -94,7 +98,7 @@ class Locks(ABC):
         while (lease := self._wait(name)) is None:
             pass
         try:
-            yield
+            yield lease
         finally:
             lease.release()
 
@@ -123,18 +127,46 @@ class Locks(ABC):
 class FileLease:
     """A held lock on a file."""
 
-    is_held = True
-
     def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
+        self.path = path
         self._descriptor = descriptor
+        _file_leases.add(self)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the locked file still has its name. If the file was deleted, another process can lock a new file of that name."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Release the lock and remove its file."""
         # Remove the file before releasing the lock. Another process may have just opened the file.
         # It then gets a lock on a file without a name, and tries again.
-        self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        if self.is_held:
+            self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. The lock ends when no process has the file open any more."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        _file_leases.discard(self)
+
+
+_file_leases: weakref.WeakSet[FileLease] = weakref.WeakSet()
+"""The locks that this process holds on files."""
+
+
+def _close_in_child() -> None:
+    """Close the files of all locks in a forked process, because a lock lasts as long as any process has its file open."""
+    for lease in list(_file_leases):
+        lease.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 class FileLocks(Locks):
@@ -168,7 +200,9 @@ class FileLocks(Locks):
         return lease
 
     def require_held(self) -> None:
-        """Do nothing, because file locks last as long as the process."""
+        for lease in list(_file_leases):
+            if lease.path.parent == self.folder:
+                require_held(lease)
 
     @property
     def in_use(self) -> bool:

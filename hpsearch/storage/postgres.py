@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -271,6 +273,26 @@ for _name in {*RDB_METHODS} - {*vars(_RetryingStorage)}:
     setattr(_RetryingStorage, _name, _waits(_name))
 
 
+_connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+"""The connections of this process."""
+
+
+def _disconnect_in_child() -> None:
+    """Replace the sockets of all connections in a forked process.
+
+    Without this, the server would see a living client after the death of the parent, and would keep its locks. The child could
+    also end the parent's session, because a connection that is closed says so to the server.
+    """
+    for connection in _connections:
+        if not connection.closed:
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nothing, connection.fileno(), inheritable=False)
+            os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_disconnect_in_child)
+
+
 def _driver(display_url: str) -> Any:
     """Import psycopg. Raise StorageError if psycopg is not installed."""
     try:
@@ -290,6 +312,10 @@ def _connection_class(display_url: str) -> type[psycopg.Connection[Any]]:
     from psycopg.waiting import Ready
 
     class WatchedConnection(psycopg.Connection[Any]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            _connections.add(self)
+
         def __del__(self, *_: Any) -> None:
             # Close the connection without the warning that psycopg would show. SQLite shows no warning either.
             if (connection := getattr(self, "pgconn", None)) is not None:

@@ -10,19 +10,20 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.components import Scalar
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import StudyNotFoundError
-from hpsearch.storage.optuna_internals import get_storage, get_study_id
+from hpsearch.storage.optuna_internals import get_storage, get_study_id, get_trial_id
 from hpsearch.storage.trial_cache import PlainCache
 
 BASELINE, BY_HAND = "baseline", "by hand"
@@ -71,6 +72,8 @@ class TrialKey:
     EPOCHS = "hpsearch:epochs"
     """`RUN` and `EPOCHS` are JSON text, which is decoded only when needed. Decoded, both are two thirds of a trial."""
     ATTEMPTS = "hpsearch:attempts"
+    DEATHS = "hpsearch:deaths"
+    """The workers that died while they trained this trial, and whose supervisor lived on."""
     END = "hpsearch:end"
     CANDIDATE = "candidate"
     """In a follow-up study, the name of the configuration that is repeated."""
@@ -88,6 +91,7 @@ UNUSED_BY_SEARCH = frozenset(
         TrialKey.TRAIN_ACCURACY,
         TrialKey.GAP,
         TrialKey.EPOCHS_DONE,
+        TrialKey.DEATHS,
     )
 )
 """Attributes of a finished trial that samplers, pruners and the budget do not read. Their values differ in each trial."""
@@ -100,13 +104,15 @@ def trim_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         attributes: all user attributes of the trial.
 
     Returns:
-        The reduced attributes. An attempt keeps only its run, and an end keeps only its reason.
+        The reduced attributes. An attempt keeps only its run and its number. An end keeps only its reason and its place.
     """
     trimmed = {key: value for key, value in attributes.items() if key not in UNUSED_BY_SEARCH}
     if TrialKey.ATTEMPTS in trimmed:
-        trimmed[TrialKey.ATTEMPTS] = [{"run": attempt["run"]} for attempt in trimmed[TrialKey.ATTEMPTS]]
+        trimmed[TrialKey.ATTEMPTS] = [
+            {key: attempt[key] for key in ("run", "claim") if key in attempt} for attempt in trimmed[TrialKey.ATTEMPTS]
+        ]
     if TrialKey.END in trimmed:
-        trimmed[TrialKey.END] = {"reason": trimmed[TrialKey.END].get("reason")}
+        trimmed[TrialKey.END] = {key: trimmed[TrialKey.END].get(key) for key in ("reason", "place")}
     return trimmed
 
 
@@ -122,7 +128,7 @@ class TrialRow:
         origin: `baseline`, `by hand`, or empty for a sampled trial.
         copy_of: study and number of the original trial, such as `study/7`; empty if the trial is not a copy.
         attempts: one entry for each worker that took the trial.
-        end: why the trial ended: `reason`, `traceback`, `diverged`.
+        end: why the trial ended: `reason`, `traceback`, `place`, `diverged`.
         repeat: in a follow-up study, the repeated configuration and the number of the seed.
     """
 
@@ -325,7 +331,19 @@ def counts_towards_budget(trial: FrozenTrial) -> bool:
     return not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
 
 
-def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> list[dict[str, Any]]:
+def last_claim(trial: FrozenTrial) -> int:
+    """Return the number of the last claim of a trial.
+
+    Args:
+        trial: a trial of any study.
+
+    Returns:
+        The number, counted over all trials of the study; 0 before the first claim. Unlike a time, it never goes backwards.
+    """
+    return max((attempt.get("claim", 0) for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, [])), default=0)
+
+
+def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float, claim: int) -> list[dict[str, Any]]:
     """Store that a worker took a trial.
 
     Args:
@@ -333,14 +351,54 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> l
         worker: name of the worker.
         run: id of the run.
         at: the time, in seconds since 1970.
+        claim: number of the claim, counted over all trials of the study.
 
     Returns:
-        All attempts, the new attempt last. An attempt has a worker, a run, a time and the number of epochs stored at that time.
+        All attempts, the new attempt last. An attempt also has the number of epochs stored at that time.
     """
     earlier = trial.user_attrs.get(TrialKey.ATTEMPTS, [])
-    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial))}]
+    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial)), "claim": claim}]
     trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
     return attempts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """The death of a worker that trained a trial.
+
+    Attributes:
+        cause: the signal or the exit code.
+        epochs: number of epochs that the trial had when the worker took it.
+        seconds: seconds from the claim to the death.
+    """
+
+    worker: str
+    cause: str
+    epochs: int
+    seconds: float
+
+
+def read_deaths(trial: optuna.Trial | FrozenTrial) -> list[Death]:
+    """Read the deaths of a trial's workers.
+
+    Args:
+        trial: a trial of any study.
+
+    Returns:
+        The deaths that a supervisor saw, the oldest first.
+    """
+    return [Death(**stored) for stored in trial.user_attrs.get(TrialKey.DEATHS, [])]
+
+
+def write_death(storage: BaseStorage, trial: FrozenTrial, death: Death) -> None:
+    """Add the death of a worker to a trial that has not ended.
+
+    Args:
+        storage: the storage of the trial.
+        trial: the trial.
+        death: the death.
+    """
+    storage.set_trial_user_attr(get_trial_id(trial), TrialKey.DEATHS, [asdict(each) for each in (*read_deaths(trial), death)])
 
 
 def write_clean_exit(trial: optuna.Trial) -> None:
@@ -400,7 +458,7 @@ def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, An
     Args:
         trial: a running trial.
         epochs: all epochs of the trial.
-        end: `reason`, `traceback` or `diverged`; empty for a complete trial.
+        end: `reason`, `traceback`, `place` or `diverged`; empty for a complete trial.
     """
     with transaction(trial):
         if epochs:

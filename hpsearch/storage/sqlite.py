@@ -76,13 +76,16 @@ class SqliteFile(Database):
                 if not folder.is_dir() or not os.access(folder, os.W_OK):
                     raise StorageError(f"{database} cannot be made: {folder} is not a writable folder", hint=OTHER_PATH_HINT)
                 return
-            is_empty = database.stat().st_size == 0
+            status = database.stat()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise StorageError(f"cannot use the database {show_path(database)}: {reason}") from error
         if database.is_dir():
             raise StorageError(f"the database {database} is a directory", hint=OTHER_PATH_HINT)
-        if is_empty:
+        if status.st_nlink > 1 and database.is_file():
+            # SQLite keeps the write-ahead log beside the name. Two runs with different names would damage the database.
+            raise StorageError(f"{database} has {status.st_nlink} names (hard links)", hint="Make a copy with one name, and use the copy.")
+        if status.st_size == 0:
             raise StorageError(f"{database} is empty", hint="Move it away, or choose another file with --storage.")
         if not os.access(database, os.R_OK | os.W_OK):
             raise StorageError(f"{database} cannot be written to", hint=OTHER_PATH_HINT)

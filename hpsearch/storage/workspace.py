@@ -63,7 +63,8 @@ class Workspace:
         """The locks of the database."""
         if isinstance(self.database, PostgresServer):
             return AdvisoryLocks(self.database, self.retry_policy)
-        return FileLocks(lock_folder(self.database.path))
+        # A link to the database is another name of the same database, with the same locks.
+        return FileLocks(lock_folder(self.database.path.resolve()))
 
     def open(self, *, create: bool = False, trimmed: bool = False) -> Store:
         """Open the storage.

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from hpsearch.config.sections import Budget
 from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import LeaseLostError
 from hpsearch.search.budget import budget_allows_trial
-from hpsearch.search.claim import end_hung, requeue_interrupted
+from hpsearch.search.claim import end_hung, record_death, requeue_interrupted
 from hpsearch.search.deletion import report_deletion
 from hpsearch.search.ray_pool import RayEngine, RayWorkerPool
 from hpsearch.search.study_monitor import Progress, StudyMonitor
 from hpsearch.search.worker_order import NodeOrder, WorkerOrder
-from hpsearch.search.worker_pool import Watchdog, WorkerCount, WorkerPool
+from hpsearch.search.worker_pool import DeadWorker, Watchdog, WorkerCount, WorkerPool
 from hpsearch.storage.database import STORAGE_VARIABLE, Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.records import read_study, write_run_seconds
@@ -116,8 +116,8 @@ class Search:
             for _ in pool.watch():
                 now = time.monotonic()
                 if pool.deaths > deaths:
-                    deaths = pool.deaths
-                    self._requeue()
+                    dead, deaths = pool.dead[deaths:], pool.deaths
+                    self._requeue(dead)
                 if now - last_saved >= SAVE_SECONDS and order is None:
                     last_saved = now
                     with self.store.skip_if_unavailable():
@@ -150,9 +150,11 @@ class Search:
         trials = self.study.get_trials(deepcopy=False)
         return all(trial.state.is_finished() for trial in trials) and not budget_allows_trial(trials, trials=self.budget.trials)
 
-    def _requeue(self) -> None:
+    def _requeue(self, dead: Sequence[DeadWorker] = ()) -> None:
         """Requeue the trials of dead workers at once. If the lock is lost, the next claim requeues these trials."""
         with contextlib.suppress(LeaseLostError), self.workspace.locks.hold(claim_lock(self._study_id())):
+            for worker in dead:
+                record_death(self.store, self.study, worker)
             requeue_interrupted(self.store, self.study, self.workspace.locks)
 
     def _end_hung(self, pool: WorkerPool | RayWorkerPool, number: int, worker: str) -> None:
@@ -187,8 +189,8 @@ class Search:
             component_folder=self.workspace.component_folder,
         )
 
-        def command(worker: str) -> list[str]:
-            told = template.model_copy(update={"worker": worker}).model_dump_json(exclude_none=True)
+        def command(worker: str, supervisor: int) -> list[str]:
+            told = template.model_copy(update={"worker": worker, "supervisor": supervisor}).model_dump_json(exclude_none=True)
             return [*interpreter_and_arguments, self.file.name, "--order", told]
 
         return WorkerPool(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import logging
-import os
-import signal
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -21,14 +19,16 @@ from hpsearch.config.components import Scalar
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.errors import NotComparableError
+from hpsearch.errors import DiskError, NotComparableError, WorkerDiedError
 from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
 from hpsearch.search.deletion import report_deletion
+from hpsearch.search.isolation import isolated
 from hpsearch.search.pruner import make_pruner
 from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.trial_source import SampledTrials, TrialSource
 from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
+from hpsearch.search.worker_link import link_to_supervisor
 from hpsearch.search.worker_order import WorkerOrder
 from hpsearch.search.worker_pool import WorkerCount
 from hpsearch.storage.records import read_study, write_split_hash
@@ -40,8 +40,6 @@ from hpsearch.workflows.supervisor import Search
 
 STOP_POLL = 1.0
 """Seconds between two checks whether `hpsearch stop` was called."""
-EXIT_GRACE = 3.0
-"""Seconds that workers have to stop after their supervisor has ended. Then they are forced to exit."""
 
 
 def run_worker(order: WorkerOrder, *, storage: str | None = None) -> int:
@@ -58,6 +56,17 @@ def run_worker(order: WorkerOrder, *, storage: str | None = None) -> int:
         HpsearchError: the study cannot be trained.
         SystemExit: a signal stopped a worker without a supervisor.
     """
+    if order.supervisor is not None:
+        sys.breakpointhook = _refuse_breakpoint
+    with link_to_supervisor(order.supervisor):
+        return _run_worker(order, storage)
+
+
+def _refuse_breakpoint(*arguments: object, **options: object) -> None:
+    raise RuntimeError("breakpoint() needs a terminal, but a worker has none; `hpsearch worker` in a terminal has one")
+
+
+def _run_worker(order: WorkerOrder, storage: str | None) -> int:
     workspace = Workspace(
         storage=storage,
         runs=order.runs,
@@ -72,8 +81,6 @@ def run_worker(order: WorkerOrder, *, storage: str | None = None) -> int:
     faulthandler.enable()
     stop = StopRequest()
     stop.listen()
-    if order.is_supervised:
-        threading.Thread(target=_leave_with_supervisor, daemon=True).start()
     store = workspace.open(trimmed=True)
     workspace.retry_policy.stop_requested = lambda: stop.requested
     started = time.monotonic() if order.run_started is None else order.run_started
@@ -87,7 +94,7 @@ def run_worker(order: WorkerOrder, *, storage: str | None = None) -> int:
     )
     with report_deletion(search.study, store, workspace.paths.study(file.name)):
         ended = _train(search, order, Clock(run=order.run or uuid.uuid4().hex[:8], started=started), stop)
-    if stop.requested and not order.is_supervised:
+    if stop.requested and order.supervisor is None:
         sys.exit(128 + stop.signal)
     return ended
 
@@ -136,7 +143,12 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
 
     def accept(values: Mapping[str, Scalar]) -> bool:
         limit = file.limits.parameters
-        return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
+        try:
+            return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
+        except (DiskError, WorkerDiedError):
+            raise
+        except Exception:  # of a user's model: the trial will fail with the same error
+            return True
 
     study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
     study.pruner = make_pruner(file.pruner, file.space)
@@ -213,20 +225,22 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
     draw_split = partial(make_split, data, validation_images=file.data.validation_images, train_images=file.data.train_images)
     if repeats:
         used_by_search = validation_indices(data, validation_images=file.data.validation_images, seed=file.seed)
-        latest: dict[int, Split] = {}
 
-        def split_for(config: TrainConfig) -> Split:
-            if config.seed not in latest:
-                latest.clear()  # keep one split in memory
-                latest[config.seed] = draw_split(seed=config.seed, exclude_from_validation=used_by_search).to(device)
-            return latest[config.seed]
+        @functools.lru_cache(maxsize=1)  # keep one split in memory
+        def split_of(seed: int) -> Split:
+            return draw_split(seed=seed, exclude_from_validation=used_by_search).to(device)
 
     else:
-        split = draw_split(seed=file.seed).to(device)
+        split = draw_split(seed=file.seed)
         write_samples(split, workspace.paths.study(file.name).samples)
 
-        def split_for(config: TrainConfig) -> Split:
-            return split
+        @functools.cache
+        def split_of(seed: int) -> Split:
+            return split.to(device)
+
+    def split_for(config: TrainConfig) -> Split:
+        # A forked process can only use CUDA if this process does not. So the images are moved to the device by the first trial.
+        return split_of(config.seed if repeats else file.seed)
 
     def run(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
         return train(config, split_for(config), checkpoint=checkpoint, device=str(device), owner=owner)
@@ -240,7 +254,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
     def facts(config: TrainConfig) -> dict[str, Any]:
         return {"fingerprint": file.space.fingerprint, **environment(split_for(config), device)}
 
-    return Trainer(
+    trainer = Trainer(
         train=run,
         cost=cost,
         forget=checkpoints.remove,
@@ -248,13 +262,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
         data_hash=data.hash if repeats else split.hash,
         n_images=len(data.labels),
     )
+    if not file.component_files:
+        return trainer
 
-
-def _leave_with_supervisor() -> None:
-    """Stop this worker after its supervisor has ended, which closes standard input. Force the exit after EXIT_GRACE."""
-    # A thread that reads sys.stdin would hold its lock when the interpreter shuts down.
-    while os.read(0, 1024):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(EXIT_GRACE)
-    os._exit(128 + signal.SIGTERM)
+    return isolated(trainer)

@@ -6,22 +6,25 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError
-from hpsearch.search.claim import is_being_searched
+from hpsearch.search.budget import refuse_repeated_failure
+from hpsearch.search.claim import is_being_searched, record_death
 from hpsearch.search.deletion import report_deletion
 from hpsearch.search.worker import Worker
 from hpsearch.search.worker_order import WorkerOrder
+from hpsearch.search.worker_pool import DeadWorker
 from hpsearch.storage.locks import Lease
-from hpsearch.storage.records import TrialKey, read_trials
+from hpsearch.storage.records import TrialKey, read_deaths, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import add_trial
 from hpsearch.workflows.supervisor import Search
@@ -96,25 +99,74 @@ def test_a_continued_trial_counts_once(searched: Callable[..., Search], make_wor
     assert [trial.state for trial in trials] == ["complete"] * 8
 
 
+@pytest.mark.parametrize(("cause", "seen_by_supervisor", "fatal"), [("SIGSEGV", True, 3), ("SIGKILL", True, 10), ("SIGKILL", False, None)])
 def test_a_trial_that_kills_its_workers_fails_with_the_tail_of_the_log(
-    searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
+    searched: Callable[..., Search],
+    make_worker: Callable[..., Worker],
+    workspace: Workspace,
+    cause: str,
+    seen_by_supervisor: bool,
+    fatal: int | None,
 ) -> None:
     search = searched()
     logs = workspace.paths.study("small").logs
     logs.mkdir(parents=True)
-    (logs / "third.log").write_text("Fatal Python error: Segmentation fault\n")
-    for name in ("first", "second", "third"):
-        claim = make_worker(search, name=name).claimer.claim()
+    for number in range(fatal or 12):
+        claim = make_worker(search, name=f"worker-{number}").claimer.claim()
         assert claim is not None
         assert claim.trial.number == 0
         claim.lease.release()
-    claim = make_worker(search, name="fourth").claimer.claim()
+        (logs / f"worker-{number}.log").write_text(f"{'x' * 200_000}\nFatal Python error: number {number}\n")
+        if seen_by_supervisor:
+            record_death(search.store, search.study, DeadWorker(name=f"worker-{number}", cause=cause))
+    claim = make_worker(search, name="last").claimer.claim()
     assert claim is not None
-    assert claim.trial.number == 1
-    failed = read_trials(search.study)[0]
-    assert failed.state == "fail"
-    assert failed.end["reason"] == "its worker died 3 times at the same epoch"
-    assert "Segmentation fault" in failed.end["traceback"]
+    first = read_trials(search.study)[0]
+    if fatal is None:
+        assert claim.trial.number == 0
+    else:
+        assert claim.trial.number == 1
+        assert first.state == "fail"
+        assert first.end["reason"].startswith(f"its worker died {fatal} times in epoch 1 while the supervisor lived: {cause} after ")
+        assert first.end["traceback"] == f"Fatal Python error: number {fatal - 1}\n"
+
+
+def test_a_death_is_recorded_although_another_worker_has_the_trial_by_now(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker]
+) -> None:
+    search = searched()
+    dead = make_worker(search, name="dead").claimer.claim()
+    assert dead is not None
+    dead.lease.release()
+    heir = make_worker(search, name="heir").claimer.claim()
+    assert heir is not None
+    record_death(search.store, search.study, DeadWorker(name="dead", cause="SIGKILL"))
+    record_death(search.store, search.study, DeadWorker(name="unknown", cause="SIGKILL"))
+    (death,) = read_deaths(search.study.trials[0])
+    assert (death.worker, death.cause, death.epochs) == ("dead", "SIGKILL", 0)
+
+
+def test_failures_are_in_the_order_of_their_claims_and_not_of_the_clock() -> None:
+    def trial(number: int, state: TrialState, claim: int, hour: int, reason: str = "", place: str = "") -> FrozenTrial:
+        attempts = [{"run": "run", "claim": claim}]
+        made = create_trial(
+            state=state,
+            value=0.5 if state == TrialState.COMPLETE else None,
+            user_attrs={TrialKey.ATTEMPTS: attempts, TrialKey.END: {"reason": reason, "place": place}},
+        )
+        made.number, made.datetime_complete = number, datetime(2026, 10, 25, hour)
+        return made
+
+    fail, complete = TrialState.FAIL, TrialState.COMPLETE
+    failed = [trial(number, fail, number + 1, 3, f"ValueError: lr is {number}", "line 7") for number in (0, 1)]
+    good = [trial(number, complete, number + 1, 3) for number in (2, 3, 4, 5, 6)]
+    late = trial(7, fail, 8, 2, "ValueError: lr is 7", "line 7")  # the clock was set back
+    refuse_repeated_failure("small", [*failed, *good, late], "run")
+    others = [trial(number, fail, number + 1, 1, f"ValueError: lr is {number}", "line 7") for number in (8, 9)]
+    with pytest.raises(StudyStoppedError, match="trials 7, 8, 9 failed in the same way: ValueError: lr is 9"):
+        refuse_repeated_failure("small", [*failed, *good, late, *others], "run")
+    elsewhere = trial(9, fail, 10, 1, "ValueError: lr is 9", "line 8")
+    refuse_repeated_failure("small", [*failed, *good, late, others[0], elsewhere], "run")
 
 
 def test_the_same_failure_three_times_in_a_row_stops_the_study(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:

@@ -19,13 +19,31 @@ from hpsearch.search.worker_pool import WORKER_ENVIRONMENT, WorkerPool, default_
 
 def _worker_pool(tmp_path: Path, code: str, count: int = 1, **environment: str) -> WorkerPool:
     return WorkerPool(
-        command=lambda name: [sys.executable, "-c", code, name],
+        command=lambda name, descriptor: [sys.executable, "-c", code, str(descriptor)],
         environment=environment,
         logs=tmp_path / "logs",
         count=count,
         prefix="worker",
         has_claimed=lambda name: False,
     )
+
+
+DONE = "\nimport socket, sys; socket.socket(fileno=int(sys.argv[1])).sendall(b'{}')"
+"""What a worker does before it ends: it tells its supervisor that it is done."""
+
+
+def _wait_for(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 30
+    while text not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert text in log.read_text()
+
+
+def _is_gone(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def _watch(pool: WorkerPool, seconds: float = 30.0) -> None:
@@ -36,7 +54,9 @@ def _watch(pool: WorkerPool, seconds: float = 30.0) -> None:
 
 def test_workers_get_the_allocator_settings_and_one_thread(tmp_path: Path) -> None:
     pool = _worker_pool(
-        tmp_path, "import os; print(os.environ['MALLOC_MMAP_THRESHOLD_'], os.environ['OMP_NUM_THREADS'], os.environ['SECRET'])", SECRET="x"
+        tmp_path,
+        "import os; print(os.environ['MALLOC_MMAP_THRESHOLD_'], os.environ['OMP_NUM_THREADS'], os.environ['SECRET'])" + DONE,
+        SECRET="x",
     )
     pool.start()
     _watch(pool)
@@ -57,26 +77,96 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     code = (
         f"import os, pathlib, signal; m = pathlib.Path({str(mark)!r}); f = m.exists(); m.touch(); f or os.kill(os.getpid(), signal.SIGKILL)"
     )
-    pool = _worker_pool(tmp_path, code)
+    pool = _worker_pool(tmp_path, code + DONE)
     pool.start()
     _watch(pool)
-    assert pool.deaths == 1
+    assert [(dead.name, dead.cause) for dead in pool.dead] == [("worker-1", "SIGKILL")]
     assert {path.name for path in (tmp_path / "logs").iterdir()} == {"worker-1.log", "worker-2.log"}
 
 
 def test_workers_that_die_one_after_another_stop_the_run(tmp_path: Path) -> None:
     pool = _worker_pool(tmp_path, "import os; os.abort()")
     pool.start()
-    with pytest.raises(StudyStoppedError, match="die one after another, the last with signal SIGABRT"):
+    with pytest.raises(StudyStoppedError, match="die one after another, the last with SIGABRT"):
         _watch(pool)
 
 
 def test_the_message_of_a_worker_that_gives_up_is_the_error(tmp_path: Path) -> None:
-    pool = _worker_pool(tmp_path, "import sys; print('error: no data\\n  hint: fetch it', file=sys.stderr); sys.exit(2)")
+    code = """
+import sys
+from hpsearch.errors import UsageError
+from hpsearch.search.worker_link import link_to_supervisor
+with link_to_supervisor(int(sys.argv[1])):
+    raise UsageError("no data", hint="fetch it")
+"""
+    pool = _worker_pool(tmp_path, code)
     pool.start()
     with pytest.raises(UsageError) as caught:
         _watch(pool)
     assert (caught.value.message, caught.value.hint) == ("no data", "fetch it")
+
+
+@pytest.mark.parametrize("code", ["print('error: all is lost'); sys.exit(1)", "os._exit(0)", "sys.exit(0)"])
+def test_what_user_code_prints_or_how_it_exits_is_not_the_word_of_the_worker(tmp_path: Path, code: str) -> None:
+    mark = tmp_path / "mark"
+    pool = _worker_pool(tmp_path, f"import os, sys\nif not os.path.exists({str(mark)!r}):\n    open({str(mark)!r}, 'w'); {code}{DONE}")
+    pool.start()
+    _watch(pool)
+    assert len(pool.dead) == 1
+
+
+def test_user_code_that_reads_standard_input_gets_its_end(tmp_path: Path) -> None:
+    pool = _worker_pool(tmp_path, f"try:\n    input()\nexcept EOFError:\n    print('nothing there'){DONE}")
+    pool.start()
+    _watch(pool)
+    assert pool.deaths == 0
+    assert (tmp_path / "logs" / "worker-1.log").read_text() == "nothing there\n"
+
+
+THREAD = "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start()"
+PROCESS = "import multiprocessing, time; multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,)).start()"
+
+
+@pytest.mark.parametrize("code", [THREAD, PROCESS], ids=["thread", "process"])
+def test_a_worker_that_is_done_but_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str
+) -> None:
+    monkeypatch.setattr(worker_pool, "EXIT_GRACE", 0.5)
+    pool = _worker_pool(tmp_path, code + DONE)
+    pool.start()
+    _watch(pool)
+    assert pool.deaths == 0
+    assert "worker-1 is done but does not end, because a thread or process of user code still runs" in caplog.text
+
+
+def test_the_child_processes_of_a_dead_worker_are_killed(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    code = f"""
+import os, pathlib, signal, subprocess
+mark = pathlib.Path({str(mark)!r})
+if not mark.exists():
+    mark.touch()
+    print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    pool = _worker_pool(tmp_path, code + DONE)
+    pool.start()
+    _watch(pool)
+    assert pool.deaths == 1
+    assert _is_gone(int((tmp_path / "logs" / "worker-1.log").read_text()))
+
+
+def test_a_long_log_is_cut_and_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "MAX_LOG", 100_000)
+    monkeypatch.setattr(worker_pool, "KEPT_LOG", 1_000)
+    code = "import time\nfor number in range(200): print(number, 'x' * 1000, flush=True); time.sleep(0.01)"
+    pool = _worker_pool(tmp_path, code + DONE)
+    pool.start()
+    _watch(pool)
+    log, kept = (tmp_path / "logs" / name for name in ("worker-1.log", "worker-1.log.1"))
+    assert log.stat().st_size < 150_000
+    assert log.read_text().splitlines()[-1].startswith("199 ")
+    assert len(kept.read_bytes()) == 1_000
 
 
 def test_stop_asks_and_then_kills_the_whole_process_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,22 +174,15 @@ def test_stop_asks_and_then_kills_the_whole_process_tree(tmp_path: Path, monkeyp
     code = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print(child.pid, flush=True)
+print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
 time.sleep(60)
 """
     pool = _worker_pool(tmp_path, code)
     pool.start()
     log = tmp_path / "logs" / "worker-1.log"
-    deadline = time.monotonic() + 20
-    while not log.read_text().strip() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    child = int(log.read_text())
+    _wait_for(log, "\n")
     pool.stop()
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert _is_gone(int(log.read_text()))
 
 
 def test_a_worker_that_ends_by_itself_is_not_killed(tmp_path: Path) -> None:
@@ -107,9 +190,7 @@ def test_a_worker_that_ends_by_itself_is_not_killed(tmp_path: Path) -> None:
     pool = _worker_pool(tmp_path, code)
     pool.start()
     log = tmp_path / "logs" / "worker-1.log"
-    deadline = time.monotonic() + 20
-    while "on" not in log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    _wait_for(log, "on")
     pool.stop()
     assert "left" in log.read_text()
 
@@ -125,26 +206,23 @@ def test_never_more_workers_than_cores() -> None:
     assert default_workers(10_000).count <= (os.cpu_count() or 1)
 
 
-def test_a_worker_leaves_when_its_supervisor_is_gone(tmp_path: Path) -> None:
-    # A worker's standard input ends with its supervisor; see `hpsearch.workflows.worker_process`.
-    code = """
-import os, signal, sys, threading
-sys.path.insert(0, os.getcwd())
-from hpsearch.workflows.worker_process import _leave_with_supervisor
-threading.Thread(target=_leave_with_supervisor, daemon=True).start()
-print("on", flush=True)
-signal.pause()
+@pytest.mark.parametrize(("handler", "signal_number"), [("SIG_DFL", signal.SIGTERM), ("SIG_IGN", signal.SIGKILL)])
+def test_a_worker_leaves_when_its_supervisor_is_gone(tmp_path: Path, handler: str, signal_number: int) -> None:
+    code = f"""
+import signal, sys, time
+from hpsearch.search import worker_link
+worker_link.EXIT_GRACE = 0.2
+signal.signal(signal.SIGTERM, signal.{handler})
+with worker_link.link_to_supervisor(int(sys.argv[1])):
+    print("on", flush=True)
+    time.sleep(60)
 """
     pool = _worker_pool(tmp_path, code)
     pool.start()
-    log = tmp_path / "logs" / "worker-1.log"
-    deadline = time.monotonic() + 30
-    while "on" not in log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process = pool._running[0].process
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(5) == -signal.SIGTERM
+    _wait_for(tmp_path / "logs" / "worker-1.log", "on")
+    process, link = pool._running[0].process, pool._running[0].link
+    link.close()
+    assert process.wait(10) == -signal_number
     pool.kill()
 
 

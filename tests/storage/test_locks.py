@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -57,6 +58,39 @@ def test_a_lock_dies_with_its_process(storage: str, new_locks: Callable[[], Lock
     while (lease := new_locks().acquire("trial")) is None:  # a server takes a moment to notice
         assert time.monotonic() < deadline
     assert lease.is_held
+
+
+def test_a_forked_process_holds_no_lock_of_its_parent(storage: str, new_locks: Callable[[], Locks]) -> None:
+    # User code forks a process, for example by a process pool. The worker is killed, and the forked process lives on.
+    holder = subprocess.Popen([sys.executable, "-c", FORKS, storage], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "child: False\n"
+        assert new_locks().acquire("trial") is None
+        holder.kill()
+        holder.wait()
+        deadline = time.monotonic() + 5
+        while (lease := new_locks().acquire("trial")) is None:
+            assert time.monotonic() < deadline
+        assert lease.is_held
+    finally:
+        holder.kill()
+        holder.communicate()  # ends the forked process, which waits for its standard input
+
+
+FORKS = """
+import os, sys
+from hpsearch.storage.workspace import Workspace
+workspace = Workspace(storage=sys.argv[1])
+lease = workspace.locks.acquire("trial")
+assert lease.is_held
+if os.fork() == 0:
+    held = lease.is_held
+    lease.release()
+    print("child:", held, flush=True)
+sys.stdin.read()
+assert lease.is_held  # what the child did has not ended the session of the parent
+"""
 
 
 def test_hold_waits_until_the_lock_is_free(new_locks: Callable[[], Locks]) -> None:
@@ -120,6 +154,33 @@ def test_the_folder_is_removed_with_the_last_lock(tmp_path: Path) -> None:
     lease.release()
     locks.clean_up()
     assert not locks.folder.exists()
+
+
+def test_a_link_to_the_database_has_the_locks_of_the_database(tmp_path: Path) -> None:
+    database, link, folder = tmp_path / "real" / "study.db", tmp_path / "link.db", tmp_path / "folder"
+    database.parent.mkdir()
+    link.symlink_to(database)
+    folder.symlink_to(database.parent)
+    lease = Workspace(storage=f"sqlite:///{database}").locks.acquire("trial")
+    assert lease is not None
+    assert Workspace(storage=f"sqlite:///{link}").locks.acquire("trial") is None
+    assert Workspace(storage=f"sqlite:///{folder / 'study.db'}").locks.acquire("trial") is None
+
+
+def test_a_lock_is_lost_with_its_file(tmp_path: Path) -> None:
+    locks, others = FileLocks(tmp_path / "locks"), FileLocks(tmp_path / "locks")
+    lease = locks.acquire("trial")
+    assert lease is not None
+    locks.require_held()
+    shutil.rmtree(locks.folder)
+    assert not lease.is_held
+    theirs = others.acquire("trial")
+    assert theirs is not None
+    with pytest.raises(LeaseLostError):
+        locks.require_held()
+    lease.release()
+    assert theirs.is_held
+    locks.require_held()  # nothing is held any more, so nothing is lost
 
 
 # Of a server

@@ -8,6 +8,7 @@ The server opens no file and no database before a fork, and it signals only its 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -32,14 +33,15 @@ START_SECONDS = 120.0
 class Forked:
     """A process forked by the server, with the interface of `subprocess.Popen` that the supervisor uses."""
 
-    def __init__(self, path: str, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], files: tuple[int, int, int]) -> None:
+    def __init__(self, path: str, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], files: tuple[int, ...]) -> None:
         self._connection = _connect(path)
-        request = json.dumps({"arguments": list(arguments), "cwd": cwd, "env": dict(env)}).encode()
+        # The files become standard input, output and error; any others keep their numbers.
+        numbers = [0, 1, 2, *files[3:]]
+        request = json.dumps({"arguments": list(arguments), "cwd": cwd, "env": dict(env), "numbers": numbers}).encode()
         socket.send_fds(self._connection, [len(request).to_bytes(4, "big")], list(files))
         self._connection.sendall(request)
         self.pid = int.from_bytes(_receive(self._connection, 4), "big")
         self.returncode: int | None = None
-        self.stdin: IO[bytes] | None = None
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the process lives."""
@@ -157,18 +159,17 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 class _Popen(Forked):
     """Replaces `subprocess.Popen` in the supervisor."""
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], stdin: int, stdout: IO[bytes], **_: Any) -> None:
-        there, here = os.pipe()
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], stdout: IO[bytes], pass_fds: tuple[int, ...], **_: Any) -> None:
         arguments = command[command.index("worker") :]
-        super().__init__(env[SOCKET], arguments, cwd=os.getcwd(), env=env, files=(there, stdout.fileno(), stdout.fileno()))
-        os.close(there)
-        self.stdin = open(here, "wb")  # noqa: SIM115  # the supervisor closes it
+        with open(os.devnull, "rb") as nothing:
+            files = (nothing.fileno(), stdout.fileno(), stdout.fileno(), *pass_fds)
+            super().__init__(env[SOCKET], arguments, cwd=os.getcwd(), env=env, files=files)
 
 
 class _Subprocess:
     """Replaces the module `subprocess` in the supervisor."""
 
-    PIPE, STDOUT, TimeoutExpired, Popen = subprocess.PIPE, subprocess.STDOUT, subprocess.TimeoutExpired, _Popen
+    DEVNULL, STDOUT, TimeoutExpired, Popen = subprocess.DEVNULL, subprocess.STDOUT, subprocess.TimeoutExpired, _Popen
 
 
 def _load(trainer: str) -> None:
@@ -256,7 +257,7 @@ class _Server:
             connection.close()
 
     def _answer(self, connection: socket.socket) -> None:
-        size, files, _, _ = socket.recv_fds(connection, 4, 3)
+        size, files, _, _ = socket.recv_fds(connection, 4, 4)
         try:
             request = json.loads(_receive(connection, int.from_bytes(size, "big")))
             if "arguments" in request:
@@ -294,9 +295,11 @@ class _Server:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
-            for number, file in enumerate(files):
+            high = [fcntl.fcntl(file, fcntl.F_DUPFD, 512) for file in files]
+            os.closerange(3, 512)
+            for number, file in zip(request["numbers"], high, strict=True):
                 os.dup2(file, number)
-            os.closerange(3, 256)
+                os.close(file)
             os.environ.clear()
             # Without it `hpsearch worker` would start itself again with this environment, as the fork server.
             os.environ.update({**request["env"], **WORKER_ENVIRONMENT, SOCKET: self._path})
