@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpsearch.analysis.ablation import AblationStep, Explanation
-from hpsearch.analysis.finalists import Finalist, FinalistsResult
+from hpsearch.analysis.finalists import Finalist, FinalistsResult, selection_repeats
 from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, setting_words
 from hpsearch.analysis.metrics import Estimate
 from hpsearch.formatting import many, show_duration, str_of
@@ -154,7 +154,7 @@ def verdict_reading(verdict: FinalistsResult) -> list[str]:
     if winner is None:
         return ["The winner is not chosen yet: the same command continues."]
     low, high = winner.mean.interval
-    fresh = [repeat for repeat in winner.scores if repeat > verdict.selection_repeats]
+    fresh = [repeat for repeat in winner.scores if repeat > selection_repeats(verdict.seeds)]
     source = f"by {len(fresh)} seeds that did not choose it" if fresh else "by the seeds that chose it, so it is probably too high"
     lines = [
         f"Winner: {winner.candidate.name}, {winner.candidate.model}, {100 * winner.mean.value:.2f} % "
@@ -216,7 +216,7 @@ def steps_table(explanation: Explanation, trial: int) -> Table:
             str(number),
             step.parameter or "the baseline",
             step.change,
-            "" if step.mean is None else f"{100 * step.mean.value:.2f} %",
+            "" if step.accuracy is None else f"{100 * step.accuracy.value:.2f} %",
             "" if step.gain is None else _with_interval(step.gain),
             step_verdict(step),
         )
