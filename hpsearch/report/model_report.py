@@ -10,9 +10,24 @@ from hpsearch.analysis.final_score import READS, reads_sentence, repeat_command
 from hpsearch.analysis.metrics import Metrics, Predictions
 from hpsearch.config.best_config import BestConfig
 from hpsearch.formatting import many
-from hpsearch.report.blocks import Bullets, Chart, Code, Gallery, Page, Paragraph, Section, Table, number_column, section, text_column
+from hpsearch.report.blocks import (
+    Bullets,
+    Cells,
+    Chart,
+    Code,
+    Gallery,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    number_column,
+    section,
+    tabulate,
+    text_column,
+)
 from hpsearch.report.figures.prediction_figures import calibration, confusion, recall
 from hpsearch.report.html import render
+from hpsearch.report.text import percentage
 
 
 def final_report(
@@ -69,17 +84,13 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
     reads = max(metrics[READS], metrics.get("study_test_split_reads") or 0)
     said = reads_sentence(metrics).capitalize()
     seeds = metrics["seeds"]
-    rows = tuple(
-        (
-            str(each["seed"]),
-            f"{100 * each['train']['accuracy']:.2f} %",
-            f"{100 * each['test']['accuracy']:.2f} %",
-            f"{each['train_loss']:.4f}",
-            f"{each['test_loss']:.4f}",
-        )
-        for each in seeds
-    )
-    columns = tuple(map(number_column, ("seed", "training accuracy", "test accuracy", "training loss", "test loss")))
+    cells: Cells[Mapping[str, Any]] = {
+        number_column("seed"): lambda each: str(each["seed"]),
+        number_column("training accuracy"): lambda each: percentage(each["train"]["accuracy"]),
+        number_column("test accuracy"): lambda each: percentage(each["test"]["accuracy"]),
+        number_column("training loss"): lambda each: f"{each['train_loss']:.4f}",
+        number_column("test loss"): lambda each: f"{each['test_loss']:.4f}",
+    }
     origin = f"mean of {many(len(seeds), 'seed')}" if len(seeds) > 1 else "one seed"
     return section(
         "score",
@@ -93,7 +104,7 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
             text=f"{said}: each reading after the first makes the score a little less honest." if reads > 1 else f"{said}.",
             kind="warning" if reads > 1 else "plain",
         ),
-        Table(caption="Each seed's model; the first is the one that was saved.", columns=columns, rows=rows),
+        tabulate("Each seed's model; the first is the one that was saved.", seeds, cells),
         Bullets(items=tuple(f"{sentence}." for sentence in test.weakest)) if test.weakest else None,
     )
 
