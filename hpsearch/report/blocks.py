@@ -100,14 +100,12 @@ class Table:
     Attributes:
         caption: the title; empty if there is no title.
         details: for each row, the words that stand below the row; empty if no row has details.
-        folded: a page shows the table only on request.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     details: tuple[tuple[str, ...], ...] = ()
-    folded: bool = False
 
 
 def tabulate(caption: str, items: Iterable[Item], cells: Cells[Item]) -> Table:
@@ -168,7 +166,6 @@ class Code:
 
     text: str
     label: str
-    folded: bool = False
 
 
 Block = Paragraph | Bullets | Table | Chart | Picture | Gallery | Code

@@ -12,7 +12,6 @@ from hpsearch.config.best_config import BestConfig
 from hpsearch.formatting import many
 from hpsearch.report.blocks import (
     Bullets,
-    Cells,
     Chart,
     Code,
     Gallery,
@@ -27,7 +26,7 @@ from hpsearch.report.blocks import (
 )
 from hpsearch.report.figures.prediction_figures import calibration, confusion, recall
 from hpsearch.report.html import render
-from hpsearch.report.text import percentage
+from hpsearch.report.text import confusion_table, percentage
 
 
 def final_report(
@@ -84,13 +83,6 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
     reads = max(metrics[READS], metrics.get("study_test_split_reads") or 0)
     said = reads_sentence(metrics).capitalize()
     seeds = metrics["seeds"]
-    cells: Cells[Mapping[str, Any]] = {
-        number_column("seed"): lambda each: str(each["seed"]),
-        number_column("training accuracy"): lambda each: percentage(each["train"]["accuracy"]),
-        number_column("test accuracy"): lambda each: percentage(each["test"]["accuracy"]),
-        number_column("training loss"): lambda each: f"{each['train_loss']:.4f}",
-        number_column("test loss"): lambda each: f"{each['test_loss']:.4f}",
-    }
     origin = f"mean of {many(len(seeds), 'seed')}" if len(seeds) > 1 else "one seed"
     return section(
         "score",
@@ -104,7 +96,17 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
             text=f"{said}: each reading after the first makes the score a little less honest." if reads > 1 else f"{said}.",
             kind="warning" if reads > 1 else "plain",
         ),
-        tabulate("Each seed's model; the first is the one that was saved.", seeds, cells),
+        tabulate(
+            "Each seed's model; the first is the one that was saved.",
+            seeds,
+            {
+                number_column("seed"): lambda each: str(each["seed"]),
+                number_column("training accuracy"): lambda each: percentage(each["train"]["accuracy"]),
+                number_column("test accuracy"): lambda each: percentage(each["test"]["accuracy"]),
+                number_column("training loss"): lambda each: f"{each['train_loss']:.4f}",
+                number_column("test loss"): lambda each: f"{each['test_loss']:.4f}",
+            },
+        ),
         Bullets(items=tuple(f"{sentence}." for sentence in test.weakest)) if test.weakest else None,
     )
 
@@ -143,30 +145,12 @@ def _confusion(train: Metrics, test: Metrics) -> Section:
             title=f"{word.capitalize()} images",
             figure=confusion(names, metrics.confusion),
             says=f"Rows are true classes of the {word} images, columns predicted classes, in percent of the row. {'; '.join(metrics.weakest)}.",
-            table=confusion_table(metrics),
+            table=confusion_table(metrics, "Images: rows are true classes, columns predicted classes"),
             narrow=True,
         )
         for word, metrics in (("test", test), ("training", train))
     ]
     return section("confusion", "Confusion matrix", *charts)
-
-
-def confusion_table(metrics: Metrics) -> Table:
-    """Return a confusion matrix in counts.
-
-    Args:
-        metrics: the metrics of a model.
-
-    Returns:
-        A table that a page shows only on request.
-    """
-    names = [each.name for each in metrics.classes]
-    return Table(
-        caption="Images: rows are true classes, columns predicted classes",
-        columns=(text_column(""), *map(number_column, names)),
-        rows=tuple((name, *map(str, row)) for name, row in zip(names, metrics.confusion, strict=True)),
-        folded=True,
-    )
 
 
 def _calibration(predictions: Mapping[str, Predictions], train: Metrics, test: Metrics) -> Section:

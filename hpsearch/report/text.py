@@ -7,7 +7,7 @@ from dataclasses import replace
 from hpsearch.analysis.ablation import AblationStep, Explanation
 from hpsearch.analysis.finalists import Finalist, FinalistsResult, selection_repeats
 from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, setting_words
-from hpsearch.analysis.metrics import Estimate
+from hpsearch.analysis.metrics import Estimate, Metrics
 from hpsearch.config.epoch import Epoch
 from hpsearch.formatting import many, show_duration, str_of
 from hpsearch.report.blocks import Block, Cells, Paragraph, Table, number_column, paragraphs, prose_column, tabulate, text_column
@@ -255,6 +255,21 @@ def step_verdict(step: AblationStep) -> str:
     if step.gain is None:
         return ""
     return "helped" if step.gain.interval[0] > 0 else "hurt" if step.gain.interval[1] < 0 else "no difference shown"
+
+
+def confusion_table(metrics: Metrics, caption: str) -> Table:
+    """Return a confusion matrix in counts.
+
+    Args:
+        metrics: the metrics of a model.
+        caption: the title.
+
+    Returns:
+        A table with a row for each true class and a column for each predicted class.
+    """
+    names = [each.name for each in metrics.classes]
+    rows = tuple((name, *map(str, row)) for name, row in zip(names, metrics.confusion, strict=True))
+    return Table(caption=caption, columns=(text_column(""), *map(number_column, names)), rows=rows)
 
 
 def percentage(share: float | None) -> str:

@@ -13,7 +13,7 @@ from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures.prediction_figures import confusion, confusion_difference, recall, recall_difference
 from hpsearch.report.figures.search_figures import COSTS, Cost, cost_of, out_of_sight, pareto, percent
 from hpsearch.report.study_results import EvaluatedTrial, StudyResults
-from hpsearch.report.text import epochs_table
+from hpsearch.report.text import confusion_table, epochs_table
 from hpsearch.storage.records import TrialRow
 
 NONE_COMPLETE = "No trial is complete yet."
@@ -176,11 +176,7 @@ def _confusion_chart(each: EvaluatedTrial) -> Chart:
         title=f"Confusion matrix of {each.trial.model} (trial {each.trial.number})",
         figure=confusion(names, each.metrics.confusion),
         says="Rows are true classes of the validation images, columns predicted classes, in percent of the row.",
-        table=Table(
-            caption="Images",
-            columns=(text_column(""), *map(number_column, names)),
-            rows=tuple((name, *map(str, row)) for name, row in zip(names, each.metrics.confusion, strict=True)),
-        ),
+        table=confusion_table(each.metrics, "Images"),
         narrow=True,
     )
 

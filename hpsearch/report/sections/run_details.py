@@ -134,4 +134,4 @@ def repeating(study: StudyResults) -> Iterator[Block]:
     for (versions, device), count in made.most_common():
         yield Paragraph(text=f"{many(count, 'trial')} on {device} with {versions or 'unknown versions'}.", kind="aside")
     yield Paragraph(text=f"Split {study.row.split_hash or 'not drawn yet'}, seed {study.row.comparable['seed']}.", kind="aside")
-    yield Code(text=study.row.text, label=f"The study file, {name}", folded=False)
+    yield Code(text=study.row.text, label=f"The study file, {name}")
