@@ -16,7 +16,6 @@ from hpsearch.report.study_results import EvaluatedTrial, StudyResults
 from hpsearch.report.text import confusion_table, epochs_table
 from hpsearch.storage.records import TrialRow
 
-NONE_COMPLETE = "No trial is complete yet."
 SURE = 0.05
 """Significance level of McNemar's test."""
 
@@ -28,12 +27,9 @@ def costs(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A chart for each cost.
+        A chart for each cost; nothing if no trial is complete.
     """
     complete = rank(study.trials)
-    if not complete:
-        yield Paragraph(text=NONE_COMPLETE)
-        return
     titles: dict[Cost, str] = {"parameters": "Parameters", "flops": "FLOPs", "seconds": "Training time"}
     for index, (by, title) in enumerate(titles.items()):
         front = pareto(complete, by)
@@ -78,11 +74,10 @@ def comparison(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A table, charts and McNemar's test.
+        A table, charts and McNemar's test; nothing if no trial is complete.
     """
     complete = rank(study.trials)
     if not complete:
-        yield Paragraph(text=NONE_COMPLETE)
         return
     rows = tuple(_model_row(study, model) for model in study.models)
     headings = (
@@ -203,11 +198,10 @@ def learning(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A chart, and a sentence about the last epoch of the best trial.
+        A chart, and a sentence about the last epoch of the best trial; nothing if no trial has an epoch.
     """
     trained = [trial for trial in study.trials if trial.epochs]
     if not trained:
-        yield Paragraph(text="No trial has trained an epoch yet.")
         return
     pruned = [trial for trial in trained if trial.state == "pruned"]
     said = "The best five of each model in its colour, the best of all thickest; all others are grey."
@@ -236,11 +230,10 @@ def progress(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A chart of validation accuracy by trial.
+        A chart of validation accuracy by trial; nothing if no trial has a value.
     """
     valued = [trial for trial in study.trials if trial.value is not None]
     if not valued:
-        yield Paragraph(text="No trial has a value yet.")
         return
     complete = rank(study.trials)
     said = f"Trial {complete[0].number} of {len(study.trials)} is the best so far." if complete else "No trial is complete yet."
