@@ -127,7 +127,6 @@ def _small(drawn: go.Figure) -> go.Figure:
     plain["layout"].pop("template", None)
     wordy = sum(_length(trace.get("text")) for trace in plain["data"] if trace["type"] != "heatmap") > MOST_HOVERS
     for trace in plain["data"]:
-        trace.pop("customdata", None)
         if trace["type"] == "heatmap":
             continue
         if wordy:

@@ -31,7 +31,6 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Fig
     names = [escape_label(name, 20) for name in classes]
     return _matrix(
         names,
-        shares,
         # The square root makes small percentages visible. A linear scale would hide them.
         colours=numpy.sqrt(shares),
         labels=[[f"{value:.1f}" if value >= 0.05 else "" for value in row] for row in shares],
@@ -59,7 +58,6 @@ def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]],
     extent = float(numpy.abs(difference).max()) or 1.0
     return _matrix(
         names,
-        difference,
         colours=difference,
         labels=[[f"{value:+.0f}" if value else "" for value in row] for row in difference],
         says=[
@@ -169,12 +167,11 @@ def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
     return figure(traces, x={"title": "confidence, %", "range": [0, 102]}, y={"title": "accuracy, %", "range": [0, 102]}, height=400)
 
 
-def _matrix(names: Sequence[str], values: object, *, colours: object, labels: object, says: object, **look: object) -> go.Figure:
+def _matrix(names: Sequence[str], *, colours: object, labels: object, says: object, **look: object) -> go.Figure:
     heat = go.Heatmap(
         z=colours,
         x=list(names),
         y=list(names),
-        customdata=values,
         text=labels,
         hovertext=says,
         texttemplate="%{text}",

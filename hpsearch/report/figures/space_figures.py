@@ -11,11 +11,12 @@ import plotly.graph_objects as go
 
 from hpsearch.analysis.importance import Importances, design_of, surface
 from hpsearch.analysis.leaderboard import rank
+from hpsearch.analysis.metrics import Estimate
 from hpsearch.config.components import Scalar
 from hpsearch.config.distributions import Choices, Distribution, FloatRange, IntRange
 from hpsearch.formatting import str_of
-from hpsearch.report.figures.search_figures import ACCURACY, POINT, log_ticks, models_of, percent, view
-from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, escape_label, figure, hover, marks
+from hpsearch.report.figures.search_figures import POINT, accuracy_axis, log_ticks, models_of, percent, view
+from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, escape_label, figure, hover, marks, whiskers
 from hpsearch.storage.records import TrialRow
 
 GRID = 25
@@ -43,6 +44,7 @@ def importances(found: Sequence[Importances]) -> go.Figure:
     for one in found:
         known = {each.name: each for each in one.parameters}
         own = [known[name] for name in names if name in known]
+        shares = [Estimate(value=each.share, interval=each.interval) for each in own]
         traces.append(
             go.Bar(
                 y=[escape_label(each.name, 28) for each in own],
@@ -50,15 +52,7 @@ def importances(found: Sequence[Importances]) -> go.Figure:
                 orientation="h",
                 name=escape_label(one.model),
                 marker={"color": looks[one.model].colour},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [max(0.0, each.interval[1] - each.share) for each in own],
-                    "arrayminus": [max(0.0, each.share - each.interval[0]) for each in own],
-                    "thickness": 1.2,
-                    "width": 3,
-                    "color": "#808080",
-                },
+                error_x=whiskers(shares, scale=1, thickness=1.2, width=3, color="#808080"),
                 hovertemplate=f"{escape_label(one.model)}: %{{y}}, %{{x:.2f}}<extra></extra>",
             )
         )
@@ -97,9 +91,7 @@ def slice_of(trials: Sequence[TrialRow], name: str, space: Distributions) -> go.
                     hovertemplate=POINT,
                 )
             )
-    return figure(
-        traces, x=value_axis(name, space), y={"title": ACCURACY, "range": view([percent(trial) for trial in rank(trials)])}, height=320
-    )
+    return figure(traces, x=value_axis(name, space), y=accuracy_axis(rank(trials)), height=320)
 
 
 def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distributions) -> go.Figure:

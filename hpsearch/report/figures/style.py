@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hpsearch.analysis.leaderboard import describe_settings
+from hpsearch.analysis.metrics import Estimate
 from hpsearch.storage.records import TrialRow
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -95,6 +96,22 @@ def hover(trial: TrialRow) -> str:
     lines = textwrap.wrap(describe_settings(trial)[: HOVER_WIDTH * HOVER_LINES], HOVER_WIDTH)
     head = [f"<b>trial {trial.number}, {escape_label(trial.model)}{value}</b>{state}", *([size] if size else [])]
     return "<br>".join([*head, *(escape_label(line) for line in lines)])
+
+
+def whiskers(estimates: Sequence[Estimate], *, scale: float, **look: Any) -> dict[str, Any]:
+    """Return horizontal error bars that show the intervals of some estimates.
+
+    Args:
+        estimates: the estimates, in the order of the points.
+        scale: factor of the axis, such as 100 for percent.
+        look: width, thickness and colour of the error bars.
+
+    Returns:
+        Plotly's settings of the error bars.
+    """
+    above = [max(0.0, scale * (each.interval[1] - each.value)) for each in estimates]
+    below = [max(0.0, scale * (each.value - each.interval[0])) for each in estimates]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
 
 
 def figure(
