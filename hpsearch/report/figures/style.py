@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ LONGEST_LABEL = 60
 HOVER_WIDTH = 46
 """Characters of a line in the box over a point. Such a line fits on a phone."""
 HOVER_LINES = 8
+SIGNIFICANT_DIGITS = 6
+"""Significant digits of a number in a figure. More digits cannot be seen and would make the figures three times as large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,30 @@ def figure(
         "template": "none",
     }
     return go.Figure(data=list(traces), layout={**base, **layout})
+
+
+def compact(drawn: go.Figure) -> dict[str, Any]:
+    """Return a figure as plain data with rounded numbers.
+
+    Args:
+        drawn: a figure.
+
+    Returns:
+        The traces as `data` and the layout as `layout`. Arrays are lists. A number that is not finite is None.
+    """
+    plain = drawn.to_plotly_json()
+    plain["layout"].pop("template", None)
+    return {"data": _rounded(plain["data"]), "layout": _rounded(plain["layout"])}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return _rounded(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def axis(title: str = "", **more: Any) -> dict[str, Any]:
