@@ -13,8 +13,6 @@ from hpsearch.formatting import many, show_duration, str_of
 from hpsearch.report.blocks import Block, Cells, Paragraph, Table, number_column, paragraphs, prose_column, tabulate, text_column
 from hpsearch.storage.records import TrialRow
 
-STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
-"""The word for each state of a trial."""
 BAR_WIDTH = 20
 """Length of the longest bar, in characters."""
 
@@ -28,7 +26,7 @@ def trial_counts(board: Leaderboard) -> str:
     Returns:
         The text.
     """
-    counts = [f"{board.counts[state]} {word}" for state, word in STATES.items() if board.counts[state]]
+    counts = [f"{count} {'failed' if state == 'fail' else state}" for state, count in board.counts.items() if count]
     return f"{many(board.total, 'trial')} ({', '.join(counts)})" if counts else "no trials"
 
 

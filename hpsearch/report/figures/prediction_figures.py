@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy
 import plotly.graph_objects as go
@@ -93,12 +94,7 @@ def recall(sides: Mapping[str, Metrics]) -> go.Figure:
         )
         for side, metrics in sides.items()
     ]
-    return figure(
-        traces,
-        x={"title": "recall, %"},
-        y={"type": "category", "autorange": "reversed"},
-        height=110 + 30 * len(names),
-    )
+    return _by_class(traces, names, x={"title": "recall, %"})
 
 
 def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
@@ -120,13 +116,7 @@ def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
         marker={"color": ["#0072B2" if value >= 0 else "#D55E00" for value in points]},
         hovertemplate="%{y}: %{x:+.1f} points<extra></extra>",
     )
-    return figure(
-        [bars],
-        x={"title": "difference of recall, points", "zeroline": True},
-        y={"type": "category", "autorange": "reversed"},
-        height=110 + 30 * len(names),
-        showlegend=False,
-    )
+    return _by_class([bars], names, x={"title": "difference of recall, points", "zeroline": True}, showlegend=False)
 
 
 def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
@@ -165,6 +155,10 @@ def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
             )
         )
     return figure(traces, x={"title": "confidence, %", "range": [0, 102]}, y={"title": "accuracy, %", "range": [0, 102]}, height=400)
+
+
+def _by_class(traces: Sequence[object], names: Sequence[str], **look: Any) -> go.Figure:
+    return figure(traces, y={"type": "category", "autorange": "reversed"}, height=110 + 30 * len(names), **look)
 
 
 def _matrix(names: Sequence[str], *, colours: object, labels: object, says: object, **look: object) -> go.Figure:

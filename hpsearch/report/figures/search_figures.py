@@ -11,7 +11,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from hpsearch.analysis.leaderboard import rank
-from hpsearch.report.figures.style import FAINT, INK, Mark, escape_label, figure, hover, marks, pale
+from hpsearch.report.figures.style import FAINT, INK, Mark, escape_label, faint_lines, figure, hover, marks, pale
 from hpsearch.storage.records import TrialRow
 
 Cost = Literal["parameters", "flops", "seconds"]
@@ -232,7 +232,9 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
     for model, look in marks(models_of(trials)).items():
         best = rank(trials, model)[:top]
         rest = [trial for trial in trials if trial.model == model and trial.epochs and trial not in best]
-        faint.append(_faint_curves(rest))
+        lines = [[(epoch.number, round(100 * epoch.val_accuracy, 2)) for epoch in trial.epochs] for trial in rest]
+        # The markers show trials of one epoch, which have no line.
+        faint.append(faint_lines(lines, MOST_FAINT_CURVES, mode="lines+markers", marker={"color": FAINT, "size": 3}))
         for position, trial in enumerate(best):
             strong.append(
                 go.Scatter(
@@ -368,26 +370,6 @@ def short_number(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
-
-
-def _faint_curves(trials: Sequence[TrialRow]) -> go.Scatter:
-    """Return many curves as one line with gaps."""
-    step = -(-len(trials) // MOST_FAINT_CURVES) or 1
-    x: list[int | None] = []
-    y: list[float | None] = []
-    for trial in trials[::step]:
-        x += [*(epoch.number for epoch in trial.epochs), None]
-        y += [*(round(100 * epoch.val_accuracy, 2) for epoch in trial.epochs), None]
-    # The markers show trials of one epoch, which have no line.
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="lines+markers",
-        line={"color": FAINT, "width": 1},
-        marker={"color": FAINT, "size": 3},
-        hoverinfo="skip",
-        showlegend=False,
-    )
 
 
 def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, bool]]:

@@ -16,7 +16,7 @@ from hpsearch.config.components import Scalar
 from hpsearch.config.distributions import Choices, Distribution, FloatRange, IntRange
 from hpsearch.formatting import str_of
 from hpsearch.report.figures.search_figures import POINT, accuracy_axis, log_ticks, models_of, percent, view
-from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, escape_label, figure, hover, marks, whiskers
+from hpsearch.report.figures.style import PAPER, SEQUENTIAL, escape_label, faint_lines, figure, hover, marks, whiskers
 from hpsearch.storage.records import TrialRow
 
 GRID = 25
@@ -158,29 +158,19 @@ def parallel(trials: Sequence[TrialRow], space: Distributions, names: Sequence[s
 
     def heights(trial: TrialRow) -> list[float | None]:
         places = [position(trial.params[name], space[name]) if name in trial.params else None for name in names]
-        return [*places, max(0.0, (percent(trial) - low) / (high - low)), None]
+        return [*places, max(0.0, (percent(trial) - low) / (high - low))]
 
     columns = [*range(len(names) + 1), None]
     best = {model: rank(trials, model)[:top] for model in models_of(trials)}
     shown = {trial.number for own in best.values() for trial in own}
-    rest = [trial for trial in rank(trials) if trial.number not in shown]
-    rest = rest[:: -(-len(rest) // MOST_FAINT_LINES) or 1]
-    traces = [
-        go.Scatter(
-            x=[x for _ in rest for x in columns],
-            y=[y for trial in rest for y in heights(trial)],
-            mode="lines",
-            line={"color": FAINT, "width": 1},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    ]
+    rest = [list(enumerate(heights(trial))) for trial in rank(trials) if trial.number not in shown]
+    traces = [faint_lines(rest, MOST_FAINT_LINES, mode="lines")]
     for model, look in marks(models_of(trials)).items():
         own = best[model]
         traces.append(
             go.Scatter(
                 x=[x for _ in own for x in columns],
-                y=[y for trial in own for y in heights(trial)],
+                y=[y for trial in own for y in (*heights(trial), None)],
                 text=[hover(trial) for trial in own for _ in columns],
                 mode="lines+markers",
                 name=escape_label(model),

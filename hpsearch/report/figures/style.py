@@ -117,6 +117,23 @@ def whiskers(estimates: Sequence[Estimate], *, scale: float, **look: Any) -> dic
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
 
 
+def faint_lines(lines: Sequence[Sequence[tuple[Any, Any]]], most: int, **look: Any) -> go.Scatter:
+    """Return many grey lines as one trace with gaps.
+
+    Args:
+        lines: the points of each line.
+        most: maximum number of lines. If there are more, evenly spaced lines are drawn.
+        look: settings of the trace, such as its mode and markers.
+
+    Returns:
+        The trace.
+    """
+    step = -(-len(lines) // most) or 1
+    points = [point for line in lines[::step] for point in (*line, (None, None))]
+    grey = {"line": {"color": FAINT, "width": 1}, "hoverinfo": "skip", "showlegend": False}
+    return go.Scatter(x=[x for x, _ in points], y=[y for _, y in points], **grey, **look)
+
+
 def figure(
     traces: Sequence[Any], *, x: dict[str, Any] | None = None, y: dict[str, Any] | None = None, height: int = 420, **layout: Any
 ) -> go.Figure:
