@@ -106,15 +106,17 @@ def comparison(study: StudyResults) -> Iterator[Block]:
     for trial in study.missing:
         text = f"The predictions of trial {trial.number}, the best {trial.model}, are missing: its classes cannot be compared."
         yield Paragraph(text=text, kind="aside")
-    evaluated = [study.evaluated[trial.model] for trial in rank(each.trial for each in study.evaluated.values())]
+    evaluated = list(study.evaluated.values())
     if evaluated:
         yield _recall_chart(evaluated)
-    if len(evaluated) < 2:
-        yield from (_confusion_chart(each) for each in evaluated)
-        return
     for rival in evaluated[1:]:
         yield Paragraph(text=_mcnemar(evaluated[0], rival))
-    first, second = evaluated[:2]
+    if len(evaluated) > 1:
+        yield from _class_differences(*evaluated[:2])
+    yield from map(_confusion_chart, evaluated)
+
+
+def _class_differences(first: EvaluatedTrial, second: EvaluatedTrial) -> Iterator[Chart]:
     names = [each.name for each in first.metrics.classes]
     widest = max(zip(first.metrics.classes, second.metrics.classes, strict=True), key=lambda pair: abs(pair[0].recall - pair[1].recall))
     yield Chart(
@@ -129,7 +131,6 @@ def comparison(study: StudyResults) -> Iterator[Block]:
         says="In images; rows are true classes, columns predicted classes. Blue on the diagonal is better for the first model, elsewhere worse.",
         narrow=True,
     )
-    yield from (_confusion_chart(each) for each in evaluated)
 
 
 def _model_row(study: StudyResults, model: str) -> tuple[str, ...]:
