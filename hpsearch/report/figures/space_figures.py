@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 import plotly.graph_objects as go
 
-from hpsearch.analysis.importance import Importances, design_of, surface
+from hpsearch.analysis.importance import Importances, as_number, design_of, surface
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.analysis.metrics import Estimate
 from hpsearch.config.components import Scalar
@@ -112,7 +112,7 @@ def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distr
     design = design_of(trials, model)
     own = [trial for trial in rank(trials, model) if x in trial.params and y in trial.params]
     best = rank(trials, model)[0]
-    at = {name: _number(best.params[name], design.choices.get(name)) for name in design.names if name in best.params}
+    at = {name: as_number(best.params[name], design.choices.get(name)) for name in design.names if name in best.params}
     grid = _grid(space, x, design.choices.get(x), own), _grid(space, y, design.choices.get(y), own)
     expected = 100 * surface(design, x, y, at, grid)
     field = go.Heatmap(
@@ -242,10 +242,6 @@ def position(value: Scalar, distribution: Distribution) -> float:
 def _value(value: Scalar) -> Scalar:
     """Return a value as an axis shows it. A value that is not a number becomes a text."""
     return value if isinstance(value, float | int) and not isinstance(value, bool) else escape_label(str_of(value), 20)
-
-
-def _number(value: Scalar, choices: Sequence[Scalar] | None) -> float:
-    return float(choices.index(value)) if choices is not None else float(value)
 
 
 def _shown(value: float, choices: Sequence[Scalar] | None) -> Scalar:
