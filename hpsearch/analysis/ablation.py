@@ -7,7 +7,7 @@ and the best change is taken. Then every configuration of the path is measured o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpsearch.analysis.metrics import Estimate
@@ -158,14 +158,14 @@ class AblationStep:
         parameter: the changed parameter; empty for the start.
         change: old and new value, `sgd → adam`.
         settings: values of the parameters that exist only after the change.
-        mean: mean accuracy over the repeats that measure; None if none of these repeats has run.
+        accuracy: mean over the repeats that measure; None if none of these repeats has run.
         gain: accuracy of this point minus accuracy of the previous point; None for the start or without runs.
     """
 
     parameter: str
     change: str
     settings: Mapping[str, Scalar]
-    mean: Estimate | None
+    accuracy: Estimate | None
     gain: Estimate | None
 
 
@@ -174,15 +174,15 @@ class Explanation:
     """The effect of each change on the path.
 
     Attributes:
-        total: accuracy of the goal minus accuracy of the start; None if the path is not complete.
         seeds: number of repeats that measure each point.
         is_over: whether all runs are done.
+        total: accuracy of the goal minus accuracy of the start; None if the path is not complete.
     """
 
-    steps: tuple[AblationStep, ...]
-    total: Estimate | None
     seeds: int
     is_over: bool
+    total: Estimate | None
+    steps: tuple[AblationStep, ...]
 
     @property
     def helped(self) -> tuple[AblationStep, ...]:
@@ -193,23 +193,9 @@ class Explanation:
         """Return the explanation for JSON.
 
         Returns:
-            The total, and one entry for each step.
+            All attributes.
         """
-        return {
-            "seeds": self.seeds,
-            "is_over": self.is_over,
-            "total": self.total and self.total.to_dict(),
-            "steps": [
-                {
-                    "parameter": step.parameter,
-                    "change": step.change,
-                    "settings": dict(step.settings),
-                    "accuracy": step.mean and step.mean.to_dict(),
-                    "gain": step.gain and step.gain.to_dict(),
-                }
-                for step in self.steps
-            ],
-        }
+        return asdict(self)
 
 
 def explain(
@@ -249,7 +235,7 @@ def explain(
                 parameter=parameter,
                 change=f"{str_of(old[parameter])} → {str_of(point.values[parameter])}" if parameter else "",
                 settings={name: value for name, value in point.values.items() if before is not None and name not in old},
-                mean=mean,
+                accuracy=mean,
                 gain=None if before is None else over(point, before),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,14 +35,6 @@ class HeldOutReading:
     seeds: int
     accuracy: float | None
     folder: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the reading for JSON.
-
-        Returns:
-            All attributes.
-        """
-        return asdict(self)
 
 
 class HeldOutLog(Protocol):
@@ -98,16 +91,6 @@ class FinalScore:
     study_reads: int | None
     facts: Mapping[str, Any]
 
-    @property
-    def reads(self) -> int:
-        """The number of test split readings for this folder, including the latest."""
-        return len(self.readings)
-
-    @property
-    def interval_over(self) -> str:
-        """The source of the intervals: `seeds` if there are several seeds, else `images`."""
-        return "seeds" if len(self.scores) > 1 else "images"
-
     def loss(self, part: str) -> Estimate:
         """Return the mean cross-entropy over the seeds.
 
@@ -136,24 +119,6 @@ class FinalScore:
         low, high = mean.interval
         return Estimate(value=mean.value, interval=(max(0.0, low), min(1.0, high)))
 
-    @property
-    def gap(self) -> float:
-        """The mean over the seeds of training accuracy minus test accuracy."""
-        return statistics.mean(score.train.metrics.accuracy - score.test.metrics.accuracy for score in self.scores)
-
-    @property
-    def overfitting(self) -> str:
-        """One sentence that says whether the model overfits."""
-        train, test = ([getattr(score, part).metrics for score in self.scores] for part in ("train", "test"))
-        return overfitting(
-            [each.accuracy for each in train], [each.accuracy for each in test], n_images=(train[0].n_images, test[0].n_images), name="test"
-        )
-
-    @property
-    def weakest(self) -> str:
-        """One sentence about the classes with the lowest recall on the test images."""
-        return weakest_sentence(self.scores[0].test.metrics)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the score for `metrics.json`.
 
@@ -165,17 +130,19 @@ class FinalScore:
             for name, measured in (("accuracy", self.accuracy(part)), ("loss", self.loss(part))):
                 parts[f"{part}_{name}"] = measured.value
                 parts[f"{part}_{name}_interval"] = list(measured.interval)
-        first = self.scores[0]
+        train, test = self.scores[0].train.metrics, self.scores[0].test.metrics
+        on_train = [score.train.metrics.accuracy for score in self.scores]
+        on_test = [score.test.metrics.accuracy for score in self.scores]
         return {
-            READS: self.reads,
+            READS: len(self.readings),
             "study": self.study,
             "study_test_split_reads": self.study_reads,
             **parts,
-            "interval_over": self.interval_over,
-            "gap": self.gap,
-            "overfitting": self.overfitting,
-            "weakest": self.weakest,
-            "train_less_test": train_less_test(first.train.metrics, first.test.metrics),
+            "interval_over": "seeds" if len(self.scores) > 1 else "images",
+            "gap": statistics.mean(map(operator.sub, on_train, on_test)),
+            "overfitting": overfitting(on_train, on_test, n_images=(train.n_images, test.n_images), name="test"),
+            "weakest": weakest_sentence(test),
+            "train_less_test": train_less_test(train, test),
             "mistakes": {part: [dict(each) for each in found] for part, found in self.mistakes.items()},
             "seeds": [_seed_data(score) for score in self.scores],
             **self.facts,
@@ -243,5 +210,5 @@ def _seed_data(score: SeedScore) -> dict[str, Any]:
         each: SubsetScore = getattr(score, part)
         data[f"{part}_loss"] = each.loss.value
         data[f"{part}_loss_interval"] = list(each.loss.interval)
-        data[part] = each.metrics.to_dict()
+        data[part] = asdict(each.metrics)
     return data

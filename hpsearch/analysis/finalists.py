@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpsearch.analysis.metrics import Estimate
@@ -200,12 +200,7 @@ class FinalistsResult:
     seeds: int
     selected_after: int
     is_over: bool
-    failed: tuple[str, ...] = field(default=())
-
-    @property
-    def selection_repeats(self) -> int:
-        """The maximum number of repeats that select the winner. The later repeats measure the winner."""
-        return selection_repeats(self.seeds)
+    failed: tuple[str, ...]
 
     @property
     def tied(self) -> tuple[Finalist, ...]:
@@ -215,13 +210,9 @@ class FinalistsResult:
     @property
     def smaller(self) -> Finalist | None:
         """The tied finalist with the fewest parameters; None if it has no fewer parameters than the winner."""
-        if self.winner is None:
-            return None
         known = [each for each in self.tied if each.candidate.n_parameters is not None]
-        smallest = min(known, key=lambda each: each.candidate.n_parameters or 0, default=None)
-        if smallest is None or (smallest.candidate.n_parameters or 0) >= (self.winner.candidate.n_parameters or 0):
-            return None
-        return smallest
+        smallest = min(known, key=_n_parameters, default=None)
+        return smallest if smallest and self.winner and _n_parameters(smallest) < _n_parameters(self.winner) else None
 
     def of_trial(self, number: int) -> Finalist | None:
         """Return the finalist of one trial of the search.
@@ -242,7 +233,7 @@ class FinalistsResult:
         """
         return {
             "winner": None if self.winner is None else self.winner.candidate.name,
-            "gain_over_baseline": self.gain and self.gain.to_dict(),
+            "gain_over_baseline": self.gain and asdict(self.gain),
             "seeds": self.seeds,
             "chosen_by": self.selected_after,
             "is_over": self.is_over,
@@ -260,7 +251,7 @@ class FinalistsResult:
                     "probability_of_best": each.best,
                     "search_value": each.candidate.value,
                     "optimism": each.optimism,
-                    "behind_winner": each.behind and each.behind.to_dict(),
+                    "behind_winner": each.behind and asdict(each.behind),
                     "is_tied": each.is_tied,
                     "dropped_after": each.dropped_after,
                     "scores": {str(repeat): score for repeat, score in sorted(each.scores.items())},
@@ -268,6 +259,10 @@ class FinalistsResult:
                 for each in self.finalists
             ],
         }
+
+
+def _n_parameters(finalist: Finalist) -> int:
+    return finalist.candidate.n_parameters or 0
 
 
 def evaluate_finalists(

@@ -102,16 +102,27 @@ def design_of(trials: Sequence[TrialRow], model: str) -> Design:
     for name in names:
         values = [trial.params.get(name) for trial in own]
         if any(isinstance(value, str | bool) for value in values):
-            known = tuple(sorted({value for value in values if value is not None}, key=lambda value: (str(type(value)), value)))
-            choices[name] = known
-            column = [math.nan if value is None else float(known.index(value)) for value in values]
-        else:
-            column = [math.nan if value is None else float(value) for value in values]
+            known = {value for value in values if value is not None}
+            choices[name] = tuple(sorted(known, key=lambda value: (str(type(value)), value)))
+        column = [math.nan if value is None else as_number(value, choices.get(name)) for value in values]
         if len(set(column) - {math.nan}) > 1:
             columns[name] = column
     matrix = numpy.array(list(columns.values()), dtype=float).T if columns else numpy.empty((len(own), 0))
     accuracy = numpy.array([trial.value for trial in own], dtype=float)
     return Design(names=tuple(columns), matrix=matrix, accuracy=accuracy, choices=choices)
+
+
+def as_number(value: Scalar, choices: Sequence[Scalar] | None) -> float:
+    """Return the number that stands for a value in a design matrix.
+
+    Args:
+        value: the value of a parameter.
+        choices: the parameter's entry in `Design.choices`; None if its values are numbers.
+
+    Returns:
+        The value, or its index among the choices.
+    """
+    return float(value) if choices is None else float(choices.index(value))
 
 
 def importances(trials: Sequence[TrialRow], model: str) -> Importances | None:

@@ -9,7 +9,7 @@ import math
 import statistics
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,6 @@ class Estimate:
     value: float
     interval: tuple[float, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the estimate for JSON.
-
-        Returns:
-            `value`, and `interval` as a list.
-        """
-        return {"value": self.value, "interval": list(self.interval)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
@@ -91,14 +83,6 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
     calibration_error: float
     weakest: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the metrics for JSON.
-
-        Returns:
-            All attributes.
-        """
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,11 +250,8 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
     if len(first.label) != len(second.label) or not numpy.array_equal(first.label, second.label):
         raise DataError("the two were not measured on the same images", hint="A paired comparison needs the same split.")
     first_correct, second_correct = first.predicted == first.label, second.predicted == second.label
-    only_first, only_second, count = (
-        int((first_correct & ~second_correct).sum()),
-        int((second_correct & ~first_correct).sum()),
-        len(first_correct),
-    )
+    only_first, only_second = int((first_correct & ~second_correct).sum()), int((second_correct & ~first_correct).sum())
+    count = len(first_correct)
     adjusted_first, adjusted_second, adjusted = only_first + 0.5, only_second + 0.5, count + 2.0
     middle = (adjusted_first - adjusted_second) / adjusted
     half = Z95 * math.sqrt((adjusted_first + adjusted_second) / adjusted - middle**2) / math.sqrt(adjusted)

@@ -9,7 +9,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def train_on_split(best: BestConfig, *, data: Path | None, device: str) -> dict[
         "train_accuracy": last.train_accuracy,
         "train_loss": last.train_loss,
         "val_loss": last.val_loss,
-        "validation": metrics.to_dict(),
+        "validation": asdict(metrics),
         "overfitting": overfitting([last.train_accuracy], [last.val_accuracy], n_images=n_images, name="validation"),
         "weakest": weakest_sentence(metrics),
         "diverged": last.diverged,
@@ -155,7 +155,7 @@ class _StudyLog:
 
     def add_reading(self, reading: HeldOutReading) -> int:
         """Record a reading or its result. Return the number of readings in the study."""
-        return write_held_out_reading(self.stored, reading.to_dict())
+        return write_held_out_reading(self.stored, asdict(reading))
 
 
 def _held_out_log(best: BestConfig, workspace: Workspace) -> _StudyLog | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -47,6 +47,11 @@ class Column:
     def side(self) -> str:
         """The side at which the texts are aligned, `left` or `right`."""
         return "right" if self.kind == "number" else "left"
+
+
+Item = TypeVar("Item")
+Cells = Mapping[Column, Callable[[Item], str]]
+"""The columns of a table, each with a function that returns the text of one item."""
 
 
 def text_column(heading: str, drop: int = 0) -> Column:
@@ -95,14 +100,27 @@ class Table:
     Attributes:
         caption: the title; empty if there is no title.
         details: for each row, the words that stand below the row; empty if no row has details.
-        folded: a page shows the table only on request.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     details: tuple[tuple[str, ...], ...] = ()
-    folded: bool = False
+
+
+def tabulate(caption: str, items: Iterable[Item], cells: Cells[Item]) -> Table:
+    """Return a table with one row for each item.
+
+    Args:
+        caption: the title.
+        items: the things that the table shows.
+        cells: the columns from left to right. Each column has a function that returns an item's text in this column.
+
+    Returns:
+        The table.
+    """
+    rows = tuple(tuple(cell(item) for cell in cells.values()) for item in items)
+    return Table(caption=caption, columns=tuple(cells), rows=rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +166,6 @@ class Code:
 
     text: str
     label: str
-    folded: bool = False
 
 
 Block = Paragraph | Bullets | Table | Chart | Picture | Gallery | Code

@@ -15,9 +15,9 @@ from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import BUILT_IN
 from hpsearch.formatting import many, str_of
 from hpsearch.report.html import WEB
+from hpsearch.report.trial_results import TRAINER_SETTINGS
 
 SUBSETS = {"test": "test images", "train": "training images"}
-TRAINER_SETTINGS = ("epochs", "batch_size", "label_smoothing", "flip", "shift", "seed")
 
 
 def model_card(best: BestConfig, metrics: Mapping[str, Any], model: Any, *, source: str | None, has_onnx: bool) -> str:

@@ -10,9 +10,23 @@ from hpsearch.analysis.final_score import READS, reads_sentence, repeat_command
 from hpsearch.analysis.metrics import Metrics, Predictions
 from hpsearch.config.best_config import BestConfig
 from hpsearch.formatting import many
-from hpsearch.report.blocks import Bullets, Chart, Code, Gallery, Page, Paragraph, Section, Table, number_column, section, text_column
+from hpsearch.report.blocks import (
+    Bullets,
+    Chart,
+    Code,
+    Gallery,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    number_column,
+    section,
+    tabulate,
+    text_column,
+)
 from hpsearch.report.figures.prediction_figures import calibration, confusion, recall
 from hpsearch.report.html import render
+from hpsearch.report.text import confusion_table, percentage
 
 
 def final_report(
@@ -69,17 +83,6 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
     reads = max(metrics[READS], metrics.get("study_test_split_reads") or 0)
     said = reads_sentence(metrics).capitalize()
     seeds = metrics["seeds"]
-    rows = tuple(
-        (
-            str(each["seed"]),
-            f"{100 * each['train']['accuracy']:.2f} %",
-            f"{100 * each['test']['accuracy']:.2f} %",
-            f"{each['train_loss']:.4f}",
-            f"{each['test_loss']:.4f}",
-        )
-        for each in seeds
-    )
-    columns = tuple(map(number_column, ("seed", "training accuracy", "test accuracy", "training loss", "test loss")))
     origin = f"mean of {many(len(seeds), 'seed')}" if len(seeds) > 1 else "one seed"
     return section(
         "score",
@@ -93,7 +96,17 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
             text=f"{said}: each reading after the first makes the score a little less honest." if reads > 1 else f"{said}.",
             kind="warning" if reads > 1 else "plain",
         ),
-        Table(caption="Each seed's model; the first is the one that was saved.", columns=columns, rows=rows),
+        tabulate(
+            "Each seed's model; the first is the one that was saved.",
+            seeds,
+            {
+                number_column("seed"): lambda each: str(each["seed"]),
+                number_column("training accuracy"): lambda each: percentage(each["train"]["accuracy"]),
+                number_column("test accuracy"): lambda each: percentage(each["test"]["accuracy"]),
+                number_column("training loss"): lambda each: f"{each['train_loss']:.4f}",
+                number_column("test loss"): lambda each: f"{each['test_loss']:.4f}",
+            },
+        ),
         Bullets(items=tuple(f"{sentence}." for sentence in test.weakest)) if test.weakest else None,
     )
 
@@ -132,30 +145,12 @@ def _confusion(train: Metrics, test: Metrics) -> Section:
             title=f"{word.capitalize()} images",
             figure=confusion(names, metrics.confusion),
             says=f"Rows are true classes of the {word} images, columns predicted classes, in percent of the row. {'; '.join(metrics.weakest)}.",
-            table=confusion_table(metrics),
+            table=confusion_table(metrics, "Images: rows are true classes, columns predicted classes"),
             narrow=True,
         )
         for word, metrics in (("test", test), ("training", train))
     ]
     return section("confusion", "Confusion matrix", *charts)
-
-
-def confusion_table(metrics: Metrics) -> Table:
-    """Return a confusion matrix in counts.
-
-    Args:
-        metrics: the metrics of a model.
-
-    Returns:
-        A table that a page shows only on request.
-    """
-    names = [each.name for each in metrics.classes]
-    return Table(
-        caption="Images: rows are true classes, columns predicted classes",
-        columns=(text_column(""), *map(number_column, names)),
-        rows=tuple((name, *map(str, row)) for name, row in zip(names, metrics.confusion, strict=True)),
-        folded=True,
-    )
 
 
 def _calibration(predictions: Mapping[str, Predictions], train: Metrics, test: Metrics) -> Section:

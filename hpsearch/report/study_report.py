@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from hpsearch import __version__
-from hpsearch.report.blocks import Block, Page, Part, Section
+from hpsearch.report.blocks import Block, Page, Paragraph, Part, Section
 from hpsearch.report.html import render
 from hpsearch.report.sections.model_results import comparison, costs, learning, progress
 from hpsearch.report.sections.repeat_results import finalists, helped
@@ -18,23 +18,24 @@ from hpsearch.report.text import trial_counts
 
 Chapter = Callable[[StudyResults], Iterable[Block]]
 
-CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
-    ("answer", "Summary", answer),
-    ("helped", "Ablation", helped),
-    ("cost", "Accuracy against size", costs),
-    ("models", "Model comparison", comparison),
-    ("curves", "Learning curves", learning),
-    ("history", "Optimization history", progress),
-    ("importance", "Hyperparameter importance", importance),
-    ("values", "Slice plots", where),
-    ("parallel", "Parallel coordinates", crossing),
-    ("workers", "Timeline", workers),
-    ("images", "Misclassified images", images),
-    ("finalists", "Finalists", finalists),
-    ("failures", "Failed trials", failures),
-    ("repeat", "How to repeat the study", repeating),
+NONE_COMPLETE = "No trial is complete yet."
+CHAPTERS: tuple[tuple[str, str, Chapter, str], ...] = (
+    ("answer", "Summary", answer, ""),
+    ("helped", "Ablation", helped, ""),
+    ("cost", "Accuracy against size", costs, NONE_COMPLETE),
+    ("models", "Model comparison", comparison, NONE_COMPLETE),
+    ("curves", "Learning curves", learning, "No trial has trained an epoch yet."),
+    ("history", "Optimization history", progress, "No trial has a value yet."),
+    ("importance", "Hyperparameter importance", importance, NONE_COMPLETE),
+    ("values", "Slice plots", where, NONE_COMPLETE),
+    ("parallel", "Parallel coordinates", crossing, "Fewer than two different trials are complete: there is nothing to compare."),
+    ("workers", "Timeline", workers, "No worker has started a trial yet."),
+    ("images", "Misclassified images", images, ""),
+    ("finalists", "Finalists", finalists, ""),
+    ("failures", "Failed trials", failures, "No trial failed, and none diverged."),
+    ("repeat", "How to repeat the study", repeating, ""),
 )
-"""Anchor, title and function of each section, in order."""
+"""Anchor, title and function of each section, in order, and the text of the section if the function yields nothing."""
 
 
 def study_report(studies: Sequence[StudyResults], *, at: datetime) -> str:
@@ -52,9 +53,11 @@ def study_report(studies: Sequence[StudyResults], *, at: datetime) -> str:
         Section(
             name=name,
             title=title,
-            parts=tuple(Part(blocks=tuple(chapter(study)), title=study.name if several else "") for study in studies),
+            parts=tuple(
+                Part(blocks=tuple(chapter(study)) or (Paragraph(text=empty),), title=study.name if several else "") for study in studies
+            ),
         )
-        for name, title, chapter in CHAPTERS
+        for name, title, chapter, empty in CHAPTERS
     ]
     if several:
         sections.insert(0, Section(name="studies", title="The studies side by side", parts=(Part(blocks=tuple(comparability(studies))),)))

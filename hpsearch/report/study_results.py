@@ -81,9 +81,9 @@ class StudyResults:
 
     @cached_property
     def evaluated(self) -> Mapping[str, EvaluatedTrial]:
-        """The best trial of each model, by model. A trial is left out if its predictions are not in the folder."""
+        """The best trial of each model, by model, best first. A trial is left out if its predictions are not in the folder."""
         found = {}
-        for trial in (trial for model in self.models for trial in rank(self.trials, model)[:1]):
+        for trial in rank(trial for model in self.models for trial in rank(self.trials, model)[:1]):
             try:
                 predictions = read_predictions(self.paths.trial(trial.number).predictions)
                 found[trial.model] = EvaluatedTrial(trial=trial, predictions=predictions, metrics=measure(predictions))

@@ -54,9 +54,9 @@ def _block_lines(block: Block, width: int | None, table_width: int) -> list[Text
         return [Text(line, style=STYLES[block.kind]) for line in _sentence(block.text, width)]
     if isinstance(block, Bullets):
         return [
-            Text(("• " if first else "  ") + line)
+            Text(("  " if index else "• ") + line)
             for item in block.items
-            for first, line in ((index == 0, line) for index, line in enumerate(_sentence(item, width and width - 2)))
+            for index, line in enumerate(_sentence(item, width and width - 2))
         ]
     if isinstance(block, Code):
         return [Text(line) for line in block.text.splitlines()]

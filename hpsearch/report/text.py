@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hpsearch.analysis.ablation import AblationStep, Explanation
-from hpsearch.analysis.finalists import Finalist, FinalistsResult
+from hpsearch.analysis.finalists import Finalist, FinalistsResult, selection_repeats
 from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, setting_words
-from hpsearch.analysis.metrics import Estimate
+from hpsearch.analysis.metrics import Estimate, Metrics
+from hpsearch.config.epoch import Epoch
 from hpsearch.formatting import many, show_duration, str_of
-from hpsearch.report.blocks import Block, Paragraph, Table, number_column, paragraphs, prose_column, text_column
+from hpsearch.report.blocks import Block, Cells, Paragraph, Table, number_column, paragraphs, prose_column, tabulate, text_column
 from hpsearch.storage.records import TrialRow
 
-STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
-"""The word for each state of a trial."""
 BAR_WIDTH = 20
 """Length of the longest bar, in characters."""
 
@@ -25,7 +26,7 @@ def trial_counts(board: Leaderboard) -> str:
     Returns:
         The text.
     """
-    counts = [f"{board.counts[state]} {word}" for state, word in STATES.items() if board.counts[state]]
+    counts = [f"{count} {'failed' if state == 'fail' else state}" for state, count in board.counts.items() if count]
     return f"{many(board.total, 'trial')} ({', '.join(counts)})" if counts else "no trials"
 
 
@@ -47,45 +48,29 @@ def leaderboard_table(name: str, board: Leaderboard, longest: int) -> Table:
     caption = f"Leaderboard of {name}: {trial_counts(board)}, ranked by validation accuracy."
     caption += f" {left} more: `hpsearch show {name} --csv` has all." if left else ""
     caption += f" The same in all rows: {' '.join(shared)}." if shared else ""
-    return Table(
-        caption=caption,
-        columns=(
-            number_column("rank"),
-            number_column("trial"),
-            text_column("model"),
-            number_column("val accuracy"),
-            text_column("95 % interval", 2),
-            number_column("train", 5),
-            number_column("parameters", 1),
-            number_column("epochs", 4),
-            number_column("time", 3),
-            text_column(""),
-        ),
-        rows=tuple(map(_standing_row, shown)),
-        details=tuple(tuple(word for word in each if word not in shared) for each in words),
-    )
+    cells: Cells[RankedTrial] = {
+        number_column("rank"): lambda each: str(each.rank),
+        number_column("trial"): lambda each: str(each.trial.number),
+        text_column("model"): lambda each: each.trial.model,
+        number_column("val accuracy"): lambda each: percentage(each.val_accuracy),
+        text_column("95 % interval", 2): lambda each: show_interval(each.interval),
+        number_column("train", 5): lambda each: percentage(last_train_accuracy(each.trial)),
+        number_column("parameters", 1): lambda each: show_count(each.trial.n_parameters),
+        number_column("epochs", 4): lambda each: str(len(each.trial.epochs)),
+        number_column("time", 3): lambda each: show_duration(each.trial.seconds),
+        text_column(""): _standing_notes,
+    }
+    details = tuple(tuple(word for word in each if word not in shared) for each in words)
+    return replace(tabulate(caption, shown, cells), details=details)
 
 
-def _standing_row(standing: RankedTrial) -> tuple[str, ...]:
-    trial, (low, high) = standing.trial, standing.interval
-    train = last_train_accuracy(trial)
+def _standing_notes(standing: RankedTrial) -> str:
     notes = (
         "unresolved" if standing.unresolved and standing.rank > 1 else "",
-        trial.origin,
-        "diverged" if trial.end.get("diverged") else "",
+        standing.trial.origin,
+        "diverged" if standing.trial.end.get("diverged") else "",
     )
-    return (
-        str(standing.rank),
-        str(trial.number),
-        trial.model,
-        f"{100 * standing.val_accuracy:.2f} %",
-        f"{100 * low:.2f} to {100 * high:.2f}",
-        "" if train is None else f"{100 * train:.2f} %",
-        "" if trial.n_parameters is None else f"{trial.n_parameters:,}",
-        str(len(trial.epochs)),
-        show_duration(trial.seconds),
-        ", ".join(note for note in notes if note),
-    )
+    return ", ".join(note for note in notes if note)
 
 
 def finalists_table(verdict: FinalistsResult) -> Table:
@@ -97,48 +82,30 @@ def finalists_table(verdict: FinalistsResult) -> Table:
     Returns:
         The table.
     """
-    return Table(
-        caption=f"The finalists, up to {verdict.seeds} seeds each",
-        columns=(
-            text_column("finalist"),
-            text_column("model", 3),
-            text_column("verdict"),
-            number_column("accuracy"),
-            text_column("95 % interval", 1),
-            number_column("± seeds", 7),
-            number_column("probability of best", 4),
-            number_column("points behind the winner", 2),
-            number_column("in the search", 6),
-            number_column("search − mean", 8),
-            number_column("runs", 5),
-            number_column("parameters", 9),
-        ),
-        rows=tuple(_finalist_row(each, verdict) for each in verdict.finalists),
-    )
+    cells: Cells[Finalist] = {
+        text_column("finalist"): lambda each: each.candidate.name,
+        text_column("model", 3): lambda each: each.candidate.model,
+        text_column("verdict"): lambda each: _finalist_notes(each, verdict.winner),
+        number_column("accuracy"): lambda each: percentage(each.mean.value),
+        text_column("95 % interval", 1): lambda each: show_interval(each.mean.interval),
+        number_column("± seeds", 7): lambda each: "" if each.deviation is None else f"{100 * each.deviation:.2f}",
+        number_column("probability of best", 4): lambda each: f"{each.best:.2f}",
+        number_column("points behind the winner", 2): lambda each: _with_interval(each.behind),
+        number_column("in the search", 6): lambda each: percentage(each.candidate.value),
+        number_column("search − mean", 8): lambda each: "" if each.optimism is None else f"{100 * each.optimism:+.2f}",
+        number_column("runs", 5): lambda each: str(len(each.scores)),
+        number_column("parameters", 9): lambda each: show_count(each.candidate.n_parameters),
+    }
+    return tabulate(f"The finalists, up to {verdict.seeds} seeds each", verdict.finalists, cells)
 
 
-def _finalist_row(each: Finalist, verdict: FinalistsResult) -> tuple[str, ...]:
-    candidate, (low, high) = each.candidate, each.mean.interval
-    wins = verdict.winner is not None and candidate.name == verdict.winner.candidate.name
+def _finalist_notes(finalist: Finalist, winner: Finalist | None) -> str:
     notes = (
-        "winner" if wins else "tied" if each.is_tied else "",
-        "baseline" if candidate.is_baseline else "",
-        f"clearly behind after {each.dropped_after}" if each.dropped_after else "",
+        "winner" if finalist == winner else "tied" if finalist.is_tied else "",
+        "baseline" if finalist.candidate.is_baseline else "",
+        f"clearly behind after {finalist.dropped_after}" if finalist.dropped_after else "",
     )
-    return (
-        candidate.name,
-        candidate.model,
-        ", ".join(note for note in notes if note),
-        f"{100 * each.mean.value:.2f} %",
-        f"{100 * low:.2f} to {100 * high:.2f}",
-        "" if each.deviation is None else f"{100 * each.deviation:.2f}",
-        f"{each.best:.2f}",
-        "" if each.behind is None else _with_interval(each.behind),
-        "" if candidate.value is None else f"{100 * candidate.value:.2f} %",
-        "" if each.optimism is None else f"{100 * each.optimism:+.2f}",
-        str(len(each.scores)),
-        "" if candidate.n_parameters is None else f"{candidate.n_parameters:,}",
-    )
+    return ", ".join(note for note in notes if note)
 
 
 def verdict_reading(verdict: FinalistsResult) -> list[str]:
@@ -154,7 +121,7 @@ def verdict_reading(verdict: FinalistsResult) -> list[str]:
     if winner is None:
         return ["The winner is not chosen yet: the same command continues."]
     low, high = winner.mean.interval
-    fresh = [repeat for repeat in winner.scores if repeat > verdict.selection_repeats]
+    fresh = [repeat for repeat in winner.scores if repeat > selection_repeats(verdict.seeds)]
     source = f"by {len(fresh)} seeds that did not choose it" if fresh else "by the seeds that chose it, so it is probably too high"
     lines = [
         f"Winner: {winner.candidate.name}, {winner.candidate.model}, {100 * winner.mean.value:.2f} % "
@@ -216,8 +183,8 @@ def steps_table(explanation: Explanation, trial: int) -> Table:
             str(number),
             step.parameter or "the baseline",
             step.change,
-            "" if step.mean is None else f"{100 * step.mean.value:.2f} %",
-            "" if step.gain is None else _with_interval(step.gain),
+            percentage(step.accuracy.value if step.accuracy else None),
+            _with_interval(step.gain),
             step_verdict(step),
         )
         for number, step in enumerate(explanation.steps)
@@ -288,6 +255,57 @@ def step_verdict(step: AblationStep) -> str:
     return "helped" if step.gain.interval[0] > 0 else "hurt" if step.gain.interval[1] < 0 else "no difference shown"
 
 
+def confusion_table(metrics: Metrics, caption: str) -> Table:
+    """Return a confusion matrix in counts.
+
+    Args:
+        metrics: the metrics of a model.
+        caption: the title.
+
+    Returns:
+        A table with a row for each true class and a column for each predicted class.
+    """
+    names = [each.name for each in metrics.classes]
+    rows = tuple((name, *map(str, row)) for name, row in zip(names, metrics.confusion, strict=True))
+    return Table(caption=caption, columns=(text_column(""), *map(number_column, names)), rows=rows)
+
+
+def percentage(share: float | None) -> str:
+    """Return a share in percent, such as `91.25 %`.
+
+    Args:
+        share: a number from 0 to 1, if it is known.
+
+    Returns:
+        The text; empty if the share is not known.
+    """
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def show_interval(interval: tuple[float, float]) -> str:
+    """Return an interval of shares in percent, such as `90.68 to 91.79`.
+
+    Args:
+        interval: both ends, from 0 to 1.
+
+    Returns:
+        The text.
+    """
+    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
+
+
+def show_count(count: int | None) -> str:
+    """Return a number with separators, such as `61,706`.
+
+    Args:
+        count: the number, if it is known.
+
+    Returns:
+        The text; empty if the number is not known.
+    """
+    return "" if count is None else f"{count:,}"
+
+
 def points(estimate: Estimate) -> str:
     """Return a difference of accuracies and its interval, in percentage points.
 
@@ -300,7 +318,9 @@ def points(estimate: Estimate) -> str:
     return _with_interval(estimate, " points")
 
 
-def _with_interval(estimate: Estimate, unit: str = "") -> str:
+def _with_interval(estimate: Estimate | None, unit: str = "") -> str:
+    if estimate is None:
+        return ""
     low, high = estimate.interval
     return f"{100 * estimate.value:+.2f}{unit} ({100 * low:+.2f} to {100 * high:+.2f})"
 
@@ -316,31 +336,19 @@ def epochs_table(trial: TrialRow) -> Table:
     """
     accuracies = [epoch.val_accuracy for epoch in trial.epochs]
     low, high = min(accuracies), max(accuracies)
-    return Table(
-        caption=f"Trial {trial.number}, epoch by epoch",
-        columns=(
-            number_column("epoch"),
-            number_column("train loss", 4),
-            number_column("train acc", 2),
-            number_column("val loss", 3),
-            number_column("val acc"),
-            number_column("lr", 5),
-            number_column("time", 6),
-            number_column("images/s", 7),
-            text_column("", 8),
-        ),
-        rows=tuple(
-            (
-                str(epoch.number),
-                f"{epoch.train_loss:.4f}",
-                f"{100 * epoch.train_accuracy:.2f} %",
-                f"{epoch.val_loss:.4f}",
-                f"{100 * epoch.val_accuracy:.2f} %",
-                f"{epoch.learning_rate:.3g}",
-                show_duration(epoch.seconds),
-                f"{epoch.images_per_second:,.0f}",
-                "█" * max(1, round(BAR_WIDTH * ((epoch.val_accuracy - low) / (high - low) if high > low else 1.0))),
-            )
-            for epoch in trial.epochs
-        ),
-    )
+
+    def bar(epoch: Epoch) -> str:
+        return "█" * max(1, round(BAR_WIDTH * ((epoch.val_accuracy - low) / (high - low) if high > low else 1.0)))
+
+    cells: Cells[Epoch] = {
+        number_column("epoch"): lambda epoch: str(epoch.number),
+        number_column("train loss", 4): lambda epoch: f"{epoch.train_loss:.4f}",
+        number_column("train acc", 2): lambda epoch: percentage(epoch.train_accuracy),
+        number_column("val loss", 3): lambda epoch: f"{epoch.val_loss:.4f}",
+        number_column("val acc"): lambda epoch: percentage(epoch.val_accuracy),
+        number_column("lr", 5): lambda epoch: f"{epoch.learning_rate:.3g}",
+        number_column("time", 6): lambda epoch: show_duration(epoch.seconds),
+        number_column("images/s", 7): lambda epoch: f"{epoch.images_per_second:,.0f}",
+        text_column("", 8): bar,
+    }
+    return tabulate(f"Trial {trial.number}, epoch by epoch", trial.epochs, cells)

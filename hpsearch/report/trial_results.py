@@ -10,6 +10,8 @@ from hpsearch.report.blocks import Block, Code, Paragraph, Table, paragraphs, pr
 from hpsearch.report.text import epochs_table
 from hpsearch.storage.records import TrialRow
 
+TRAINER_SETTINGS = ("epochs", "batch_size", "label_smoothing", "flip", "shift", "seed")
+"""The attributes of a config that belong to no component."""
 REASONS = {"trial_time": "its time limit was reached", "pruner": "the pruner stopped it"}
 """The text for each reason why a trial ended."""
 
@@ -70,8 +72,7 @@ def _config_table(trial: TrialRow) -> Table:
     for kind in ("model", "optimizer", "schedule"):
         chosen = getattr(config, kind)
         rows.append((kind, " ".join([chosen.name, *(f"{name}={str_of(value)}" for name, value in chosen.options.items())])))
-    trainer = {name: getattr(config, name) for name in ("epochs", "batch_size", "label_smoothing", "flip", "shift", "seed")}
-    rows.append(("trainer", " ".join(f"{name}={str_of(value)}" for name, value in trainer.items())))
+    rows.append(("trainer", " ".join(f"{name}={str_of(getattr(config, name))}" for name in TRAINER_SETTINGS)))
     if trial.n_parameters is not None and trial.flops is not None:
         rows.append(("size", f"{trial.n_parameters:,} parameters, {trial.flops / 1e6:.2f} MFLOPs an image"))
     rows += [("file", f"{file.path} (SHA-256 {file.sha256[:12]}…)") for file in config.component_files]

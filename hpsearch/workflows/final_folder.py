@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class FinalFolder:
             All readings, the given reading last.
         """
         others = [each for each in self._record["readings"] if each["id"] != reading.id]
-        readings = [*others, reading.to_dict()]
+        readings = [*others, asdict(reading)]
         self._record |= {"readings": readings, READS: len(readings)}
         self._write_record()
         return tuple(HeldOutReading(**each) for each in readings)

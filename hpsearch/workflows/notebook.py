@@ -235,7 +235,7 @@ def _evaluated(study: StudyResults) -> list[EvaluatedTrial]:
     """Return the best trial of each model that has predictions, the best trial first."""
     if not study.evaluated:
         raise UsageError(f"the predictions of '{study.name}' are missing", hint="Trials write them into the folder of runs.")
-    return [study.evaluated[trial.model] for trial in rank(each.trial for each in study.evaluated.values())]
+    return list(study.evaluated.values())
 
 
 def _two(study: StudyResults) -> tuple[EvaluatedTrial, EvaluatedTrial]:

@@ -71,7 +71,7 @@ def print_finalists(folder: Path) -> None:
 def print_explanation(folder: Path) -> None:
     gain = Estimate(value=0.0123, interval=(-0.0456, 0.1234))
     steps = tuple(
-        AblationStep(parameter=parameter, change=change, settings=settings, mean=Estimate(value=0.9, interval=(0.8, 0.95)), gain=gain)
+        AblationStep(parameter=parameter, change=change, settings=settings, accuracy=Estimate(value=0.9, interval=(0.8, 0.95)), gain=gain)
         for parameter, change, settings in (
             ("", "", {}),
             ("optimizer", "sgd → a_long_optimizer_of_mine", {"a_long_optimizer_of_mine.lr": 0.1, "a_long_optimizer_of_mine.momentum": 0.9}),

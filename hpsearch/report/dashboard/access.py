@@ -27,20 +27,16 @@ READING = frozenset({"GET", "HEAD"})
 
 The pages of optuna-dashboard 0.21 read with these methods only. The exception is a POST request to a language model.
 """
-EDITS = tuple(
-    (method, re.compile(path))
-    for method, path in (
-        ("PUT", r"/api/studies/\d+(/\d+)?/note"),
-        ("POST", r"/api/trials/\d+/tell"),
-        ("DELETE", r"/api/studies/\d+"),
-        ("DELETE", r"/api/artifacts/\d+(/\d+)?/[0-9a-fA-F-]+"),
-    )
+EDITS = re.compile(
+    r"PUT /api/studies/\d+(/\d+)?/note"
+    r"|POST (?P<tell>/api/trials/\d+/tell)"
+    r"|DELETE /api/studies/\d+"
+    r"|DELETE /api/artifacts/\d+(/\d+)?/[0-9a-fA-F-]+"
 )
 """Requests that --allow-edit permits. They write notes, mark trials as failed, and delete studies and artifacts.
 
 Creating or renaming a study is not permitted, because hpsearch could not continue such a study.
 """
-TELL = EDITS[1][1]
 LARGEST_TELL = 64_000
 """Maximum number of bytes read from a request that ends a trial. A valid request is short."""
 SANDBOX = (
@@ -122,7 +118,7 @@ class AccessMiddleware:
         if is_loopback(self._policy.host):
             known = asked in LOOPBACK_NAMES or asked == self._policy.host.lower()
         else:  # another site can point a host name to this machine, but not an IP address
-            known = asked in (self._policy.host.lower(), "localhost") or _is_address(asked)
+            known = asked in (self._policy.host.lower(), "localhost") or _ip_address(asked) is not None
         if not known:
             raise _Refused(f"This dashboard is not called {asked[:100] or 'nothing'}: start it with --allow-host to give it that name.")
 
@@ -161,14 +157,13 @@ class AccessMiddleware:
             raise _Refused("This dashboard only shows: start it with --allow-edit to write notes, fail trials and delete.")
         origin = environ.get("HTTP_ORIGIN")
         # A browser sends the site of the requesting page as Origin. A request without Origin does not come from a browser.
-        if origin is not None and urlsplit(str(origin)).netloc.lower() != str(environ.get("HTTP_HOST", "")).lower():
+        is_foreign = origin is not None and urlsplit(str(origin)).netloc.lower() != str(environ.get("HTTP_HOST", "")).lower()
+        if is_foreign or environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
             raise _Refused("A page of another site may not change anything here.")
-        if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
-            raise _Refused("A page of another site may not change anything here.")
-        path = str(environ.get("PATH_INFO", "")).rstrip("/")
-        if not any(method == environ["REQUEST_METHOD"] and pattern.fullmatch(path) for method, pattern in EDITS):
+        edit = EDITS.fullmatch(f"{environ['REQUEST_METHOD']} {str(environ.get('PATH_INFO', '')).rstrip('/')}")
+        if edit is None:
             raise _Refused("--allow-edit lets notes be written, trials failed, studies and artifacts deleted, and nothing else.")
-        if TELL.fullmatch(path):
+        if edit["tell"]:
             _check_tell(environ)
 
 
@@ -193,12 +188,8 @@ def is_loopback(host: str) -> bool:
     Returns:
         True for `localhost` and loopback addresses.
     """
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _ip_address(host)
+    return host.lower() == "localhost" or (address is not None and address.is_loopback)
 
 
 def _check_tell(environ: dict[str, Any]) -> None:
@@ -224,12 +215,11 @@ def _host_name(environ: Mapping[str, Any]) -> str:
     return name.lstrip("[") if bracket else host.partition(":")[0]
 
 
-def _is_address(name: str) -> bool:
+def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _cookie_name(environ: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import plotly.graph_objects as go
 
@@ -13,7 +12,7 @@ from hpsearch.formatting import show_duration
 from hpsearch.report.figures import prediction_figures as figures_of_predictions
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures import space_figures as figures_of_space
-from hpsearch.report.figures.style import INK, PAPER, escape_label, figure, marks
+from hpsearch.report.figures.style import INK, PAPER, compact, escape_label, figure, marks
 from hpsearch.report.study_results import StudyResults
 
 HEIGHT = 450
@@ -24,8 +23,6 @@ MOST_HOVERS = 400
 
 Texts are most of the size of a plot, and the dashboard loads all plots each time.
 """
-DIGITS = 6
-"""Significant digits of a number. A difference in further digits cannot be seen."""
 
 
 def plots(study: StudyResults) -> dict[str, go.Figure]:
@@ -123,13 +120,11 @@ def _nothing(title: str, says: str) -> go.Figure:
 
 def _small(drawn: go.Figure) -> go.Figure:
     """Return a figure that suits the dashboard. Its plotly.js 2.35 does not know the theme of the reports."""
-    plain = drawn.to_plotly_json()
-    plain["layout"].pop("template", None)
-    wordy = sum(_length(trace.get("text")) for trace in plain["data"] if trace["type"] != "heatmap") > MOST_HOVERS
-    for trace in plain["data"]:
-        trace.pop("customdata", None)
-        if trace["type"] == "heatmap":
-            continue
+    # The numbers are in lists, because the dashboard's older plotly.js cannot decode arrays.
+    plain = compact(drawn)
+    traces = [trace for trace in plain["data"] if trace["type"] != "heatmap"]
+    wordy = sum(len(trace.get("text", ())) for trace in traces) > MOST_HOVERS
+    for trace in traces:
         if wordy:
             trace.pop("text", None)
             trace.pop("hovertemplate", None)
@@ -147,19 +142,4 @@ def _small(drawn: go.Figure) -> go.Figure:
     }
     for name in ("xaxis", "yaxis"):
         plain["layout"][name] |= {"gridcolor": GRID, "linecolor": INK}
-    return go.Figure(_rounded(plain))
-
-
-def _length(text: Any) -> int:
-    return 0 if text is None or isinstance(text, str) else len(text)
-
-
-def _rounded(value: Any) -> Any:
-    """Round numbers and turn arrays into lists. The dashboard's older plotly.js cannot decode arrays."""
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    return go.Figure(plain)

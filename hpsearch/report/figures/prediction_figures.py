@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy
 import plotly.graph_objects as go
@@ -31,7 +32,6 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> go.Fig
     names = [escape_label(name, 20) for name in classes]
     return _matrix(
         names,
-        shares,
         # The square root makes small percentages visible. A linear scale would hide them.
         colours=numpy.sqrt(shares),
         labels=[[f"{value:.1f}" if value >= 0.05 else "" for value in row] for row in shares],
@@ -59,7 +59,6 @@ def confusion_difference(classes: Sequence[str], first: Sequence[Sequence[int]],
     extent = float(numpy.abs(difference).max()) or 1.0
     return _matrix(
         names,
-        difference,
         colours=difference,
         labels=[[f"{value:+.0f}" if value else "" for value in row] for row in difference],
         says=[
@@ -95,12 +94,7 @@ def recall(sides: Mapping[str, Metrics]) -> go.Figure:
         )
         for side, metrics in sides.items()
     ]
-    return figure(
-        traces,
-        x={"title": "recall, %"},
-        y={"type": "category", "autorange": "reversed"},
-        height=110 + 30 * len(names),
-    )
+    return _by_class(traces, names, x={"title": "recall, %"})
 
 
 def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
@@ -122,13 +116,7 @@ def recall_difference(first: Metrics, second: Metrics) -> go.Figure:
         marker={"color": ["#0072B2" if value >= 0 else "#D55E00" for value in points]},
         hovertemplate="%{y}: %{x:+.1f} points<extra></extra>",
     )
-    return figure(
-        [bars],
-        x={"title": "difference of recall, points", "zeroline": True},
-        y={"type": "category", "autorange": "reversed"},
-        height=110 + 30 * len(names),
-        showlegend=False,
-    )
+    return _by_class([bars], names, x={"title": "difference of recall, points", "zeroline": True}, showlegend=False)
 
 
 def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
@@ -169,12 +157,15 @@ def calibration(sides: Mapping[str, Predictions]) -> go.Figure:
     return figure(traces, x={"title": "confidence, %", "range": [0, 102]}, y={"title": "accuracy, %", "range": [0, 102]}, height=400)
 
 
-def _matrix(names: Sequence[str], values: object, *, colours: object, labels: object, says: object, **look: object) -> go.Figure:
+def _by_class(traces: Sequence[object], names: Sequence[str], **look: Any) -> go.Figure:
+    return figure(traces, y={"type": "category", "autorange": "reversed"}, height=110 + 30 * len(names), **look)
+
+
+def _matrix(names: Sequence[str], *, colours: object, labels: object, says: object, **look: object) -> go.Figure:
     heat = go.Heatmap(
         z=colours,
         x=list(names),
         y=list(names),
-        customdata=values,
         text=labels,
         hovertext=says,
         texttemplate="%{text}",

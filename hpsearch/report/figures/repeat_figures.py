@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from hpsearch.analysis.ablation import Explanation
 from hpsearch.analysis.finalists import FinalistsResult
-from hpsearch.report.figures.style import FAINT, escape_label, figure, marks
+from hpsearch.report.figures.style import FAINT, escape_label, figure, marks, whiskers
 from hpsearch.report.text import step_verdict
 
 VERDICT_COLOURS = {"helped": "#0072B2", "hurt": "#D55E00"}
@@ -42,13 +42,7 @@ def finalists(verdict: FinalistsResult) -> go.Figure:
                 mode="markers",
                 marker={"color": look.colour, "symbol": look.symbol, "size": 12},
                 name=escape_label(model),
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [100 * (each.mean.interval[1] - each.mean.value) for each in own],
-                    "arrayminus": [100 * (each.mean.value - each.mean.interval[0]) for each in own],
-                    "width": 5,
-                },
+                error_x=whiskers([each.mean for each in own], scale=100, width=5),
                 hovertemplate="%{y}: %{x:.2f} %<extra></extra>",
             )
         )
@@ -82,14 +76,7 @@ def ablation(explanation: Explanation) -> go.Figure:
         marker={"color": [VERDICT_COLOURS.get(step_verdict(step), "#8a8f98") for _, step in steps]},
         text=[step_verdict(step) for _, step in steps],
         textposition="none",
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [100 * (gain.interval[1] - gain.value) for gain in gains],
-            "arrayminus": [100 * (gain.value - gain.interval[0]) for gain in gains],
-            "width": 4,
-            "color": "#808080",
-        },
+        error_x=whiskers(gains, scale=100, width=4, color="#808080"),
         hovertemplate="%{y}<br>%{x:+.2f} points, %{text}<extra></extra>",
     )
     return figure(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from itertools import accumulate
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
 from hpsearch.analysis.leaderboard import rank
-from hpsearch.report.figures.style import FAINT, INK, Mark, escape_label, figure, hover, marks, pale
+from hpsearch.report.figures.style import FAINT, INK, Mark, escape_label, faint_lines, figure, hover, marks, pale
 from hpsearch.storage.records import TrialRow
 
 Cost = Literal["parameters", "flops", "seconds"]
 COSTS: dict[Cost, str] = {"parameters": "trainable parameters", "flops": "FLOPs an image", "seconds": "seconds of training"}
-ACCURACY = "validation accuracy, %"
 MOST_FAINT_CURVES = 150
 """Maximum number of grey learning curves of each model.
 
@@ -110,15 +110,11 @@ def history(trials: Sequence[TrialRow]) -> go.Figure:
         pruned = [trial for trial in trials if trial.model == model and trial.state == "pruned" and trial.value is not None]
         traces.append(_points(pruned, look, name=f"{escape_label(model)}, pruned", open_=True, opacity=0.55))
         traces.append(_points(complete, look, name=escape_label(model)))
-        best, steps = 0.0, []
-        for trial in complete:
-            best = max(best, percent(trial))
-            steps.append((trial.number, best))
+        numbers, best = [trial.number for trial in complete], list(accumulate(map(percent, complete), max))
         line = {"color": look.colour, "width": 2, "shape": "hv"}
-        traces.append(
-            go.Scatter(x=[x for x, _ in steps], y=[y for _, y in steps], mode="lines", line=line, hoverinfo="skip", showlegend=False)
-        )
-    return figure(traces, x={"title": "trial"}, y={"title": ACCURACY, "range": view(_drawn(trials))})
+        traces.append(go.Scatter(x=numbers, y=best, mode="lines", line=line, hoverinfo="skip", showlegend=False))
+    drawn = [trial for trial in trials if trial.state in ("complete", "pruned") and trial.value is not None]
+    return figure(traces, x={"title": "trial"}, y=accuracy_axis(drawn))
 
 
 def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.Figure:
@@ -134,16 +130,10 @@ def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.
         The figure.
     """
     complete = [trial for trial in rank(trials) if cost_of(trial, by)]
-    looks = marks(models_of(trials))
-    traces = [
-        _points(
-            [trial for trial in complete if trial.model == model],
-            look,
-            name=escape_label(model),
-            x=[cost_of(t, by) for t in complete if t.model == model],
-        )
-        for model, look in looks.items()
-    ]
+    traces = []
+    for model, look in marks(models_of(trials)).items():
+        own = [trial for trial in complete if trial.model == model]
+        traces.append(_points(own, look, name=escape_label(model), x=[cost_of(trial, by) for trial in own]))
     front = pareto(complete, by)
     line = go.Scatter(
         x=[cost_of(trial, by) for trial in front],
@@ -156,7 +146,7 @@ def accuracy_by_cost(trials: Sequence[TrialRow], by: Cost = "parameters") -> go.
     return figure(
         [line, *traces],
         x={"title": COSTS[by], "type": "log", **log_ticks([cost_of(trial, by) for trial in complete])},
-        y={"title": ACCURACY, "range": view([percent(trial) for trial in complete])},
+        y=accuracy_axis(complete),
         height=380,
     )
 
@@ -222,13 +212,7 @@ def models(trials: Sequence[TrialRow]) -> go.Figure:
                 hovertemplate=POINT,
             )
         )
-    return figure(
-        traces,
-        x={"type": "category"},
-        y={"title": ACCURACY, "range": view([percent(trial) for trial in rank(trials)])},
-        height=380,
-        showlegend=False,
-    )
+    return figure(traces, x={"type": "category"}, y=accuracy_axis(rank(trials)), height=380, showlegend=False)
 
 
 def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
@@ -248,7 +232,9 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
     for model, look in marks(models_of(trials)).items():
         best = rank(trials, model)[:top]
         rest = [trial for trial in trials if trial.model == model and trial.epochs and trial not in best]
-        faint.append(_faint_curves(rest))
+        lines = [[(epoch.number, round(100 * epoch.val_accuracy, 2)) for epoch in trial.epochs] for trial in rest]
+        # The markers show trials of one epoch, which have no line.
+        faint.append(faint_lines(lines, MOST_FAINT_CURVES, mode="lines+markers", marker={"color": FAINT, "size": 3}))
         for position, trial in enumerate(best):
             strong.append(
                 go.Scatter(
@@ -264,7 +250,7 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
                     hovertemplate="epoch %{x}: %{y:.2f} %<br>%{text}<extra></extra>",
                 )
             )
-    lasts = [percent(trial) for trial in rank(trials)]
+    y = accuracy_axis(rank(trials))
     # Good trials may begin with a very low accuracy. The axis shows the last two thirds of their epochs, where their curves differ.
     lows = [
         100 * trial.epochs[len(trial.epochs) // 3].val_accuracy
@@ -272,12 +258,10 @@ def curves(trials: Sequence[TrialRow], top: int = 5) -> go.Figure:
         for trial in rank(trials, model)[:top]
         if trial.epochs
     ]
-    shown = view(lasts)
-    if shown is not None and lows:
-        shown[0] = min(shown[0], min(lows) - 1)
-    return figure(
-        [*faint, *strong], x={"title": "epoch", "dtick": 1 if _longest(trials) <= 15 else None}, y={"title": ACCURACY, "range": shown}
-    )
+    if y["range"] is not None and lows:
+        y["range"][0] = min(y["range"][0], min(lows) - 1)
+    longest = max((len(trial.epochs) for trial in trials), default=0)
+    return figure([*faint, *strong], x={"title": "epoch", "dtick": 1 if longest <= 15 else None}, y=y)
 
 
 def timeline(trials: Sequence[TrialRow]) -> go.Figure:
@@ -331,7 +315,6 @@ def _points(
         x=[trial.number for trial in trials] if x is None else list(x),
         y=[percent(trial) for trial in trials],
         text=[hover(trial) for trial in trials],
-        customdata=[trial.number for trial in trials],
         mode="markers",
         name=name,
         marker={"color": look.colour, "symbol": f"{look.symbol}-open" if open_ else look.symbol, "size": 8, "opacity": opacity},
@@ -339,8 +322,16 @@ def _points(
     )
 
 
-def _drawn(trials: Iterable[TrialRow]) -> list[float]:
-    return [percent(trial) for trial in trials if trial.state in ("complete", "pruned") and trial.value is not None]
+def accuracy_axis(trials: Iterable[TrialRow]) -> dict[str, Any]:
+    """Return the axis of validation accuracy, with the range from `view`.
+
+    Args:
+        trials: the trials whose accuracies determine the range. Each has a value.
+
+    Returns:
+        Plotly's settings of the axis.
+    """
+    return {"title": "validation accuracy, %", "range": view([percent(trial) for trial in trials])}
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, object]:
@@ -379,30 +370,6 @@ def short_number(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
-
-
-def _longest(trials: Iterable[TrialRow]) -> int:
-    return max((len(trial.epochs) for trial in trials), default=0)
-
-
-def _faint_curves(trials: Sequence[TrialRow]) -> go.Scatter:
-    """Return many curves as one line with gaps."""
-    step = -(-len(trials) // MOST_FAINT_CURVES) or 1
-    x: list[int | None] = []
-    y: list[float | None] = []
-    for trial in trials[::step]:
-        x += [*(epoch.number for epoch in trial.epochs), None]
-        y += [*(round(100 * epoch.val_accuracy, 2) for epoch in trial.epochs), None]
-    # The markers show trials of one epoch, which have no line.
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="lines+markers",
-        line={"color": FAINT, "width": 1},
-        marker={"color": FAINT, "size": 3},
-        hoverinfo="skip",
-        showlegend=False,
-    )
 
 
 def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, bool]]:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy
 import plotly.graph_objects as go
 
-from hpsearch.analysis.importance import Importances, design_of, surface
+from hpsearch.analysis.importance import Importances, as_number, design_of, surface
 from hpsearch.analysis.leaderboard import rank
+from hpsearch.analysis.metrics import Estimate
 from hpsearch.config.components import Scalar
 from hpsearch.config.distributions import Choices, Distribution, FloatRange, IntRange
 from hpsearch.formatting import str_of
-from hpsearch.report.figures.search_figures import ACCURACY, POINT, log_ticks, models_of, percent, view
-from hpsearch.report.figures.style import FAINT, PAPER, SEQUENTIAL, escape_label, figure, hover, marks
+from hpsearch.report.figures.search_figures import POINT, accuracy_axis, log_ticks, models_of, percent, view
+from hpsearch.report.figures.style import PAPER, SEQUENTIAL, escape_label, faint_lines, figure, hover, marks, whiskers
 from hpsearch.storage.records import TrialRow
 
 GRID = 25
@@ -43,6 +44,7 @@ def importances(found: Sequence[Importances]) -> go.Figure:
     for one in found:
         known = {each.name: each for each in one.parameters}
         own = [known[name] for name in names if name in known]
+        shares = [Estimate(value=each.share, interval=each.interval) for each in own]
         traces.append(
             go.Bar(
                 y=[escape_label(each.name, 28) for each in own],
@@ -50,15 +52,7 @@ def importances(found: Sequence[Importances]) -> go.Figure:
                 orientation="h",
                 name=escape_label(one.model),
                 marker={"color": looks[one.model].colour},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [max(0.0, each.interval[1] - each.share) for each in own],
-                    "arrayminus": [max(0.0, each.share - each.interval[0]) for each in own],
-                    "thickness": 1.2,
-                    "width": 3,
-                    "color": "#808080",
-                },
+                error_x=whiskers(shares, scale=1, thickness=1.2, width=3, color="#808080"),
                 hovertemplate=f"{escape_label(one.model)}: %{{y}}, %{{x:.2f}}<extra></extra>",
             )
         )
@@ -97,9 +91,7 @@ def slice_of(trials: Sequence[TrialRow], name: str, space: Distributions) -> go.
                     hovertemplate=POINT,
                 )
             )
-    return figure(
-        traces, x=value_axis(name, space), y={"title": ACCURACY, "range": view([percent(trial) for trial in rank(trials)])}, height=320
-    )
+    return figure(traces, x=value_axis(name, space), y=accuracy_axis(rank(trials)), height=320)
 
 
 def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distributions) -> go.Figure:
@@ -120,7 +112,7 @@ def contour(trials: Sequence[TrialRow], model: str, x: str, y: str, space: Distr
     design = design_of(trials, model)
     own = [trial for trial in rank(trials, model) if x in trial.params and y in trial.params]
     best = rank(trials, model)[0]
-    at = {name: _number(best.params[name], design.choices.get(name)) for name in design.names if name in best.params}
+    at = {name: as_number(best.params[name], design.choices.get(name)) for name in design.names if name in best.params}
     grid = _grid(space, x, design.choices.get(x), own), _grid(space, y, design.choices.get(y), own)
     expected = 100 * surface(design, x, y, at, grid)
     field = go.Heatmap(
@@ -166,29 +158,19 @@ def parallel(trials: Sequence[TrialRow], space: Distributions, names: Sequence[s
 
     def heights(trial: TrialRow) -> list[float | None]:
         places = [position(trial.params[name], space[name]) if name in trial.params else None for name in names]
-        return [*places, max(0.0, (percent(trial) - low) / (high - low)), None]
+        return [*places, max(0.0, (percent(trial) - low) / (high - low))]
 
     columns = [*range(len(names) + 1), None]
     best = {model: rank(trials, model)[:top] for model in models_of(trials)}
     shown = {trial.number for own in best.values() for trial in own}
-    rest = [trial for trial in rank(trials) if trial.number not in shown]
-    rest = rest[:: -(-len(rest) // MOST_FAINT_LINES) or 1]
-    traces = [
-        go.Scatter(
-            x=[x for _ in rest for x in columns],
-            y=[y for trial in rest for y in heights(trial)],
-            mode="lines",
-            line={"color": FAINT, "width": 1},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    ]
+    rest = [list(enumerate(heights(trial))) for trial in rank(trials) if trial.number not in shown]
+    traces = [faint_lines(rest, MOST_FAINT_LINES, mode="lines")]
     for model, look in marks(models_of(trials)).items():
         own = best[model]
         traces.append(
             go.Scatter(
                 x=[x for _ in own for x in columns],
-                y=[y for trial in own for y in heights(trial)],
+                y=[y for trial in own for y in (*heights(trial), None)],
                 text=[hover(trial) for trial in own for _ in columns],
                 mode="lines+markers",
                 name=escape_label(model),
@@ -260,10 +242,6 @@ def position(value: Scalar, distribution: Distribution) -> float:
 def _value(value: Scalar) -> Scalar:
     """Return a value as an axis shows it. A value that is not a number becomes a text."""
     return value if isinstance(value, float | int) and not isinstance(value, bool) else escape_label(str_of(value), 20)
-
-
-def _number(value: Scalar, choices: Sequence[Scalar] | None) -> float:
-    return float(choices.index(value)) if choices is not None else float(value)
 
 
 def _shown(value: float, choices: Sequence[Scalar] | None) -> Scalar:

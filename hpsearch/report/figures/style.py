@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hpsearch.analysis.leaderboard import describe_settings
+from hpsearch.analysis.metrics import Estimate
 from hpsearch.storage.records import TrialRow
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -27,6 +29,8 @@ LONGEST_LABEL = 60
 HOVER_WIDTH = 46
 """Characters of a line in the box over a point. Such a line fits on a phone."""
 HOVER_LINES = 8
+SIGNIFICANT_DIGITS = 6
+"""Significant digits of a number in a figure. More digits cannot be seen and would make the figures three times as large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,39 @@ def hover(trial: TrialRow) -> str:
     return "<br>".join([*head, *(escape_label(line) for line in lines)])
 
 
+def whiskers(estimates: Sequence[Estimate], *, scale: float, **look: Any) -> dict[str, Any]:
+    """Return horizontal error bars that show the intervals of some estimates.
+
+    Args:
+        estimates: the estimates, in the order of the points.
+        scale: factor of the axis, such as 100 for percent.
+        look: width, thickness and colour of the error bars.
+
+    Returns:
+        Plotly's settings of the error bars.
+    """
+    above = [max(0.0, scale * (each.interval[1] - each.value)) for each in estimates]
+    below = [max(0.0, scale * (each.value - each.interval[0])) for each in estimates]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
+
+
+def faint_lines(lines: Sequence[Sequence[tuple[Any, Any]]], most: int, **look: Any) -> go.Scatter:
+    """Return many grey lines as one trace with gaps.
+
+    Args:
+        lines: the points of each line.
+        most: maximum number of lines. If there are more, evenly spaced lines are drawn.
+        look: settings of the trace, such as its mode and markers.
+
+    Returns:
+        The trace.
+    """
+    step = -(-len(lines) // most) or 1
+    points = [point for line in lines[::step] for point in (*line, (None, None))]
+    grey = {"line": {"color": FAINT, "width": 1}, "hoverinfo": "skip", "showlegend": False}
+    return go.Scatter(x=[x for x, _ in points], y=[y for _, y in points], **grey, **look)
+
+
 def figure(
     traces: Sequence[Any], *, x: dict[str, Any] | None = None, y: dict[str, Any] | None = None, height: int = 420, **layout: Any
 ) -> go.Figure:
@@ -122,6 +159,30 @@ def figure(
         "template": "none",
     }
     return go.Figure(data=list(traces), layout={**base, **layout})
+
+
+def compact(drawn: go.Figure) -> dict[str, Any]:
+    """Return a figure as plain data with rounded numbers.
+
+    Args:
+        drawn: a figure.
+
+    Returns:
+        The traces as `data` and the layout as `layout`. Arrays are lists. A number that is not finite is None.
+    """
+    plain = drawn.to_plotly_json()
+    plain["layout"].pop("template", None)
+    return {"data": _rounded(plain["data"]), "layout": _rounded(plain["layout"])}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return _rounded(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def axis(title: str = "", **more: Any) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures.prediction_figures import confusion, confusion_difference, recall, recall_difference
 from hpsearch.report.figures.search_figures import COSTS, Cost, cost_of, out_of_sight, pareto, percent
 from hpsearch.report.study_results import EvaluatedTrial, StudyResults
-from hpsearch.report.text import epochs_table
+from hpsearch.report.text import confusion_table, epochs_table
 from hpsearch.storage.records import TrialRow
 
-NONE_COMPLETE = "No trial is complete yet."
 SURE = 0.05
 """Significance level of McNemar's test."""
 
@@ -28,12 +27,9 @@ def costs(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A chart for each cost.
+        A chart for each cost; nothing if no trial is complete.
     """
     complete = rank(study.trials)
-    if not complete:
-        yield Paragraph(text=NONE_COMPLETE)
-        return
     titles: dict[Cost, str] = {"parameters": "Parameters", "flops": "FLOPs", "seconds": "Training time"}
     for index, (by, title) in enumerate(titles.items()):
         front = pareto(complete, by)
@@ -78,11 +74,10 @@ def comparison(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A table, charts and McNemar's test.
+        A table, charts and McNemar's test; nothing if no trial is complete.
     """
     complete = rank(study.trials)
     if not complete:
-        yield Paragraph(text=NONE_COMPLETE)
         return
     rows = tuple(_model_row(study, model) for model in study.models)
     headings = (
@@ -111,15 +106,17 @@ def comparison(study: StudyResults) -> Iterator[Block]:
     for trial in study.missing:
         text = f"The predictions of trial {trial.number}, the best {trial.model}, are missing: its classes cannot be compared."
         yield Paragraph(text=text, kind="aside")
-    evaluated = [study.evaluated[trial.model] for trial in rank(each.trial for each in study.evaluated.values())]
+    evaluated = list(study.evaluated.values())
     if evaluated:
         yield _recall_chart(evaluated)
-    if len(evaluated) < 2:
-        yield from (_confusion_chart(each) for each in evaluated)
-        return
     for rival in evaluated[1:]:
         yield Paragraph(text=_mcnemar(evaluated[0], rival))
-    first, second = evaluated[:2]
+    if len(evaluated) > 1:
+        yield from _class_differences(*evaluated[:2])
+    yield from map(_confusion_chart, evaluated)
+
+
+def _class_differences(first: EvaluatedTrial, second: EvaluatedTrial) -> Iterator[Chart]:
     names = [each.name for each in first.metrics.classes]
     widest = max(zip(first.metrics.classes, second.metrics.classes, strict=True), key=lambda pair: abs(pair[0].recall - pair[1].recall))
     yield Chart(
@@ -134,7 +131,6 @@ def comparison(study: StudyResults) -> Iterator[Block]:
         says="In images; rows are true classes, columns predicted classes. Blue on the diagonal is better for the first model, elsewhere worse.",
         narrow=True,
     )
-    yield from (_confusion_chart(each) for each in evaluated)
 
 
 def _model_row(study: StudyResults, model: str) -> tuple[str, ...]:
@@ -176,11 +172,7 @@ def _confusion_chart(each: EvaluatedTrial) -> Chart:
         title=f"Confusion matrix of {each.trial.model} (trial {each.trial.number})",
         figure=confusion(names, each.metrics.confusion),
         says="Rows are true classes of the validation images, columns predicted classes, in percent of the row.",
-        table=Table(
-            caption="Images",
-            columns=(text_column(""), *map(number_column, names)),
-            rows=tuple((name, *map(str, row)) for name, row in zip(names, each.metrics.confusion, strict=True)),
-        ),
+        table=confusion_table(each.metrics, "Images"),
         narrow=True,
     )
 
@@ -207,11 +199,10 @@ def learning(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A chart, and a sentence about the last epoch of the best trial.
+        A chart, and a sentence about the last epoch of the best trial; nothing if no trial has an epoch.
     """
     trained = [trial for trial in study.trials if trial.epochs]
     if not trained:
-        yield Paragraph(text="No trial has trained an epoch yet.")
         return
     pruned = [trial for trial in trained if trial.state == "pruned"]
     said = "The best five of each model in its colour, the best of all thickest; all others are grey."
@@ -240,11 +231,10 @@ def progress(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A chart of validation accuracy by trial.
+        A chart of validation accuracy by trial; nothing if no trial has a value.
     """
     valued = [trial for trial in study.trials if trial.value is not None]
     if not valued:
-        yield Paragraph(text="No trial has a value yet.")
         return
     complete = rank(study.trials)
     said = f"Trial {complete[0].number} of {len(study.trials)} is the best so far." if complete else "No trial is complete yet."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpsearch.report.blocks import Block, Bullets, Chart, Paragraph
+from hpsearch.report.blocks import Block, Bullets, Chart, Paragraph, paragraphs
 from hpsearch.report.figures import repeat_figures as figures_of_repeats
 from hpsearch.report.study_results import StudyResults
 from hpsearch.report.text import explanation_reading, finalists_table, steps_table, verdict_reading
@@ -26,8 +26,7 @@ def helped(study: StudyResults) -> Iterator[Block]:
         return
     explanation, trial = study.explanation
     table = steps_table(explanation, trial)
-    for line in explanation_reading(explanation):
-        yield Paragraph(text=line)
+    yield from paragraphs(explanation_reading(explanation))
     if any(step.gain is not None for step in explanation.steps):
         yield Chart(
             title=f"From the baseline to trial {trial}, one change at a time",

@@ -21,11 +21,10 @@ def workers(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A chart with a bar for each attempt at a trial.
+        A chart with a bar for each attempt at a trial; nothing if no trial was attempted.
     """
     attempts = [(str(attempt["worker"]), trial) for trial in study.trials for attempt in trial.attempts]
     if not attempts:
-        yield Paragraph(text="No worker has started a trial yet.")
         return
     names = {worker for worker, _ in attempts}
     again = sum(len(trial.attempts) - 1 for trial in study.trials if trial.attempts)
@@ -85,13 +84,10 @@ def failures(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A table of the failed trials, and a sentence about the diverged trials.
+        A table of the failed trials, and a sentence about the diverged trials, if there are such trials.
     """
     failed = [trial for trial in study.trials if trial.state == "fail"]
     diverged = [trial.number for trial in study.trials if trial.end.get("diverged")]
-    if not failed and not diverged:
-        yield Paragraph(text="No trial failed, and none diverged.")
-        return
     if failed:
         rows = tuple(
             (str(trial.number), trial.model, str(len(trial.epochs)), str(trial.end.get("reason", "ended from outside")))
@@ -134,4 +130,4 @@ def repeating(study: StudyResults) -> Iterator[Block]:
     for (versions, device), count in made.most_common():
         yield Paragraph(text=f"{many(count, 'trial')} on {device} with {versions or 'unknown versions'}.", kind="aside")
     yield Paragraph(text=f"Split {study.row.split_hash or 'not drawn yet'}, seed {study.row.comparable['seed']}.", kind="aside")
-    yield Code(text=study.row.text, label=f"The study file, {name}", folded=False)
+    yield Code(text=study.row.text, label=f"The study file, {name}")

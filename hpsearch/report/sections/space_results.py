@@ -36,8 +36,6 @@ def importance(study: StudyResults) -> Iterator[Block]:
         A chart, and sentences that say how reliable the importances are.
     """
     found = study.importances
-    if not study.trials:
-        yield Paragraph(text="No trial is complete yet.")
     for model in models_of(study.trials):
         count = len(rank(study.trials, model))
         if count < FEWEST_TRIALS:
@@ -78,10 +76,9 @@ def where(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        Charts and sentences.
+        Charts and sentences; nothing if no trial is complete.
     """
     if not rank(study.trials):
-        yield Paragraph(text="No trial is complete yet.")
         return
     flags = [
         flag for model in models_of(study.trials) for trial in rank(study.trials, model)[:1] for flag in on_a_bound(trial, study.space)
@@ -186,12 +183,11 @@ def crossing(study: StudyResults) -> Iterator[Block]:
         study: the results of the study.
 
     Yields:
-        A chart.
+        A chart; nothing if the complete trials do not differ.
     """
     complete = rank(study.trials)
     names = searched(study)
     if not names:
-        yield Paragraph(text="Fewer than two different trials are complete: there is nothing to compare.")
         return
     yield Chart(
         title="Each trial as a line across its parameters",

@@ -12,9 +12,9 @@ from typing import Any
 from hpsearch.analysis.leaderboard import RankedTrial, describe_settings
 from hpsearch.analysis.metrics import compare
 from hpsearch.formatting import many, show_duration
-from hpsearch.report.blocks import Block, Bullets, Paragraph, Table, number_column, paragraphs, text_column
+from hpsearch.report.blocks import Block, Bullets, Cells, Paragraph, number_column, paragraphs, tabulate, text_column
 from hpsearch.report.study_results import StudyResults
-from hpsearch.report.text import leaderboard_table, verdict_blocks, verdict_reading
+from hpsearch.report.text import leaderboard_table, percentage, show_count, show_interval, verdict_blocks, verdict_reading
 
 LEADERS = 10
 """Number of trials in the leaderboard of an HTML page and of the dashboard's note."""
@@ -200,30 +200,19 @@ def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
     Yields:
         A table and sentences.
     """
-    rows = []
-    for study in studies:
-        best = study.board.best
-        gain = study.board.gain
-        rows.append(
-            (
-                study.name,
-                f"trial {best.trial.number}, {best.trial.model}" if best else "none",
-                f"{100 * best.val_accuracy:.2f} %" if best else "",
-                f"{100 * best.interval[0]:.2f} to {100 * best.interval[1]:.2f}" if best else "",
-                f"{best.trial.n_parameters:,}" if best and best.trial.n_parameters is not None else "",
-                f"{100 * gain.difference:+.2f} points" if gain else "",
-                f"{study.board.total:,}",
-                show_duration(study.board.seconds),
-            )
-        )
-    columns = (
-        text_column("study"),
-        text_column("winner"),
-        number_column("accuracy"),
-        text_column("95 % interval"),
-        *map(number_column, ("parameters", "gain over its baseline", "trials", "training")),
-    )
-    yield Table(caption="The winner of each study", columns=columns, rows=tuple(rows))
+    cells: Cells[StudyResults] = {
+        text_column("study"): lambda study: study.name,
+        text_column("winner"): lambda study: f"trial {study.best.number}, {study.best.model}" if study.best else "none",
+        number_column("accuracy"): lambda study: percentage(study.best.value if study.best else None),
+        text_column("95 % interval"): lambda study: show_interval(study.board.best.interval) if study.board.best else "",
+        number_column("parameters"): lambda study: show_count(study.best.n_parameters if study.best else None),
+        number_column("gain over its baseline"): lambda study: (
+            f"{100 * study.board.gain.difference:+.2f} points" if study.board.gain else ""
+        ),
+        number_column("trials"): lambda study: show_count(study.board.total),
+        number_column("training"): lambda study: show_duration(study.board.seconds),
+    }
+    yield tabulate("The winner of each study", studies, cells)
     notes = differences(studies)
     if notes:
         yield Paragraph(text="These studies differ in more than their question, so read their differences with care:", kind="warning")
