@@ -316,7 +316,7 @@ EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
 }
 
 
-ON_A_SERVER = ("kills", "real_kills", "identical", "noticed", "crashes", "launchers")
+ON_A_SERVER = ("kills", "real_kills", "follow_up_kills", "identical", "noticed", "crashes", "launchers")
 """Those that have to do with the storage, and can be done to one on a server."""
 
 

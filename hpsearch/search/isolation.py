@@ -37,14 +37,26 @@ def isolated(trainer: Trainer) -> Trainer:
     """
     return replace(
         trainer,
-        train=lambda config, checkpoint, owner: _in_fork(lambda: trainer.train(config, checkpoint, owner)),
-        cost=lambda config: next(_in_fork(lambda: iter([trainer.cost(config)]))),
-        facts=lambda config: next(_in_fork(lambda: iter([trainer.facts(config)]))),
+        train=lambda config, checkpoint, owner: in_fork(lambda: trainer.train(config, checkpoint, owner)),
+        cost=lambda config: next(in_fork(lambda: iter([trainer.cost(config)]))),
+        facts=lambda config: next(in_fork(lambda: iter([trainer.facts(config)]))),
     )
 
 
-def _in_fork(make: Callable[[], Iterator[Result]]) -> Iterator[Result]:
-    """Yield the values of an iterator that is made and advanced in a forked process. The process ends with this generator."""
+def in_fork(make: Callable[[], Iterator[Result]]) -> Iterator[Result]:
+    """Make an iterator in a forked process, and advance it there. The process ends with this generator.
+
+    Args:
+        make: returns the iterator.
+
+    Yields:
+        The values of the iterator.
+
+    Raises:
+        TrialFailure: `make` or the iterator raised an error.
+        CheckpointError, DiskError: as in the forked process.
+        WorkerDiedError: the forked process died.
+    """
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=_serve, args=(make, ours, theirs))
     with warnings.catch_warnings():

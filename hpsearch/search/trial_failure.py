@@ -6,6 +6,8 @@ import sysconfig
 import traceback
 from pathlib import Path
 
+from hpsearch.errors import TrainingError
+
 MAX_REASON = 300
 """Maximum number of characters of a reason."""
 MAX_DETAILS = 16_000
@@ -14,19 +16,17 @@ LIBRARIES = (str(Path(__file__).parents[1]), *{sysconfig.get_path(name) for name
 """Folders of code that no user of hpsearch has written."""
 
 
-class TrialFailure(Exception):
-    """A trial failed.
+class TrialFailure(TrainingError):
+    """A trial failed. The message is the reason, in one line.
 
     Attributes:
-        reason: one line of text.
         details: the traceback; may be empty.
         place: the type of the error and the line of code that raised it; may be empty. Two failures with the same place have the same
             cause, even if their messages name different values.
     """
 
     def __init__(self, reason: str, details: str = "", place: str = "") -> None:
-        super().__init__(reason, details, place)
-        self.reason = reason
+        super().__init__(reason)
         self.details = details
         self.place = place
 

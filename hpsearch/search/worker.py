@@ -236,7 +236,7 @@ class Worker:
             reason = self._train(claim, epochs)
         except TrialFailure as failure:
             state, values = TrialState.FAIL, None
-            end: dict[str, Any] = {"reason": failure.reason, "traceback": failure.details, "place": failure.place}
+            end: dict[str, Any] = {"reason": failure.message, "traceback": failure.details, "place": failure.place}
         else:
             # The value of a pruned trial is the last value that it reported.
             state, values = TrialState.PRUNED if reason else TrialState.COMPLETE, [epochs[-1].val_accuracy]

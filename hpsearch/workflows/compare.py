@@ -22,6 +22,7 @@ from hpsearch.config.best_config import BestConfig, read_best_config
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import DataError, StudyNotFoundError, UsageError
 from hpsearch.formatting import show, show_path
+from hpsearch.search.isolation import in_fork
 from hpsearch.storage.records import TrialRow, read_study, read_trial
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import CLASS_NAMES
@@ -89,7 +90,7 @@ class UntrainedModel:
         return ImageSet(dataset=self.best.data.dataset, split=self.split.hash)
 
     def train(self, folder: Path, *, device: str) -> Iterator[Epoch]:
-        """Train as a worker does. This sets torch to one thread.
+        """Train as a worker does, in a forked process with one thread. So user code of one model cannot change the other model.
 
         Args:
             folder: folder for the checkpoint and the predictions.
@@ -105,10 +106,13 @@ class UntrainedModel:
 
         from hpsearch.training.trainer import train
 
-        torch.set_num_threads(1)
-        # Read the config again, because the component file of the other model may have registered a model under the same name.
-        config = read_best_config(self.path).config
-        yield from train(config, self.split, checkpoint=folder / CHECKPOINT, device=device)
+        def begin() -> Iterator[Epoch]:
+            torch.set_num_threads(1)
+            # Read the config again, because the component file of the other model may have registered a model under the same name.
+            config = read_best_config(self.path).config
+            return train(config, self.split, checkpoint=folder / CHECKPOINT, device=device)
+
+        yield from in_fork(begin)
 
     def trained(self, folder: Path) -> EvaluatedModel:
         """Return the model after training.

@@ -102,7 +102,7 @@ def test_a_worker_that_is_killed_leaves_no_process_and_no_lease(
 def test_user_code_that_waits_for_a_person_fails_its_trial(
     real_forkserver: ForkServer, folder: Path, own_model: Own, forward: str, reason: str
 ) -> None:
-    own_model(f"if happens(1): {forward}")
+    own_model(f"if self.training and happens(1): {forward}")
     assert run_to_end(real_forkserver, folder, "--workers", "1") == 0
     assert [trial.state for trial in stored_trials(folder)] == ["FAIL", "COMPLETE"]
     assert reasons(folder)[0].startswith(reason)

@@ -76,7 +76,7 @@ def test_an_error_arrives_with_its_traceback_and_its_place(config: TrainConfig, 
     with pytest.raises(TrialFailure) as caught:
         next(epochs)
     line = fail.__code__.co_firstlineno + 1
-    assert caught.value.reason == "ValueError: a bug"
+    assert caught.value.message == "ValueError: a bug"
     assert caught.value.place == f"ValueError in {__file__}, line {line}"
     assert "in fail" in caught.value.details
 

@@ -50,12 +50,15 @@ class StoredTrial:
         return (self.number, self.state, self.values, self.reports, self.params, epochs, kept, digest)
 
 
-def stored_trials(folder: Path) -> list[StoredTrial]:
-    """Return all trials of the only study in a folder's database."""
+def stored_trials(folder: Path, study: str = "small") -> list[StoredTrial]:
+    """Return all trials of a study in a folder's database."""
     with _snapshot(folder) as connection:
         if connection is None:
             return []
-        rows = connection.execute("SELECT trial_id, number, state, datetime_complete FROM trials ORDER BY number").fetchall()
+        rows = connection.execute(
+            "SELECT trial_id, number, state, datetime_complete FROM trials JOIN studies USING (study_id) "
+            f"WHERE study_name = '{study}' ORDER BY number"
+        ).fetchall()
         values = _grouped(connection, "trial_values", "value")
         reports = _grouped(connection, "trial_intermediate_values", "step, intermediate_value")
         params = _grouped(connection, "trial_params", "param_name, param_value")
@@ -115,16 +118,18 @@ class FinishedTrials:
     """Checks that a finished trial never changes.
 
     Attributes:
+        study: name of the study.
         seen: each finished trial as it was at first.
         lost: numbers of finished trials that changed or disappeared.
     """
 
+    study: str = "small"
     seen: dict[int, StoredTrial] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)
 
     def compare(self, folder: Path) -> list[StoredTrial]:
         """Compare the stored trials with those seen before, and return them."""
-        trials = stored_trials(folder)
+        trials = stored_trials(folder, self.study)
         now = {trial.number: trial for trial in trials}
         self.lost |= {number for number, before in self.seen.items() if now.get(number) != before}
         self.seen |= {number: trial for number, trial in now.items() if trial.finished and number not in self.seen}
@@ -145,9 +150,9 @@ def repeated_epochs(notes: Path) -> tuple[int, int, int]:
     return begun, again, furthest
 
 
-def run_to_end(forkserver: ForkServer, folder: Path, *options: str, **environment: str) -> int:
-    """Run `hpsearch run` to its end and return the exit code."""
-    return forkserver.start(folder, "run", "small.toml", *options, output=folder / "output", **environment).wait(RUN_TIMEOUT)
+def run_to_end(forkserver: ForkServer, folder: Path, *options: str, command: str = "run", **environment: str) -> int:
+    """Run a command on the study to its end and return the exit code."""
+    return forkserver.start(folder, command, "small.toml", *options, output=folder / "output", **environment).wait(RUN_TIMEOUT)
 
 
 def start_process(folder: Path, *arguments: str, trainer: str, **environment: str) -> subprocess.Popen[bytes]:

@@ -17,12 +17,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.support.db_snapshot import (
     RUN_TIMEOUT,
     FinishedTrials,
+    StoredTrial,
     count_studies,
     repeated_epochs,
     run_to_end,
@@ -126,68 +127,141 @@ class Setting:
 
 @dataclass
 class Kills:
-    """Counts of a series of kills."""
+    """A series of kills.
 
+    Attributes:
+        history: checks the study after each kill.
+        done: number of kills of each kind.
+        workers: number of workers that were killed or lost their supervisor.
+        stopped: number of commands that gave up.
+        wrong: exit codes that no command should have.
+    """
+
+    forkserver: ForkServer
+    folder: Path
+    history: FinishedTrials
+    draw: random.Random
     done: dict[str, int] = field(default_factory=lambda: {"worker": 0, "supervisor": 0, "everything": 0})
     workers: int = 0
     stopped: int = 0
     wrong: list[int] = field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        """The number of kills so far."""
+        return sum(self.done.values())
+
+    def kill_until_done(self, most: int, life: float, epochs: tuple[float, ...], command: tuple[str, ...]) -> bool:
+        """Start a command again and again and kill its processes, until it is done or `most` kills are done. Return whether it is done."""
+        supervisor: Forked | None = None
+        while self.count < most and len(self.wrong) <= 5:
+            if supervisor is None or supervisor.poll() is not None:
+                if supervisor is not None and supervisor.returncode == 0:
+                    return True
+                if supervisor is not None and supervisor.returncode != -signal.SIGKILL:
+                    self.stopped += supervisor.returncode == 1
+                    self.wrong += [supervisor.returncode or 0] if supervisor.returncode != 1 else []
+                environment = {EPOCH_SECONDS: str(self.draw.choice(epochs)), EPOCH_LOG: str(self.folder / "notes")}
+                supervisor = self.forkserver.start(self.folder, *command, "--workers", "2", output=self.folder / "output", **environment)
+            time.sleep(self.draw.uniform(0, life))
+            self._kill(supervisor)
+        return False
+
+    def _kill(self, supervisor: Forked) -> None:
+        kind = self.draw.choices(("worker", "supervisor", "everything"), (6, 2, 2))[0]
+        alive = self.forkserver.alive()
+        workers = [pid for pid, arguments in alive.items() if arguments[0] == "worker"]
+        victims = [self.draw.choice(workers)] if kind == "worker" and workers else [supervisor.pid] if kind == "supervisor" else list(alive)
+        if not victims or (kind == "worker" and not workers) or not self.forkserver.kill(*victims):
+            return
+        self.done[kind] += 1
+        # The workers of a killed supervisor end by themselves, sometimes while the next run begins.
+        self.workers += len(workers) if kind != "worker" else 1
+        if kind == "supervisor" and self.draw.random() < 0.5 and not wait_until(lambda: not self.forkserver.alive(), 5.0):
+            self.wrong.append(5)
+        self.history.compare(self.folder)
+
+    def end_all(self) -> None:
+        """Kill everything."""
+        self.forkserver.kill(*self.forkserver.alive())
+        wait_until(lambda: not self.forkserver.alive())
+
+    def row(self, fault: str, trials: list[StoredTrial], budget: int, code: int) -> Row:
+        """Return the line of the table: what is left after the last run, and whether it is as it must be."""
+        states = {state: sum(trial.state == state for trial in trials) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")}
+        odd = [trial.number for trial in trials if [e["number"] for e in trial.epochs] != [step for step, _ in trial.reports]]
+        odd += [trial.number for trial in trials if [e["number"] for e in trial.epochs] != list(range(1, len(trial.epochs) + 1))]
+        begun, again, furthest = repeated_epochs(self.folder / "notes")
+        faults = tracebacks(self.folder)
+        found = (
+            f"{len(self.history.lost)} lost or changed, {states['RUNNING']} RUNNING, {states['WAITING']} WAITING, "
+            f"{len(trials)} of {budget} trials ({states['FAIL']} failed), {len(odd)} with epochs twice or missing; "
+            f"{again} of {begun:,} epochs begun again, {furthest} a trial and kill at most; {faults} tracebacks; "
+            f"runs that gave up: {self.stopped}; last run's exit code {code}"
+        )
+        ok = not (self.history.lost or odd or states["RUNNING"] or states["WAITING"] or states["FAIL"] or self.wrong or faults)
+        return Row(
+            fault=fault,
+            count=f"{self.count} ({', '.join(f'{number} {kind}' for kind, number in self.done.items())})",
+            wanted="0 lost, 0 twice, 0 RUNNING, 0 failed, exactly N trials, ≤ 1 epoch a kill",
+            found=found,
+            ok=ok and len(trials) == budget and code == 0 and furthest <= 1 and again <= self.workers,
+        )
+
 
 def kill_at_random(forkserver: ForkServer, folder: Path, setting: Setting, count: int, life: float, epochs: tuple[float, ...]) -> Row:
     """Kill processes `count` times, let the study end, and check what is left."""
-    draw = setting.random("kills", folder.name)
-    history, kills, notes = FinishedTrials(), Kills(), folder / "notes"
+    kills = Kills(forkserver, folder, FinishedTrials(), setting.random("kills", folder.name))
     budget = setting.of(100, 20) if len(epochs) > 1 else 12
-    supervisor: Forked | None = None
-    while sum(kills.done.values()) < count:
-        if supervisor is None or supervisor.poll() is not None:
-            if supervisor is not None and supervisor.returncode not in (-signal.SIGKILL, None):
-                budget += 50 if supervisor.returncode == 0 else 0
-                kills.stopped += supervisor.returncode == 1
-                kills.wrong += [supervisor.returncode] if supervisor.returncode not in (0, 1) else []
-                if len(kills.wrong) > 5:
+    while kills.count < count and len(kills.wrong) <= 5:
+        if kills.kill_until_done(count, life, epochs, ("run", "small.toml", "--trials", str(budget))):
+            budget += 50
+    kills.end_all()
+    code = run_to_end(forkserver, folder, "--trials", str(budget), **{EPOCH_SECONDS: "0", EPOCH_LOG: str(folder / "notes")})
+    trainer = "fake trainer" if len(epochs) > 1 else "real trainer"
+    return kills.row(f"kill -9, {trainer}", kills.history.compare(folder), budget, code)
+
+
+def follow_up_kills(setting: Setting) -> Iterator[Row]:
+    """Experiment 1 over the follow-up studies: each is killed until it is done, and has the result of a study that was never killed."""
+    with ForkServer() as forkserver:
+        searched = setting.study("searched", epochs="{ int = [2, 4] }")
+        run_to_end(forkserver, searched)
+        for command, options in (("finalists", ("--top", "3", "--seeds", "6")), ("explain", ("--seeds", "3"))):
+            wanted = _result_of(forkserver, setting, _copy(searched, f"{command}-whole"), command, options)
+            count, killed = setting.of(150 if setting.server is None else 60, 8), 0
+            for number in range(count):  # more rounds than it takes
+                if killed >= count:
                     break
-            environment = {EPOCH_SECONDS: str(draw.choice(epochs)), EPOCH_LOG: str(notes)}
-            options = ("--workers", "2", "--trials", str(budget))
-            supervisor = forkserver.start(folder, "run", "small.toml", *options, output=folder / "output", **environment)
-        time.sleep(draw.uniform(0, life))
-        kind = draw.choices(("worker", "supervisor", "everything"), (6, 2, 2))[0]
-        alive = forkserver.alive()
-        workers = [pid for pid, arguments in alive.items() if arguments[0] == "worker"]
-        victims = [draw.choice(workers)] if kind == "worker" and workers else [supervisor.pid] if kind == "supervisor" else list(alive)
-        if not victims or (kind == "worker" and not workers) or not forkserver.kill(*victims):
-            continue
-        kills.done[kind] += 1
-        # The workers of a killed supervisor end by themselves, sometimes while the next run begins.
-        kills.workers += len(workers) if kind != "worker" else 1
-        if kind == "supervisor" and draw.random() < 0.5 and not wait_until(lambda: not forkserver.alive(), 5.0):
-            kills.wrong.append(5)
-        history.compare(folder)
-    forkserver.kill(*forkserver.alive())
-    wait_until(lambda: not forkserver.alive())
-    code = run_to_end(forkserver, folder, "--trials", str(budget), **{EPOCH_SECONDS: "0", EPOCH_LOG: str(notes)})
-    trials = history.compare(folder)
-    states = {state: sum(trial.state == state for trial in trials) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")}
-    odd = [trial.number for trial in trials if [e["number"] for e in trial.epochs] != [step for step, _ in trial.reports]]
-    odd += [trial.number for trial in trials if [e["number"] for e in trial.epochs] != list(range(1, len(trial.epochs) + 1))]
-    begun, again, furthest = repeated_epochs(notes)
-    found = (
-        f"{len(history.lost)} lost or changed, {states['RUNNING']} RUNNING, {states['WAITING']} WAITING, "
-        f"{len(trials)} of {budget} trials ({states['FAIL']} failed), {len(odd)} with epochs twice or missing; "
-        f"{again} of {begun:,} epochs begun again, {furthest} a trial and kill at most; {tracebacks(folder)} tracebacks; "
-        f"runs that gave up: {kills.stopped}; last run's exit code {code}"
-    )
-    ok = not (history.lost or odd or states["RUNNING"] or states["WAITING"] or kills.wrong or tracebacks(folder))
-    ok = ok and len(trials) == budget and code == 0 and furthest <= 1 and again <= kills.workers
-    output = ", ".join(f"{number} {kind}" for kind, number in kills.done.items())
-    return Row(
-        fault=f"kill -9, {'fake trainer' if len(epochs) > 1 else 'real trainer'}",
-        count=f"{sum(kills.done.values())} ({output})",
-        wanted="0 lost, 0 twice, 0 RUNNING, exactly N trials, ≤ 1 epoch a kill",
-        found=found,
-        ok=ok,
-    )
+                folder = _copy(searched, f"{command}-{number}")
+                kills = Kills(forkserver, folder, FinishedTrials(f"small.{command}"), setting.random("kills", folder.name))
+                kills.kill_until_done(count - killed, 1.0, (0.01, 0.05, 0.2), (command, "small.toml", *options))
+                kills.end_all()
+                killed += kills.count
+                found = _result_of(forkserver, setting, folder, command, options)
+                trials = kills.history.compare(folder)
+                runs = {(trial.attributes["candidate"], trial.attributes["repeat"]) for trial in trials if trial.state == "COMPLETE"}
+                pruned = sum(trial.state == "PRUNED" for trial in trials)
+                row = kills.row(f"kill -9, {command}", trials, len(runs) + pruned, 0)
+                yield replace(
+                    row, ok=row.ok and found == wanted, found=f"{row.found}; result {'the same' if found == wanted else 'CHANGED'}"
+                )
+
+
+def _copy(folder: Path, name: str) -> Path:
+    copied = folder.with_name(name)
+    shutil.rmtree(copied, ignore_errors=True)
+    return Path(shutil.copytree(folder, copied))
+
+
+def _result_of(forkserver: ForkServer, setting: Setting, folder: Path, command: str, options: tuple[str, ...]) -> object:
+    """Run a follow-up study to its end and return the part of its result that no order of the runs may change."""
+    output = folder / "result"
+    code = forkserver.start(folder, command, "small.toml", *options, "--json", "--workers", "2", output=output).wait(RUN_TIMEOUT)
+    text = output.read_text()
+    assert code == 0, text
+    result = json.loads(text[text.index("{\n") : text.rindex("}") + 1])
+    return result["winner"] if command == "finalists" else result["steps"]
 
 
 def kills(setting: Setting) -> Iterator[Row]:
@@ -433,6 +507,7 @@ def damaged(setting: Setting) -> Iterator[Row]:
 EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "kills": kills,
     "real_kills": real_kills,
+    "follow_up_kills": follow_up_kills,
     "identical": identical,
     "launchers": launchers,
     "full_disk": full_disk,
