@@ -116,12 +116,12 @@ class ComponentFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """A model, optimizer, schedule or data set by name.
+    """A model, optimizer, schedule or data set by name. The trainer is a component too, because it has options.
 
     Only a user's component has a `factory`. It also has a `file` if it comes from a component file.
     """
 
-    kind: Kind
+    kind: Kind | Owner
     name: str
     help: str = ""
     options: tuple[Option, ...] = ()
@@ -290,6 +290,8 @@ TRAINER_OPTIONS: tuple[Option, ...] = (
     Option(name="shift", default=0, low=0, high=8, help="shift each training image by up to this many pixels in each direction"),
 )
 
+TRAINER = Component(kind="trainer", name="the trainer", options=TRAINER_OPTIONS)
+
 _BUILT_IN: Mapping[Kind, Mapping[str, tuple[str, tuple[Option, ...]]]] = {
     "model": {
         "cnn": (
@@ -375,15 +377,3 @@ BUILT_IN = Catalog(
 
 DATASET_IMAGES: Mapping[str, int] = {"fashion-mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}
 """Numbers of training images. They allow hpsearch to check a study file before the data set is downloaded."""
-
-
-def trainer_option(name: str) -> Option | None:
-    """Return the option of the trainer with a given name.
-
-    Args:
-        name: the option's name.
-
-    Returns:
-        The option; None if the trainer does not have it.
-    """
-    return next((option for option in TRAINER_OPTIONS if option.name == name), None)

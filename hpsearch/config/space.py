@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, trainer_option
+from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, TRAINER, Catalog, Option, Owner, Scalar, is_finite, same
 from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, IntRange, Searched
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ConfigError, did_you_mean
@@ -221,10 +221,8 @@ class Space:
         Returns:
             The option.
         """
-        if parameter.owner == "trainer":
-            option = trainer_option(parameter.option)
-        else:
-            option = self.catalog.get(parameter.owner, str(values[parameter.owner])).option(parameter.option)
+        owner = TRAINER if parameter.owner == "trainer" else self.catalog.get(parameter.owner, str(values[parameter.owner]))
+        option = owner.option(parameter.option)
         assert option is not None, "`read_space` refuses a parameter that its owner does not take"
         return option
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from hpsearch.config.components import (
     DEFAULT_COMPONENTS,
     SELECTORS,
-    TRAINER_OPTIONS,
+    TRAINER,
     Catalog,
     Component,
     Kind,
@@ -16,7 +16,6 @@ from hpsearch.config.components import (
     Owner,
     Scalar,
     same,
-    trainer_option,
 )
 from hpsearch.config.distributions import (
     DISTRIBUTION_KEYS,
@@ -249,25 +248,21 @@ class _Reader:
         option = self.options[name]
         if name in SELECTORS:
             return "trainer"
-        possible = {kind: self._possible(kind, name) for kind in SELECTORS}
-        owners: list[Owner] = [kind for kind in SELECTORS if any(component.option(option) for component in possible[kind])]
+        possible: dict[Owner, list[Component]] = {"trainer": [TRAINER], **{kind: self._possible(kind, name) for kind in SELECTORS}}
+        owners = [owner for owner, components in possible.items() if any(component.option(option) for component in components)]
         own = self.catalog.find(name.rpartition(".")[0])
         if own is not None and own.option(option) is not None:
             owners = [cast("Owner", own.kind)]  # in the table of a component, the component's own options come first
-        elif trainer_option(option) is not None:
-            owners.insert(0, "trainer")
         if not owners:
             raise self._unknown_option(name, own)
         if len(owners) > 1:
             hint = f"Put it into the table of one of them, [{self.prefix}NAME]."
             raise self._error(name, f"both the {owners[0]} and the {owners[1]} take `{option}`", hint)
         owner = owners[0]
-        components = [] if owner == "trainer" else possible[owner]
-        found = [trainer_option(option)] if owner == "trainer" else [component.option(option) for component in components]
-        options = [each for each in found if each is not None]
-        for component in components:
+        options = [each for component in possible[owner] if (each := component.option(option)) is not None]
+        for component in possible[owner]:
             if component.option(option) is None:
-                taker = next(other.name for other in components if other.option(option))
+                taker = next(other.name for other in possible[owner] if other.option(option))
                 rule = f"the {owner} '{component.name}' takes no `{option}`, but can be sampled with it"
                 raise self._error(name, rule, f"Put it into a table of its own, [{self.prefix}{taker}] for example.")
         for each in options:
@@ -284,7 +279,7 @@ class _Reader:
         if elsewhere:
             return self._error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses", "Remove it.")
         reachable = [known.name for kind in SELECTORS for component in self._possible(kind, name) for known in component.options]
-        hint = _nearest(option, [*SELECTORS, *(known.name for known in TRAINER_OPTIONS), *reachable])
+        hint = _nearest(option, [*SELECTORS, *(known.name for known in TRAINER.options), *reachable])
         return self._error(name, "neither the trainer nor a model, optimizer or schedule of this study takes it", hint)
 
     def _possible(self, kind: Kind, name: str) -> list[Component]:

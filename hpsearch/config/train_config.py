@@ -14,10 +14,11 @@ from typing import Any
 from hpsearch.config.components import (
     DEFAULT_COMPONENTS,
     SELECTORS,
+    TRAINER,
     TRAINER_OPTIONS,
     Catalog,
+    Component,
     ComponentFile,
-    Option,
     Owner,
     Scalar,
 )
@@ -133,20 +134,20 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
     for (owner, name), value in settings.items():
         given[owner][name] = value
     components = {kind: catalog.get(kind, str(given["trainer"].pop(kind, DEFAULT_COMPONENTS[kind]))) for kind in SELECTORS}
-    fields: dict[str, Any] = _complete("the trainer", TRAINER_OPTIONS, given["trainer"])
+    fields: dict[str, Any] = _complete(TRAINER, given["trainer"])
     for kind, component in components.items():
-        fields[kind] = ComponentConfig(name=component.name, options=_complete(component.name, component.options, given[kind]))
+        fields[kind] = ComponentConfig(name=component.name, options=_complete(component, given[kind]))
     files = {component.file.path: component.file for component in components.values() if component.file is not None}
     return TrainConfig(**fields, seed=seed, component_files=tuple(files.values()))
 
 
-def _complete(owner: str, options: tuple[Option, ...], given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return a value for each option: the given value or the default."""
-    known = [option.name for option in options]
+def _complete(owner: Component, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return a value for each option of a component: the given value or the default."""
+    known = [option.name for option in owner.options]
     for name in given:
         if name not in known:
-            raise ConfigError(f"{owner} takes no '{name}'", hint=did_you_mean(name, known))
-    for option in options:
+            raise ConfigError(f"{owner.name} takes no '{name}'", hint=did_you_mean(name, known))
+    for option in owner.options:
         if option.name in given and (rule := option.refuses(given[option.name])):
-            raise ConfigError(f"{owner}: {option.name} {rule}")
-    return {option.name: option.coerce(given.get(option.name, option.default)) for option in options}
+            raise ConfigError(f"{owner.name}: {option.name} {rule}")
+    return {option.name: option.coerce(given.get(option.name, option.default)) for option in owner.options}
