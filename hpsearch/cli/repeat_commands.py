@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import print_blocks, print_json, say
+from hpsearch.cli.console import print_result, say
 from hpsearch.cli.foreground import run_repeats, write_pages
 from hpsearch.cli.options import JsonOption, PerOption, StudyArgument, WorkersOption
 from hpsearch.cli.workspace_options import EngineOptions, TrainingWorkspace
@@ -62,11 +62,9 @@ def finalists(
         write_pages(read_study_results(file.name, workspace, search.store), workspace, search.store)
     verdict = find_verdict(file.name, search.store)
     assert verdict is not None, "it was just prepared"
-    if json:
-        print_json({"study": file.name, **verdict.to_dict()})
-        return
-    print_blocks(*verdict_blocks(file.name, verdict))
-    say(f"Next: hpsearch export {file.name} -o best.toml    (writes the winner's configuration to a file)")
+    print_result({"study": file.name, **verdict.to_dict()}, verdict_blocks(file.name, verdict), as_json=json)
+    if not json:
+        say(f"Next: hpsearch export {file.name} -o best.toml    (writes the winner's configuration to a file)")
 
 
 def explain(
@@ -93,7 +91,5 @@ def explain(
         write_pages(read_study_results(file.name, workspace, search.store), workspace, search.store)
         explanation = find_explanation(file, search.store)
     assert explanation is not None, "it was just prepared"
-    if json:
-        print_json({"study": file.name, "trial": explanation[1], **explanation[0].to_dict()})
-    else:
-        print_blocks(*explanation_blocks(*explanation))
+    data = {"study": file.name, "trial": explanation[1], **explanation[0].to_dict()}
+    print_result(data, explanation_blocks(*explanation), as_json=json)

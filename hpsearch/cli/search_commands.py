@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.analysis.finalists import FinalistsResult
-from hpsearch.cli.console import note, print_blocks, print_json, say
+from hpsearch.cli.console import note, print_blocks, print_json, print_result, say
 from hpsearch.cli.foreground import run_in_foreground, run_repeats, write_pages
 from hpsearch.cli.options import JsonOption, StudyArgument, WorkersOption, parse_assignments
 from hpsearch.cli.workspace_options import EngineOptions, TimeOption, TrainingWorkspace, TrialsOption, seconds_of
@@ -75,10 +75,7 @@ def try_(
     finally:
         lease.release()
     trial = read_trials(search.study)[number]
-    if json:
-        print_json(trial_data(trial))
-    else:
-        print_blocks(*trial_blocks(trial))
+    print_result(trial_data(trial), trial_blocks(trial), as_json=json)
 
 
 def _run_finalists(search: Search, workers: int | None) -> FinalistsResult | None:

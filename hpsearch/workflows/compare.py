@@ -304,13 +304,7 @@ def _config(path: Path, label: str, workspace: Workspace) -> EvaluatedModel | Un
         return replace(stored, label=label, config=best.config, source=stored.label)
     from hpsearch.training.data.split import load_split
 
-    split = load_split(
-        best.data.dataset,
-        validation_images=best.data.validation_images,
-        train_images=best.data.train_images,
-        seed=best.split_seed,
-        folder=workspace.data,
-    )
+    split = load_split(**best.data.model_dump(), seed=best.split_seed, folder=workspace.data)
     return UntrainedModel(label=label, path=path, best=best, split=split)
 
 
