@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,11 +59,8 @@ def _trained(side: EvaluatedModel | UntrainedModel, device: str) -> EvaluatedMod
         return side
     config = side.best.config
     note(f"{side.label} is trained first: {config.model.name}, {many(config.epochs, 'epoch')}.")
-    with tempfile.TemporaryDirectory(prefix="hpsearch-compare-") as folder:
-        with TrainingView(epochs=config.epochs, label=side.label) as view:
-            for epoch in side.train(Path(folder), device=device):
-                view.show(epoch)
-        return side.trained(Path(folder))
+    with TrainingView(epochs=config.epochs, label=side.label) as view:
+        return side.train(device=device, show=view.show)
 
 
 def _print_comparison(compared: ModelComparison) -> None:
