@@ -38,7 +38,7 @@ def data(
     json: JsonOption = False,
 ) -> None:
     """Find and verify a data set, count its classes, and draw a grid of random training images."""
-    root = prepare(dataset, folder, allow_download=True)
+    root = prepare(dataset, folder)
     from hpsearch.training.data.samples import sample_grid, training_image  # loads torch
     from hpsearch.training.data.split import load_training_images
 

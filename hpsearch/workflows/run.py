@@ -171,7 +171,7 @@ def check_workspace(file: StudyFile, workspace: Workspace) -> None:
         )
     workspace.check()
     if file.data.dataset in DATASET_IMAGES:
-        prepare(file.data.dataset, workspace.data, allow_download=True)
+        prepare(file.data.dataset, workspace.data)
 
 
 def run_study(
