@@ -12,14 +12,7 @@ from hpsearch.cli.options import JsonOption, PerOption, StudyArgument, WorkersOp
 from hpsearch.cli.workspace_options import EngineOptions, TrainingWorkspace
 from hpsearch.config.sections import Finalists
 from hpsearch.report.text import explanation_blocks, verdict_blocks
-from hpsearch.workflows.repeats import (
-    find_explanation,
-    find_verdict,
-    finished_verdict,
-    mean_seconds,
-    prepare_explanation,
-    prepare_finalists,
-)
+from hpsearch.workflows.repeats import find_explanation, find_verdict, finished_verdict, prepare_explanation, prepare_finalists
 from hpsearch.workflows.run import find_study_file
 from hpsearch.workflows.write_report import read_study_results
 
@@ -58,8 +51,8 @@ def finalists(
         engine=engine,
     )
     if finished_verdict(file.name, search.store) is None:
-        run_repeats(search, seconds_per_run=mean_seconds(file.name, search.store))
-        write_pages(read_study_results(file.name, workspace, search.store), workspace, search.store)
+        run_repeats(search)
+        write_pages(read_study_results(file.name, workspace, search.store), search)
     verdict = find_verdict(file.name, search.store)
     assert verdict is not None, "it was just prepared"
     print_result({"study": file.name, **verdict.to_dict()}, verdict_blocks(file.name, verdict), as_json=json)
@@ -87,8 +80,8 @@ def explain(
     search = prepare_explanation(file, workspace, seeds=seeds, trial=trial, workers=workers, engine=engine)
     explanation = find_explanation(file, search.store)
     if explanation is None or not explanation[0].is_over:
-        run_repeats(search, seconds_per_run=mean_seconds(file.name, search.store))
-        write_pages(read_study_results(file.name, workspace, search.store), workspace, search.store)
+        run_repeats(search)
+        write_pages(read_study_results(file.name, workspace, search.store), search)
         explanation = find_explanation(file, search.store)
     assert explanation is not None, "it was just prepared"
     data = {"study": file.name, "trial": explanation[1], **explanation[0].to_dict()}

@@ -16,7 +16,7 @@ from hpsearch.formatting import many, show_duration
 from hpsearch.report.sections.summary import terminal_summary
 from hpsearch.report.trial_results import trial_blocks, trial_data
 from hpsearch.storage.records import read_trials
-from hpsearch.workflows.repeats import find_verdict, finished_verdict, mean_seconds, prepare_finalists
+from hpsearch.workflows.repeats import find_verdict, finished_verdict, prepare_finalists
 from hpsearch.workflows.run import add_trial, find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
 from hpsearch.workflows.write_report import read_study_results
@@ -94,7 +94,7 @@ def _run_finalists(search: Search, workers: int | None) -> FinalistsResult | Non
     name = search.file.name
     repeats = prepare_finalists(search.file, search.workspace, top=section.top, seeds=section.seeds, workers=workers, engine=search.engine)
     if finished_verdict(name, search.store) is None:
-        run_repeats(repeats, seconds_per_run=mean_seconds(name, search.store))
+        run_repeats(repeats)
     return find_verdict(name, search.store)
 
 
@@ -124,7 +124,7 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
     board = results.board
     if as_json:
         print_json({"study": name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
-        write_pages(results, search.workspace, search.store)
+        write_pages(results, search)
         return
     print_blocks(*terminal_summary(results))
     if board.best is not None:
@@ -135,6 +135,6 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
             say(f"      hpsearch explain {name}    (measures which settings made the difference)")
             say(f"      hpsearch export {name} -o best.toml    (writes the winner's configuration to a file)")
         say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (continues the search)")
-    write_pages(results, search.workspace, search.store)
+    write_pages(results, search)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)
