@@ -56,17 +56,12 @@ class _Inside:
 class RunPaths:
     """The folder of all studies. This class does not create files or folders."""
 
-    root: Path = DEFAULT_RUNS
+    folder: Path = DEFAULT_RUNS
 
-    @property
-    def database(self) -> Path:
-        """The default SQLite database."""
-        return self.root / "hpsearch.db"
-
-    @property
-    def artifacts(self) -> Path:
-        """The folder of the artifact store that optuna-dashboard reads. The dot in its name keeps it apart from folders of studies."""
-        return self.root / "hpsearch.artifacts"
+    database = _Inside("hpsearch.db")
+    """The default SQLite database."""
+    artifacts = _Inside("hpsearch.artifacts")
+    """The folder of the artifact store that optuna-dashboard reads. The dot in its name keeps it apart from folders of studies."""
 
     def study(self, name: str) -> StudyPaths:
         """Return the paths of one study. A follow-up study has its folder inside the folder of the search.
@@ -82,8 +77,8 @@ class RunPaths:
         """
         base, _, kind = name.partition(".")
         if kind in (FINALISTS, EXPLAIN):
-            return StudyPaths(self.root / check_study_name(base) / kind)
-        return StudyPaths(self.root / check_study_name(name))
+            return StudyPaths(self.folder / check_study_name(base) / kind)
+        return StudyPaths(self.folder / check_study_name(name))
 
 
 @dataclass(frozen=True)

@@ -67,17 +67,6 @@ class Space:
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
 
-    def get(self, name: str) -> Parameter | None:
-        """Return the parameter with a given name.
-
-        Args:
-            name: the parameter's name.
-
-        Returns:
-            The parameter; None if there is none.
-        """
-        return next((parameter for parameter in self.parameters if parameter.name == name), None)
-
     @property
     def searched(self) -> tuple[Parameter, ...]:
         """The parameters that are not fixed."""
@@ -95,10 +84,7 @@ class Space:
         return tuple(parameter for parameter in self.searched if parameter.name not in always)
 
     def __getitem__(self, name: str) -> Parameter:
-        parameter = self.get(name)
-        if parameter is None:
-            raise KeyError(name)
-        return parameter
+        return {parameter.name: parameter for parameter in self.parameters}[name]
 
     def names_of(self, selector: str) -> tuple[str, ...]:
         """Return the components that a selector can choose.

@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from hpsearch.config.components import (
-    DEFAULT_COMPONENTS,
-    SELECTORS,
-    TRAINER,
-    Catalog,
-    Component,
-    Kind,
-    Option,
-    Owner,
-    Scalar,
-    same,
-)
+from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, TRAINER, Catalog, Component, Kind, Option, Owner, Scalar, same
 from hpsearch.config.distributions import (
     DISTRIBUTION_KEYS,
     MOST_CHOICES,
@@ -26,6 +15,7 @@ from hpsearch.config.distributions import (
     Fixed,
     FloatRange,
     IntRange,
+    Range,
     key_error,
     read_distribution,
 )
@@ -182,7 +172,7 @@ class _Reader:
         if selector not in self.distributions:
             self._add(selector, selector, DEFAULT_COMPONENTS[selector], {})
         distribution = self.distributions[selector]
-        if not isinstance(distribution, Choices | Fixed):
+        if isinstance(distribution, Range):
             raise self._error(selector, f"a {selector} is chosen by name, not from a range", f"Known: {', '.join(known)}.")
         for value in distribution.listed:
             if value not in known:
@@ -218,7 +208,7 @@ class _Reader:
         where = _when(name)
         for parent, allowed in self.conditions[name].items():
             distribution = self.distributions[parent]
-            if not isinstance(distribution, Choices | Fixed):
+            if isinstance(distribution, Range):
                 raise self._error(where, f"names {parent}, which is a range", "A condition needs a parameter with choices.")
             for value in allowed:
                 if value not in distribution:

@@ -11,17 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hpsearch.config.components import (
-    DEFAULT_COMPONENTS,
-    SELECTORS,
-    TRAINER,
-    TRAINER_OPTIONS,
-    Catalog,
-    Component,
-    ComponentFile,
-    Owner,
-    Scalar,
-)
+from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, TRAINER, Catalog, Component, ComponentFile, Owner, Scalar
 from hpsearch.errors import ConfigError, did_you_mean
 
 
@@ -74,7 +64,7 @@ class TrainConfig:
         """
         return {
             **{kind: {"name": getattr(self, kind).name, **getattr(self, kind).options} for kind in SELECTORS},
-            **{option.name: getattr(self, option.name) for option in TRAINER_OPTIONS},
+            **{option.name: getattr(self, option.name) for option in TRAINER.options},
             "seed": self.seed,
             "component_files": [{"path": str(file.path), "sha256": file.sha256} for file in self.component_files],
         }
@@ -94,7 +84,7 @@ class TrainConfig:
             for kind in SELECTORS
         }
         files = tuple(ComponentFile(path=Path(file["path"]), sha256=file["sha256"]) for file in stored["component_files"])
-        fields: dict[str, Any] = {**chosen, **{option.name: option.coerce(stored[option.name]) for option in TRAINER_OPTIONS}}
+        fields: dict[str, Any] = {**chosen, **{option.name: option.coerce(stored[option.name]) for option in TRAINER.options}}
         return cls(**fields, seed=stored["seed"], component_files=files)
 
     @property
@@ -103,7 +93,7 @@ class TrainConfig:
         return {
             **{("trainer", kind): getattr(self, kind).name for kind in SELECTORS},
             **{(kind, name): value for kind in SELECTORS for name, value in getattr(self, kind).options.items()},
-            **{("trainer", option.name): getattr(self, option.name) for option in TRAINER_OPTIONS},
+            **{("trainer", option.name): getattr(self, option.name) for option in TRAINER.options},
         }
 
     @property
