@@ -14,8 +14,7 @@ EVALUATION_BATCH = 500
 """Images in a batch. On a CPU, larger batches are not faster and need more memory."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Normalisation:
+class Normalisation(nn.Module):
     """Scales pixels to the input of a model: (pixel / 255 - mean) / standard deviation = pixel * factor + offset.
 
     Attributes:
@@ -25,6 +24,11 @@ class Normalisation:
 
     factor: Tensor
     offset: Tensor
+
+    def __init__(self, *, factor: Tensor, offset: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor)
+        self.register_buffer("offset", offset)
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Normalisation:
@@ -45,8 +49,15 @@ class Normalisation:
             offset=torch.tensor(offset, dtype=torch.float32, device=device).view(1, -1, 1, 1),
         )
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the input of a model, float32 [N, C, H, W], for images, uint8 [N, C, H, W]."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the input of a model.
+
+        Args:
+            images: uint8 [N, C, H, W].
+
+        Returns:
+            float32 [N, C, H, W].
+        """
         return images.to(torch.float32).mul_(self.factor).add_(self.offset)
 
 

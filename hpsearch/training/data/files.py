@@ -65,13 +65,11 @@ class DataFiles:
     """The files of a data set in one folder.
 
     Attributes:
-        dataset: name of the data set.
         paths: paths of all four files, by the names of the unpacked files. A file may be compressed (`.gz`).
         contents: contents of the requested files, unpacked and verified.
         root: the root folder for torchvision; None if the files are not in its layout.
     """
 
-    dataset: str
     paths: Mapping[str, Path]
     contents: Mapping[str, bytes]
     root: Path | None
@@ -141,7 +139,7 @@ def prepare(dataset: str, folder: Path | None = None) -> Path:
         _download(dataset, root)
         found = find(dataset, root)
         assert found is not None
-    return found.root if found.root is not None else _unpack(found, _root_to_write(folder))
+    return found.root if found.root is not None else _unpack(dataset, found, _root_to_write(folder))
 
 
 def read(dataset: str, names: Collection[str], folder: Path | None = None) -> list[memoryview]:
@@ -221,7 +219,7 @@ def _look_in(folder: Path, dataset: str, names: Collection[str]) -> DataFiles | 
             )
         contents = {name: _verified(dataset, name, paths[name]) for name in names}
         ready = place != folder and all(path.suffix != ".gz" for path in paths.values())
-        return DataFiles(dataset=dataset, paths=paths, contents=contents, root=folder if ready else None)
+        return DataFiles(paths=paths, contents=contents, root=folder if ready else None)
     return None
 
 
@@ -259,9 +257,9 @@ def _header(name: str) -> bytes:
     return bytes((0, 0, _IDX_UINT8, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
 
 
-def _unpack(found: DataFiles, root: Path) -> Path:
+def _unpack(dataset: str, found: DataFiles, root: Path) -> Path:
     for name, content in found.contents.items():
-        target = raw_file(root, found.dataset, name)
+        target = raw_file(root, dataset, name)
         try:
             if not (target.is_file() and target.read_bytes() == content):
                 write_atomically(target, content)
