@@ -81,18 +81,14 @@ class Option:
         Returns:
             The end of a sentence with the rule and the value; None if the value is allowed.
         """
-        rule = f"must be {self.allowed}, but got {show(value)}"
         if self.choices is not None:
-            return None if any(same(value, choice) for choice in self.choices) else rule
-        if isinstance(self.default, bool) or isinstance(value, bool):
-            return None if isinstance(self.default, bool) and isinstance(value, bool) else rule
-        if isinstance(self.default, str):
-            return None if isinstance(value, str) else rule
-        if isinstance(self.default, int) and not isinstance(value, int):
-            return rule
-        if not isinstance(value, int | float) or not is_finite(value):
-            return rule
-        return None if all(holds(value, bound) for _, bound, holds in self._bounds) else rule
+            is_allowed = any(same(value, choice) for choice in self.choices)
+        elif isinstance(self.default, bool | str) or isinstance(value, bool | str):
+            is_allowed = type(value) is type(self.default)
+        else:
+            kind = int if isinstance(self.default, int) else int | float
+            is_allowed = isinstance(value, kind) and is_finite(value) and all(holds(value, bound) for _, bound, holds in self._bounds)
+        return None if is_allowed else f"must be {self.allowed}, but got {show(value)}"
 
     def coerce(self, value: Scalar) -> Scalar:
         """Convert an allowed value to the type of the option. For a float option, 1 becomes 1.0.

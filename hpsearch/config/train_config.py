@@ -79,12 +79,11 @@ class TrainConfig:
         Returns:
             The config.
         """
-        chosen: dict[str, ComponentConfig] = {
-            kind: ComponentConfig(name=stored[kind]["name"], options={k: v for k, v in stored[kind].items() if k != "name"})
-            for kind in SELECTORS
-        }
         files = tuple(ComponentFile(path=Path(file["path"]), sha256=file["sha256"]) for file in stored["component_files"])
-        fields: dict[str, Any] = {**chosen, **{option.name: option.coerce(stored[option.name]) for option in TRAINER.options}}
+        fields: dict[str, Any] = {option.name: option.coerce(stored[option.name]) for option in TRAINER.options}
+        for kind in SELECTORS:
+            options = dict(stored[kind])
+            fields[kind] = ComponentConfig(name=options.pop("name"), options=options)
         return cls(**fields, seed=stored["seed"], component_files=files)
 
     @property

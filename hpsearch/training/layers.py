@@ -59,8 +59,7 @@ class Conv2d(nn.Conv2d):
             return functional.linear(_rows(inputs), _rows(self.weight), self.bias)[:, :, None, None]
         if self.bias is None or not torch.is_grad_enabled():
             return super().forward(inputs)
-        result: Tensor = _ConvolutionWithBias.apply(inputs, self.weight, self.bias, self.padding)  # type: ignore[no-untyped-call]
-        return result
+        return _ConvolutionWithBias.apply(inputs, self.weight, self.bias, self.padding)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _ConvolutionWithBias(torch.autograd.Function):
@@ -108,8 +107,7 @@ class AvgPool2d(nn.AvgPool2d):
         height, width = inputs.shape[-2:]
         if inputs.device.type != "cpu" or self.kernel_size != 2 or height % 2 or width % 2:
             return super().forward(inputs)
-        result: Tensor = _AverageOfFour.apply(inputs)  # type: ignore[no-untyped-call]
-        return result
+        return _AverageOfFour.apply(inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _AverageOfFour(torch.autograd.Function):
@@ -196,8 +194,7 @@ class Tanh(nn.Tanh):
         """
         if not self.training or inputs.device.type != "cpu":
             return super().forward(inputs)
-        result: Tensor = _LogisticTanh.apply(inputs)  # type: ignore[no-untyped-call]
-        return result
+        return _LogisticTanh.apply(inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _LogisticTanh(torch.autograd.Function):

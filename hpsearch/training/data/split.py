@@ -61,13 +61,8 @@ class Split:
         Returns:
             A new split.
         """
-        return replace(
-            self,
-            train_images=self.train_images.to(device),
-            train_labels=self.train_labels.to(device),
-            validation_images=self.validation_images.to(device),
-            validation_labels=self.validation_labels.to(device),
-        )
+        tensors: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
 
 def load_split(
