@@ -31,9 +31,8 @@ def print_validation(data: Mapping[str, Any]) -> None:
         say(f"On record for this config: {data['trial_val_accuracy']:.4f}; {data['against_trial']}.")
     say()
     rows = tuple((each["name"], *_cells(each)) for each in metrics["classes"])
-    print_blocks(Table(columns=(text_column("class"), *map(number_column, ("precision", "recall", "F1", "images"))), rows=rows))
-    say()
-    print_confusion(metrics, "validation images")
+    columns = (text_column("class"), *map(number_column, ("precision", "recall", "F1", "images")))
+    print_blocks(Table(columns=columns, rows=rows), _confusion(metrics, "validation images"))
 
 
 def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
@@ -74,23 +73,21 @@ def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
             number_column("images", 0 if last else 1),
         ]
     columns.append(number_column("recall, train less test"))
-    print_blocks(Table(caption="On the training images, then on the test images:", columns=tuple(columns), rows=tuple(map(tuple, rows))))
-    for part, name in PARTS.items():
-        say()
-        print_confusion(seeds[0][part], name)
+    table = Table(caption="On the training images, then on the test images:", columns=tuple(columns), rows=tuple(map(tuple, rows)))
+    print_blocks(table, *(_confusion(seeds[0][part], name) for part, name in PARTS.items()))
     say()
     files = [path.name for path in FinalPaths(folder).written if path.parent == folder and path.is_file()]
     say(f"In {folder}: {', '.join(files)}.")
 
 
-def print_confusion(metrics: Mapping[str, Any], name: str) -> None:
-    """Print a confusion matrix. The headings of the columns are the numbers of the classes."""
+def _confusion(metrics: Mapping[str, Any], name: str) -> Table:
+    """Return a confusion matrix. The headings of the columns are the numbers of the classes."""
     rows = tuple(
         (str(number), each["name"], *map(str, row))
         for number, (each, row) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True))
     )
     columns = (number_column(""), text_column("true class"), *(number_column(str(number)) for number in range(len(rows))))
-    print_blocks(Table(caption=f"Confusion matrix of the {name}; columns are the predicted classes:", columns=columns, rows=rows))
+    return Table(caption=f"Confusion matrix of the {name}; columns are the predicted classes:", columns=columns, rows=rows)
 
 
 def _cells(each: Mapping[str, Any]) -> list[str]:

@@ -48,8 +48,7 @@ class _Inside:
         self.name = name
 
     def __get__(self, owner: Any, kind: type) -> Path:
-        path: Path = owner.folder / self.name
-        return path
+        return Path(owner.folder, self.name)
 
 
 @dataclass(frozen=True)

@@ -308,11 +308,9 @@ def find_component_file(places: Sequence[Path], sha256: str, *, owner: str, besi
         raise ComponentError(
             f"the component file {show_path(places[-1])} is missing", hint=f"Put it beside {beside}: {owner} was made with it."
         )
-    if trust:
-        return found[0]
-    for file in found:
-        if file.sha256 == sha256:
-            return file
+    accepted = [file for file in found if trust or file.sha256 == sha256]
+    if accepted:
+        return accepted[0]
     raise ComponentError(
         f"the component file {show_path(found[0].path)} is not the one that {owner} was made with",
         hint=f"It must have the SHA-256 {sha256[:16]}…: put the right one beside {beside}"

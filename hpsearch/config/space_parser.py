@@ -13,7 +13,6 @@ from hpsearch.config.distributions import (
     Choices,
     Distribution,
     Fixed,
-    FloatRange,
     IntRange,
     Range,
     key_error,
@@ -280,12 +279,11 @@ class _Reader:
 
     def _check_against(self, name: str, option: Option) -> None:
         distribution = self.distributions[name]
-        if isinstance(distribution, FloatRange) and not isinstance(option.default, float):
+        kinds = (int, float) if isinstance(distribution, IntRange) else (float,)
+        if isinstance(distribution, Range) and type(option.default) not in kinds:
             is_int = type(option.default) is int
             hint = f"Write {{ int = [{distribution.low:g}, {distribution.high:g}] }}." if is_int else _choices_hint(option)
             raise self._error(name, f"`{option.name}` is {option.type_name}", hint)
-        if isinstance(distribution, IntRange) and isinstance(option.default, bool | str):
-            raise self._error(name, f"`{option.name}` is {option.type_name}", _choices_hint(option))
         for value in distribution.extremes:
             if rule := option.refuses(value):
                 quoted = isinstance(value, str) and not isinstance(option.default, bool | str)

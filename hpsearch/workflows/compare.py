@@ -277,10 +277,9 @@ def _final_model(folder: Path, label: str) -> EvaluatedModel:
         known = CLASS_NAMES.get(best.data.dataset, ())
         found = {row[key] for row in rows for key in ("truth", "guess")}
         classes = known if found <= set(known) else tuple(sorted(found))
-        number = {name: index for index, name in enumerate(classes)}
         predictions = Predictions(
-            label=numpy.array([number[row["truth"]] for row in rows]),
-            predicted=numpy.array([number[row["guess"]] for row in rows]),
+            label=numpy.array([classes.index(row["truth"]) for row in rows]),
+            predicted=numpy.array([classes.index(row["guess"]) for row in rows]),
             confidence=numpy.array([float(row["confidence"]) for row in rows]),
             classes=classes,
         )

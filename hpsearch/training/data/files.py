@@ -295,8 +295,5 @@ def _describe(folder: Path) -> str:
 
 
 def _how_to_get(dataset: str) -> str:
-    if dataset == "fashion-mnist":
-        return (
-            f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN_FOLDER}; or name a folder that has the four files with `--data`"
-        )
-    return "name a folder that has the four files with `--data`"
+    debian = f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN_FOLDER}; or "
+    return f"{debian if dataset == 'fashion-mnist' else ''}name a folder that has the four files with `--data`"
