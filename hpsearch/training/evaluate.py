@@ -42,12 +42,8 @@ class Normalisation(nn.Module):
         Returns:
             The normalisation.
         """
-        factor = [1 / (255 * deviation) for deviation in std]
-        offset = [-average / deviation for average, deviation in zip(mean, std, strict=True)]
-        return cls(
-            factor=torch.tensor(factor, dtype=torch.float32, device=device).view(1, -1, 1, 1),
-            offset=torch.tensor(offset, dtype=torch.float32, device=device).view(1, -1, 1, 1),
-        )
+        means, deviations = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
+        return cls(factor=(1 / (255 * deviations)).float().to(device), offset=(-means / deviations).float().to(device))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the input of a model.
