@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.analysis.finalists import FinalistsResult
-from hpsearch.cli.console import note, print_blocks, print_json, print_result, say
+from hpsearch.cli.console import note, print_result, say
 from hpsearch.cli.foreground import run_in_foreground, run_repeats, write_pages
 from hpsearch.cli.options import JsonOption, StudyArgument, WorkersOption, parse_assignments
 from hpsearch.cli.workspace_options import EngineOptions, TimeOption, TrainingWorkspace, TrialsOption, seconds_of
@@ -122,12 +122,9 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
     name = search.file.name
     results = read_study_results(name, search.workspace, search.store)
     board = results.board
-    if as_json:
-        print_json({"study": name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
-        write_pages(results, search)
-        return
-    print_blocks(*terminal_summary(results))
-    if board.best is not None:
+    data = {"study": name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()}
+    print_result(data, terminal_summary(results), as_json=as_json)
+    if board.best is not None and not as_json:
         say(f"Next: hpsearch show {name} {board.best.trial.number}    (its learning curve and configuration)")
         if verdict is None:
             say(f"      hpsearch finalists {name}    (repeats the best trials with new seeds: is the best really the best?)")
@@ -136,5 +133,5 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
             say(f"      hpsearch export {name} -o best.toml    (writes the winner's configuration to a file)")
         say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (continues the search)")
     write_pages(results, search)
-    if board.counts["complete"] + board.counts["pruned"] == 0:
+    if board.counts["complete"] + board.counts["pruned"] == 0 and not as_json:
         sys.exit(1)

@@ -102,7 +102,12 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
         require_onnx()  # the error must come before the training, not after it
     training = FinalTraining(best, folder, seeds=seeds, data=workspace.data, device=workspace.device, force=force)
     if training.finished is None:
-        _say_beginning(training, seeds)
+        config = best.config
+        note(
+            f"Final training of {config.model.name} {'goes on' if training.is_resumed else 'begins'} in {training.paths.folder}: "
+            f"all training images of {best.data.dataset}, {many(config.epochs, 'epoch')}, {many(seeds, 'seed')}, "
+            f"on {training.device}. Ctrl-C stops; the same command continues."
+        )
     lease = FileLocks(folder).acquire(LOCK)
     if lease is None:
         raise UsageError(f"another process is training in {folder}", hint="Wait for it, or choose another folder with -o.")
@@ -129,15 +134,6 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
                 sys.exit(128 + received[0])
     finally:
         lease.release()
-
-
-def _say_beginning(training: FinalTraining, seeds: int) -> None:
-    config = training.best.config
-    note(
-        f"Final training of {config.model.name} {'goes on' if training.is_resumed else 'begins'} in {training.paths.folder}: "
-        f"all training images of {training.best.data.dataset}, {many(config.epochs, 'epoch')}, {many(seeds, 'seed')}, "
-        f"on {training.device}. Ctrl-C stops; the same command continues."
-    )
 
 
 @dataclass(frozen=True)

@@ -348,8 +348,7 @@ def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> C
 def _line_of(error: BaseException, path: Path) -> str:
     """Return a hint with the line in the component file where the error occurred."""
     if isinstance(error, SyntaxError):
-        line = error.lineno
+        lines = [error.lineno]
     else:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = lines[-1] if lines else None
-    return f"Look at line {line} of the file." if line else ""
+    return f"Look at line {lines[-1]} of the file." if any(lines) else ""
