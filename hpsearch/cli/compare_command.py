@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,25 +59,21 @@ def _trained(side: EvaluatedModel | UntrainedModel, device: str) -> EvaluatedMod
         return side
     config = side.best.config
     note(f"{side.label} is trained first: {config.model.name}, {many(config.epochs, 'epoch')}.")
-    with tempfile.TemporaryDirectory(prefix="hpsearch-compare-") as folder:
-        with TrainingView(epochs=config.epochs, label=side.label) as view:
-            for epoch in side.train(Path(folder), device=device):
-                view.show(epoch)
-        return side.trained(Path(folder))
+    with TrainingView(epochs=config.epochs, label=side.label) as view:
+        return side.train(device=device, show=view.show)
 
 
 def _print_comparison(compared: ModelComparison) -> None:
     one, two = compared.first.label, compared.second.label
     settings = tuple((name, _shown(mine), _shown(theirs)) for name, (mine, theirs) in compared.settings.items())
     sides = (text_column("setting"), prose_column(one), prose_column(two))
-    print_blocks(Table(columns=sides, rows=settings or (("no setting differs", "", ""),)))
-    say()
+    differing = Table(columns=sides, rows=settings or (("no setting differs", "", ""),))
     rows = tuple(
         (mine.name, f"{mine.recall:.3f}", f"{theirs.recall:.3f}", f"{mine.recall - theirs.recall:+.3f}", f"{mine.support:,}")
         for mine, theirs in zip(compared.metrics[0].classes, compared.metrics[1].classes, strict=True)
     )
     columns = (text_column("recall of"), *map(number_column, (one, two, "difference")), number_column("images", 1))
-    print_blocks(Table(columns=columns, rows=rows))
+    print_blocks(differing, Table(columns=columns, rows=rows))
     say()
     found, (mine, theirs) = compared.found, compared.metrics
     low, high = found.interval

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -67,6 +68,20 @@ def print_json(data: Any) -> None:
         data: a value made of dictionaries, lists, texts and numbers.
     """
     sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
+
+
+def print_result(data: Any, blocks: Iterable[Block], *, as_json: bool) -> None:
+    """Print a result on stdout, as JSON or as text.
+
+    Args:
+        data: the result for `print_json`.
+        blocks: the same result for `print_blocks`.
+        as_json: whether to print JSON.
+    """
+    if as_json:
+        print_json(data)
+    else:
+        print_blocks(*blocks)
 
 
 def _finite(data: Any) -> Any:

@@ -6,8 +6,6 @@ import os
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +65,9 @@ def dashboard(
             note(f"Serving {store}, {'with editing' if allow_edit else 'read-only'}. Ctrl-C stops the server.")
             if not is_loopback(host):
                 note("This address gives access, and it travels unencrypted. A tunnel is safer: ssh -L.", style="yellow")
-            with _opened(address, secret=secret is not None, asked=open_browser):
+            with tempfile.TemporaryDirectory(prefix="hpsearch-") as folder:
+                if open_browser:
+                    _open(address, secret=secret is not None, folder=Path(folder))
                 server.run()
         except KeyboardInterrupt:
             pass
@@ -78,18 +78,12 @@ def dashboard(
         sys.exit(128 + received[0])
 
 
-@contextmanager
-def _opened(address: str, *, secret: bool, asked: bool) -> Iterator[None]:
-    """Open the address in the browser if `asked` is true."""
-    if not asked:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="hpsearch-") as folder:
-        if secret:  # every user of the machine can read the browser's command line, which must not have the token
-            page = Path(folder) / "dashboard.html"
-            page.touch(mode=0o600)
-            page.write_text(f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={escape(address)}">\n', encoding="utf-8")
-            address = page.as_uri()
-        if not webbrowser.open(address):
-            note("No browser was found. Open the address above yourself.")
-        yield
+def _open(address: str, *, secret: bool, folder: Path) -> None:
+    """Open the address in the browser. The folder must exist as long as the server runs."""
+    if secret:  # every user of the machine can read the browser's command line, which must not have the token
+        page = folder / "dashboard.html"
+        page.touch(mode=0o600)
+        page.write_text(f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={escape(address)}">\n', encoding="utf-8")
+        address = page.as_uri()
+    if not webbrowser.open(address):
+        note("No browser was found. Open the address above yourself.")

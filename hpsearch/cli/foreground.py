@@ -12,10 +12,9 @@ from hpsearch.cli.signals import collect_signals
 from hpsearch.errors import HpsearchError
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.study_results import StudyResults
-from hpsearch.storage.database import Store
 from hpsearch.storage.records import read_trials
-from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.dashboard_sync import sync_dashboard
+from hpsearch.workflows.repeats import mean_seconds
 from hpsearch.workflows.supervisor import Search
 from hpsearch.workflows.write_report import write_report
 
@@ -66,12 +65,11 @@ def _say_stopped(search: Search) -> None:
     note(f"{text}. Continue with the same command.", style="yellow")
 
 
-def run_repeats(search: Search, *, seconds_per_run: float) -> None:
+def run_repeats(search: Search) -> None:
     """Run the repeats that a follow-up study still needs, and show their progress.
 
     Args:
         search: the search of the follow-up study.
-        seconds_per_run: expected duration of one run; 0 if unknown.
 
     Raises:
         SystemExit: the runs were stopped.
@@ -80,6 +78,7 @@ def run_repeats(search: Search, *, seconds_per_run: float) -> None:
         note(f"Continues: {many(search.earlier, 'run')} done already.")
     workers = f"{many(search.workers.count, 'worker')} ({search.workers.reason})"
     text = f"{search.file.name}: at most {many(search.budget.trials, 'run')}; {workers}"
+    seconds_per_run = mean_seconds(search.file.name.partition(".")[0], search.store)
     left = search.budget.trials - search.earlier
     if seconds_per_run and left > 0:
         text += f"; at most about {show_duration(left * seconds_per_run / search.workers.count)}, as fast as the search was"
@@ -87,19 +86,18 @@ def run_repeats(search: Search, *, seconds_per_run: float) -> None:
     run_in_foreground(search)
 
 
-def write_pages(results: StudyResults, workspace: Workspace, store: Store) -> None:
+def write_pages(results: StudyResults, search: Search) -> None:
     """Write the report of a study and sync the dashboard.
 
     Args:
         results: results of the study.
-        workspace: folders and locks of the study.
-        store: storage of the study.
+        search: the search of the study, or of its follow-up study.
     """
     page = results.paths.report
     write_report([results], page)
     note(f"Report: {page}")
     try:
-        sync_dashboard(results.name, workspace, store, results)
+        sync_dashboard(results.name, search.workspace, search.store, results)
     except (HpsearchError, OSError) as error:  # the search is done even if this step fails
         note(f"The dashboard could not be synced: {str(error).splitlines()[0]}", style="yellow")
         return

@@ -70,7 +70,8 @@ class SearchView(_View):
         progress, best = snapshot.progress, snapshot.progress.best
         for trial in progress.ended:
             is_best = best is not None and trial.number == best.number
-            self._say(_trial_line(trial, is_best=is_best), style=_trial_style(trial, is_best=is_best))
+            style = {"complete": "green" if is_best else "", "pruned": "dim", "fail": "red"}[trial.state]
+            self._say(_trial_line(trial, is_best=is_best), style=style)
         if snapshot.deaths > self._deaths:
             self._deaths = snapshot.deaths
             self._say("A worker died. Its trial goes back to the queue, and another worker continues it.", style="yellow")
@@ -137,7 +138,3 @@ def _trial_line(trial: TrialRow, *, is_best: bool) -> str:
     text = f"trial {trial.number:<4} {trial.model:<8} {value:<7} {show_duration(trial.seconds):>7}  {describe_settings(trial)}"
     said = ", ".join(part for part in notes if part)
     return f"{text}  ({said})" if said else text
-
-
-def _trial_style(trial: TrialRow, *, is_best: bool) -> str:
-    return {"complete": "green" if is_best else "", "pruned": "dim", "fail": "red"}[trial.state]

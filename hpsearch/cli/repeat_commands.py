@@ -6,20 +6,13 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import print_blocks, print_json, say
+from hpsearch.cli.console import print_result, say
 from hpsearch.cli.foreground import run_repeats, write_pages
 from hpsearch.cli.options import JsonOption, PerOption, StudyArgument, WorkersOption
 from hpsearch.cli.workspace_options import EngineOptions, TrainingWorkspace
 from hpsearch.config.sections import Finalists
 from hpsearch.report.text import explanation_blocks, verdict_blocks
-from hpsearch.workflows.repeats import (
-    find_explanation,
-    find_verdict,
-    finished_verdict,
-    mean_seconds,
-    prepare_explanation,
-    prepare_finalists,
-)
+from hpsearch.workflows.repeats import find_explanation, find_verdict, finished_verdict, prepare_explanation, prepare_finalists
 from hpsearch.workflows.run import find_study_file
 from hpsearch.workflows.write_report import read_study_results
 
@@ -58,15 +51,13 @@ def finalists(
         engine=engine,
     )
     if finished_verdict(file.name, search.store) is None:
-        run_repeats(search, seconds_per_run=mean_seconds(file.name, search.store))
-        write_pages(read_study_results(file.name, workspace, search.store), workspace, search.store)
+        run_repeats(search)
+        write_pages(read_study_results(file.name, workspace, search.store), search)
     verdict = find_verdict(file.name, search.store)
     assert verdict is not None, "it was just prepared"
-    if json:
-        print_json({"study": file.name, **verdict.to_dict()})
-        return
-    print_blocks(*verdict_blocks(file.name, verdict))
-    say(f"Next: hpsearch export {file.name} -o best.toml    (writes the winner's configuration to a file)")
+    print_result({"study": file.name, **verdict.to_dict()}, verdict_blocks(file.name, verdict), as_json=json)
+    if not json:
+        say(f"Next: hpsearch export {file.name} -o best.toml    (writes the winner's configuration to a file)")
 
 
 def explain(
@@ -89,11 +80,9 @@ def explain(
     search = prepare_explanation(file, workspace, seeds=seeds, trial=trial, workers=workers, engine=engine)
     explanation = find_explanation(file, search.store)
     if explanation is None or not explanation[0].is_over:
-        run_repeats(search, seconds_per_run=mean_seconds(file.name, search.store))
-        write_pages(read_study_results(file.name, workspace, search.store), workspace, search.store)
+        run_repeats(search)
+        write_pages(read_study_results(file.name, workspace, search.store), search)
         explanation = find_explanation(file, search.store)
     assert explanation is not None, "it was just prepared"
-    if json:
-        print_json({"study": file.name, "trial": explanation[1], **explanation[0].to_dict()})
-    else:
-        print_blocks(*explanation_blocks(*explanation))
+    data = {"study": file.name, "trial": explanation[1], **explanation[0].to_dict()}
+    print_result(data, explanation_blocks(*explanation), as_json=json)

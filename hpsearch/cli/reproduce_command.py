@@ -19,12 +19,13 @@ from hpsearch.workflows.run import study_name
 
 NOT_REPRODUCED = 1
 SHOWN = {
-    "val acc": "val_accuracy",
-    "train acc": "train_accuracy",
-    "val loss": "val_loss",
-    "train loss": "train_loss",
-    "lr": "learning_rate",
+    "val_accuracy": number_column("val acc"),
+    "train_accuracy": number_column("train acc", 2),
+    "val_loss": number_column("val loss", 1),
+    "train_loss": number_column("train loss", 3),
+    "learning_rate": number_column("lr", 4),
 }
+"""Fields of an epoch, and their columns in the table of epochs."""
 
 
 def reproduce(
@@ -97,20 +98,17 @@ def _print_verdict(reproduction: Reproduction, verdict: ReproductionResult) -> N
         say(f"{name} is not reproduced: it ended after epoch {last.now.number} of {len(reproduction.trial.epochs)}.")
     else:
         difference = 100 * (last.now.val_accuracy - last.then.val_accuracy)
+        images = f"{reproduction.best.data.validation_images:,} images"
         result = "is reproduced within the spread" if verdict.is_reproduced else "is not reproduced"
         say(
             f"{name} {result}: {difference:+.2f} points of validation accuracy after epoch {last.now.number}; "
-            f"{_spread(reproduction)} allow ± {100 * verdict.margin:.2f} by chance. "
+            f"{images if reproduction.seed_margin is None else 'the seeds of the finalists'} allow ± {100 * verdict.margin:.2f} by chance. "
             f"Epoch {first.now.number} is the first that differs."
         )
     if verdict.differences:
         say(f"Differs from the record: {'; '.join(map(str, verdict.differences))}.")
     else:
         say(f"Versions, device, split and component files are the recorded ones{_doubts(reproduction)}.")
-
-
-def _spread(reproduction: Reproduction) -> str:
-    return f"{reproduction.best.data.validation_images:,} images" if reproduction.seed_margin is None else "the seeds of the finalists"
 
 
 def _doubts(reproduction: Reproduction) -> str:
@@ -125,10 +123,8 @@ def _print_epochs(verdict: ReproductionResult) -> None:
     rows = []
     for pair in verdict.pairs:
         cells = [str(pair.now.number)]
-        for name in SHOWN.values():
+        for name in SHOWN:
             then, now = getattr(pair.then, name), getattr(pair.now, name)
             cells.append(f"{now:.4g}" if name not in pair.differing else f"{then:.6g} → {now:.6g}")
         rows.append((*cells, "other" if "weights_hash" in pair.differing else "the same"))
-    drops = {"lr": 4, "train loss": 3, "train acc": 2, "val loss": 1}
-    columns = (number_column("epoch"), *(number_column(name, drops.get(name, 0)) for name in SHOWN), text_column("weights"))
-    print_blocks(Table(columns=columns, rows=tuple(rows)))
+    print_blocks(Table(columns=(number_column("epoch"), *SHOWN.values(), text_column("weights")), rows=tuple(rows)))

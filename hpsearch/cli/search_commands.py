@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.analysis.finalists import FinalistsResult
-from hpsearch.cli.console import note, print_blocks, print_json, say
+from hpsearch.cli.console import note, print_result, say
 from hpsearch.cli.foreground import run_in_foreground, run_repeats, write_pages
 from hpsearch.cli.options import JsonOption, StudyArgument, WorkersOption, parse_assignments
 from hpsearch.cli.workspace_options import EngineOptions, TimeOption, TrainingWorkspace, TrialsOption, seconds_of
@@ -16,7 +16,7 @@ from hpsearch.formatting import many, show_duration
 from hpsearch.report.sections.summary import terminal_summary
 from hpsearch.report.trial_results import trial_blocks, trial_data
 from hpsearch.storage.records import read_trials
-from hpsearch.workflows.repeats import find_verdict, finished_verdict, mean_seconds, prepare_finalists
+from hpsearch.workflows.repeats import find_verdict, finished_verdict, prepare_finalists
 from hpsearch.workflows.run import add_trial, find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
 from hpsearch.workflows.write_report import read_study_results
@@ -75,10 +75,7 @@ def try_(
     finally:
         lease.release()
     trial = read_trials(search.study)[number]
-    if json:
-        print_json(trial_data(trial))
-    else:
-        print_blocks(*trial_blocks(trial))
+    print_result(trial_data(trial), trial_blocks(trial), as_json=json)
 
 
 def _run_finalists(search: Search, workers: int | None) -> FinalistsResult | None:
@@ -97,7 +94,7 @@ def _run_finalists(search: Search, workers: int | None) -> FinalistsResult | Non
     name = search.file.name
     repeats = prepare_finalists(search.file, search.workspace, top=section.top, seeds=section.seeds, workers=workers, engine=search.engine)
     if finished_verdict(name, search.store) is None:
-        run_repeats(repeats, seconds_per_run=mean_seconds(name, search.store))
+        run_repeats(repeats)
     return find_verdict(name, search.store)
 
 
@@ -125,12 +122,9 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
     name = search.file.name
     results = read_study_results(name, search.workspace, search.store)
     board = results.board
-    if as_json:
-        print_json({"study": name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()})
-        write_pages(results, search.workspace, search.store)
-        return
-    print_blocks(*terminal_summary(results))
-    if board.best is not None:
+    data = {"study": name, **board.to_dict(), "finalists": None if verdict is None else verdict.to_dict()}
+    print_result(data, terminal_summary(results), as_json=as_json)
+    if board.best is not None and not as_json:
         say(f"Next: hpsearch show {name} {board.best.trial.number}    (its learning curve and configuration)")
         if verdict is None:
             say(f"      hpsearch finalists {name}    (repeats the best trials with new seeds: is the best really the best?)")
@@ -138,6 +132,6 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
             say(f"      hpsearch explain {name}    (measures which settings made the difference)")
             say(f"      hpsearch export {name} -o best.toml    (writes the winner's configuration to a file)")
         say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (continues the search)")
-    write_pages(results, search.workspace, search.store)
-    if board.counts["complete"] + board.counts["pruned"] == 0:
+    write_pages(results, search)
+    if board.counts["complete"] + board.counts["pruned"] == 0 and not as_json:
         sys.exit(1)

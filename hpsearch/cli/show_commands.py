@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from hpsearch.analysis.leaderboard import count_states, rank, records
-from hpsearch.cli.console import print_blocks, print_json, say
+from hpsearch.cli.console import print_blocks, print_json, print_result, say
 from hpsearch.cli.options import JsonOption, StudyArgument
 from hpsearch.cli.watch import watch_study
 from hpsearch.cli.workspace_options import StoredWorkspace
@@ -51,10 +51,7 @@ def show(
     stored = store.load(name)
     if number is not None:
         trial = read_trial(stored, number)
-        if json:
-            print_json(trial_data(trial))
-        else:
-            print_blocks(*trial_blocks(trial))
+        print_result(trial_data(trial), trial_blocks(trial), as_json=json)
         return
     if csv:
         _print_csv(read_trials(stored))
@@ -127,13 +124,8 @@ def _print_follow_up(name: str, store: Store, *, as_json: bool) -> None:
     study, base = store.load(name), name.partition(".")[0]
     if name == f"{base}.{FINALISTS}":
         verdict = read_verdict(study)
-        if as_json:
-            print_json({"study": base, **verdict.to_dict()})
-        else:
-            print_blocks(*verdict_blocks(base, verdict))
-        return
-    explanation, trial = read_explanation(study, stored_file(study).space)
-    if as_json:
-        print_json({"study": base, "trial": trial, **explanation.to_dict()})
+        print_result({"study": base, **verdict.to_dict()}, verdict_blocks(base, verdict), as_json=as_json)
     else:
-        print_blocks(*explanation_blocks(explanation, trial))
+        explanation, trial = read_explanation(study, stored_file(study).space)
+        data = {"study": base, "trial": trial, **explanation.to_dict()}
+        print_result(data, explanation_blocks(explanation, trial), as_json=as_json)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hpsearch.analysis.final_score import reads_sentence
 from hpsearch.cli.console import print_blocks, say
+from hpsearch.config.paths import FinalPaths
 from hpsearch.report.blocks import Table, number_column, text_column
 
 PARTS = {"train": "training images", "test": "test images"}
@@ -29,10 +30,9 @@ def print_validation(data: Mapping[str, Any]) -> None:
     if data["trial_val_accuracy"] is not None:
         say(f"On record for this config: {data['trial_val_accuracy']:.4f}; {data['against_trial']}.")
     say()
-    rows = tuple((each["name"], *_shares(each), f"{each['support']:,}") for each in metrics["classes"])
-    print_blocks(Table(columns=(text_column("class"), *map(number_column, ("precision", "recall", "F1", "images"))), rows=rows))
-    say()
-    print_confusion(metrics, "validation images")
+    rows = tuple((each["name"], *_cells(each)) for each in metrics["classes"])
+    columns = (text_column("class"), *map(number_column, ("precision", "recall", "F1", "images")))
+    print_blocks(Table(columns=columns, rows=rows), _confusion(metrics, "validation images"))
 
 
 def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
@@ -62,10 +62,8 @@ def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
     say(metrics["overfitting"])
     say(metrics["weakest"])
     say()
-    rows = []
-    for mine, theirs, difference in zip(seeds[0]["train"]["classes"], seeds[0]["test"]["classes"], metrics["train_less_test"], strict=True):
-        row = [mine["name"], *_shares(mine), f"{mine['support']:,}", *_shares(theirs), f"{theirs['support']:,}"]
-        rows.append([*row, f"{difference['recall']:+.3f}"])
+    classes = zip(seeds[0]["train"]["classes"], seeds[0]["test"]["classes"], metrics["train_less_test"], strict=True)
+    rows = [[mine["name"], *_cells(mine), *_cells(theirs), f"{less['recall']:+.3f}"] for mine, theirs, less in classes]
     columns = [text_column("class")]
     for last in (False, True):
         columns += [
@@ -75,30 +73,23 @@ def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
             number_column("images", 0 if last else 1),
         ]
     columns.append(number_column("recall, train less test"))
-    print_blocks(Table(caption="On the training images, then on the test images:", columns=tuple(columns), rows=tuple(map(tuple, rows))))
-    for part, name in PARTS.items():
-        say()
-        print_confusion(seeds[0][part], name)
+    table = Table(caption="On the training images, then on the test images:", columns=tuple(columns), rows=tuple(map(tuple, rows)))
+    print_blocks(table, *(_confusion(seeds[0][part], name) for part, name in PARTS.items()))
     say()
-    say(f"In {folder}: {', '.join(written(folder))}.")
+    files = [path.name for path in FinalPaths(folder).written if path.parent == folder and path.is_file()]
+    say(f"In {folder}: {', '.join(files)}.")
 
 
-def print_confusion(metrics: Mapping[str, Any], name: str) -> None:
-    """Print a confusion matrix. The headings of the columns are the numbers of the classes."""
+def _confusion(metrics: Mapping[str, Any], name: str) -> Table:
+    """Return a confusion matrix. The headings of the columns are the numbers of the classes."""
     rows = tuple(
         (str(number), each["name"], *map(str, row))
         for number, (each, row) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True))
     )
     columns = (number_column(""), text_column("true class"), *(number_column(str(number)) for number in range(len(rows))))
-    print_blocks(Table(caption=f"Confusion matrix of the {name}; columns are the predicted classes:", columns=columns, rows=rows))
+    return Table(caption=f"Confusion matrix of the {name}; columns are the predicted classes:", columns=columns, rows=rows)
 
 
-def written(folder: Path) -> list[str]:
-    """Return the names of the files that hpsearch wrote into the folder of a final model."""
-    from hpsearch.config.paths import FinalPaths
-
-    return [path.name for path in FinalPaths(folder).written if path.parent == folder and path.is_file()]
-
-
-def _shares(each: Mapping[str, Any]) -> list[str]:
-    return [f"{each[key]:.3f}" for key in ("precision", "recall", "f1")]
+def _cells(each: Mapping[str, Any]) -> list[str]:
+    """Return the precision, the recall, F1 and the number of images of a class."""
+    return [*(f"{each[key]:.3f}" for key in ("precision", "recall", "f1")), f"{each['support']:,}"]

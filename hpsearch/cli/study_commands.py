@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +74,7 @@ def check(
     if estimate:
         from hpsearch.workflows.estimate import estimate_search  # loads torch
 
-        result["estimate"] = estimate_search(study, data).to_dict()
+        result["estimate"] = asdict(estimate_search(study, data))
     print_json(result)
 
 

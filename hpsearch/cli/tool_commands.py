@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpsearch.cli.console import print_blocks, print_json, say
 from hpsearch.cli.options import DataOption, JsonOption, parse_assignments
-from hpsearch.config.components import BUILT_IN
-from hpsearch.config.registration import load_component_file
+from hpsearch.config.registration import load_component_files
 from hpsearch.config.train_config import resolve
 from hpsearch.formatting import str_of
 from hpsearch.report.blocks import Table, number_column, text_column
 from hpsearch.training.data.files import prepare
+
+if TYPE_CHECKING:
+    from hpsearch.training.model_summary import Layer, Summary
 
 INPUT_SHAPE = (1, 28, 28)
 CLASSES = 10
@@ -36,7 +38,7 @@ def data(
     json: JsonOption = False,
 ) -> None:
     """Find and verify a data set, count its classes, and draw a grid of random training images."""
-    root = prepare(dataset, folder, allow_download=True)
+    root = prepare(dataset, folder)
     from hpsearch.training.data.samples import sample_grid, training_image  # loads torch
     from hpsearch.training.data.split import load_training_images
 
@@ -82,9 +84,7 @@ def summary(
     json: JsonOption = False,
 ) -> None:
     """Print the layers of a model, each with its output shape, parameters, bytes and FLOPs for one image."""
-    catalog = BUILT_IN
-    for path in use or []:
-        catalog = catalog.extended(load_component_file(path.resolve()))
+    catalog = load_component_files(path.resolve() for path in use or [])
     options = parse_assignments(settings or [])
     config = resolve({("trainer", "model"): model, **{("model", name): value for name, value in options.items()}}, catalog=catalog, seed=0)
     from hpsearch.training.model_summary import summarize  # loads torch
@@ -102,20 +102,13 @@ def summary(
         number_column("bytes", 2),
         number_column("FLOPs"),
     )
-    rows = [
-        (
-            layer.name,
-            layer.kind,
-            " × ".join(map(str, layer.output_shape)),
-            f"{layer.n_parameters:,}",
-            f"{layer.trainable:,}",
-            f"{layer.bytes:,}",
-            f"{layer.flops:,}",
-        )
-        for layer in table.layers
-    ]
-    rows.append(("all", "", "", f"{table.n_parameters:,}", f"{table.trainable:,}", f"{table.bytes:,}", f"{table.flops:,}"))
+    rows = [(layer.name, layer.kind, " × ".join(map(str, layer.output_shape)), *_sizes(layer)) for layer in table.layers]
+    rows.append(("all", "", "", *_sizes(table)))
     shape = " × ".join(map(str, INPUT_SHAPE))
     say(f"{model} on {shape}: {' '.join(f'{name}={str_of(value)}' for name, value in config.model.options.items())}")
     print_blocks(Table(columns=columns, rows=tuple(rows)))
     say(f"{table.n_parameters:,} parameters, {table.trainable:,} trainable, {table.bytes / 1024:,.2f} KB in float32.")
+
+
+def _sizes(each: Layer | Summary) -> tuple[str, ...]:
+    return f"{each.n_parameters:,}", f"{each.trainable:,}", f"{each.bytes:,}", f"{each.flops:,}"

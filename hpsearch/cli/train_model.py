@@ -5,10 +5,9 @@ A configuration is trained on its training split, or as the final model. The fin
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,13 +43,7 @@ def train_on_split(best: BestConfig, *, data: Path | None, device: str) -> dict[
     Returns:
         The dictionary that `hpsearch train --json` prints.
     """
-    split = load_split(
-        best.data.dataset,
-        validation_images=best.data.validation_images,
-        train_images=best.data.train_images,
-        seed=best.split_seed,
-        folder=data,
-    )
+    split = load_split(**best.data.model_dump(), seed=best.split_seed, folder=data)
     epochs = []
     with tempfile.TemporaryDirectory(prefix="hpsearch-") as folder:
         checkpoint = Path(folder) / "checkpoint"
@@ -109,8 +102,16 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
         require_onnx()  # the error must come before the training, not after it
     training = FinalTraining(best, folder, seeds=seeds, data=workspace.data, device=workspace.device, force=force)
     if training.finished is None:
-        _say_beginning(training, seeds)
-    with _only_trainer_of(folder):
+        config = best.config
+        note(
+            f"Final training of {config.model.name} {'goes on' if training.is_resumed else 'begins'} in {training.paths.folder}: "
+            f"all training images of {best.data.dataset}, {many(config.epochs, 'epoch')}, {many(seeds, 'seed')}, "
+            f"on {training.device}. Ctrl-C stops; the same command continues."
+        )
+    lease = FileLocks(folder).acquire(LOCK)
+    if lease is None:
+        raise UsageError(f"another process is training in {folder}", hint="Wait for it, or choose another folder with -o.")
+    try:
         metrics = training.finished
         if metrics is not None:
             note(f"{folder} is finished: nothing was trained, and the test split was not read again. --force starts again.")
@@ -131,15 +132,8 @@ def train_final(best: BestConfig, folder: Path, workspace: Workspace, *, seeds: 
             except KeyboardInterrupt:
                 note(f"Stopped {view.position}. The same command continues.", style="yellow")
                 sys.exit(128 + received[0])
-
-
-def _say_beginning(training: FinalTraining, seeds: int) -> None:
-    config = training.best.config
-    note(
-        f"Final training of {config.model.name} {'goes on' if training.is_resumed else 'begins'} in {training.paths.folder}: "
-        f"all training images of {training.best.data.dataset}, {many(config.epochs, 'epoch')}, {many(seeds, 'seed')}, "
-        f"on {training.device}. Ctrl-C stops; the same command continues."
-    )
+    finally:
+        lease.release()
 
 
 @dataclass(frozen=True)
@@ -180,15 +174,3 @@ def _held_out_log(best: BestConfig, workspace: Workspace) -> _StudyLog | None:
         note(f"The study '{study}' here is another one. The reading of the test split is recorded in the folder only.", style="yellow")
         return None
     return _StudyLog(stored)
-
-
-@contextlib.contextmanager
-def _only_trainer_of(folder: Path) -> Iterator[None]:
-    """Hold the lock of the folder. Raise an error if another process trains in the folder."""
-    lease = FileLocks(folder).acquire(LOCK)
-    if lease is None:
-        raise UsageError(f"another process is training in {folder}", hint="Wait for it, or choose another folder with -o.")
-    try:
-        yield
-    finally:
-        lease.release()

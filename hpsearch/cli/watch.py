@@ -40,7 +40,10 @@ def watch_study(name: str, workspace: Workspace) -> None:
     monitor = StudyMonitor(store, study)
     first = monitor.read_progress()
     budget = _budget(study)
-    note(f"{name}: {_describe(first, budget)}. Ctrl-C ends this view, not the study.")
+    state = f"{first.finished} of {budget.trials} trials have ended" if first.total else "no trial yet"
+    if running := len(first.running):
+        state += f", {running} {'is' if running == 1 else 'are'} running"
+    note(f"{name}: {state}. Ctrl-C ends this view, not the study.")
     last = None
     try:
         with SearchView(total=max(budget.trials, first.total)) as view:
@@ -83,11 +86,3 @@ def _is_over(study: optuna.Study, progress: Progress) -> bool:
 def _budget(study: optuna.Study) -> Budget:
     """Read only the budget of the study. Reading the whole study file might import component files, which are not needed here."""
     return Budget.model_validate(tomllib.loads(read_study(study).text).get("budget", {}))
-
-
-def _describe(progress: Progress, budget: Budget) -> str:
-    running = len(progress.running)
-    words = [f"{progress.finished} of {budget.trials} trials have ended" if progress.total else "no trial yet"]
-    if running:
-        words.append(f"{running} {'is' if running == 1 else 'are'} running")
-    return ", ".join(words)

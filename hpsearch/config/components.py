@@ -81,18 +81,14 @@ class Option:
         Returns:
             The end of a sentence with the rule and the value; None if the value is allowed.
         """
-        rule = f"must be {self.allowed}, but got {show(value)}"
         if self.choices is not None:
-            return None if any(same(value, choice) for choice in self.choices) else rule
-        if isinstance(self.default, bool) or isinstance(value, bool):
-            return None if isinstance(self.default, bool) and isinstance(value, bool) else rule
-        if isinstance(self.default, str):
-            return None if isinstance(value, str) else rule
-        if isinstance(self.default, int) and not isinstance(value, int):
-            return rule
-        if not isinstance(value, int | float) or not is_finite(value):
-            return rule
-        return None if all(holds(value, bound) for _, bound, holds in self._bounds) else rule
+            is_allowed = any(same(value, choice) for choice in self.choices)
+        elif isinstance(self.default, bool | str) or isinstance(value, bool | str):
+            is_allowed = type(value) is type(self.default)
+        else:
+            kind = int if isinstance(self.default, int) else int | float
+            is_allowed = isinstance(value, kind) and is_finite(value) and all(holds(value, bound) for _, bound, holds in self._bounds)
+        return None if is_allowed else f"must be {self.allowed}, but got {show(value)}"
 
     def coerce(self, value: Scalar) -> Scalar:
         """Convert an allowed value to the type of the option. For a float option, 1 becomes 1.0.
@@ -116,12 +112,12 @@ class ComponentFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """A model, optimizer, schedule or data set by name.
+    """A model, optimizer, schedule or data set by name. The trainer is a component too, because it has options.
 
     Only a user's component has a `factory`. It also has a `file` if it comes from a component file.
     """
 
-    kind: Kind
+    kind: Kind | Owner
     name: str
     help: str = ""
     options: tuple[Option, ...] = ()
@@ -290,6 +286,8 @@ TRAINER_OPTIONS: tuple[Option, ...] = (
     Option(name="shift", default=0, low=0, high=8, help="shift each training image by up to this many pixels in each direction"),
 )
 
+TRAINER = Component(kind="trainer", name="the trainer", options=TRAINER_OPTIONS)
+
 _BUILT_IN: Mapping[Kind, Mapping[str, tuple[str, tuple[Option, ...]]]] = {
     "model": {
         "cnn": (
@@ -375,15 +373,3 @@ BUILT_IN = Catalog(
 
 DATASET_IMAGES: Mapping[str, int] = {"fashion-mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}
 """Numbers of training images. They allow hpsearch to check a study file before the data set is downloaded."""
-
-
-def trainer_option(name: str) -> Option | None:
-    """Return the option of the trainer with a given name.
-
-    Args:
-        name: the option's name.
-
-    Returns:
-        The option; None if the trainer does not have it.
-    """
-    return next((option for option in TRAINER_OPTIONS if option.name == name), None)

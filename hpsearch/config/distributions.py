@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hpsearch.config.components import Scalar, is_finite, same
 from hpsearch.errors import StudyFileError, did_you_mean
@@ -71,12 +71,15 @@ class Searched(Distribution):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FloatRange(Searched):
+class Range(Searched):
     """Numbers from `low` to `high`, including both.
 
     With `step`, only the numbers `low`, `low + step` and so on are possible. With `log`, Optuna
     samples the logarithm of the number evenly.
     """
+
+    KEY: ClassVar[str]
+    """The key of the range in a study file and in the JSON values."""
 
     low: float
     high: float
@@ -87,6 +90,17 @@ class FloatRange(Searched):
     def extremes(self) -> tuple[Scalar, ...]:
         """Both ends of the range."""
         return self.low, self.high
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        return {self.KEY: [self.low, self.high], "step": self.step, "log": self.log}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatRange(Range):
+    """A range of all numbers."""
+
+    KEY = "float"
 
     @property
     def optuna(self) -> BaseDistribution:
@@ -100,31 +114,19 @@ class FloatRange(Searched):
         steps = (value - self.low) / self.step if self.step else 0.0
         return abs(steps - round(steps)) <= BOUND_TOLERANCE * max(1.0, abs(steps))
 
-    @property
-    def plain(self) -> dict[str, Any]:
-        return {"float": [self.low, self.high], "step": self.step, "log": self.log}
-
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" + (f" in steps of {self.step:g}" if self.step else "") + (", log" if self.log else "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntRange(Searched):
-    """Whole numbers from `low` to `high`, including both.
+class IntRange(Range):
+    """A range of whole numbers."""
 
-    With `step`, only the numbers `low`, `low + step` and so on are possible. With `log`, Optuna
-    samples the logarithm of the number evenly.
-    """
+    KEY = "int"
 
     low: int
     high: int
     step: int = 1
-    log: bool = False
-
-    @property
-    def extremes(self) -> tuple[Scalar, ...]:
-        """Both ends of the range."""
-        return self.low, self.high
 
     @property
     def optuna(self) -> BaseDistribution:
@@ -135,10 +137,6 @@ class IntRange(Searched):
     def __contains__(self, value: Scalar) -> bool:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator]  # `whole` rules strings out
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        return {"int": [self.low, self.high], "step": self.step, "log": self.log}
 
     def __str__(self) -> str:
         return f"{self.low} to {self.high}" + (f" in steps of {self.step}" if self.step != 1 else "") + (", log" if self.log else "")
@@ -203,10 +201,10 @@ def distribution_of(plain: Mapping[str, Any]) -> Distribution:
     Returns:
         The distribution.
     """
-    if "float" in plain:
-        return FloatRange(low=plain["float"][0], high=plain["float"][1], step=plain["step"], log=plain["log"])
-    if "int" in plain:
-        return IntRange(low=plain["int"][0], high=plain["int"][1], step=plain["step"], log=plain["log"])
+    for kind in (FloatRange, IntRange):
+        if kind.KEY in plain:
+            low, high = plain[kind.KEY]
+            return kind(low=low, high=high, step=plain["step"], log=plain["log"])
     return Choices(values=tuple(plain["choices"])) if "choices" in plain else Fixed(value=plain["fixed"])
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from hpsearch.config.components import SELECTORS, TRAINER_OPTIONS, Scalar
-from hpsearch.config.distributions import Fixed
+from hpsearch.config.components import SELECTORS, TRAINER, Component, Scalar
 from hpsearch.config.space import Parameter, Space
 
 
@@ -18,13 +17,11 @@ def unsearched_defaults(space: Space) -> Mapping[str, Mapping[str, Scalar]]:
     Returns:
         For each owner (`the trainer`, `cnn`, …), the names of options with their defaults.
     """
+    components = [TRAINER, *(space.catalog.get(kind, name) for kind in SELECTORS for name in space.names_of(kind))]
     found: dict[str, dict[str, Scalar]] = {}
-    mentioned = {parameter.option for parameter in space if parameter.owner == "trainer"}
-    found["the trainer"] = {option.name: option.default for option in TRAINER_OPTIONS if option.name not in mentioned}
-    for kind in SELECTORS:
-        for name in space.names_of(kind):
-            set_here = {parameter.option for parameter in space if parameter.owner == kind and _can_meet(space, parameter, kind, name)}
-            found[name] = {option.name: option.default for option in space.catalog.get(kind, name).options if option.name not in set_here}
+    for component in components:
+        mentioned = _options(space, space.parameters, component)
+        found[component.name] = {option.name: option.default for option in component.options if option.name not in mentioned}
     return {owner: options for owner, options in found.items() if options}
 
 
@@ -37,37 +34,28 @@ def unfair_comparisons(space: Space) -> tuple[str, ...]:
     Returns:
         One sentence for each such option.
     """
-    return tuple(_unfair(space))
-
-
-def _unfair(space: Space) -> Iterator[str]:
+    found = []
     for kind in SELECTORS:
-        names = space.names_of(kind)
-        if len(names) < 2:
-            continue
+        components = [space.catalog.get(kind, name) for name in space.names_of(kind)]
         for option in sorted({parameter.option for parameter in space.searched if parameter.owner == kind}):
-            takers = [name for name in names if space.catalog.get(kind, name).option(option)]
-            searched = [name for name in takers if _is_searched(space, kind, name, option)]
-            fixed = [name for name in takers if name not in searched]
+            takers = [component for component in components if component.option(option)]
+            searched = [component.name for component in takers if option in _options(space, space.searched, component)]
+            fixed = [component.name for component in takers if component.name not in searched]
             if searched and fixed:
-                yield (
+                found.append(
                     f"`{option}` is searched for {' and '.join(searched)}, but fixed for {' and '.join(fixed)}: "
                     f"that compares a tuned {kind} with an untuned one."
                 )
+    return tuple(found)
 
 
-def _is_searched(space: Space, kind: str, name: str, option: str) -> bool:
-    return any(
-        parameter.owner == kind
-        and parameter.option == option
-        and not isinstance(parameter.distribution, Fixed)
-        and _can_meet(space, parameter, kind, name)
-        for parameter in space
-    )
+def _options(space: Space, parameters: tuple[Parameter, ...], component: Component) -> set[str]:
+    """Return the options of a component that some of the parameters can set."""
+    return {each.option for each in parameters if each.owner == component.kind and _can_meet(space, each, component)}
 
 
-def _can_meet(space: Space, parameter: Parameter, kind: str, name: str) -> bool:
-    """Return whether the conditions allow the parameter in a trial that chooses the component `name` of `kind`."""
-    return name in parameter.when.get(kind, (name,)) and all(
-        _can_meet(space, space[parent], kind, name) for parent in parameter.when if parent not in SELECTORS
+def _can_meet(space: Space, parameter: Parameter, component: Component) -> bool:
+    """Return whether the conditions allow the parameter in a trial that chooses the component."""
+    return component.name in parameter.when.get(component.kind, (component.name,)) and all(
+        _can_meet(space, space[parent], component) for parent in parameter.when if parent not in SELECTORS
     )

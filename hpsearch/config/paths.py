@@ -8,6 +8,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpsearch.errors import DiskError, StudyFileError
 from hpsearch.formatting import show
@@ -40,21 +41,26 @@ def check_study_name(name: str) -> str:
     return name
 
 
+class _Inside:
+    """An attribute of a class that has a `folder`: the path of the file or folder with this name in it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type) -> Path:
+        return Path(owner.folder, self.name)
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """The folder of all studies. This class does not create files or folders."""
 
-    root: Path = DEFAULT_RUNS
+    folder: Path = DEFAULT_RUNS
 
-    @property
-    def database(self) -> Path:
-        """The default SQLite database."""
-        return self.root / "hpsearch.db"
-
-    @property
-    def artifacts(self) -> Path:
-        """The folder of the artifact store that optuna-dashboard reads. The dot in its name keeps it apart from folders of studies."""
-        return self.root / "hpsearch.artifacts"
+    database = _Inside("hpsearch.db")
+    """The default SQLite database."""
+    artifacts = _Inside("hpsearch.artifacts")
+    """The folder of the artifact store that optuna-dashboard reads. The dot in its name keeps it apart from folders of studies."""
 
     def study(self, name: str) -> StudyPaths:
         """Return the paths of one study. A follow-up study has its folder inside the folder of the search.
@@ -70,8 +76,8 @@ class RunPaths:
         """
         base, _, kind = name.partition(".")
         if kind in (FINALISTS, EXPLAIN):
-            return StudyPaths(self.root / check_study_name(base) / kind)
-        return StudyPaths(self.root / check_study_name(name))
+            return StudyPaths(self.folder / check_study_name(base) / kind)
+        return StudyPaths(self.folder / check_study_name(name))
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,12 @@ class StudyPaths:
 
     folder: Path
 
-    @property
-    def logs(self) -> Path:
-        """The folder of the workers' logs."""
-        return self.folder / "logs"
+    logs = _Inside("logs")
+    """The folder of the workers' logs."""
+    report = _Inside("report.html")
+    """The report of the study."""
+    samples = _Inside("samples.png")
+    """A grid of some training images."""
 
     def log(self, worker: str) -> Path:
         """Return the log of one worker.
@@ -95,16 +103,6 @@ class StudyPaths:
             The path.
         """
         return self.logs / f"{worker}.log"
-
-    @property
-    def report(self) -> Path:
-        """The report of the study."""
-        return self.folder / "report.html"
-
-    @property
-    def samples(self) -> Path:
-        """A grid of some training images."""
-        return self.folder / "samples.png"
 
     def trial(self, number: int) -> TrialPaths:
         """Return the paths of one trial.
@@ -124,15 +122,10 @@ class TrialPaths:
 
     folder: Path
 
-    @property
-    def checkpoint(self) -> Path:
-        """The state from which training continues."""
-        return self.folder / "checkpoint"
-
-    @property
-    def predictions(self) -> Path:
-        """The predicted class and confidence of every validation image, after the last epoch."""
-        return self.folder / "predictions.npz"
+    checkpoint = _Inside("checkpoint")
+    """The state from which training continues."""
+    predictions = _Inside("predictions.npz")
+    """The predicted class and confidence of every validation image, after the last epoch."""
 
 
 @dataclass(frozen=True)
@@ -141,38 +134,23 @@ class FinalPaths:
 
     folder: Path
 
-    @property
-    def config(self) -> Path:
-        """The best config that was trained."""
-        return self.folder / "config.toml"
+    config = _Inside("config.toml")
+    """The best config that was trained."""
+    metrics = _Inside("metrics.json")
+    """The scores, and a record of each time that the test split was read.
 
-    @property
-    def metrics(self) -> Path:
-        """The scores, and a record of each time that the test split was read.
-
-        hpsearch writes this file before training, and completes it after all other files.
-        """
-        return self.folder / "metrics.json"
-
-    @property
-    def predictions(self) -> Path:
-        """The class and confidence of every training and test image."""
-        return self.folder / "predictions.csv"
-
-    @property
-    def card(self) -> Path:
-        """The model card."""
-        return self.folder / "README.md"
-
-    @property
-    def report(self) -> Path:
-        """The report of the model."""
-        return self.folder / "report.html"
-
-    @property
-    def onnx(self) -> Path:
-        """The model as ONNX."""
-        return self.folder / "model.onnx"
+    hpsearch writes this file before training, and completes it after all other files.
+    """
+    predictions = _Inside("predictions.csv")
+    """The class and confidence of every training and test image."""
+    card = _Inside("README.md")
+    """The model card."""
+    report = _Inside("report.html")
+    """The report of the model."""
+    onnx = _Inside("model.onnx")
+    """The model as ONNX."""
+    seeds = _Inside("seeds")
+    """The folder that holds one folder for each seed."""
 
     def mistakes(self, part: str) -> Path:
         """Return the picture of the most confident mistakes.
@@ -223,11 +201,6 @@ class FinalPaths:
         seeds = [self._seed(int(folder.name)) for folder in self.seeds.glob("[0-9]*") if folder.name.isdecimal()]
         of_seeds = [folder / name for folder in seeds for name in SEED_FILES]
         return [self.model(), *top, *of_seeds]
-
-    @property
-    def seeds(self) -> Path:
-        """The folder that holds one folder for each seed."""
-        return self.folder / "seeds"
 
     def _seed(self, number: int) -> Path:
         return self.seeds / str(number)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -253,6 +254,24 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     return found
 
 
+def load_component_files(paths: Iterable[Path]) -> Catalog:
+    """Run component files and return a catalog of the built-in components and of what the files registered.
+
+    Args:
+        paths: the files.
+
+    Returns:
+        The catalog.
+
+    Raises:
+        ComponentError: a file is missing, fails when it runs, or registers nothing. Also if a name is already used.
+    """
+    catalog = BUILT_IN
+    for path in paths:
+        catalog = catalog.extended(load_component_file(path))
+    return catalog
+
+
 def component_hash(path: Path) -> str | None:
     """Return the SHA-256 of a component file, hexadecimal.
 
@@ -289,11 +308,9 @@ def find_component_file(places: Sequence[Path], sha256: str, *, owner: str, besi
         raise ComponentError(
             f"the component file {show_path(places[-1])} is missing", hint=f"Put it beside {beside}: {owner} was made with it."
         )
-    if trust:
-        return found[0]
-    for file in found:
-        if file.sha256 == sha256:
-            return file
+    accepted = [file for file in found if trust or file.sha256 == sha256]
+    if accepted:
+        return accepted[0]
     raise ComponentError(
         f"the component file {show_path(found[0].path)} is not the one that {owner} was made with",
         hint=f"It must have the SHA-256 {sha256[:16]}…: put the right one beside {beside}"
@@ -331,11 +348,7 @@ def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> C
 def _line_of(error: BaseException, path: Path) -> str:
     """Return a hint with the line in the component file where the error occurred."""
     if isinstance(error, SyntaxError):
-        return f"Look at line {error.lineno} of the file." if error.lineno else ""
-    line = 0
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f"Look at line {line} of the file." if line else ""
+        lines = [error.lineno]
+    else:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"Look at line {lines[-1]} of the file." if any(lines) else ""

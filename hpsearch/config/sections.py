@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from hpsearch.config.components import BUILT_IN, SELECTORS, trainer_option
+from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER
 from hpsearch.errors import did_you_mean
 from hpsearch.formatting import show
 
@@ -249,7 +249,7 @@ def _place_of(location: list[str], contents: type[Section]) -> str:
         return close
     homes = [key for key, other in sections.items() if name in other.model_fields]
     if "space" in contents.model_fields and (
-        name in SELECTORS or trainer_option(name) or name in BUILT_IN.names("model") + BUILT_IN.names("optimizer")
+        name in SELECTORS or TRAINER.option(name) or name in BUILT_IN.names("model") + BUILT_IN.names("optimizer")
     ):
         homes = ["space"]
     return f"It belongs to [{homes[0]}]." if homes else close

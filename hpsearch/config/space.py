@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, Catalog, Option, Owner, Scalar, is_finite, same, trainer_option
+from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, TRAINER, Catalog, Option, Owner, Scalar, is_finite, same
 from hpsearch.config.distributions import Choices, Distribution, Fixed, FloatRange, IntRange, Searched
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ConfigError, did_you_mean
@@ -67,17 +67,6 @@ class Space:
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
 
-    def get(self, name: str) -> Parameter | None:
-        """Return the parameter with a given name.
-
-        Args:
-            name: the parameter's name.
-
-        Returns:
-            The parameter; None if there is none.
-        """
-        return next((parameter for parameter in self.parameters if parameter.name == name), None)
-
     @property
     def searched(self) -> tuple[Parameter, ...]:
         """The parameters that are not fixed."""
@@ -95,10 +84,7 @@ class Space:
         return tuple(parameter for parameter in self.searched if parameter.name not in always)
 
     def __getitem__(self, name: str) -> Parameter:
-        parameter = self.get(name)
-        if parameter is None:
-            raise KeyError(name)
-        return parameter
+        return {parameter.name: parameter for parameter in self.parameters}[name]
 
     def names_of(self, selector: str) -> tuple[str, ...]:
         """Return the components that a selector can choose.
@@ -221,10 +207,8 @@ class Space:
         Returns:
             The option.
         """
-        if parameter.owner == "trainer":
-            option = trainer_option(parameter.option)
-        else:
-            option = self.catalog.get(parameter.owner, str(values[parameter.owner])).option(parameter.option)
+        owner = TRAINER if parameter.owner == "trainer" else self.catalog.get(parameter.owner, str(values[parameter.owner]))
+        option = owner.option(parameter.option)
         assert option is not None, "`read_space` refuses a parameter that its owner does not take"
         return option
 

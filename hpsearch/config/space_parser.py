@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from hpsearch.config.components import (
-    DEFAULT_COMPONENTS,
-    SELECTORS,
-    TRAINER_OPTIONS,
-    Catalog,
-    Component,
-    Kind,
-    Option,
-    Owner,
-    Scalar,
-    same,
-    trainer_option,
-)
+from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, TRAINER, Catalog, Component, Kind, Option, Owner, Scalar, same
 from hpsearch.config.distributions import (
     DISTRIBUTION_KEYS,
     MOST_CHOICES,
@@ -25,8 +13,8 @@ from hpsearch.config.distributions import (
     Choices,
     Distribution,
     Fixed,
-    FloatRange,
     IntRange,
+    Range,
     key_error,
     read_distribution,
 )
@@ -183,7 +171,7 @@ class _Reader:
         if selector not in self.distributions:
             self._add(selector, selector, DEFAULT_COMPONENTS[selector], {})
         distribution = self.distributions[selector]
-        if not isinstance(distribution, Choices | Fixed):
+        if isinstance(distribution, Range):
             raise self._error(selector, f"a {selector} is chosen by name, not from a range", f"Known: {', '.join(known)}.")
         for value in distribution.listed:
             if value not in known:
@@ -219,7 +207,7 @@ class _Reader:
         where = _when(name)
         for parent, allowed in self.conditions[name].items():
             distribution = self.distributions[parent]
-            if not isinstance(distribution, Choices | Fixed):
+            if isinstance(distribution, Range):
                 raise self._error(where, f"names {parent}, which is a range", "A condition needs a parameter with choices.")
             for value in allowed:
                 if value not in distribution:
@@ -249,25 +237,21 @@ class _Reader:
         option = self.options[name]
         if name in SELECTORS:
             return "trainer"
-        possible = {kind: self._possible(kind, name) for kind in SELECTORS}
-        owners: list[Owner] = [kind for kind in SELECTORS if any(component.option(option) for component in possible[kind])]
+        possible: dict[Owner, list[Component]] = {"trainer": [TRAINER], **{kind: self._possible(kind, name) for kind in SELECTORS}}
+        owners = [owner for owner, components in possible.items() if any(component.option(option) for component in components)]
         own = self.catalog.find(name.rpartition(".")[0])
         if own is not None and own.option(option) is not None:
             owners = [cast("Owner", own.kind)]  # in the table of a component, the component's own options come first
-        elif trainer_option(option) is not None:
-            owners.insert(0, "trainer")
         if not owners:
             raise self._unknown_option(name, own)
         if len(owners) > 1:
             hint = f"Put it into the table of one of them, [{self.prefix}NAME]."
             raise self._error(name, f"both the {owners[0]} and the {owners[1]} take `{option}`", hint)
         owner = owners[0]
-        components = [] if owner == "trainer" else possible[owner]
-        found = [trainer_option(option)] if owner == "trainer" else [component.option(option) for component in components]
-        options = [each for each in found if each is not None]
-        for component in components:
+        options = [each for component in possible[owner] if (each := component.option(option)) is not None]
+        for component in possible[owner]:
             if component.option(option) is None:
-                taker = next(other.name for other in components if other.option(option))
+                taker = next(other.name for other in possible[owner] if other.option(option))
                 rule = f"the {owner} '{component.name}' takes no `{option}`, but can be sampled with it"
                 raise self._error(name, rule, f"Put it into a table of its own, [{self.prefix}{taker}] for example.")
         for each in options:
@@ -284,7 +268,7 @@ class _Reader:
         if elsewhere:
             return self._error(name, f"only {', '.join(elsewhere)} takes `{option}`, which this study never chooses", "Remove it.")
         reachable = [known.name for kind in SELECTORS for component in self._possible(kind, name) for known in component.options]
-        hint = _nearest(option, [*SELECTORS, *(known.name for known in TRAINER_OPTIONS), *reachable])
+        hint = _nearest(option, [*SELECTORS, *(known.name for known in TRAINER.options), *reachable])
         return self._error(name, "neither the trainer nor a model, optimizer or schedule of this study takes it", hint)
 
     def _possible(self, kind: Kind, name: str) -> list[Component]:
@@ -295,12 +279,11 @@ class _Reader:
 
     def _check_against(self, name: str, option: Option) -> None:
         distribution = self.distributions[name]
-        if isinstance(distribution, FloatRange) and not isinstance(option.default, float):
+        kinds = (int, float) if isinstance(distribution, IntRange) else (float,)
+        if isinstance(distribution, Range) and type(option.default) not in kinds:
             is_int = type(option.default) is int
             hint = f"Write {{ int = [{distribution.low:g}, {distribution.high:g}] }}." if is_int else _choices_hint(option)
             raise self._error(name, f"`{option.name}` is {option.type_name}", hint)
-        if isinstance(distribution, IntRange) and isinstance(option.default, bool | str):
-            raise self._error(name, f"`{option.name}` is {option.type_name}", _choices_hint(option))
         for value in distribution.extremes:
             if rule := option.refuses(value):
                 quoted = isinstance(value, str) and not isinstance(option.default, bool | str)

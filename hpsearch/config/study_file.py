@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from hpsearch.config.components import BUILT_IN, DATASET_IMAGES, Catalog, ComponentFile, Scalar
+from hpsearch.config.components import DATASET_IMAGES, Catalog, ComponentFile, Scalar
 from hpsearch.config.paths import bundled_studies, check_study_name
-from hpsearch.config.registration import load_component_file
+from hpsearch.config.registration import load_component_files
 from hpsearch.config.sections import Budget, Data, Finalists, Limits, Pruner, Sampler, Section, Seed, WarmStart, explain
 from hpsearch.config.space import Space
 from hpsearch.config.space_parser import read_space
@@ -212,7 +212,10 @@ def json_schema() -> dict[str, Any]:
 
 def _build(contents: Contents, text: str, path: Path) -> StudyFile:
     check_study_name(contents.name)
-    catalog, files = _load_components(contents.use, path)
+    for name in contents.use:
+        if "\0" in name:
+            raise StudyFileError(f"use: {show(name)} is not a file name")
+    catalog = load_component_files((path.parent / name).resolve() for name in contents.use)
     space = read_space(contents.space, catalog=catalog)
     _check_data(contents.data, catalog)
     _check_search(contents, space)
@@ -226,22 +229,10 @@ def _build(contents: Contents, text: str, path: Path) -> StudyFile:
         space=space,
         baselines=baselines,
         warm_start=_sources(contents),
-        component_files=files,
+        component_files=tuple(dict.fromkeys(component.file for component in catalog if component.file is not None)),
         text=text,
         path=path,
     )
-
-
-def _load_components(use: list[str], path: Path) -> tuple[Catalog, tuple[ComponentFile, ...]]:
-    catalog = BUILT_IN
-    files: dict[Path, ComponentFile] = {}
-    for name in use:
-        if "\0" in name:
-            raise StudyFileError(f"use: {show(name)} is not a file name")
-        found = load_component_file((path.parent / name).resolve())
-        catalog = catalog.extended(found)
-        files.update({component.file.path: component.file for component in found if component.file})
-    return catalog, tuple(files.values())
 
 
 def _check_data(data: Data, catalog: Catalog) -> None:

@@ -11,16 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hpsearch.config.components import (
-    DEFAULT_COMPONENTS,
-    SELECTORS,
-    TRAINER_OPTIONS,
-    Catalog,
-    ComponentFile,
-    Option,
-    Owner,
-    Scalar,
-)
+from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, TRAINER, Catalog, Component, ComponentFile, Owner, Scalar
 from hpsearch.errors import ConfigError, did_you_mean
 
 
@@ -73,7 +64,7 @@ class TrainConfig:
         """
         return {
             **{kind: {"name": getattr(self, kind).name, **getattr(self, kind).options} for kind in SELECTORS},
-            **{option.name: getattr(self, option.name) for option in TRAINER_OPTIONS},
+            **{option.name: getattr(self, option.name) for option in TRAINER.options},
             "seed": self.seed,
             "component_files": [{"path": str(file.path), "sha256": file.sha256} for file in self.component_files],
         }
@@ -88,12 +79,11 @@ class TrainConfig:
         Returns:
             The config.
         """
-        chosen: dict[str, ComponentConfig] = {
-            kind: ComponentConfig(name=stored[kind]["name"], options={k: v for k, v in stored[kind].items() if k != "name"})
-            for kind in SELECTORS
-        }
         files = tuple(ComponentFile(path=Path(file["path"]), sha256=file["sha256"]) for file in stored["component_files"])
-        fields: dict[str, Any] = {**chosen, **{option.name: option.coerce(stored[option.name]) for option in TRAINER_OPTIONS}}
+        fields: dict[str, Any] = {option.name: option.coerce(stored[option.name]) for option in TRAINER.options}
+        for kind in SELECTORS:
+            options = dict(stored[kind])
+            fields[kind] = ComponentConfig(name=options.pop("name"), options=options)
         return cls(**fields, seed=stored["seed"], component_files=files)
 
     @property
@@ -102,7 +92,7 @@ class TrainConfig:
         return {
             **{("trainer", kind): getattr(self, kind).name for kind in SELECTORS},
             **{(kind, name): value for kind in SELECTORS for name, value in getattr(self, kind).options.items()},
-            **{("trainer", option.name): getattr(self, option.name) for option in TRAINER_OPTIONS},
+            **{("trainer", option.name): getattr(self, option.name) for option in TRAINER.options},
         }
 
     @property
@@ -133,20 +123,20 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
     for (owner, name), value in settings.items():
         given[owner][name] = value
     components = {kind: catalog.get(kind, str(given["trainer"].pop(kind, DEFAULT_COMPONENTS[kind]))) for kind in SELECTORS}
-    fields: dict[str, Any] = _complete("the trainer", TRAINER_OPTIONS, given["trainer"])
+    fields: dict[str, Any] = _complete(TRAINER, given["trainer"])
     for kind, component in components.items():
-        fields[kind] = ComponentConfig(name=component.name, options=_complete(component.name, component.options, given[kind]))
+        fields[kind] = ComponentConfig(name=component.name, options=_complete(component, given[kind]))
     files = {component.file.path: component.file for component in components.values() if component.file is not None}
     return TrainConfig(**fields, seed=seed, component_files=tuple(files.values()))
 
 
-def _complete(owner: str, options: tuple[Option, ...], given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return a value for each option: the given value or the default."""
-    known = [option.name for option in options]
+def _complete(owner: Component, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return a value for each option of a component: the given value or the default."""
+    known = [option.name for option in owner.options]
     for name in given:
         if name not in known:
-            raise ConfigError(f"{owner} takes no '{name}'", hint=did_you_mean(name, known))
-    for option in options:
+            raise ConfigError(f"{owner.name} takes no '{name}'", hint=did_you_mean(name, known))
+    for option in owner.options:
         if option.name in given and (rule := option.refuses(given[option.name])):
-            raise ConfigError(f"{owner}: {option.name} {rule}")
-    return {option.name: option.coerce(given.get(option.name, option.default)) for option in options}
+            raise ConfigError(f"{owner.name}: {option.name} {rule}")
+    return {option.name: option.coerce(given.get(option.name, option.default)) for option in owner.options}

@@ -14,8 +14,7 @@ EVALUATION_BATCH = 500
 """Images in a batch. On a CPU, larger batches are not faster and need more memory."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Normalisation:
+class Normalisation(nn.Module):
     """Scales pixels to the input of a model: (pixel / 255 - mean) / standard deviation = pixel * factor + offset.
 
     Attributes:
@@ -25,6 +24,11 @@ class Normalisation:
 
     factor: Tensor
     offset: Tensor
+
+    def __init__(self, *, factor: Tensor, offset: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor)
+        self.register_buffer("offset", offset)
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Normalisation:
@@ -38,15 +42,18 @@ class Normalisation:
         Returns:
             The normalisation.
         """
-        factor = [1 / (255 * deviation) for deviation in std]
-        offset = [-average / deviation for average, deviation in zip(mean, std, strict=True)]
-        return cls(
-            factor=torch.tensor(factor, dtype=torch.float32, device=device).view(1, -1, 1, 1),
-            offset=torch.tensor(offset, dtype=torch.float32, device=device).view(1, -1, 1, 1),
-        )
+        means, deviations = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
+        return cls(factor=(1 / (255 * deviations)).float().to(device), offset=(-means / deviations).float().to(device))
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the input of a model, float32 [N, C, H, W], for images, uint8 [N, C, H, W]."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the input of a model.
+
+        Args:
+            images: uint8 [N, C, H, W].
+
+        Returns:
+            float32 [N, C, H, W].
+        """
         return images.to(torch.float32).mul_(self.factor).add_(self.offset)
 
 

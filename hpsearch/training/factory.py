@@ -6,12 +6,13 @@ Their options are declared in `hpsearch.config.components` and `hpsearch.config.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, Literal
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
-from hpsearch.config.components import SELECTORS
+from hpsearch.config.components import BUILT_IN, SELECTORS
 from hpsearch.config.registration import current_catalog, registered
 from hpsearch.config.train_config import ComponentConfig, TrainConfig
 from hpsearch.errors import ComponentError, ConfigError, did_you_mean
@@ -20,22 +21,8 @@ from hpsearch.training import models, optimizers
 
 Selector = Literal["model", "optimizer", "schedule"]
 
-FACTORIES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
-    "model": {"cnn": models.cnn, "lenet5": models.lenet5},
-    "optimizer": {
-        "sgd": optimizers.sgd,
-        "adam": optimizers.adam,
-        "adamw": optimizers.adamw,
-        "rmsprop": optimizers.rmsprop,
-        "nadam": optimizers.nadam,
-    },
-    "schedule": {
-        "constant": optimizers.constant,
-        "step": optimizers.step,
-        "cosine": optimizers.cosine,
-        "onecycle": optimizers.onecycle,
-    },
-}
+BUILDERS: Mapping[str, ModuleType] = {"model": models, "optimizer": optimizers, "schedule": optimizers}
+"""The modules of the built-in components. The function that builds a component has the name of the component."""
 
 
 def factory(kind: Selector, name: str) -> Callable[..., Any]:
@@ -51,9 +38,9 @@ def factory(kind: Selector, name: str) -> Callable[..., Any]:
     Raises:
         ComponentError: there is no such component.
     """
-    built_in = FACTORIES[kind].get(name)
-    if built_in is not None:
-        return built_in
+    if name in BUILT_IN.names(kind):
+        build: Callable[..., Any] = getattr(BUILDERS[kind], name)
+        return build
     component = registered(name)
     if component is None or component.kind != kind or component.factory is None:
         raise ComponentError(f"unknown {kind} {show(name)}", hint=did_you_mean(name, current_catalog().names(kind)))

@@ -67,23 +67,6 @@ def write_onnx(path: Path, model: SavedModel, images: Tensor) -> float:
     return difference
 
 
-class _FromPixels(nn.Module):
-    """The model with the normalisation before it and the softmax after it."""
-
-    factor: Tensor
-    offset: Tensor
-
-    def __init__(self, model: SavedModel) -> None:
-        super().__init__()
-        self.model = model.module
-        self.register_buffer("factor", model.normalise.factor)
-        self.register_buffer("offset", model.normalise.offset)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the probabilities, float32 [N, classes], for images, uint8 [N, C, H, W]."""
-        return torch.softmax(self.model(images.to(torch.float32) * self.factor + self.offset), dim=1)
-
-
 def _export(path: Path, model: SavedModel, example: Tensor) -> None:
     import onnx
 
@@ -93,7 +76,7 @@ def _export(path: Path, model: SavedModel, example: Tensor) -> None:
             # Ignore the warnings of the exporter about its own implementation.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _FromPixels(model).eval(),
+                nn.Sequential(model.normalise, model.module, nn.Softmax(dim=1)).eval(),
                 (example,),
                 path,
                 input_names=["images"],

@@ -8,7 +8,7 @@ learning rate of the step is this factor times the option `lr`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
@@ -166,10 +166,6 @@ def onecycle(optimizer: optim.Optimizer, *, steps: int, steps_per_epoch: int, pc
     Returns:
         The schedule.
     """
-    return LambdaLR(optimizer, _one_cycle(steps, pct_start))
-
-
-def _one_cycle(steps: int, pct_start: float) -> Callable[[int], float]:
     # If there is less than one step for the increase, the run starts with the highest learning rate.
     peak, last = max(0.0, pct_start * steps - 1), steps - 1
 
@@ -178,7 +174,7 @@ def _one_cycle(steps: int, pct_start: float) -> Callable[[int], float]:
             return _between(ONECYCLE_START, 1.0, step / peak)
         return _between(1.0, ONECYCLE_END, min(1.0, (step - peak) / ((last - peak) or 1.0)))
 
-    return factor
+    return LambdaLR(optimizer, factor)
 
 
 def _between(start: float, end: float, share: float) -> float:

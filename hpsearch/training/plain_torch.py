@@ -21,13 +21,11 @@ def torch_source(model: nn.Module) -> str | None:
     """
     if not isinstance(model, nn.Sequential):
         return None
-    lines = []
-    for name, layer in model.named_children():
-        source = _layer(layer)
-        if source is None:
-            return None
-        lines.append(f"            {name}=nn.{source},\n")
-    return f"nn.Sequential(\n        OrderedDict(\n{''.join(lines)}        )\n    )"
+    sources = {name: _layer(layer) for name, layer in model.named_children()}
+    if None in sources.values():
+        return None
+    lines = "".join(f"            {name}=nn.{source},\n" for name, source in sources.items())
+    return f"nn.Sequential(\n        OrderedDict(\n{lines}        )\n    )"
 
 
 def _layer(layer: nn.Module) -> str | None:

@@ -7,7 +7,8 @@ A best config is trained first, unless the storage has a trial of the same run w
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 CONFIG_ENDINGS = (".toml", ".json")
 PREDICTIONS = "predictions.csv"
 """A folder with this file is the folder of a final model."""
-CHECKPOINT = "checkpoint"
 SURE = 0.05
 """A difference with a smaller p-value is called significant."""
 SMALLEST_P = 1e-4
@@ -89,43 +89,36 @@ class UntrainedModel:
         """The images on which the model will be evaluated."""
         return ImageSet(dataset=self.best.data.dataset, split=self.split.hash)
 
-    def train(self, folder: Path, *, device: str) -> Iterator[Epoch]:
-        """Train as a worker does, in a forked process with one thread. So user code of one model cannot change the other model.
+    def train(self, *, device: str, show: Callable[[Epoch], None]) -> EvaluatedModel:
+        """Train as a worker does, in a temporary folder.
+
+        The training runs in a forked process with one thread. So user code of one model cannot change the other model.
 
         Args:
-            folder: folder for the checkpoint and the predictions.
             device: device name.
+            show: receives each epoch after it has ended.
 
-        Yields:
-            Each epoch.
+        Returns:
+            The model with its predictions.
 
         Raises:
             HpsearchError: the model cannot be trained.
         """
         import torch
 
-        from hpsearch.training.trainer import train
+        from hpsearch.training.trainer import predictions_path, train
 
-        def begin() -> Iterator[Epoch]:
-            torch.set_num_threads(1)
-            # Read the config again, because the component file of the other model may have registered a model under the same name.
-            config = read_best_config(self.path).config
-            return train(config, self.split, checkpoint=folder / CHECKPOINT, device=device)
+        with tempfile.TemporaryDirectory(prefix="hpsearch-compare-") as folder:
+            checkpoint = Path(folder) / "checkpoint"
 
-        yield from in_fork(begin)
+            def begin() -> Iterator[Epoch]:
+                torch.set_num_threads(1)
+                # Read the config again, because the component file of the other model may have registered a model under the same name.
+                return train(read_best_config(self.path).config, self.split, checkpoint=checkpoint, device=device)
 
-    def trained(self, folder: Path) -> EvaluatedModel:
-        """Return the model after training.
-
-        Args:
-            folder: the folder given to `train`.
-
-        Returns:
-            The model with its predictions.
-        """
-        from hpsearch.training.trainer import predictions_path
-
-        predictions = read_predictions(predictions_path(folder / CHECKPOINT))
+            for epoch in in_fork(begin):
+                show(epoch)
+            predictions = read_predictions(predictions_path(checkpoint))
         return EvaluatedModel(label=self.label, config=self.best.config, images=self.images, predictions=predictions)
 
 
@@ -213,7 +206,9 @@ def find_model(text: str, workspace: Workspace) -> EvaluatedModel | UntrainedMod
     if text.endswith(CONFIG_ENDINGS):
         return _config(path, text, workspace)
     if _is_trial(text):
-        return _trial(text, workspace)
+        called, _, number = text.rpartition("/")
+        _, model = _stored_trial(study_name(called), int(number), workspace)
+        return replace(model, label=text)
     raise UsageError(
         f"{show(text)} is neither a trial, nor a best config, nor the folder of a final model",
         hint="A trial is written STUDY/N, as quickstart/7; a config ends in .toml or .json.",
@@ -288,10 +283,9 @@ def _final_model(folder: Path, label: str) -> EvaluatedModel:
         known = CLASS_NAMES.get(best.data.dataset, ())
         found = {row[key] for row in rows for key in ("truth", "guess")}
         classes = known if found <= set(known) else tuple(sorted(found))
-        number = {name: index for index, name in enumerate(classes)}
         predictions = Predictions(
-            label=numpy.array([number[row["truth"]] for row in rows]),
-            predicted=numpy.array([number[row["guess"]] for row in rows]),
+            label=numpy.array([classes.index(row["truth"]) for row in rows]),
+            predicted=numpy.array([classes.index(row["guess"]) for row in rows]),
             confidence=numpy.array([float(row["confidence"]) for row in rows]),
             classes=classes,
         )
@@ -308,13 +302,7 @@ def _config(path: Path, label: str, workspace: Workspace) -> EvaluatedModel | Un
         return replace(stored, label=label, config=best.config, source=stored.label)
     from hpsearch.training.data.split import load_split
 
-    split = load_split(
-        best.data.dataset,
-        validation_images=best.data.validation_images,
-        train_images=best.data.train_images,
-        seed=best.split_seed,
-        folder=workspace.data,
-    )
+    split = load_split(**best.data.model_dump(), seed=best.split_seed, folder=workspace.data)
     return UntrainedModel(label=label, path=path, best=best, split=split)
 
 
@@ -324,27 +312,23 @@ def _stored_run(best: BestConfig, workspace: Workspace) -> EvaluatedModel | None
     if not isinstance(name, str) or not isinstance(number, int):
         return None
     with suppress(UsageError):
-        study = workspace.open().load(name)
-        row = read_trial(study, number)
-        stored = best_config(row, read_study(study))
+        stored, model = _stored_trial(name, number, workspace)
         # The user may have edited the config file.
-        same = (stored.config.digest, stored.data, stored.split_seed) == (best.config.digest, best.data, best.split_seed)
-        return _of_trial(name, row, stored, workspace) if same else None
+        if (stored.config.digest, stored.data, stored.split_seed) == (best.config.digest, best.data, best.split_seed):
+            return model
     return None
 
 
-def _trial(text: str, workspace: Workspace) -> EvaluatedModel:
-    called, _, number = text.rpartition("/")
-    name = study_name(called)
+def _stored_trial(name: str, number: int, workspace: Workspace) -> tuple[BestConfig, EvaluatedModel]:
+    """Return the config of a stored trial, and the model with the predictions of its last epoch.
+
+    Raise a UsageError if the trial has no predictions.
+    """
     study = workspace.open().load(name)
-    row = read_trial(study, int(number))
-    return replace(_of_trial(name, row, best_config(row, read_study(study)), workspace), label=text)
-
-
-def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) -> EvaluatedModel:
-    """Return a stored trial with the predictions of its last epoch. Raise a UsageError if the trial has no predictions."""
-    home, number = _trained_as(name, row, workspace)
-    file = workspace.paths.study(home).trial(number).predictions
+    row = read_trial(study, number)
+    best = best_config(row, read_study(study))
+    home, first_number = _trained_as(name, row, workspace)
+    file = workspace.paths.study(home).trial(first_number).predictions
     if not file.is_file():
         why = f"is {row.state}, but {show_path(file)} is missing" if row.is_finished else f"is still {row.state}"
         why = f"was pruned after epoch {len(row.epochs)}" if row.state == "pruned" else why
@@ -352,12 +336,13 @@ def _of_trial(name: str, row: TrialRow, best: BestConfig, workspace: Workspace) 
             f"trial {row.number} of '{name}' has no predictions: it {why}",
             hint=f"Compare its config, which is trained first: `hpsearch export {name} --trial {row.number} -o FILE.toml`",
         )
-    return EvaluatedModel(
+    model = EvaluatedModel(
         label=f"{name}/{row.number}",
         config=best.config,
         images=ImageSet(dataset=best.data.dataset, split=str(row.run.get("split_hash"))),
         predictions=read_predictions(file),
     )
+    return best, model
 
 
 def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, int]:
@@ -374,12 +359,7 @@ def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, in
 def _settings(config: TrainConfig) -> dict[str, Any]:
     """Return all settings by their full names. A component file is described by its name and its hash, not by its path."""
     files = {file.path.name: file.sha256[:12] for file in config.component_files}
-    return dict(_flat({**config.to_dict(), "component_files": files}))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    settings: dict[str, Any] = {}
+    for name, value in {**config.to_dict(), "component_files": files}.items():
+        settings |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return settings

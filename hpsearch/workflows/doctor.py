@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +16,6 @@ from hpsearch.formatting import many
 from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.workspace import Workspace
 
-LEAST_PYTHON = (3, 11)
 LEAST_DISK = 1_000_000_000
 """Minimum number of free bytes for checkpoints, logs and predictions."""
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "9p", "fuse.sshfs", "lustre", "gpfs", "ceph", "beegfs")
@@ -51,7 +49,7 @@ def check_machine(workspace: Workspace) -> list[Finding]:
         One finding for each check, in the order in which a search needs them.
     """
     checks: dict[str, Callable[[], str]] = {
-        "Python": _python,
+        "Python": platform.python_version,
         "torch": lambda: _package("torch"),
         "torchvision": _torchvision,
         "optuna": lambda: _package("optuna"),
@@ -69,12 +67,6 @@ def _finding(what: str, check: Callable[[], str]) -> Finding:
         return Finding(what=what, ok=True, says=check())
     except HpsearchError as error:
         return Finding(what=what, ok=False, says=error.message, fix=error.hint)
-
-
-def _python() -> str:
-    if sys.version_info < LEAST_PYTHON:
-        raise UsageError(platform.python_version(), hint="Install Python 3.11 or newer.")
-    return platform.python_version()
 
 
 def _package(name: str) -> str:

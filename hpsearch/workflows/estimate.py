@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -61,14 +60,6 @@ class SearchEstimate:
     low: float
     middle: float
     high: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the estimate for JSON.
-
-        Returns:
-            All attributes.
-        """
-        return asdict(self)
 
 
 def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:

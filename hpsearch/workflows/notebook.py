@@ -32,23 +32,8 @@ from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import study_name
 from hpsearch.workflows.write_report import read_studies
 
-__all__ = [
-    "ablation",
-    "accuracy_by_cost",
-    "confusion",
-    "confusion_difference",
-    "contour",
-    "curves",
-    "finalists",
-    "history",
-    "importances",
-    "models",
-    "parallel",
-    "recall",
-    "recall_difference",
-    "slice_of",
-    "timeline",
-]
+__all__: list[str] = []
+"""The names of all functions that draw a figure. `_by_name` adds them."""
 
 DOCUMENTATION = """{summary}
 
@@ -86,6 +71,7 @@ def _by_name(**arguments: str) -> Callable[[Callable[..., go.Figure]], Callable[
         drawn.__signature__ = signature  # type: ignore[attr-defined]  # `inspect` reads it
         drawn.__name__ = drawn.__qualname__ = draw.__name__
         described = "".join(f"    {name}: {text}\n" for name, text in arguments.items())
+        __all__.append(draw.__name__)
         drawn.__doc__ = DOCUMENTATION.format(summary=inspect.getdoc(draw), arguments=described)
         return drawn
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpsearch.analysis.leaderboard import difference_margin
 from hpsearch.config.best_config import BestConfig
-from hpsearch.config.components import BUILT_IN, Catalog
+from hpsearch.config.components import Catalog
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.paths import FINALISTS
-from hpsearch.config.registration import find_component_file, load_component_file
+from hpsearch.config.registration import find_component_file, load_component_files
 from hpsearch.config.train_config import resolve
 from hpsearch.errors import ConfigError, StudyNotFoundError, UsageError
 from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trial
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.export import best_config
+from hpsearch.workflows.export import best_config, why_unusable
 from hpsearch.workflows.repeat_study import is_follow_up, read_verdict
 
 if TYPE_CHECKING:
@@ -218,8 +218,7 @@ def _require_record(trial: TrialRow, study: str) -> None:
     if not trial.is_finished:
         raise UsageError(f"{called} is still {trial.state}", hint="Wait until the trial has finished.")
     if trial.state == "fail":
-        reason = trial.end.get("reason", "no reason is on record")
-        raise UsageError(f"{called} failed: {reason}", hint=f"`hpsearch run {study} --retry-failed` tries it again.")
+        raise UsageError(f"{called} {why_unusable(trial)}", hint=f"`hpsearch run {study} --retry-failed` tries it again.")
     if trial.config is None or not trial.epochs:
         raise StudyNotFoundError(f"{called} has no epochs on record", hint="Only trials that hpsearch trained can be reproduced.")
 
@@ -227,15 +226,14 @@ def _require_record(trial: TrialRow, study: str) -> None:
 def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[ChangedCondition]]:
     """Return the components of the study, and the component files that have changed."""
     recorded: Mapping[str, str] = row.comparable["component files"]
-    catalog, changed = BUILT_IN, []
-    for name in tomllib.loads(row.text).get("use", []):
-        path = (row.path.parent / name).resolve()
+    paths = [(row.path.parent / name).resolve() for name in tomllib.loads(row.text).get("use", [])]
+    changed = []
+    for path in paths:
         then = recorded.get(path.name, "")
         file = find_component_file([path], then, owner="the trial", beside="the study file", trust=trust)
         if file.sha256 != then:
             changed.append(ChangedCondition(name=path.name, then=f"{then[:12] or 'nothing'}…", now=f"{file.sha256[:12]}…"))
-        catalog = catalog.extended(load_component_file(path))
-    return catalog, changed
+    return load_component_files(paths), changed
 
 
 def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:

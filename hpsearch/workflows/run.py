@@ -105,17 +105,16 @@ def prepare_search(
     check_workspace(file, workspace)
     budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("time", seconds)) if v is not None})
     count = count_workers(workspace, engine, workers, budget.trials)
-    locks = workspace.locks
     try:
         # Several processes that create tables in one empty database would disturb each other.
         with workspace.creation_lock():
             store = workspace.open(create=True)
             study, earlier, changed = create_or_continue(store, file, budget)
     except HpsearchError:
-        locks.clean_up()
+        workspace.locks.clean_up()
         raise
-    with locks.hold(claim_lock(get_study_id(study))):
-        requeued = requeue_interrupted(store, study, locks)
+    with workspace.locks.hold(claim_lock(get_study_id(study))):
+        requeued = requeue_interrupted(store, study, workspace.locks)
         retried = queue_failed_again(study) if retry_failed else []
     return Search(
         file=file,
@@ -171,7 +170,7 @@ def check_workspace(file: StudyFile, workspace: Workspace) -> None:
         )
     workspace.check()
     if file.data.dataset in DATASET_IMAGES:
-        prepare(file.data.dataset, workspace.data, allow_download=True)
+        prepare(file.data.dataset, workspace.data)
 
 
 def run_study(

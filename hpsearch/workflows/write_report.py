@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from hpsearch.analysis.ablation import Explanation
 from hpsearch.config.paths import write_atomically
 from hpsearch.errors import ComponentError, DiskError, HpsearchError, StudyFileError, UsageError
 from hpsearch.report.study_report import study_report
@@ -60,19 +59,11 @@ def read_study_results(name: str, workspace: Workspace, store: Store) -> StudyRe
     Raises:
         StudyNotFoundError: there is no such study.
     """
-    return read_results(
-        store.load(name),
-        workspace.paths.study(name),
-        verdict=find_verdict(name, store),
-        explanation=_explanation(name, workspace, store),
-    )
-
-
-def _explanation(name: str, workspace: Workspace, store: Store) -> tuple[Explanation, int] | None:
     try:
-        return find_explanation(find_study_file(name, workspace), store)
+        explanation = find_explanation(find_study_file(name, workspace), store)
     except (ComponentError, StudyFileError):
-        return None  # the rest can be shown without the component files
+        explanation = None  # the rest can be shown without the component files
+    return read_results(store.load(name), workspace.paths.study(name), verdict=find_verdict(name, store), explanation=explanation)
 
 
 def write_report(studies: Sequence[StudyResults], output: Path) -> None:

@@ -49,12 +49,10 @@ def exported(workspace: Workspace, number: int, *changes: tuple[str, str], name:
     return name
 
 
-def trained(side: EvaluatedModel | UntrainedModel, folder: Path) -> EvaluatedModel:
+def trained(side: EvaluatedModel | UntrainedModel) -> EvaluatedModel:
     """The model of a config after its training."""
     assert isinstance(side, UntrainedModel)
-    for _ in side.train(folder, device="cpu"):
-        pass
-    return side.trained(folder)
+    return side.train(device="cpu", show=lambda epoch: None)
 
 
 def pruned(workspace: Workspace) -> int:
@@ -83,7 +81,7 @@ def test_a_config_without_a_stored_trial_must_be_trained(stripes: Workspace, cha
 
 
 def test_a_trained_config_has_the_predictions_of_its_trial(stripes: Workspace, tmp_path: Path) -> None:
-    side = trained(find_model(exported(stripes, 0, ('study = "stripes"', 'study = "gone"')), stripes), tmp_path)
+    side = trained(find_model(exported(stripes, 0, ('study = "stripes"', 'study = "gone"')), stripes))
     trial = find_model("stripes/0", stripes)
     assert isinstance(trial, EvaluatedModel)
     assert compare_models(side, trial).found.only_first == compare_models(side, trial).found.only_second == 0
@@ -95,7 +93,7 @@ def test_the_config_of_a_pruned_trial_is_trained_to_its_end(stripes: Workspace, 
     with pytest.raises(UsageError, match=r"has no predictions: it was pruned after epoch \d") as caught:
         find_model(f"stripes/{pruned(stripes)}", stripes)
     assert "hpsearch export stripes" in caught.value.hint
-    side = trained(find_model(exported(stripes, pruned(stripes)), stripes), tmp_path)
+    side = trained(find_model(exported(stripes, pruned(stripes)), stripes))
     assert len(side.predictions.label) == 100
 
 

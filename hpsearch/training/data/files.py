@@ -65,28 +65,23 @@ class DataFiles:
     """The files of a data set in one folder.
 
     Attributes:
-        dataset: name of the data set.
         paths: paths of all four files, by the names of the unpacked files. A file may be compressed (`.gz`).
         contents: contents of the requested files, unpacked and verified.
         root: the root folder for torchvision; None if the files are not in its layout.
     """
 
-    dataset: str
     paths: Mapping[str, Path]
     contents: Mapping[str, bytes]
     root: Path | None
 
 
-def find(
-    dataset: str, folder: Path | None = None, *, names: Collection[str] = tuple(SHAPES), environ: Mapping[str, str] = os.environ
-) -> DataFiles | None:
+def find(dataset: str, folder: Path | None = None, *, names: Collection[str] = tuple(SHAPES)) -> DataFiles | None:
     """Find the files of a data set in the first folder that has them.
 
     Args:
         dataset: name of a built-in data set.
         folder: the only folder to search; None to search the default folders.
         names: the files to read and verify. The other files must exist, but are not read.
-        environ: the environment variables.
 
     Returns:
         The files; None if no folder has them.
@@ -101,12 +96,12 @@ def find(
         found = _look_in(folder, dataset, names)
         if found is None:
             raise DataError(
-                f"{_describe(folder)}, but the four files of {dataset} were expected there: {_expected_names()}",
+                f"{_describe(folder)}, but the four files of {dataset} were expected there: {', '.join(f'{name}[.gz]' for name in SHAPES)}",
                 hint=f"{_how_to_get(dataset)}; or set {DATA_VARIABLE}={folder} to have it downloaded there.",
             )
         return found
     faults: list[DataError] = []
-    for place in _places(dataset, environ):
+    for place in _places(dataset):
         try:
             found = _look_in(place, dataset, names)
         except DataError as fault:
@@ -121,18 +116,16 @@ def find(
     return None
 
 
-def prepare(dataset: str, folder: Path | None = None, *, allow_download: bool = False, environ: Mapping[str, str] = os.environ) -> Path:
+def prepare(dataset: str, folder: Path | None = None) -> Path:
     """Return the root folder from which torchvision reads the data set.
 
-    If necessary, unpack the files into the root folder. Several processes may do this at once,
+    If necessary, download the files with torchvision, or unpack them into the root folder. Several processes may do this at once,
     because each file is written atomically.
 
     Args:
         dataset: name of a built-in data set.
         folder: the only folder to search. If it is None, `$HPSEARCH_DATA`, `data/` and Debian's
             folder are searched in this order.
-        allow_download: whether to download the files with torchvision if no folder has them.
-        environ: the environment variables.
 
     Returns:
         The root folder.
@@ -140,25 +133,22 @@ def prepare(dataset: str, folder: Path | None = None, *, allow_download: bool = 
     Raises:
         DataError: the files are missing or damaged, or cannot be written or downloaded.
     """
-    found = find(dataset, folder, environ=environ)
+    found = find(dataset, folder)
     if found is None:
-        root = default_root(environ)
-        if not allow_download:
-            raise _not_found(dataset, environ)
+        root = default_root()
         _download(dataset, root)
-        found = find(dataset, root, environ=environ)
+        found = find(dataset, root)
         assert found is not None
-    return found.root if found.root is not None else _unpack(found, _root_to_write(folder, environ))
+    return found.root if found.root is not None else _unpack(dataset, found, _root_to_write(folder))
 
 
-def read(dataset: str, names: Collection[str], folder: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> list[memoryview]:
+def read(dataset: str, names: Collection[str], folder: Path | None = None) -> list[memoryview]:
     """Return the verified contents of files without their IDX headers. Other files are not opened.
 
     Args:
         dataset: name of a built-in data set.
         names: the files to read.
         folder: the only folder to search; None to search the default folders.
-        environ: the environment variables.
 
     Returns:
         The contents in the order of `names`.
@@ -166,23 +156,19 @@ def read(dataset: str, names: Collection[str], folder: Path | None = None, *, en
     Raises:
         DataError: the files are missing or damaged.
     """
-    found = find(dataset, folder, names=names, environ=environ)
+    found = find(dataset, folder, names=names)
     if found is None:
-        raise _not_found(dataset, environ)
+        raise _not_found(dataset)
     return [memoryview(found.contents[name])[len(_header(name)) :] for name in names]
 
 
-def default_root(environ: Mapping[str, str] = os.environ) -> Path:
+def default_root() -> Path:
     """Return the folder in which hpsearch writes data sets: `$HPSEARCH_DATA` or `data/`.
-
-    Args:
-        environ: the environment variables.
 
     Returns:
         The folder, which may not exist.
     """
-    named = environ.get(DATA_VARIABLE)
-    return Path(named) if named else DEFAULT_FOLDER
+    return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER)
 
 
 def raw_file(root: Path, dataset: str, name: str) -> Path:
@@ -199,19 +185,19 @@ def raw_file(root: Path, dataset: str, name: str) -> Path:
     return root / FOLDERS[dataset] / "raw" / name
 
 
-def _places(dataset: str, environ: Mapping[str, str]) -> Iterator[Path]:
-    if environ.get(DATA_VARIABLE):
-        yield Path(environ[DATA_VARIABLE])
+def _places(dataset: str) -> Iterator[Path]:
+    if os.environ.get(DATA_VARIABLE):
+        yield Path(os.environ[DATA_VARIABLE])
     yield DEFAULT_FOLDER
     if dataset == "fashion-mnist":
         yield DEBIAN_FOLDER
 
 
-def _root_to_write(folder: Path | None, environ: Mapping[str, str]) -> Path:
+def _root_to_write(folder: Path | None) -> Path:
     # Do not write to Debian's folder, because it belongs to the package. The user root could write to it.
     if folder is not None and os.access(folder, os.W_OK) and folder.resolve() != DEBIAN_FOLDER:
         return folder
-    return default_root(environ)
+    return default_root()
 
 
 def _look_in(folder: Path, dataset: str, names: Collection[str]) -> DataFiles | None:
@@ -233,7 +219,7 @@ def _look_in(folder: Path, dataset: str, names: Collection[str]) -> DataFiles | 
             )
         contents = {name: _verified(dataset, name, paths[name]) for name in names}
         ready = place != folder and all(path.suffix != ".gz" for path in paths.values())
-        return DataFiles(dataset=dataset, paths=paths, contents=contents, root=folder if ready else None)
+        return DataFiles(paths=paths, contents=contents, root=folder if ready else None)
     return None
 
 
@@ -271,9 +257,9 @@ def _header(name: str) -> bytes:
     return bytes((0, 0, _IDX_UINT8, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
 
 
-def _unpack(found: DataFiles, root: Path) -> Path:
+def _unpack(dataset: str, found: DataFiles, root: Path) -> Path:
     for name, content in found.contents.items():
-        target = raw_file(root, found.dataset, name)
+        target = raw_file(root, dataset, name)
         try:
             if not (target.is_file() and target.read_bytes() == content):
                 write_atomically(target, content)
@@ -295,8 +281,8 @@ def _download(dataset: str, root: Path) -> None:
         raise DataError(f"{dataset} could not be downloaded to {root}: {error}", hint=_how_to_get(dataset)) from error
 
 
-def _not_found(dataset: str, environ: Mapping[str, str]) -> DataError:
-    places = ", ".join(str(place) for place in _places(dataset, environ))
+def _not_found(dataset: str) -> DataError:
+    places = ", ".join(str(place) for place in _places(dataset))
     return DataError(f"{dataset} was not found; looked in {places}", hint=f"{_how_to_get(dataset)}; or download it with `hpsearch data`.")
 
 
@@ -308,13 +294,6 @@ def _describe(folder: Path) -> str:
     return f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} holds other files"
 
 
-def _expected_names() -> str:
-    return ", ".join(f"{name}[.gz]" for name in SHAPES)
-
-
 def _how_to_get(dataset: str) -> str:
-    if dataset == "fashion-mnist":
-        return (
-            f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN_FOLDER}; or name a folder that has the four files with `--data`"
-        )
-    return "name a folder that has the four files with `--data`"
+    debian = f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN_FOLDER}; or "
+    return f"{debian if dataset == 'fashion-mnist' else ''}name a folder that has the four files with `--data`"

@@ -61,13 +61,8 @@ class Split:
         Returns:
             A new split.
         """
-        return replace(
-            self,
-            train_images=self.train_images.to(device),
-            train_labels=self.train_labels.to(device),
-            validation_images=self.validation_images.to(device),
-            validation_labels=self.validation_labels.to(device),
-        )
+        tensors: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
 
 def load_split(
@@ -139,22 +134,11 @@ def make_split(
     trained_on = allocate(wanted, [len(indices) for indices in remaining])
     validation = _first_of_each_class(by_class, held_out)
     train = _first_of_each_class(remaining, trained_on)
-    images = data.images[train]
-    mean, std = channel_statistics(images)
     digest = hashlib.sha256(data.hash.encode())
     digest.update(train.numpy().data)
     digest.update(b"validation")
     digest.update(validation.numpy().data)
-    return Split(
-        train_images=images,
-        train_labels=data.labels[train],
-        validation_images=data.images[validation],
-        validation_labels=data.labels[validation],
-        classes=data.classes,
-        mean=mean,
-        std=std,
-        hash=digest.hexdigest(),
-    )
+    return _split(data, train, validation, digest.hexdigest())
 
 
 def count_training_images(data: Images, *, validation_images: int, train_images: int | None = None) -> int:
@@ -210,18 +194,7 @@ def undivided(data: Images) -> Split:
     Returns:
         The split, on the CPU.
     """
-    mean, std = channel_statistics(data.images)
-    nothing = slice(0, 0)
-    return Split(
-        train_images=data.images,
-        train_labels=data.labels,
-        validation_images=data.images[nothing],
-        validation_labels=data.labels[nothing],
-        classes=data.classes,
-        mean=mean,
-        std=std,
-        hash=hashlib.sha256(f"undivided {data.hash}".encode()).hexdigest(),
-    )
+    return _split(data, slice(None), slice(0, 0), hashlib.sha256(f"undivided {data.hash}".encode()).hexdigest())
 
 
 def load_training_images(dataset: str, *, folder: Path | None = None) -> Images:
@@ -311,6 +284,21 @@ def batches(n_images: int, batch_size: int, generator: torch.Generator) -> Itera
     last = count_batches(n_images, batch_size) - 1
     for number in range(last + 1):
         yield order[number * batch_size :] if number == last else order[number * batch_size : (number + 1) * batch_size]
+
+
+def _split(data: Images, train: Tensor | slice, validation: Tensor | slice, digest: str) -> Split:
+    images = data.images[train]
+    mean, std = channel_statistics(images)
+    return Split(
+        train_images=images,
+        train_labels=data.labels[train],
+        validation_images=data.images[validation],
+        validation_labels=data.labels[validation],
+        classes=data.classes,
+        mean=mean,
+        std=std,
+        hash=digest,
+    )
 
 
 def _shuffled(data: Images, generator: numpy.random.RandomState) -> list[NDArray[Any]]:

@@ -81,8 +81,9 @@ def test_reading_some_files_opens_no_others(raw: Path) -> None:
 
 def test_reading_without_files_says_where_they_were_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPSEARCH_DATA", "elsewhere")
     with pytest.raises(DataError, match="kmnist was not found; looked in elsewhere, data"):
-        files.read("kmnist", (LABELS,), environ={"HPSEARCH_DATA": "elsewhere"})
+        files.read("kmnist", (LABELS,))
 
 
 def test_the_split_of_a_built_in_data_set_is_loaded_without_torchvision(data_root: Path) -> None:
@@ -143,7 +144,7 @@ def test_given_folder_without_the_files_is_never_passed_over(tmp_path: Path, sta
     if state == "is not a folder":
         folder.touch()
     with pytest.raises(DataError, match=state):
-        files.prepare("fashion-mnist", folder, allow_download=True)
+        files.prepare("fashion-mnist", folder)
 
 
 def test_a_folder_that_may_not_be_read_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,16 +184,18 @@ def test_a_damaged_own_folder_is_passed_over_with_a_warning(
     own.mkdir(parents=True)
     (own / LABELS).write_bytes(b"cut")
     monkeypatch.chdir(working)
+    monkeypatch.delenv("HPSEARCH_DATA", raising=False)
     monkeypatch.setattr(files, "DEBIAN_FOLDER", raw)
-    assert files.prepare("fashion-mnist", environ={}) == raw
+    assert files.prepare("fashion-mnist") == raw
     assert "holds 1 of the 4 files" in caplog.text
 
 
 def test_nothing_anywhere_names_the_places_and_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPSEARCH_DATA", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(files, "DEBIAN_FOLDER", tmp_path / "debian")
     with pytest.raises(DataError, match=r"looked in .*elsewhere, data, .*debian") as caught:
-        files.prepare("fashion-mnist", environ={"HPSEARCH_DATA": str(tmp_path / "elsewhere")})
+        files.read("fashion-mnist", (LABELS,))
     assert "--data" in caught.value.hint
     assert "hpsearch data" in caught.value.hint
 
@@ -204,9 +207,10 @@ def test_a_failed_download_is_a_data_error(tmp_path: Path, monkeypatch: pytest.M
         raise OSError("no route to host")
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HPSEARCH_DATA", raising=False)
     monkeypatch.setattr(vision, "download", fail)
     with pytest.raises(DataError, match="could not be downloaded to data: no route to host"):
-        files.prepare("kmnist", allow_download=True, environ={})
+        files.prepare("kmnist")
 
 
 def test_a_download_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,11 +223,12 @@ def test_a_download_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             target.write_bytes(idx(name))
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HPSEARCH_DATA", raising=False)
     monkeypatch.setattr(vision, "download", fetch)
-    assert files.prepare("mnist", allow_download=True, environ={}) == Path("data")
+    assert files.prepare("mnist") == Path("data")
     files.raw_file(Path("data"), "mnist", LABELS).write_bytes(b"")
     with pytest.raises(DataError, match="but holds 0 bytes"):
-        files.prepare("mnist", environ={})
+        files.prepare("mnist")
 
 
 def test_fashion_mnist_is_not_taken_for_mnist(raw: Path) -> None:
