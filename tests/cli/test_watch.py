@@ -68,9 +68,10 @@ def test_it_reads_only_and_is_over_at_once_where_the_study_is(searched_folder: P
 
 
 def test_ctrl_c_ends_the_view_and_not_the_study(folder: Path) -> None:
-    running = start(folder, "run", "small.toml", "--workers", "1", FAKE_EPOCH_SECONDS="0.3")
-    until(lambda: "trial 0" in (folder / "run.err").read_text())
+    empty_study(folder)
     watching = start(folder, "show", "small", "--watch")
+    until(lambda: "no trial yet" in (folder / "show.err").read_text())
+    running = start(folder, "run", "small.toml", "--workers", "1", FAKE_EPOCH_SECONDS="0.3")
     until(lambda: "\ntrial " in (folder / "show.err").read_text())
     watching.send_signal(signal.SIGINT)
     assert watching.wait(30) == 130
@@ -97,12 +98,10 @@ def test_on_a_terminal_it_is_live(folder: Path) -> None:
     finally:
         watching.send_signal(signal.SIGINT)
         try:
-            while os.read(ours, 4096):
-                pass
-        except OSError:  # the terminal's end
-            pass
-        assert watching.wait(30) == 130
-        os.close(ours)
+            assert watching.wait(30) == 130
+        finally:
+            watching.kill()
+            os.close(ours)
 
 
 def test_it_goes_with_nothing_that_prints_data(searched_folder: Path) -> None:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from hpsearch.storage.database import open_store
@@ -44,6 +45,18 @@ def delete_study(folder: Path) -> None:
                 return
             optuna.delete_study(study_name="small", storage=storage)
     raise AssertionError("the study cannot be deleted")
+
+
+def fail_a_running_trial(folder: Path) -> int:
+    """Fail a running trial with plain Optuna and return its number. Try again if the worker ended the trial at the same moment."""
+    with plain_optuna(folder) as storage:
+        study = optuna.load_study(study_name="small", storage=storage)
+        for _ in range(8):
+            number = next(trial.number for trial in stored_trials(folder) if trial.state == "RUNNING")
+            with suppress(UpdateFinishedTrialError):
+                study.tell(number, state=TrialState.FAIL)
+                return number
+    raise AssertionError("no trial runs for long enough")
 
 
 @SQLITE_ALONE
@@ -110,9 +123,7 @@ def test_a_trial_failed_from_outside_is_dropped_and_the_next_starts(
     forkserver: ForkServer, folder: Path, output: Callable[[], str]
 ) -> None:
     run = started(forkserver, folder, "--workers", "1")
-    number = next(trial.number for trial in stored_trials(folder) if trial.state == "RUNNING")
-    with plain_optuna(folder) as storage:
-        optuna.load_study(study_name="small", storage=storage).tell(number, state=TrialState.FAIL)
+    number = fail_a_running_trial(folder)
     assert run.wait(60) == 0
     assert states(folder) == ["FAIL" if each == number else "COMPLETE" for each in range(8)]
     assert "Traceback" not in output()
