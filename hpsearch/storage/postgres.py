@@ -49,16 +49,35 @@ CONNECTION_OPTIONS = {
     "tcp_user_timeout": 11_000,
 }
 """Connection parameters of libpq. Parameters in the URL take precedence."""
-SESSION_SETTINGS = (
-    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 11000"
+SESSION_SETTINGS = {
+    "tcp_keepalives_idle": 5,
+    "tcp_keepalives_interval": 2,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 11_000,
+    # With this setting, a statement that waits for a lock ends when its client is gone.
+    "client_connection_check_interval": 2_000,
+    # The role or the database may have timeouts. 0 means no timeout. The session that holds the locks is idle while a trial
+    # trains, and waits in a queue for a lock. `ANSWER_WAIT` limits every statement.
+    "idle_session_timeout": 0,
+    "idle_in_transaction_session_timeout": 0,
+    "statement_timeout": 0,
+    "transaction_timeout": 0,
+    "lock_timeout": 0,
+}
+"""Settings of the server for a session, in milliseconds or seconds. Every role may change them."""
+SET_SESSION = "SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES {}) AS wanted (name, value) USING (name)".format(
+    ", ".join(f"('{name}', '{value}')" for name, value in SESSION_SETTINGS.items())
 )
-SESSION_SETTINGS_14 = "SET client_connection_check_interval = 2000"
-"""Setting for version 14 and later. With it, a statement that waits for a lock ends when its client is gone."""
+"""The statement for the settings. An older server does not know all of them; for those it does nothing."""
 TRANSIENT_STATES = frozenset(
     (
         "57P01",  # admin_shutdown
         "57P02",  # crash_shutdown
         "57P03",  # cannot_connect_now: the server is starting
+        "57P05",  # idle_session_timeout
+        "25P03",  # idle_in_transaction_session_timeout
+        "25P04",  # transaction_timeout
+        "57014",  # query_canceled: by a timeout or an administrator
         "53300",  # too_many_connections
         "25006",  # read_only_sql_transaction: a standby that is not promoted yet
         "40001",  # serialization_failure
@@ -101,7 +120,7 @@ class PostgresServer(Database):
         connection = connection_class.connect(**{**CONNECTION_OPTIONS, **parameters}, **options)
         autocommit = connection.autocommit
         connection.autocommit = True
-        connection.execute(f"{SESSION_SETTINGS}; {SESSION_SETTINGS_14}" if connection.info.server_version >= 140_000 else SESSION_SETTINGS)
+        connection.execute(SET_SESSION)
         connection.autocommit = autocommit
         return connection
 

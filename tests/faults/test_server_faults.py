@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from optuna.trial import TrialState
 
@@ -187,6 +188,59 @@ def test_a_worker_that_lost_its_lease_to_another_writes_nothing_more(
     assert TrialKey.EPOCHS not in stored_trial.user_attrs
     assert stored_trial.user_attrs[TrialKey.ATTEMPTS][-1]["worker"] == "heir"
     assert sum(trial.state == "complete" for trial in read_trials(search.study)) == 7
+
+
+TIMEOUTS = ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout")
+"""The timeouts of PostgreSQL 15. Version 17 has `transaction_timeout` too."""
+
+
+def limit(server: Postgres, who: str) -> None:
+    """Give a role or a database every timeout, of 0.3 seconds."""
+    for name in TIMEOUTS:
+        server.execute("postgres", f"ALTER {who} SET {name} = '300ms'")
+
+
+def test_a_trial_trains_longer_than_the_roles_timeouts(
+    server: Postgres, tmp_path: Path, study_file: Callable[..., StudyFile], make_worker: Callable[..., Worker]
+) -> None:
+    workspace = Workspace(runs=tmp_path / "runs", storage=server.database())
+    limit(server, "ROLE hpsearch")
+    search = prepare_search(study_file(), workspace)
+    begun: list[str] = []
+
+    def slow(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        begun.append(owner)
+        assert len(begun) <= 8, "a trial began again"  # without a limit a trial could begin again for ever
+        time.sleep(0.6)  # as a model that takes long to build
+        yield from fake_trainer.train(config, checkpoint, owner)
+
+    assert make_worker(search, fake_trainer.make_fake_trainer(slow)).work() == 8
+    assert [(trial.state, len(trial.attempts)) for trial in read_trials(search.study)] == [("complete", 1)] * 8
+
+
+def test_a_wait_for_a_lock_is_longer_than_the_roles_timeouts(server: Postgres) -> None:
+    url = server.database()
+    lease = Workspace(storage=url).locks.acquire("claim")
+    assert lease is not None
+    limit(server, "ROLE hpsearch")
+    threading.Timer(0.9, lease.release).start()
+    with Workspace(storage=url).locks.hold("claim"):
+        assert Workspace(storage=url).locks.acquire("claim") is None
+
+
+@pytest.mark.parametrize("who", ["ROLE hpsearch", "DATABASE db1"])
+def test_no_timeout_of_a_role_or_a_database_applies(server: Postgres, who: str) -> None:
+    database = Workspace(storage=server.database()).database
+    assert isinstance(database, server_module.PostgresServer)
+    limit(server, who)
+    with database.connect() as connection:
+        values = [connection.execute("SELECT current_setting(%s)", [name]).fetchone() for name in TIMEOUTS]
+    assert values == [("0",)] * len(TIMEOUTS)
+
+
+@pytest.mark.parametrize("state", ["57P05", "25P03", "25P04", "57014"])
+def test_a_session_that_the_server_ends_by_a_timeout_is_waited_out(state: str) -> None:
+    assert server_module.is_transient(psycopg.errors.lookup(state)("terminating connection"))
 
 
 def test_too_many_connections_are_waited_for(search: Search) -> None:
