@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from datetime import date, time
 from pathlib import Path
@@ -13,6 +14,8 @@ LONGEST_SHOWN, DEEPEST_SHOWN, MOST_SHOWN = 80, 3, 20
 """Maximum number of characters, levels and items of a value in an error message. A value in a file can have any size."""
 LONGEST_PATH = 500
 """Maximum number of characters of a path in an error message."""
+CREDENTIALS = re.compile(r"(\w[\w+.-]*:/+)\S*@")
+"""The part of a URL that may hold a user and a password. An `@` in a password may be unquoted. A `Path` has one slash of the two."""
 FORMULA_BEGINS = "=+-@\t\r"
 """A spreadsheet takes a cell for a formula if the cell begins with one of these characters (OWASP, CSV Injection)."""
 
@@ -26,7 +29,7 @@ def show(value: object) -> str:
     Returns:
         At most `LONGEST_SHOWN` characters; control characters appear as `\\x0a`.
     """
-    text = _printable(_written(value, DEEPEST_SHOWN))
+    text = hide_credentials(_printable(_written(value, DEEPEST_SHOWN)))
     if len(text) <= LONGEST_SHOWN:
         return text
     return f"{text[:60]}… ({len(value)} characters)" if isinstance(value, str) else f"{text[:60]}…"
@@ -41,8 +44,20 @@ def show_path(path: Path) -> str:
     Returns:
         The path in single quotes.
     """
-    text = str(path)
+    text = hide_credentials(str(path))
     return f"'{_printable(text if len(text) <= LONGEST_PATH else f'{text[:60]}…{text[-60:]}')}'"
+
+
+def hide_credentials(text: str) -> str:
+    """Return a text in which no URL has a user or a password.
+
+    Args:
+        text: any text, for example a message with what a user typed.
+
+    Returns:
+        The text. In each URL, `***@` stands for everything up to the last `@`.
+    """
+    return CREDENTIALS.sub(r"\1***@", text)
 
 
 def str_of(value: bool | int | float | str) -> str:

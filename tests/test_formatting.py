@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.formatting import escape_cell, escape_csv, many, show, show_duration, show_path, str_of, times
+from hpsearch.formatting import escape_cell, escape_csv, hide_credentials, many, show, show_duration, show_path, str_of, times
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,18 @@ def test_cell_is_never_a_formula(value: object, cell: object) -> None:
 
 def test_numbers_of_a_csv_file_stay_numbers() -> None:
     assert escape_csv("a,b\r\n-1.5,-cmd()\r\n") == "a,b\r\n-1.5,'-cmd()\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no URL, me@host", "no URL, me@host"),
+        ("at ray://me:x@head:1.", "at ray://***@head:1."),
+        ("'postgresql+psycopg://me:a@b/c@host/db' and http://x:y@z", "'postgresql+psycopg://***@host/db' and http://***@z"),
+        ("postgresql:/me:x@host", "postgresql:/***@host"),
+        ("postgresql://host/db", "postgresql://host/db"),
+    ],
+)
+def test_a_text_shows_no_user_and_password_of_a_url(text: str, shown: str) -> None:
+    assert hide_credentials(text) == shown
+    assert "long" not in show(f"postgresql://me:{'long' * 30}@host")

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from hpsearch.formatting import hide_credentials
 from hpsearch.report.blocks import Block
 from hpsearch.report.terminal import render
 
@@ -52,13 +53,13 @@ def say(text: str = "") -> None:
 
 
 def note(text: str, *, style: str = "") -> None:
-    """Print a line of progress, a warning or an error on stderr.
+    """Print a line of progress, a warning or an error on stderr. A URL in it is printed without its user and password.
 
     Args:
         text: the line.
         style: rich's style of the line, for example `yellow`.
     """
-    stderr().print(Text(text, style=style), soft_wrap=True)
+    stderr().print(Text(hide_credentials(text), style=style), soft_wrap=True)
 
 
 def print_json(data: Any) -> None:

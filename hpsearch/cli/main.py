@@ -15,6 +15,7 @@ from hpsearch import __version__
 from hpsearch.cli.console import note
 from hpsearch.cli.options import expand_options
 from hpsearch.errors import HpsearchError, did_you_mean
+from hpsearch.formatting import hide_credentials
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells. It is the sum of 128 and the number of SIGINT."""
@@ -115,6 +116,15 @@ class LazyGroup(TyperGroup):
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(f"No such command '{args[0]}'. {did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. typer prints its own errors about wrong arguments, so passwords in them are hidden here."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = hide_credentials(message)  # type: ignore[attr-defined]  # the class has no public name
+            raise
 
 
 app = typer.Typer(

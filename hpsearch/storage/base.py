@@ -18,7 +18,7 @@ class Database(ABC):
 
     Attributes:
         url: the URL, with the password if there is one.
-        display_url: the URL without secrets.
+        display_url: the URL without its query, and with `***` for user and password.
         max_wait: seconds to wait for a database that is locked or down.
     """
 
@@ -26,8 +26,9 @@ class Database(ABC):
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        # Remove the query, because it may hold a password, which SQLAlchemy would print.
-        self.display_url = url.set(query={}).render_as_string(hide_password=True)
+        # The query may hold a password too, which SQLAlchemy would print.
+        shown = URL.create(url.drivername, host=url.host, port=url.port, database=url.database).render_as_string()
+        self.display_url = shown if url.username is None else shown.replace("://", "://***@", 1)
 
     @abstractmethod
     def check(self, *, create: bool) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config.paths import RunPaths
 from hpsearch.errors import DiskError, HpsearchError, OutageError, StorageError, StudyNotFoundError, did_you_mean
@@ -29,6 +30,14 @@ from hpsearch.storage.trial_cache import BatchingCache, PlainCache, Retry, Trimm
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 METRIC = "val_accuracy"
 SUPPORTED_URLS = f"sqlite:///FILE or {DRIVER}://HOST/DATABASE"
+POSTGRES_URL = re.compile(
+    r"\w+(?:\+\w+)?://(?:[^@?:/]*(?::[^@?]*)?@)?(?:\[[^\]@?/]*\]|[^@?=:/\[\]]*)(?::\d{0,5})?(?:/[^@?=]*)?(?:\?[^@]*)?"
+)
+"""A URL in which the only unquoted `@` is the end of user and password.
+
+SQLAlchemy reads other texts too. It then takes a part of the password for the host, the port or the database, which are printed.
+"""
+UNREADABLE_HINT = "It is not shown, because it may hold a password. In a user or password, write %40 for @, %2F for / and %3F for ?."
 DISK_FULL = "53100"
 """The SQLSTATE (error code) with which PostgreSQL reports a full disk."""
 
@@ -49,7 +58,7 @@ class Store:
         retry_policy: decides how long this process waits for a database that is locked or down.
     """
 
-    url: str
+    url: str = field(repr=False)
     database: SqliteFile | PostgresServer
     storage: PlainCache
     rdb: RDBStorage
@@ -160,23 +169,24 @@ def database_at(url: str) -> SqliteFile | PostgresServer:
     Raises:
         StorageError: the URL is of another kind, or incomplete.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StorageError(f"a storage URL must be {SUPPORTED_URLS}, but got {show(url.split('@')[-1])}") from error
-    got = show(parsed.set(query={}).render_as_string(hide_password=True))
-    if parsed.drivername in ("postgresql", DRIVER):
-        if not parsed.database:
-            raise StorageError(f"a PostgreSQL storage must name a database, but got {got}", hint=f"For example {DRIVER}://HOST/hpsearch")
-        return PostgresServer(parsed)
-    if parsed.drivername != "sqlite":
+    scheme, separator, rest = url.partition("://")
+    if scheme == "sqlite" and separator:
+        parsed = make_url(f"sqlite://{rest if rest.startswith('/') else ''}")
+        if parsed.database in (None, "", ":memory:"):
+            raise StorageError("a SQLite storage must be a file, but this URL names none", hint="For example sqlite:///runs/hpsearch.db")
+        return SqliteFile(parsed)
+    if scheme not in ("postgresql", DRIVER) or not separator:
+        found = f"a URL of {show(scheme)}" if separator and re.fullmatch(r"[\w+]+", scheme) else "another text, which may hold a password"
         raise StorageError(
-            f"a storage URL must be {SUPPORTED_URLS}, but got {got}",
+            f"a storage URL must be {SUPPORTED_URLS}, but got {found}",
             hint="Their locks end with the process that holds them. hpsearch needs that to tell a dead worker from a slow one.",
         )
-    if parsed.database in (None, "", ":memory:"):
-        raise StorageError(f"a SQLite storage must be a file, but got {got}", hint="For example sqlite:///runs/hpsearch.db")
-    return SqliteFile(parsed)
+    if not POSTGRES_URL.fullmatch(url):
+        raise StorageError(f"the storage URL cannot be read; it must be {DRIVER}://HOST:PORT/DATABASE", hint=UNREADABLE_HINT)
+    parsed = make_url(url)
+    if not parsed.database:
+        raise StorageError("a PostgreSQL storage must name a database", hint=f"For example {DRIVER}://HOST/hpsearch")
+    return PostgresServer(parsed)
 
 
 def open_store(url: str, *, create: bool, trimmed: bool = False, retry_policy: RetryPolicy | None = None) -> Store:

@@ -99,8 +99,7 @@ class PostgresServer(Database):
     max_wait = OUTAGE_WAIT
 
     def __init__(self, url: URL) -> None:
-        super().__init__(url)
-        self.url = url.set(drivername=DRIVER)
+        super().__init__(url.set(drivername=DRIVER))
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         """Open a connection that notices when the server stops answering.
@@ -256,9 +255,9 @@ class _RetryingStorage(RDBStorage):
         # Optuna and psycopg would log each lost connection with the whole statement. `PostgresServer.retry` logs an outage already.
         logging.getLogger(RDBStorage.__module__).setLevel(logging.ERROR)
         logging.getLogger("psycopg").setLevel(logging.ERROR)
-        # Optuna gets the URL without the password, because `server.connect` makes the connections.
+        # Optuna gets the URL without secrets, because `server.connect` makes the connections.
         super().__init__(
-            server.url.set(password=None).render_as_string(),
+            server.display_url,
             engine_kwargs={"creator": server.connect, "pool_pre_ping": True, "pool_size": 1, "max_overflow": 8},
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Workspace:
         component_folder: the folder of the component files; by default the folder of the study file.
     """
 
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)
     runs: Path = DEFAULT_RUNS
     data: Path | None = None
     device: str = "auto"

@@ -166,7 +166,7 @@ def test_run_names_what_is_wrong_with_the_images(make: object, says: str, folder
     [
         (f"mysql://me:{PASSWORD}@host/db", "sqlite:///FILE"),
         (f"redis://:{PASSWORD}@host:6379/0", "sqlite:///FILE"),
-        (f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/db", "cannot use the storage postgresql+psycopg://me:***@127.0.0.1:1/db"),
+        (f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/db", "cannot use the storage postgresql+psycopg://***@127.0.0.1:1/db"),
         (f"postgresql+psycopg2://me:{PASSWORD}@host/db", "postgresql+psycopg://HOST/DATABASE"),
         (f"postgresql://me:{PASSWORD}@host", "must name a database"),
         ("sqlite:///:memory:", "must be a file"),
@@ -176,6 +176,8 @@ def test_run_names_what_is_wrong_with_the_images(make: object, says: str, folder
         (f"me:{PASSWORD}@more@host", "sqlite:///FILE"),
         (f"postgresql://127.0.0.1:1/db?user=me&password={PASSWORD}", "Is the server running"),
         ("study.db", "sqlite:///FILE"),
+        (f"postgresql://me:pa@{PASSWORD}@host/db", "%40 for @"),
+        (f"postgresql://me:{PASSWORD}", "HOST:PORT/DATABASE"),
     ],
     ids=[
         "mysql",
@@ -190,6 +192,8 @@ def test_run_names_what_is_wrong_with_the_images(make: object, says: str, folder
         "two signs",
         "in the query",
         "file name",
+        "unquoted sign",
+        "no host",
     ],
 )
 def test_other_storage_is_refused_and_its_password_not_printed(url: str, says: str, folder: Path, images: Path) -> None:
@@ -198,6 +202,18 @@ def test_other_storage_is_refused_and_its_password_not_printed(url: str, says: s
     assert_refused(done, "storage", says)
     assert PASSWORD not in done.stderr
     assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["show", "URL"], ["ls", "URL"], ["ls", "--runs", "URL"]],
+    ids=" ".join,
+)
+def test_a_storage_in_the_wrong_place_is_printed_without_its_password(arguments: list[str], folder: Path) -> None:
+    url = f"postgresql+psycopg://me:pa@{PASSWORD}@db.example.org/{'long' * 30}"
+    done = hpsearch(folder, *(url if each == "URL" else each for each in arguments))
+    assert done.returncode == WRONG_USAGE
+    assert PASSWORD not in done.stderr + done.stdout
 
 
 def foreign(path: Path) -> None:
