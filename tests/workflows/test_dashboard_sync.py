@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -288,6 +289,22 @@ def test_what_is_hostile_appears_as_text(shown: Served, quiet: Page) -> None:
         quiet.get_by_text("small (id=1)").first.wait_for()
         quiet.wait_for_timeout(1500)
         assert quiet.locator("a[href^='javascript'], img[src*='evil']").count() == 0
+
+
+def test_an_image_of_another_site_in_a_note_is_not_fetched(searched_folder: Path, page: Page) -> None:
+    asked: list[str] = []
+    page.on("requestfinished", lambda request: asked.append(request.url))
+    page.on("requestfailed", lambda request: asked.append(f"{request.failure} {request.url}"))
+    with socket.create_server(("127.0.0.1", 0)) as other, serving(searched_folder, "small") as running:
+        address = f"http://127.0.0.1:{other.getsockname()[1]}/pixel.png"
+        save_note(place_of(searched_folder).open().load("small"), f"before ![x]({address}) after <img src='{address}'>")
+        page.goto(f"{running.address}/note")
+        page.get_by_text("before").first.wait_for()
+        until(lambda: page.wait_for_timeout(100) or [each for each in asked if address in each])
+        assert all("csp" in each.lower() for each in asked if address in each)
+        other.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            other.accept()
 
 
 def test_the_delete_button_deletes_nothing(shown: Served, page: Page) -> None:

@@ -41,7 +41,7 @@ LARGEST_TELL = 64_000
 """Maximum number of bytes read from a request that ends a trial. A valid request is short."""
 SANDBOX = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 """Content security policy for artifacts.
 
@@ -49,15 +49,27 @@ The page of an artifact may draw its figures. It cannot read the cookie of the d
 """
 OWN_PAGES = re.compile(r"/*(dashboard(/.*)?|static/.*|api/.*|csv/.*|favicon\.ico)?")
 """Paths of the pages of optuna-dashboard. Every other path is treated as an artifact and gets the policy `SANDBOX`."""
+PAGE = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' data: 'unsafe-inline'; script-src 'self' 'unsafe-eval'; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""Content security policy for all other answers.
+
+The browser fetches from this server only. Otherwise an image in a note would tell another site who reads the note. This replaces the
+policy of optuna-dashboard, which comes with one page only and permits other base addresses and forms. Its parallel coordinates need
+`unsafe-eval`.
+"""
 EVERY_ANSWER: Headers = [
     ("X-Content-Type-Options", "nosniff"),
     # The first address that a visitor opens has the token. The browser must not send this address to another site.
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Content-Security-Policy", "frame-ancestors 'self'"),
 ]
-NOT_PASSED_ON = frozenset({"access-control-allow-origin", "x-content-type-options"})
-"""Headers of optuna-dashboard that are not sent to the browser. One of them would let every site read artifacts."""
+NOT_PASSED_ON = frozenset({"access-control-allow-origin", "content-security-policy", "x-content-type-options"})
+"""Headers of optuna-dashboard that are not sent to the browser. One of them would let every site read artifacts.
+
+The others are replaced by hpsearch's own.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,16 +246,18 @@ def _same(given: str, token: str) -> bool:
 
 def _answer(start_response: Callable[..., Any], status: str, kind: str, text: str, headers: Headers) -> Iterable[bytes]:
     content = text.encode("utf-8", "replace")
-    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(content))), *EVERY_ANSWER, *headers])
+    start_response(
+        status, [("Content-Type", kind), ("Content-Length", str(len(content))), *EVERY_ANSWER, ("Content-Security-Policy", PAGE), *headers]
+    )
     return [content]
 
 
 def _with_headers(start_response: Callable[..., Any], *, path: str) -> Callable[..., Any]:
-    """Return a `start_response` that adds the headers of every answer. Artifacts also get the policy `SANDBOX`."""
-    more = [] if OWN_PAGES.fullmatch(path) else [("Content-Security-Policy", SANDBOX)]
+    """Return a `start_response` that adds the headers of every answer, with the policy `SANDBOX` for artifacts."""
+    policy = ("Content-Security-Policy", PAGE if OWN_PAGES.fullmatch(path) else SANDBOX)
 
     def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
         kept = [(name, value) for name, value in headers if name.lower() not in NOT_PASSED_ON]
-        return start_response(status, [*kept, *EVERY_ANSWER, *more], *([exc_info] if exc_info else []))
+        return start_response(status, [*kept, *EVERY_ANSWER, policy], *([exc_info] if exc_info else []))
 
     return start

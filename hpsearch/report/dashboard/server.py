@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import logging
 import re
 import secrets
 import socket
@@ -33,6 +34,12 @@ on a command line.
 TOKEN_BYTES = 24
 THREADS = 8
 """Number of threads. A browser sends up to six requests at the same time."""
+CONNECTIONS = 200
+"""Maximum number of open connections. When there is one more, the oldest is closed.
+
+Otherwise clients that send or read slowly, or not at all, could hold all connections. A request is answered in far less time than
+200 others need to connect. `select`, which waitress uses, permits 1,024 open files.
+"""
 LARGEST_REQUEST = 1_000_000
 """Maximum number of bytes of a request. The largest permitted request writes a note."""
 CSV_PATH = re.compile(r"/+csv/.*")
@@ -131,19 +138,34 @@ class Server:
     """
 
     def __init__(self, app: App, host: str, port: int) -> None:
-        from waitress.server import create_server
+        from waitress.channel import HTTPChannel
+        from waitress.server import TcpWSGIServer, create_server
 
+        class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+            def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
+                super().__init__(server, *arguments, **options)
+                if len(server.active_channels) > CONNECTIONS:
+                    next(iter(server.active_channels.values())).handle_close()
+
+        # waitress would log each request that waits for a thread.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        sockets: dict[int, Any] = {}
         try:
             self._server = create_server(
                 app,
+                sockets,
                 host="127.0.0.1" if host == "localhost" else host,
                 port=port,
                 threads=THREADS,
                 max_request_body_size=LARGEST_REQUEST,
                 ident=None,
+                connection_limit=4 * CONNECTIONS,  # never reached, because waitress would then accept no connection
             )
         except (OSError, ValueError) as error:
             raise _cannot_listen(host, port, error) from error
+        for each in sockets.values():
+            if isinstance(each, TcpWSGIServer):
+                each.channel_class = Channel
         listening = getattr(self._server, "effective_listen", None) or [(host, self._server.effective_port)]
         self.host = host
         self.port = int(listening[0][1])
