@@ -29,7 +29,7 @@ def show(value: object) -> str:
     Returns:
         At most `LONGEST_SHOWN` characters; control characters appear as `\\x0a`.
     """
-    text = hide_credentials(_printable(_written(value, DEEPEST_SHOWN)))
+    text = hide_credentials(printable(_written(value, DEEPEST_SHOWN)))
     if len(text) <= LONGEST_SHOWN:
         return text
     return f"{text[:60]}… ({len(value)} characters)" if isinstance(value, str) else f"{text[:60]}…"
@@ -45,7 +45,32 @@ def show_path(path: Path) -> str:
         The path in single quotes.
     """
     text = hide_credentials(str(path))
-    return f"'{_printable(text if len(text) <= LONGEST_PATH else f'{text[:60]}…{text[-60:]}')}'"
+    return f"'{printable(text if len(text) <= LONGEST_PATH else f'{text[:60]}…{text[-60:]}')}'"
+
+
+def one_line(text: str) -> str:
+    """Return a text from outside, such as the message of a foreign error, as one short line without control characters.
+
+    Args:
+        text: any text.
+
+    Returns:
+        At most `LONGEST_PATH` characters.
+    """
+    line = " ".join(text[: 2 * LONGEST_PATH].split())
+    return printable(line if len(line) <= LONGEST_PATH else f"{line[:LONGEST_PATH]}…")
+
+
+def printable(text: str) -> str:
+    """Return a text in which control characters and broken characters appear as `\\x1b`. A terminal would obey them.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The text.
+    """
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
 
 
 def hide_credentials(text: str) -> str:
@@ -159,10 +184,6 @@ def _written(value: object, depth: int) -> str:
         items = [f"{key[: LONGEST_SHOWN + 1]} = {_written(item, depth - 1)}" for key, item in list(value.items())[:MOST_SHOWN]]
         return f"{{ {', '.join(items)} }}" if items else "{}"
     return str(value) if isinstance(value, date | time) else repr(value)
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
 
 
 def _is_number(cell: str) -> bool:

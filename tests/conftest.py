@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from tests.support.small_study import NO_IMAGES, STUDY, hpsearch
 # Output is as wide as COLUMNS says. The environment of the test run must not decide what the tests see.
 os.environ.pop("COLUMNS", None)
 
+# What hpsearch remembers of the component files that it ran does not belong in the home folder of who runs the tests.
+_state = tempfile.TemporaryDirectory(prefix="hpsearch-tests-")
+os.environ["XDG_STATE_HOME"] = _state.name
+
 settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)
 settings.register_profile("ci", max_examples=200, derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -46,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         inside = any(folder in item.nodeid for folder in INTEGRATION_FOLDERS)
         if inside or served or fixtures & INTEGRATION_FIXTURES or item.get_closest_marker("slow"):
             item.add_marker("integration")
+
+
+@pytest.fixture
+def nothing_run_before(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has never run a component file."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("new_user")))
 
 
 @pytest.fixture(autouse=True)

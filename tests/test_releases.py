@@ -121,6 +121,7 @@ def moved(release: Path, begun: tuple[Path, subprocess.Popen[str]], tmp_path_fac
     """Another copy, in which nothing is trained that is kept."""
     folder = tmp_path_factory.mktemp("moved") / "study"
     shutil.copytree(release, folder)
+    said(folder, "check", "study.toml")  # from now on hpsearch knows that this user runs this component file
     return folder
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ import numpy
 from numpy.typing import NDArray
 
 from hpsearch.errors import DataError
+from hpsearch.formatting import one_line
 
 CALIBRATION_BINS = 15
 """The number of bins in Guo et al. (ICML 2017)."""
+ROUNDING = 1e-5
+"""How far a float32 probability may exceed 1."""
 Z95 = 1.959964
 """The 97.5 % quantile of the standard normal distribution, for 95 % intervals."""
 CLEAR_GAP = 0.03
@@ -44,6 +48,12 @@ class Predictions:
     def __post_init__(self) -> None:
         if not len(self.label) == len(self.predicted) == len(self.confidence):
             raise DataError(f"predictions of {len(self.predicted)} images for {len(self.label)} labels")
+        for indices in (self.label, self.predicted):
+            if indices.size and not 0 <= indices.min() <= indices.max() < len(self.classes):
+                raise DataError(f"a class is {indices.min()} or {indices.max()}, but there are {len(self.classes)} classes")
+        # A model whose training diverged may have a confidence that is not a number. Rounding may exceed 1.
+        if not ((self.confidence >= 0) & (self.confidence <= 1 + ROUNDING)).all():
+            raise DataError("a confidence is not between 0 and 1", hint="The training of the model diverged, or its file was changed.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,13 +301,18 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         DataError: the file is missing or damaged.
     """
-    stored = _read_arrays(path, "label", "predicted", "confidence", "classes")
-    return Predictions(
-        label=stored["label"].astype(numpy.int64),
-        predicted=stored["predicted"].astype(numpy.int64),
-        confidence=stored["confidence"].astype(numpy.float64),
-        classes=tuple(map(str, stored["classes"])),
-    )
+    stored = _read_arrays(path, label=("ui", 1), predicted=("ui", 1), confidence=("f", 1), classes=("U", 1))
+    if not len(stored["label"]):
+        raise DataError(f"the predictions {path} are damaged: they have no images")
+    try:
+        return Predictions(
+            label=stored["label"].astype(numpy.int64),
+            predicted=stored["predicted"].astype(numpy.int64),
+            confidence=stored["confidence"].astype(numpy.float64),
+            classes=tuple(map(str, stored["classes"])),
+        )
+    except DataError as error:
+        raise DataError(f"the predictions {path} are damaged: {error.message}", hint=error.hint) from error
 
 
 def read_mistakes(path: Path) -> tuple[list[int], NDArray[numpy.uint8]]:
@@ -312,19 +327,27 @@ def read_mistakes(path: Path) -> tuple[list[int], NDArray[numpy.uint8]]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    stored = _read_arrays(path, "mistake", "mistake_image")
-    return [int(index) for index in stored["mistake"]], stored["mistake_image"]
+    stored = _read_arrays(path, mistake=("ui", 1), mistake_image=("u", 4), label=("ui", 1))
+    indices, images = stored["mistake"], stored["mistake_image"]
+    if len(indices) != len(images) or (indices.size and not 0 <= indices.min() <= indices.max() < len(stored["label"])):
+        raise DataError(f"the predictions {path} are damaged: the mistakes do not fit the images")
+    return [int(index) for index in indices], images
 
 
-def _read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+def _read_arrays(path: Path, **wanted: tuple[str, int]) -> dict[str, NDArray[Any]]:
+    """Read arrays by name. Each must have one of some kinds (`numpy.dtype.kind`) and a number of dimensions."""
     try:
         # numpy does not close a file that it cannot read, so this function opens and closes the file itself.
         with path.open("rb") as file, numpy.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in names}
+            found = {name: stored[name] for name in wanted}
+        for name, (kinds, dimensions) in wanted.items():
+            if found[name].dtype.kind not in kinds or found[name].ndim != dimensions:
+                raise ValueError(f"{name} is {found[name].dtype} of shape {found[name].shape}")
+        return found
     except FileNotFoundError as error:
         raise DataError(f"there are no predictions {path}", hint="They are written after a trial's last epoch.") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"the predictions {path} are damaged: {error}") from error
+    except (OSError, TypeError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"the predictions {path} are damaged: {one_line(str(error))}") from error
 
 
 def _weakest(confusion: NDArray[Any], recall: NDArray[Any], classes: Sequence[str], count: int = 2) -> list[str]:

@@ -31,6 +31,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="FIRST", help=SIDE_HELP, show_default=False)],
     second: Annotated[str, typer.Argument(metavar="SECOND", help=SIDE_HELP, show_default=False)],
     *,
+    trust: Annotated[bool, typer.Option("--trust", help="Run component files that you have not run before, or that have changed.")] = False,
     workspace: TrainingWorkspace,
     json: JsonOption = False,
 ) -> None:
@@ -43,7 +44,7 @@ def compare(
         raise UsageError(f"{first} is compared with itself", hint="Name two different ones.")
     if first.endswith(CONFIG_ENDINGS) or second.endswith(CONFIG_ENDINGS):
         train_like_a_worker()
-    sides = find_model(first, workspace), find_model(second, workspace)
+    sides = find_model(first, workspace, trust=trust), find_model(second, workspace, trust=trust)
     require_same_images(*sides)
     compared = compare_models(*(_trained(side, workspace.device) for side in sides))
     if json:

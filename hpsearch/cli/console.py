@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from hpsearch.formatting import hide_credentials
+from hpsearch.formatting import hide_credentials, printable
 from hpsearch.report.blocks import Block
 from hpsearch.report.terminal import render
 
@@ -49,7 +49,7 @@ def say(text: str = "") -> None:
     Args:
         text: the line.
     """
-    stdout().print(Text(text), soft_wrap=True)
+    stdout().print(Text(_printable_lines(text)), soft_wrap=True)
 
 
 def note(text: str, *, style: str = "") -> None:
@@ -59,7 +59,7 @@ def note(text: str, *, style: str = "") -> None:
         text: the line.
         style: rich's style of the line, for example `yellow`.
     """
-    stderr().print(Text(hide_credentials(text), style=style), soft_wrap=True)
+    stderr().print(Text(_printable_lines(hide_credentials(text)), style=style), soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
@@ -83,6 +83,11 @@ def print_result(data: Any, blocks: Iterable[Block], *, as_json: bool) -> None:
         print_json(data)
     else:
         print_blocks(*blocks)
+
+
+def _printable_lines(text: str) -> str:
+    """Return a text of several lines without control characters. Names in a file may come from somebody else."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _finite(data: Any) -> Any:

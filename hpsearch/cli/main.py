@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +16,17 @@ from typer.core import TyperCommand, TyperGroup
 from hpsearch import __version__
 from hpsearch.cli.console import note
 from hpsearch.cli.options import expand_options
-from hpsearch.errors import HpsearchError, did_you_mean
-from hpsearch.formatting import hide_credentials
+from hpsearch.errors import HpsearchError, UsageError, did_you_mean
+from hpsearch.formatting import hide_credentials, one_line, show_path
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells. It is the sum of 128 and the number of SIGINT."""
 BROKEN_PIPE = 141
 """Exit code if the reader of a pipe has closed the pipe. It is the sum of 128 and the number of SIGPIPE."""
+
+TOO_MANY_FILES = os.strerror(errno.EMFILE)
+OUT_OF_MEMORY = (os.strerror(errno.ENOMEM), "can't allocate memory", "CUDA out of memory", "can't start new thread")
+"""How Python, the system's loader and torch say it. They raise errors of many types: ImportError, OSError, RuntimeError."""
 
 
 @dataclass(frozen=True)
@@ -177,12 +183,21 @@ def main() -> None:
             from hpsearch.storage.database import database_error  # loads Optuna, which `--help` does not need
 
             _fail(database_error(error))
-        _fail(
-            HpsearchError(
-                f"{type(error).__name__}: {error}",
-                hint="This is a fault of hpsearch. The same command with --debug shows where.",
-            )
-        )
+        _fail(_explained(error))
+
+
+def _explained(error: Exception) -> HpsearchError:
+    """Return an error that hpsearch did not raise with a hint on its cause: this machine, a file, or hpsearch itself."""
+    said = one_line(str(error))
+    if isinstance(error, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
+        return HpsearchError("there is not enough memory", hint="Free some, or raise the limit of this process (`ulimit -v`).")
+    if TOO_MANY_FILES in said:
+        return HpsearchError("this process may not open more files", hint="Raise the limit, for example `ulimit -n 1024`.")
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{show_path(Path(os.fsdecode(error.filename)))}: "
+        return UsageError(f"{where}{error.strerror}") if error.errno == errno.ENAMETOOLONG else HpsearchError(f"{where}{error.strerror}")
+    hint = "This is a fault of hpsearch. The same command with --debug shows where."
+    return HpsearchError(f"{type(error).__name__}: {said}", hint=hint)
 
 
 def _fail(error: HpsearchError) -> None:

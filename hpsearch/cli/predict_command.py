@@ -18,6 +18,7 @@ def predict(
     pictures: Annotated[
         list[Path], typer.Argument(metavar="PICTURE...", help="Image files of any size, in colour or grey.", show_default=False)
     ],
+    trust: Annotated[bool, typer.Option("--trust", help="Run the model's component file even if you have not run it before.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Classify images with a final model: the class, the confidence, and how each image was prepared."""
@@ -26,7 +27,7 @@ def predict(
     from hpsearch.training.input_image import read_picture
     from hpsearch.training.saved_model import load_model
 
-    saved = load_model(model)
+    saved = load_model(model, trust=trust)
     images = [read_picture(path, saved.input_shape) for path in pictures]
     confidences, classes = saved.probabilities(torch.stack([each.image for each in images])).max(dim=1)
     found = [

@@ -32,7 +32,7 @@ def reproduce(
     study: StudyArgument,
     number: Annotated[int, typer.Argument(metavar="N", min=0, help="The number of the trial.", show_default=False)],
     *,
-    trust: Annotated[bool, typer.Option("--trust", help="Use component files that have changed since the trial.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run component files that you have not run before, or that have changed.")] = False,
     workspace: DataWorkspace,
     device: Annotated[
         str | None,

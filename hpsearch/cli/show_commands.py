@@ -24,7 +24,8 @@ from hpsearch.report.study_results import read_results
 from hpsearch.report.text import explanation_blocks, verdict_blocks
 from hpsearch.report.trial_results import trial_blocks, trial_data
 from hpsearch.storage.database import Store
-from hpsearch.storage.records import TrialRow, read_trial, read_trials
+from hpsearch.storage.records import TrialRow, read_study, read_trial, read_trials
+from hpsearch.workflows.export import require_own_files
 from hpsearch.workflows.repeat_study import is_follow_up, read_explanation, read_verdict, stored_file
 from hpsearch.workflows.repeats import find_verdict
 from hpsearch.workflows.run import study_name
@@ -126,6 +127,7 @@ def _print_follow_up(name: str, store: Store, *, as_json: bool) -> None:
         verdict = read_verdict(study)
         print_result({"study": base, **verdict.to_dict()}, verdict_blocks(base, verdict), as_json=as_json)
     else:
+        require_own_files(read_study(study))
         explanation, trial = read_explanation(study, stored_file(study).space)
         data = {"study": base, "trial": trial, **explanation.to_dict()}
         print_result(data, explanation_blocks(explanation, trial), as_json=as_json)

@@ -32,7 +32,7 @@ def train(
         typer.Option("--force", help="Start again in a folder that holds something else. Only files that hpsearch wrote are removed."),
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, checked with onnxruntime; with --final.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Use a component file that has changed since the export.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run component files that you have not run before, or that have changed.")] = False,
     workspace: TrainingWorkspace,
     json: JsonOption = False,
 ) -> None:

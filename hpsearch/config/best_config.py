@@ -13,14 +13,17 @@ import tomli_w
 from pydantic import ConfigDict, Field, ValidationError
 
 from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER_OPTIONS, ComponentFile
-from hpsearch.config.registration import current_catalog, find_component_file, load_component_file
+from hpsearch.config.registration import current_catalog, find_component_file, load_component_file, places_of
 from hpsearch.config.sections import Data, Section, Seed, explain
+from hpsearch.config.study_file import DEEP_KEY, LARGEST_FILE
 from hpsearch.config.train_config import TrainConfig, resolve
 from hpsearch.errors import ComponentError, ConfigError, did_you_mean
 from hpsearch.formatting import show, show_path
 
 FORMAT = 1
 """Version of the file format. A file with another version is not read."""
+DEEPEST = 10
+"""Most tables and lists inside one another. A config has three; thousands would exceed Python's stack."""
 HEADER = "# One training run with a value for every option. `hpsearch train FILE` trains it; `--final` reads the test split.\n"
 
 
@@ -42,6 +45,17 @@ class _Data(Data):
     split_seed: Seed
 
 
+class _Provenance(_Open):
+    """The keys that hpsearch reads. `_without_none` wrote no key whose value is None, and JSON may have null."""
+
+    study: str | None = None
+    trial: int | None = None
+    val_accuracy: float | None = None
+    finalists: dict[str, Any] | None = None
+    versions: dict[str, str] | None = None
+    changed_component_files: list[str] | None = None
+
+
 class _File(Section):
     path: str
     sha256: str
@@ -56,7 +70,7 @@ class _Contents(Section):
     schedule: _Chosen
     trainer: _Trainer
     data: _Data
-    provenance: dict[str, Any]
+    provenance: _Provenance
     component_files: list[_File] = Field(default_factory=list)
 
 
@@ -123,30 +137,68 @@ def read_best_config(path: Path, *, trust: bool = False) -> BestConfig:
 
     Args:
         path: a TOML file, or a JSON file if it ends in `.json`.
-        trust: whether to accept component files whose content has changed. Their names are then added to `provenance`.
+        trust: whether to run component files that this user has not run before, and to accept component files whose content has
+            changed. The names of changed files are then added to `provenance`.
 
     Returns:
         The config.
 
     Raises:
         ConfigError: the file cannot be read, or something in it is missing, unknown or not allowed.
-        ComponentError: a component file is missing, or its content has changed.
+        ComponentError: a component file is missing, its content has changed, or this user has not run it before.
     """
+    table = read_table(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return _understand(table, path, trust=trust)
+    except (ConfigError, ComponentError) as error:
+        raise type(error)(f"{path.name}: {error.message}", hint=error.hint) from error
+
+
+def read_table(path: Path) -> Any:
+    """Read a TOML or JSON file whose content may be anything.
+
+    Args:
+        path: the file. It is JSON if it ends in `.json`.
+
+    Returns:
+        The content, at most `DEEPEST` levels deep.
+
+    Raises:
+        ConfigError: the file cannot be read, is too large or too deep, or is not valid.
+    """
+    kind = "JSON" if path.suffix == ".json" else "TOML"
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise ConfigError(f"{path.name}: more than {LARGEST_FILE:,} bytes are too many for a best config", hint="Is it the right file?")
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(
             f"cannot read the best config {show_path(path)}: {reason}", hint="`hpsearch export STUDY -o FILE` writes one."
         ) from error
     try:
-        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if kind == "TOML" and (deep := DEEP_KEY.search(text)):
+            raise ValueError(f"tables do not nest as deep as {show(deep[0])}")
+        table = json.loads(text) if kind == "JSON" else tomllib.loads(text)
+        _require_plain(table, DEEPEST)
+    except RecursionError as error:
+        raise ConfigError(f"{path.name}: is not valid {kind}: it nests too deep") from error
     except ValueError as error:
-        raise ConfigError(f"{path.name}: is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
-    try:
-        return _understand(table, path, trust=trust)
-    except (ConfigError, ComponentError) as error:
-        raise type(error)(f"{path.name}: {error.message}", hint=error.hint) from error
+        raise ConfigError(f"{path.name}: is not valid {kind}: {error}") from error
+    return table
+
+
+def _require_plain(value: Any, depth: int) -> None:
+    """Raise a ValueError if a value nests too deep, or if its texts cannot be written as UTF-8."""
+    if isinstance(value, str):
+        value.encode()  # JSON can hold half of a character; the error is a ValueError
+    elif isinstance(value, dict | list):
+        if not depth:
+            raise ValueError(f"it nests deeper than {DEEPEST} levels")
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            _require_plain(item, depth - 1)
 
 
 def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
@@ -162,9 +214,9 @@ def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
     data_files: list[ComponentFile] = []
     for entry in contents.component_files:
         recorded = Path(entry.path)
-        # Look beside the config first. A user can then pass on the config and the component file in one folder.
-        places = (path.parent / recorded.name, recorded)
-        file = find_component_file(places, entry.sha256, owner="the config", beside=path.name, trust=trust)
+        file = find_component_file(
+            places_of(recorded, path.parent), entry.sha256, owner="the config", beside=path.name, trust=trust, may_change=True
+        )
         components = load_component_file(file.path)
         catalog = catalog.extended(components)
         if any((each.kind, each.name) == ("dataset", contents.data.dataset) for each in components):
@@ -185,12 +237,14 @@ def _understand(table: Any, path: Path, *, trust: bool) -> BestConfig:
         data=Data(**contents.data.model_dump(exclude={"split_seed"})),
         split_seed=contents.data.split_seed,
         # The names of changed files also appear in every best config that is written from this one.
-        provenance={**contents.provenance, **({"changed_component_files": changed} if changed else {})},
+        provenance={**table["provenance"], **({"changed_component_files": changed} if changed else {})},
         data_files=tuple(data_files),
         changed_files=tuple(changed),
     )
 
 
-def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(value: Any) -> Any:
     """Remove the entries that are None, because TOML has no null."""
-    return {key: _without_none(value) if isinstance(value, Mapping) else value for key, value in table.items() if value is not None}
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value if item is not None] if isinstance(value, list) else value

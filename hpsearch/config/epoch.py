@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hpsearch.errors import ConfigError
+from hpsearch.formatting import one_line
+
 EARLIER_NAMES = {"validation_loss": "val_loss", "validation_accuracy": "val_accuracy"}
 """Names of fields that version 0.1 stored, and the present names of these fields."""
 
@@ -73,6 +76,20 @@ class Epoch:
 
         Returns:
             The epoch.
+
+        Raises:
+            ConfigError: `stored` is not such a table.
         """
-        values: dict[str, Any] = {EARLIER_NAMES.get(key, key): math.nan if value is None else value for key, value in stored.items()}
-        return cls(**values)
+        try:
+            values: dict[str, Any] = {EARLIER_NAMES.get(key, key): math.nan if value is None else value for key, value in stored.items()}
+            epoch = cls(**values)
+            numbers = [value for key, value in values.items() if key not in ("number", "weights_hash", "diverged")]
+            if type(epoch.number) is not int or not isinstance(epoch.weights_hash, str) or not all(map(_is_number, numbers)):
+                raise TypeError("a value has another type")
+        except (AttributeError, TypeError) as error:
+            raise ConfigError(f"a stored epoch is damaged ({one_line(str(error))})") from error
+        return epoch
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

@@ -6,8 +6,11 @@ A component file is a Python file that uses these decorators. A study file lists
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
+import stat
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +20,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from hpsearch.config.components import BUILT_IN, SELECTORS, Catalog, Component, ComponentFile, Kind, Option, Scalar
+from hpsearch.config.trusted_files import is_trusted, remember
 from hpsearch.errors import ComponentError
-from hpsearch.formatting import show, show_path
+from hpsearch.formatting import one_line, show, show_path
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -26,6 +30,12 @@ COMPONENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 RESERVED_OPTIONS = ("help", "when", *SELECTORS)
 """Names that no option can have, because they mean something else in a decorator or in a study file."""
+
+DEEPEST_NAME = 8
+"""Most names of a recorded path that are looked for beside a result. A path of a thousand names is no reason for a thousand look-ups."""
+
+LARGEST_SOURCE = 10_000_000
+"""Largest size of a component file in bytes. A larger file is probably an error or an attack."""
 
 _registered: dict[str, Component] = {}
 _loading: list[Component] | None = None
@@ -208,10 +218,10 @@ def current_catalog() -> Catalog:
 
 
 def load_component_file(path: Path) -> tuple[Component, ...]:
-    """Run a component file and return what it registered.
+    """Run a component file and return what it registered. The file is recorded as one that this user has run.
 
     Args:
-        path: the file.
+        path: the file. `find_component_file` must have accepted a file that came with a model or a config.
 
     Returns:
         The components of the file.
@@ -221,7 +231,7 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     """
     global _loading
     try:
-        source = path.read_bytes()
+        source = _read_source(path)
     except OSError as error:
         raise ComponentError(
             f"component file {show_path(path)} cannot be read: {error.strerror}", hint="`use` holds paths relative to the study file."
@@ -238,9 +248,11 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
     except ComponentError as error:
         hint = " ".join(filter(None, (error.hint, _line_of(error, path))))
         raise ComponentError(f"component file {show_path(path)}: {error.message}", hint=hint) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a file from elsewhere may raise anything
         raise ComponentError(
-            f"component file {show_path(path)} does not import: {type(error).__name__}: {error}", hint=_line_of(error, path)
+            f"component file {show_path(path)} does not import: {type(error).__name__}: {one_line(str(error))}", hint=_line_of(error, path)
         ) from error
     finally:
         _loading = None
@@ -251,6 +263,7 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
         )
     BUILT_IN.extended(found)  # raises an error if a name is built in or occurs twice in the file
     _registered.update({component.name: component for component in found})
+    remember(file.sha256, path)
     return found
 
 
@@ -282,40 +295,118 @@ def component_hash(path: Path) -> str | None:
         The hash, or None if the file cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(_read_source(path)).hexdigest()
     except OSError:
         return None
 
 
-def find_component_file(places: Sequence[Path], sha256: str, *, owner: str, beside: str, trust: bool | None = None) -> ComponentFile:
-    """Find the component file with which a result was made. The file is not run.
+def short_names(files: Sequence[ComponentFile]) -> dict[ComponentFile, str]:
+    """Return a short name for each of some component files: the shortest end of its path that no other file has.
+
+    Args:
+        files: the files, with different absolute paths.
+
+    Returns:
+        The base name of each file. Files with the same base name get the folders that tell them apart, as `models/parts.py`.
+    """
+    parts = {file: _names(file.path) for file in files}
+
+    def name(file: ComponentFile) -> str:
+        ends = (parts[file][-length:] for length in range(1, len(parts[file]) + 1))
+        unique = (end for end in ends if sum(other[-len(end) :] == end for other in parts.values()) == 1)
+        return "/".join(next(unique, parts[file]))
+
+    return {file: name(file) for file in files}
+
+
+def places_of(recorded: Path, folder: Path) -> list[Path]:
+    """Return where a component file may lie that belongs to a file in a folder: under each of its `short_names`, and where it was.
+
+    Args:
+        recorded: the path of the component file when the result was made.
+        folder: the folder of the result.
+
+    Returns:
+        The paths. Those in the folder come first, so a user can pass on a result with its component files.
+    """
+    names = _names(recorded)[-DEEPEST_NAME:]
+    return [*(folder.joinpath(*names[start:]) for start in range(len(names)) if os.pardir not in names[start:]), recorded]
+
+
+def find_component_file(
+    places: Sequence[Path], sha256: str, *, owner: str, beside: str, trust: bool, may_change: bool = False
+) -> ComponentFile:
+    """Find the component file with which a result was made, and check that it may run. The file is not run.
 
     Args:
         places: the paths where the file may be, in order of preference.
         sha256: SHA-256 of the file when the result was made, hexadecimal.
         owner: words for the result in the error message, such as `the config`.
         beside: name of the file of the result. The hint says to put the component file beside this file.
-        trust: whether to accept a file with other content; None if the user cannot choose this.
+        trust: whether the user allows to run a file that this user has not run before.
+        may_change: whether `trust` also accepts a file with other content.
 
     Returns:
         The file with its present SHA-256.
 
     Raises:
-        ComponentError: the file is missing, or its content has changed and `trust` is not True.
+        ComponentError: the file is missing, its content has changed, or this user has not run it before and `trust` is False.
     """
     found = [ComponentFile(path=path.resolve(), sha256=digest) for path in places if (digest := component_hash(path)) is not None]
     if not found:
         raise ComponentError(
             f"the component file {show_path(places[-1])} is missing", hint=f"Put it beside {beside}: {owner} was made with it."
         )
-    accepted = [file for file in found if trust or file.sha256 == sha256]
-    if accepted:
-        return accepted[0]
-    raise ComponentError(
-        f"the component file {show_path(found[0].path)} is not the one that {owner} was made with",
-        hint=f"It must have the SHA-256 {sha256[:16]}…: put the right one beside {beside}"
-        + ("." if trust is None else ", or use this one with --trust."),
-    )
+    if trust and may_change:
+        return found[0]
+    file = next((each for each in found if each.sha256 == sha256), None)
+    if file is None:
+        raise ComponentError(
+            f"the component file {show_path(found[0].path)} is not the one that {owner} was made with",
+            hint=f"It must have the SHA-256 {sha256[:16]}…: put the right one beside {beside}"
+            + (", or use this one with --trust." if may_change else "."),
+        )
+    if not trust:
+        require_run_before(file, owner=owner, allow="allow it with --trust (in Python, trust=True)")
+    return file
+
+
+def require_run_before(file: ComponentFile, *, owner: str, allow: str) -> None:
+    """Raise an error if neither this process nor this user has run a component file before.
+
+    Args:
+        file: the file with its present SHA-256.
+        owner: words for what needs the file, such as `the config`.
+        allow: words that say how the user allows the file.
+
+    Raises:
+        ComponentError: the file has not been run before.
+    """
+    here = any(component.file is not None and component.file.sha256 == file.sha256 for component in _registered.values())
+    if not here and not is_trusted(file.sha256):
+        raise ComponentError(
+            f"{owner} would run the program {show_path(file.path)}, which you have not run with hpsearch before",
+            hint=f"Read it. If you trust its author, {allow}. hpsearch then remembers the file.",
+        )
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """Return the parts of a path without the root."""
+    return path.parts[1:] if path.anchor else path.parts
+
+
+def _read_source(path: Path) -> bytes:
+    """Read a component file. A pipe or a device, which might never end, raises an OSError, and so does a path that no system can have."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            is_folder = stat.S_ISDIR(found.st_mode)
+            raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if is_folder else "it is not a regular file")
+        if found.st_size > LARGEST_SOURCE:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return path.read_bytes()
+    except ValueError as error:  # a NUL or a broken character
+        raise OSError(errno.EINVAL, str(error)) from error
 
 
 def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> Callable[[Factory], Factory]:

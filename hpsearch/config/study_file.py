@@ -60,7 +60,7 @@ class StudyFile:
         finalists: how the best trials are repeated after the search; None if they are not repeated.
         baselines: complete points of the space that are tried first.
         warm_start: names of other studies whose finished trials are copied into this study at its start.
-        component_files: the files that `use` names.
+        component_files: the files that `use` names, in the order of `use`.
         text: the content of the file.
         path: the absolute path of the file.
     """
@@ -89,7 +89,7 @@ class StudyFile:
             "space": self.space.to_plain(),
             "data": self.data.model_dump(),
             "seed": self.seed,
-            "component files": {file.path.name: file.sha256 for file in self.component_files},
+            "component files": dict(zip(used_files(self.text, self.path), (file.sha256 for file in self.component_files), strict=True)),
         }
 
 
@@ -159,6 +159,40 @@ def parse_study_file(text: str, *, path: Path) -> StudyFile:
         raise ComponentError(f"{path.name}: use: {error.message}", hint=error.hint) from error
 
 
+def used_files(text: str, path: Path) -> dict[str, Path]:
+    """Return the component files that a valid study file uses. They are not read.
+
+    Args:
+        text: the content of the study file.
+        path: the path of the study file.
+
+    Returns:
+        The absolute path of each file, by its path relative to the study file. Two files may have the same base name.
+    """
+    # `Path.resolve` raises an error for a symbolic link to itself.
+    return {os.path.normpath(name): Path(os.path.realpath(path.parent / name)) for name in tomllib.loads(text).get("use", [])}
+
+
+def stored_hashes(text: str, path: Path, stored: Mapping[str, str]) -> dict[str, str]:
+    """Return the hashes of the component files that are stored with a study, by their paths relative to the study file.
+
+    Version 0.1 stored the hashes by base name. Of two files with the same base name, it stored the hash of the last one only.
+
+    Args:
+        text: the stored content of the study file.
+        path: the stored path of the study file.
+        stored: the stored hashes.
+
+    Returns:
+        The hashes. It is empty for a file whose hash was not stored.
+    """
+    used = used_files(text, path)
+    if stored.keys() == used.keys():
+        return dict(stored)
+    last = {file.name: name for name, file in used.items()}
+    return {name: stored.get(file.name, "") if last[file.name] == name else "" for name, file in used.items()}
+
+
 def is_best_config(table: Mapping[str, Any]) -> bool:
     """Return whether the content of a TOML file is a best config from `hpsearch export`.
 
@@ -215,7 +249,7 @@ def _build(contents: Contents, text: str, path: Path) -> StudyFile:
     for name in contents.use:
         if "\0" in name:
             raise StudyFileError(f"use: {show(name)} is not a file name")
-    catalog = load_component_files((path.parent / name).resolve() for name in contents.use)
+    catalog = load_component_files(Path(os.path.realpath(path.parent / name)) for name in contents.use)
     space = read_space(contents.space, catalog=catalog)
     _check_data(contents.data, catalog)
     _check_search(contents, space)

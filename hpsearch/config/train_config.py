@@ -13,6 +13,7 @@ from typing import Any
 
 from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, TRAINER, Catalog, Component, ComponentFile, Owner, Scalar
 from hpsearch.errors import ConfigError, did_you_mean
+from hpsearch.formatting import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +79,24 @@ class TrainConfig:
 
         Returns:
             The config.
+
+        Raises:
+            ConfigError: `stored` is not such a table.
         """
-        files = tuple(ComponentFile(path=Path(file["path"]), sha256=file["sha256"]) for file in stored["component_files"])
+        try:
+            return cls._from_dict(stored)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ConfigError(f"the stored config is damaged ({type(error).__name__}: {one_line(str(error))})") from error
+
+    @classmethod
+    def _from_dict(cls, stored: Mapping[str, Any]) -> TrainConfig:
+        files = tuple(ComponentFile(path=Path(file["path"]), sha256=str(file["sha256"])) for file in stored["component_files"])
         fields: dict[str, Any] = {option.name: option.coerce(stored[option.name]) for option in TRAINER.options}
         for kind in SELECTORS:
             options = dict(stored[kind])
             fields[kind] = ComponentConfig(name=options.pop("name"), options=options)
+            if not isinstance(fields[kind].name, str):
+                raise TypeError("the name of a component is no text")
         return cls(**fields, seed=stored["seed"], component_files=files)
 
     @property

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from hpsearch.analysis.final_score import reads_sentence, repeat_command
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import BUILT_IN
+from hpsearch.config.registration import short_names
 from hpsearch.formatting import many, str_of
 from hpsearch.report.html import WEB
 from hpsearch.report.trial_results import TRAINER_SETTINGS
@@ -48,6 +49,7 @@ def model_card(best: BestConfig, metrics: Mapping[str, Any], model: Any, *, sour
             subset: [[each["name"], *row] for each, row in zip(first[subset]["classes"], first[subset]["confusion"], strict=True)]
             for subset in SUBSETS
         },
+        files=list(short_names(best.files).values()),
         n_seeds=many(len(metrics["seeds"]), "seed"),
         settings=_settings(best, metrics),
         reads=reads_sentence(metrics),

@@ -53,7 +53,7 @@ def final_report(
     """
     model, dataset = best.config.model.name, best.data.dataset
     source = best.provenance
-    origin = f"trial {source['trial']} of the study {source['study']}" if "trial" in source else "a config of its own"
+    origin = f"trial {source['trial']} of the study {source['study']}" if {"trial", "study"} <= set(source) else "a config of its own"
     return render(
         Page(
             title=f"Final model: {model} on {dataset}",

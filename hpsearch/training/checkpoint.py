@@ -19,6 +19,7 @@ import torch
 
 from hpsearch.config.paths import partial_files, write_atomically
 from hpsearch.errors import CheckpointError
+from hpsearch.formatting import one_line
 
 FORMAT = b"hpsearch-checkpoint 1"
 """Name and version of the format. They are the first bytes of a file."""
@@ -129,12 +130,21 @@ def _read(path: Path) -> dict[str, Any] | None:
     if payload is None:
         return None
     try:
-        stored: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        stored: Any = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # The state of a user's optimizer or schedule may contain objects that are not unpickled.
         _log.warning("the checkpoint %s holds something else than tensors and plain values: %s", path, error)
         return None
-    return stored
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises many kinds of errors for a file that it did not write
+        _log.warning("the checkpoint %s cannot be read: %s", path, one_line(str(error)))
+        return None
+    match stored:
+        case {"identity": {"owner": str(), "config": str(), "split": str()}, "content": dict()}:
+            return dict(stored)
+    _log.warning("the checkpoint %s has another structure", path)
+    return None
 
 
 def _require_same_run(path: Path, stored: dict[str, str], wanted: RunIdentity) -> None:

@@ -24,7 +24,8 @@ from torch.nn import functional
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.paths import write_atomically
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.errors import ConfigError, TrainingError
+from hpsearch.errors import CheckpointError, ConfigError, TrainingError
+from hpsearch.formatting import one_line, show_path
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import augment
 from hpsearch.training.data.split import Split, batches, count_batches
@@ -68,7 +69,7 @@ def train(
     Raises:
         ComponentError: a component is unknown, or its component file has changed.
         ConfigError: the options, the components and the images do not fit together.
-        CheckpointError: the checkpoint belongs to another run.
+        CheckpointError: the checkpoint belongs to another run, or its content does not fit the config.
         TrainingError: there is not enough memory.
         DiskError: the checkpoint cannot be written.
 
@@ -87,7 +88,8 @@ def train(
     run = _Run(config, split, resolve_device(device))
     identity = checkpoints.RunIdentity(owner=owner, config=config.digest, split=split.hash)
     stored = checkpoints.load(checkpoint, identity) if checkpoint is not None else None
-    return _epochs(run, stored, checkpoint, identity)
+    done = run.restore(stored, checkpoint) if stored is not None and checkpoint is not None else []
+    return _epochs(run, done, checkpoint, identity)
 
 
 def predictions_path(checkpoint: Path) -> Path:
@@ -110,13 +112,7 @@ def predictions_path(checkpoint: Path) -> Path:
     return checkpoint.with_name("predictions.npz")
 
 
-def _epochs(
-    run: _Run, stored: dict[str, Any] | None, checkpoint: Path | None, identity: checkpoints.RunIdentity
-) -> Generator[Epoch, None, None]:
-    done: list[Epoch] = []
-    if stored is not None:
-        done = [Epoch.from_dict(epoch) for epoch in stored["epochs"]]
-        run.restore(stored)
+def _epochs(run: _Run, done: list[Epoch], checkpoint: Path | None, identity: checkpoints.RunIdentity) -> Generator[Epoch, None, None]:
     yield from list(done)
     while len(done) < run.config.epochs and not (done and done[-1].diverged):
         epoch, evaluation = run.epoch(len(done) + 1)
@@ -194,15 +190,32 @@ class _Run:
         """
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
 
-    def restore(self, stored: dict[str, Any]) -> None:
+    def restore(self, stored: dict[str, Any], checkpoint: Path) -> list[Epoch]:
         """Restore a state.
 
         Args:
-            stored: the result of `state`.
+            stored: the result of `state`, with the epochs that are done.
+            checkpoint: the file, for the error message.
+
+        Returns:
+            The epochs that are done.
+
+        Raises:
+            CheckpointError: the state does not fit the config.
         """
-        self.model.load_state_dict(stored["model"])
-        self.optimizer.load_state_dict(stored["optimizer"])
-        self.schedule.load_state_dict(stored["schedule"])
+        try:
+            done = [Epoch.from_dict(epoch) for epoch in stored["epochs"]]
+            if [epoch.number for epoch in done] != list(range(1, len(done) + 1)):
+                raise ValueError("the epochs are not numbered from 1")
+            self.model.load_state_dict(stored["model"])
+            self.optimizer.load_state_dict(stored["optimizer"])
+            self.schedule.load_state_dict(stored["schedule"])
+        except Exception as error:  # the parts may be a user's, so any error is possible
+            raise CheckpointError(
+                f"the checkpoint {show_path(checkpoint)} does not fit the config: {type(error).__name__}: {one_line(str(error))}",
+                hint="Delete the checkpoint to start over.",
+            ) from error
+        return done
 
     def _train(self, number: int) -> tuple[int, float, bool]:
         """Train on all batches one time.

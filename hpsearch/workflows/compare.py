@@ -20,9 +20,10 @@ import numpy
 from hpsearch.analysis.metrics import Comparison, Metrics, Predictions, measure, read_predictions
 from hpsearch.analysis.metrics import compare as compare_predictions
 from hpsearch.config.best_config import BestConfig, read_best_config
+from hpsearch.config.registration import short_names
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import DataError, StudyNotFoundError, UsageError
-from hpsearch.formatting import show, show_path
+from hpsearch.formatting import one_line, show, show_path
 from hpsearch.search.isolation import in_fork
 from hpsearch.storage.records import TrialRow, read_study, read_trial
 from hpsearch.storage.workspace import Workspace
@@ -81,6 +82,7 @@ class UntrainedModel:
 
     label: str
     path: Path
+    trust: bool
     best: BestConfig
     split: Split = field(repr=False)
 
@@ -114,7 +116,7 @@ class UntrainedModel:
             def begin() -> Iterator[Epoch]:
                 torch.set_num_threads(1)
                 # Read the config again, because the component file of the other model may have registered a model under the same name.
-                return train(read_best_config(self.path).config, self.split, checkpoint=checkpoint, device=device)
+                return train(read_best_config(self.path, trust=self.trust).config, self.split, checkpoint=checkpoint, device=device)
 
             for epoch in in_fork(begin):
                 show(epoch)
@@ -184,12 +186,13 @@ class ModelComparison:
         }
 
 
-def find_model(text: str, workspace: Workspace) -> EvaluatedModel | UntrainedModel:
+def find_model(text: str, workspace: Workspace, *, trust: bool = False) -> EvaluatedModel | UntrainedModel:
     """Find the model that an argument of the command line names.
 
     Args:
         text: a final model's folder, a config file, or a trial `STUDY/N`.
         workspace: the database and the folders of studies and images.
+        trust: whether to run component files that this user has not run before or that have changed.
 
     Returns:
         The model. It is untrained if `text` is a config without a stored trial.
@@ -197,14 +200,14 @@ def find_model(text: str, workspace: Workspace) -> EvaluatedModel | UntrainedMod
     Raises:
         UsageError: `text` is no folder, config or trial, or the model has no predictions.
         ConfigError: the config is invalid.
-        ComponentError: a component file is missing or changed.
+        ComponentError: a component file is missing, has changed, or has not been run by this user before.
         DataError: predictions or images are missing or damaged.
     """
     path = Path(text)
     if path.is_dir() and ((path / PREDICTIONS).is_file() or not _is_trial(text)):
-        return _final_model(path, text)
+        return _final_model(path, text, trust=trust)
     if text.endswith(CONFIG_ENDINGS):
-        return _config(path, text, workspace)
+        return _config(path, text, workspace, trust=trust)
     if _is_trial(text):
         called, _, number = text.rpartition("/")
         _, model = _stored_trial(study_name(called), int(number), workspace)
@@ -269,14 +272,14 @@ def _is_trial(text: str) -> bool:
     return bool(name) and number.isascii() and number.isdecimal()
 
 
-def _final_model(folder: Path, label: str) -> EvaluatedModel:
+def _final_model(folder: Path, label: str, *, trust: bool) -> EvaluatedModel:
     file = folder / PREDICTIONS
     if not file.is_file():
         raise UsageError(
             f"{show_path(folder)} holds no {PREDICTIONS}: it is no final model, or not finished",
             hint="`hpsearch train FILE --final -o DIR` writes one; the same command continues an interrupted one.",
         )
-    best = read_best_config(folder / "config.toml")
+    best = read_best_config(folder / "config.toml", trust=trust)
     try:
         with file.open(encoding="utf-8", newline="") as opened:
             rows = [row for row in csv.DictReader(opened) if row["split"] == "test"]
@@ -290,20 +293,24 @@ def _final_model(folder: Path, label: str) -> EvaluatedModel:
             classes=classes,
         )
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file} is damaged: {type(error).__name__}: {error}", hint="`hpsearch train --final` writes it again.") from error
+        raise DataError(
+            f"{file} is damaged: {type(error).__name__}: {one_line(str(error))}", hint="`hpsearch train --final` writes it again."
+        ) from error
+    except DataError as error:
+        raise DataError(f"{file} is damaged: {error.message}", hint="`hpsearch train --final` writes it again.") from error
     if not rows:
         raise DataError(f"{file} is damaged: it has no test images", hint="`hpsearch train --final` writes it again.")
     return EvaluatedModel(label=label, config=best.config, images=ImageSet(dataset=best.data.dataset), predictions=predictions)
 
 
-def _config(path: Path, label: str, workspace: Workspace) -> EvaluatedModel | UntrainedModel:
-    best = read_best_config(path)
+def _config(path: Path, label: str, workspace: Workspace, *, trust: bool) -> EvaluatedModel | UntrainedModel:
+    best = read_best_config(path, trust=trust)
     if (stored := _stored_run(best, workspace)) is not None:
         return replace(stored, label=label, config=best.config, source=stored.label)
     from hpsearch.training.data.split import load_split
 
     split = load_split(**best.data.model_dump(), seed=best.split_seed, folder=workspace.data)
-    return UntrainedModel(label=label, path=path, best=best, split=split)
+    return UntrainedModel(label=label, path=path, trust=trust, best=best, split=split)
 
 
 def _stored_run(best: BestConfig, workspace: Workspace) -> EvaluatedModel | None:
@@ -358,7 +365,7 @@ def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, in
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
     """Return all settings by their full names. A component file is described by its name and its hash, not by its path."""
-    files = {file.path.name: file.sha256[:12] for file in config.component_files}
+    files = {name: file.sha256[:12] for file, name in short_names(config.component_files).items()}
     settings: dict[str, Any] = {}
     for name, value in {**config.to_dict(), "component_files": files}.items():
         settings |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpsearch.analysis.finalists import Finalist
 from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial
 from hpsearch.analysis.metrics import wilson_interval
-from hpsearch.config.best_config import BestConfig
+from hpsearch.config.best_config import BestConfig, read_table
 from hpsearch.config.components import BUILT_IN, ComponentFile
+from hpsearch.config.registration import component_hash, require_run_before
 from hpsearch.config.sections import Data
-from hpsearch.errors import StudyNotFoundError, UsageError
+from hpsearch.config.study_file import stored_hashes, used_files
+from hpsearch.errors import ConfigError, StudyNotFoundError, UsageError
 from hpsearch.formatting import show_path
 from hpsearch.storage.records import StudyRow, TrialRow
 
@@ -65,7 +65,7 @@ def best_config(trial: TrialRow, study: StudyRow, finalist: Finalist | None = No
             "device": trial.run.get("device"),
             "versions": trial.run.get("versions"),
         },
-        data_files=() if data.dataset in BUILT_IN.names("dataset") else _files_of(study),
+        data_files=() if data.dataset in BUILT_IN.names("dataset") else tuple(recorded_files(study).values()),
     )
 
 
@@ -83,11 +83,36 @@ def why_unusable(trial: TrialRow) -> str:
     return f"has no configuration yet: it is {trial.state}"
 
 
-def _files_of(study: StudyRow) -> tuple[ComponentFile, ...]:
-    """Return the study's component files with the hashes that the study stores. One of these files defines the data set."""
-    hashes: dict[str, str] = study.comparable["component files"]
-    used = [(study.path.parent / name).resolve() for name in tomllib.loads(study.text)["use"]]
-    return tuple(ComponentFile(path=path, sha256=hashes[path.name]) for path in used)
+def recorded_files(study: StudyRow) -> dict[str, ComponentFile]:
+    """Return the component files of a study with the hashes that the study stores. The files are not read.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The files by their paths relative to the study file.
+    """
+    hashes = stored_hashes(study.text, study.path, study.comparable["component files"])
+    return {name: ComponentFile(path=path, sha256=hashes[name]) for name, path in used_files(study.text, study.path).items()}
+
+
+def require_own_files(study: StudyRow) -> None:
+    """Raise an error if a study uses component files that this user has not run before. Looking at results must not run a program.
+
+    Args:
+        study: the study. Its database may come from elsewhere, and then may name any file.
+
+    Raises:
+        ComponentError: a component file has not been run before.
+    """
+    for name, file in recorded_files(study).items():
+        present = component_hash(file.path)
+        if present is not None:
+            require_run_before(
+                ComponentFile(path=file.path, sha256=present),
+                owner=f"the study '{study.name}'",
+                allow=f"check a study file that uses {name} with `hpsearch check`",
+            )
 
 
 def select_best(board: Leaderboard, *, top: int, per_model: bool) -> Sequence[RankedTrial]:
@@ -129,8 +154,7 @@ def write_best_config(config: BestConfig, path: Path) -> None:
 
 def _is_best_config(path: Path) -> bool:
     try:
-        text = path.read_text(encoding="utf-8")
-        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError):
+        table = read_table(path)
+    except ConfigError:
         return False
     return isinstance(table, dict) and {"format", "provenance"} <= set(table)

@@ -7,17 +7,81 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from hpsearch.analysis.final_score import FORMAT, READS, HeldOutReading
+from hpsearch.analysis.metrics import ClassMetrics
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.paths import FinalPaths, partial_files, write_atomically
-from hpsearch.config.registration import component_hash, find_component_file
+from hpsearch.config.registration import component_hash, find_component_file, short_names
 from hpsearch.errors import UsageError
 from hpsearch.formatting import show_path
 
 LOCK = ".training"
 """Name of the lock file of a training process. The file remains if the process is killed."""
+
+
+class _Table(BaseModel):
+    """A table of `metrics.json`. It may have more keys than hpsearch reads."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+_Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class _File(_Table):
+    path: str
+    sha256: str
+
+
+class _Scores(_Table):
+    accuracy: float
+    calibration_error: float
+    classes: list[ClassMetrics]
+    confusion: list[list[int]]
+
+
+class _Seed(_Table):
+    train: _Scores
+    test: _Scores
+
+
+class _Record(_Table):
+    """The record of a training that has begun."""
+
+    format: Literal[1]
+    finished: bool
+    config: str
+    dataset: str
+    images: str
+    component_files: list[_File]
+    readings: list[HeldOutReading]
+
+
+class _FinishedRecord(_Record):
+    """The record of a finished training."""
+
+    test_accuracy: float
+    test_accuracy_interval: _Interval
+    test_loss: float
+    test_loss_interval: _Interval
+    train_accuracy: float
+    train_accuracy_interval: _Interval
+    train_loss: float
+    train_loss_interval: _Interval
+    interval_over: str
+    test_split_reads: int
+    study_test_split_reads: int | None
+    overfitting: str
+    weakest: str
+    train_less_test: list[dict[str, float | str]]
+    seeds: Annotated[list[_Seed], Field(min_length=1)]
+    pictures: list[str]
+    device: str
+    versions: dict[str, str]
 
 
 class FinalFolder:
@@ -81,15 +145,15 @@ class FinalFolder:
             "config": self._best.config.digest,
             "dataset": self._best.data.dataset,
             "images": data_hash,
-            "component_files": [{"path": file.path.name, "sha256": file.sha256} for file in self._best.files],
+            "component_files": [{"path": name, "sha256": file.sha256} for file, name in short_names(self._best.files).items()],
             READS: len(readings),
             "readings": readings,
         }
         self._write_record()
         write_atomically(self.paths.config, self._best.to_toml())
-        for file in self._best.files:  # a model cannot be loaded without its component file
-            found = find_component_file([file.path], file.sha256, owner="the config", beside="the config")
-            write_atomically(self.paths.folder / file.path.name, found.path.read_bytes())
+        for file, name in short_names(self._best.files).items():  # a model cannot be loaded without its component file
+            found = find_component_file([file.path], file.sha256, owner="the config", beside="the config", trust=False)
+            write_atomically(self.paths.folder / name, found.path.read_bytes())
         self._force = False
 
     def add_reading(self, reading: HeldOutReading) -> tuple[HeldOutReading, ...]:
@@ -159,16 +223,17 @@ class FinalFolder:
             for partial in partial_files(path):
                 partial.unlink()
         for file in self._record["component_files"]:
-            path = self.paths.folder / Path(file["path"]).name
-            if component_hash(path) == file["sha256"]:
+            path = self.paths.folder / file["path"]
+            is_inside = path.resolve().is_relative_to(self.paths.folder.resolve())
+            if is_inside and component_hash(path) == file["sha256"]:
                 path.unlink()
         for folder in (*self.paths.seeds.glob("*"), self.paths.seeds):
             with suppress(OSError):  # the folder has files of the user
                 folder.rmdir()
 
     def _require_own_component_files(self) -> None:
-        for file in self._best.files:
-            copy = self.paths.folder / file.path.name
+        for file, name in short_names(self._best.files).items():
+            copy = self.paths.folder / name
             if copy.exists() and component_hash(copy) != file.sha256:
                 raise UsageError(
                     f"{show_path(copy)} is not the component file that the config names", hint="Choose another folder with -o."
@@ -181,9 +246,9 @@ class FinalFolder:
 def _read_record(path: Path) -> dict[str, Any]:
     """Return the record in a `metrics.json`; empty if the file has no valid record."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = path.read_text(encoding="utf-8")
+        # From a JSON text, strict models also read dataclasses.
+        (_FinishedRecord if _Record.model_validate_json(text).finished else _Record).model_validate_json(text)
+        return dict(json.loads(text))
+    except (OSError, RecursionError, ValueError):
         return {}
-    keys = {"finished", "config", "dataset", "images", "component_files", "readings"}
-    is_valid = isinstance(record, dict) and record.get("format") == FORMAT and keys <= record.keys()
-    return record if is_valid else {}

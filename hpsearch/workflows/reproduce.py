@@ -6,7 +6,6 @@ Training uses one thread, as in a worker, and stops after the last recorded epoc
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from hpsearch.config.train_config import resolve
 from hpsearch.errors import ConfigError, StudyNotFoundError, UsageError
 from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trial
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.export import best_config, why_unusable
+from hpsearch.workflows.export import best_config, recorded_files, why_unusable
 from hpsearch.workflows.repeat_study import is_follow_up, read_verdict
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ def prepare_reproduction(name: str, number: int, workspace: Workspace, *, device
         number: number of the trial.
         workspace: the database and the folders of the study and the images.
         device: device name; None for the device of the trial, or for `auto` if this machine lacks that device.
-        trust: whether to accept component files that have changed.
+        trust: whether to run component files that this user has not run before or that have changed.
 
     Returns:
         The trial, ready for training.
@@ -158,7 +157,7 @@ def prepare_reproduction(name: str, number: int, workspace: Workspace, *, device
     Raises:
         StudyNotFoundError: the study or the trial does not exist.
         UsageError: the trial has not finished, or has no recorded epochs.
-        ComponentError: a component file is missing, or changed and not trusted.
+        ComponentError: a component file is missing, or it is not trusted and has changed or has not been run by this user before.
         DataError: the images are missing or damaged.
         ConfigError: this machine does not have the device, or the options of the components have changed.
     """
@@ -225,15 +224,13 @@ def _require_record(trial: TrialRow, study: str) -> None:
 
 def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[ChangedCondition]]:
     """Return the components of the study, and the component files that have changed."""
-    recorded: Mapping[str, str] = row.comparable["component files"]
-    paths = [(row.path.parent / name).resolve() for name in tomllib.loads(row.text).get("use", [])]
-    changed = []
-    for path in paths:
-        then = recorded.get(path.name, "")
-        file = find_component_file([path], then, owner="the trial", beside="the study file", trust=trust)
+    files, changed = recorded_files(row), []
+    for name, recorded in files.items():
+        then = recorded.sha256
+        file = find_component_file([recorded.path], then, owner="the trial", beside="the study file", trust=trust, may_change=True)
         if file.sha256 != then:
-            changed.append(ChangedCondition(name=path.name, then=f"{then[:12] or 'nothing'}…", now=f"{file.sha256[:12]}…"))
-    return load_component_files(paths), changed
+            changed.append(ChangedCondition(name=name, then=f"{then[:12] or 'nothing'}…", now=f"{file.sha256[:12]}…"))
+    return load_component_files(recorded.path for recorded in files.values()), changed
 
 
 def _split(best: BestConfig, workspace: Workspace, *, follow_up: bool) -> Split:

@@ -15,7 +15,9 @@ from hpsearch.errors import ComponentError, DiskError, HpsearchError, StudyFileE
 from hpsearch.report.study_report import study_report
 from hpsearch.report.study_results import StudyResults, read_results
 from hpsearch.storage.database import Store
+from hpsearch.storage.records import read_study
 from hpsearch.storage.workspace import Workspace
+from hpsearch.workflows.export import require_own_files
 from hpsearch.workflows.repeats import find_explanation, find_verdict
 from hpsearch.workflows.run import find_study_file
 
@@ -60,6 +62,7 @@ def read_study_results(name: str, workspace: Workspace, store: Store) -> StudyRe
         StudyNotFoundError: there is no such study.
     """
     try:
+        require_own_files(read_study(store.load(name)))
         explanation = find_explanation(find_study_file(name, workspace), store)
     except (ComponentError, StudyFileError):
         explanation = None  # the rest can be shown without the component files

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -18,6 +20,7 @@ from hpsearch.analysis.metrics import (
     measure,
     most_confident_mistakes,
     overfitting,
+    read_mistakes,
     read_predictions,
 )
 from hpsearch.errors import DataError
@@ -103,6 +106,55 @@ def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
         read_predictions(path)
     with pytest.raises(DataError, match="there are no predictions"):
         read_predictions(tmp_path / "gone.npz")
+
+
+WHOLE = {
+    "label": numpy.array([0, 1, 2]),
+    "predicted": numpy.array([0, 1, 1]),
+    "confidence": numpy.array([1.0, 0.5, 0.4]),
+    "classes": numpy.array(CLASSES),
+    "mistake": numpy.array([2]),
+    "mistake_image": numpy.zeros((1, 1, 4, 4), numpy.uint8),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("label", [0, 1, 3]),
+        ("label", [0, -1, 2]),
+        ("label", [0, 1]),
+        ("label", [[0, 1, 2]]),
+        ("label", 0),
+        ("label", []),
+        ("predicted", ["a", "b", "c"]),
+        ("confidence", [1.0, 0.5, math.nan]),
+        ("confidence", [1.0, 0.5, 7.0]),
+        ("confidence", [1.0, 0.5, 0.4j]),
+        ("classes", "a"),
+        ("classes", [CLASSES]),
+    ],
+)
+def test_predictions_of_another_structure_are_named(name: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.npz"
+    numpy.savez(path, **WHOLE)
+    assert read_predictions(path).classes == CLASSES
+    numpy.savez(path, **{**WHOLE, name: numpy.array(value)})
+    with pytest.raises(DataError, match=r"predictions\.npz are damaged: "):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mistake", [3]), ("mistake", [0, 1]), ("mistake", ["a"]), ("mistake_image", [0.0])],
+)
+def test_mistakes_that_do_not_fit_are_named(name: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.npz"
+    numpy.savez(path, **WHOLE)
+    assert read_mistakes(path)[0] == [2]
+    numpy.savez(path, **{**WHOLE, name: numpy.array(value)})
+    with pytest.raises(DataError, match=r"predictions\.npz are damaged: "):
+        read_mistakes(path)
 
 
 @pytest.mark.parametrize(

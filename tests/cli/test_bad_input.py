@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.cli.main import _explained
 from hpsearch.training.data import files
 from tests.support.bad_study_files import FILE, MISTAKES, VALID, Mistake, study
 from tests.support.small_study import ROOT
@@ -300,3 +302,47 @@ def test_a_driver_that_is_missing_is_named_with_its_extra(folder: Path, images: 
     done = hpsearch(folder, "run", FILE, "--data", str(images), OPTUNA_STORAGE=url, PYTHONPATH=f"{folder / 'hidden'}:{ROOT}")
     assert_refused(done, "psycopg", 'pip install "hpsearch[postgres]"')
     assert PASSWORD not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "a.py"), 1, "may not open more files"),
+        (ImportError("libtorch.so: cannot open shared object file: Too many open files"), 1, "may not open more files"),
+        (MemoryError(), 1, "not enough memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 1, "not enough memory"),
+        (RuntimeError("can't start new thread"), 1, "not enough memory"),
+        (PermissionError(errno.EACCES, "Permission denied", "locked"), 1, "'locked': Permission denied"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), WRONG_USAGE, "File name too long"),
+    ],
+    ids=str,
+)
+def test_what_this_machine_refuses_is_no_fault_of_hpsearch(error: Exception, code: int, says: str) -> None:
+    found = _explained(error)
+    assert (found.exit_code, says in found.message) == (code, True)
+    assert "fault of hpsearch" not in found.hint
+
+
+def test_an_unknown_error_is_one_line_that_no_terminal_obeys() -> None:
+    found = _explained(KeyError("a\nb\x1b[31m"))
+    assert "fault of hpsearch" in found.hint
+    assert found.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["predict", "x" * 300, "a.png"], ["train", "x" * 300 + ".toml"], ["compare", "x" * 300, "y"], ["compare", "x" * 300 + ".toml", "y"]],
+)
+def test_a_name_that_is_too_long_is_refused(arguments: list[str], folder: Path) -> None:
+    assert_refused(hpsearch(folder, *arguments), "File name too long")
+
+
+@pytest.mark.parametrize("limit", [10, 16])
+def test_too_few_open_files_are_said(limit: int, searched_folder: Path) -> None:
+    program = f"import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit})); sys.argv[0] = 'hpsearch'; from hpsearch.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "export", "small", "-o", "best.toml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=searched_folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "fault of hpsearch" not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -43,11 +43,11 @@ SURFACE: dict[str, set[str]] = {
     "ls": {*WORKSPACE, "--json"},
     "report": {"STUDY...", "--output", "-o", "--open", "--pdf", *WORKSPACE},
     "dashboard": {"[STUDY]", *WORKSPACE, "--host", "--port", "--open", "--allow-edit", "--token", "--allow-host"},
-    "compare": {"FIRST", "SECOND", *WORKSPACE, "--data", "--device", "--json"},
+    "compare": {"FIRST", "SECOND", "--trust", *WORKSPACE, "--data", "--device", "--json"},
     "reproduce": {"STUDY", "N", "--trust", *WORKSPACE, "--data", "--device", "--json"},
     "export": {"STUDY", "--output", "-o", "--trial", "--top", "--per", *WORKSPACE},
     "train": {"FILE", "--final", "--seeds", "--output", "-o", "--force", "--onnx", "--trust", *WORKSPACE, "--data", "--device", "--json"},
-    "predict": {"MODEL", "PICTURE...", "--json"},
+    "predict": {"MODEL", "PICTURE...", "--trust", "--json"},
     "summary": {"MODEL", "[NAME=VALUE]...", "--use", "--json"},
     "rm": {"STUDY", *WORKSPACE, "--yes", "-y"},
 }

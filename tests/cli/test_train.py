@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +154,48 @@ def test_the_study_counts_the_readings(tmp_path: Path) -> None:
     assert alone.returncode == 0
     assert "The study 'striped' is out of reach" in alone.stderr
     assert "test split read once.\n" in alone.stdout
+
+
+@pytest.fixture
+def from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that somebody else made, with a config whose component file leaves a marker when it runs."""
+    monkeypatch.setitem(PLAIN, "XDG_STATE_HOME", str(tmp_path / "state"))
+    folder = tmp_path / "download"
+    folder.mkdir()
+    program = STRIPES + "from pathlib import Path\nPath('marker').touch()\n"
+    write_best_config(
+        folder, (hashlib.sha256(STRIPES.encode()).hexdigest(), hashlib.sha256(program.encode()).hexdigest()), ("epochs = 2", "epochs = 1")
+    )
+    (folder / "stripes.py").write_text(program)
+    shutil.copy(folder / "best.toml", folder / "other.toml")
+    final = folder / "final"
+    final.mkdir()
+    shutil.copy(folder / "best.toml", final / "config.toml")
+    shutil.copy(folder / "stripes.py", final)
+    (final / "predictions.csv").write_text("split,index,truth,guess,confidence\ntest,0,across,across,0.5\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("train", "best.toml"), ("train", "best.toml", "--final"), ("compare", "best.toml", "other.toml"), ("compare", "final", ".")],
+)
+def test_a_config_from_elsewhere_runs_no_code_without_trust(arguments: tuple[str, ...], from_elsewhere: Path) -> None:
+    assert_refused(hpsearch(from_elsewhere, *arguments), "the config would run the program", "stripes.py'", "allow it with --trust")
+    assert not (from_elsewhere / "marker").exists()
+
+
+def test_what_was_allowed_once_is_not_asked_again(from_elsewhere: Path) -> None:
+    assert hpsearch(from_elsewhere, "train", "best.toml", "--trust").returncode == 0
+    assert (from_elsewhere / "marker").exists()
+    done = hpsearch(from_elsewhere, "train", "best.toml")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_config_of_an_own_study_is_trained_without_a_question(stripes_search: Path, tmp_path: Path) -> None:
+    assert hpsearch(stripes_search, "export", "stripes", "-o", str(tmp_path / "best.toml")).returncode == 0
+    done = hpsearch(tmp_path, "train", "best.toml")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_changed_component_file_is_refused_and_taken_by_trust(tmp_path: Path) -> None:

@@ -75,6 +75,13 @@ def test_every_option_has_a_value(best: BestConfig) -> None:
         ('dataset = "fashion-mnist"', 'dataset = "fashion"', "unknown data set 'fashion'"),
         ("[provenance]", "[[component_files]]\npath = 3\n[provenance]", "component_files.0.path: must be a string in quotes, but got 3"),
         ("[provenance]", '[component_files]\npath = "x"\n[provenance]', "component_files: must be a list, but got"),
+        ("[provenance]", '[[component_files]]\npath = "a\\u0000b.py"\nsha256 = "0"\n[provenance]', "is missing"),
+        ("[provenance]", f'[[component_files]]\npath = "{"x" * 300}"\nsha256 = "0"\n[provenance]', "is missing"),
+        ("[provenance]", "[provenance]\nversions = [1]", "provenance.versions: must be a table, but got [1]"),
+        ("[provenance]", f"[provenance]\nown = {'[' * 20}{']' * 20}", "it nests deeper than 10 levels"),
+        ("[provenance]", f"[provenance]\nown = {'[' * 20_000}", "it nests too deep"),
+        ("[provenance]", f"[provenance]\n{'a.' * 3000}b = 1", "tables do not nest as deep as"),
+        ("[provenance]", f"[provenance]\nown = '{'x' * 100_000}'", "more than 100,000 bytes"),
         ("[provenance]", '[[component_files]]\npath = "own.py"\nsha256 = "0"\n[provenance]', "the component file 'own.py' is missing"),
     ],
 )
@@ -110,3 +117,34 @@ def test_the_component_file_must_be_the_one_it_was_made_with(best: BestConfig, t
 
 def test_json_and_toml_have_the_same_content(best: BestConfig) -> None:
     assert json.loads(best.to_json()) == tomllib.loads(best.to_toml())
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [("[" * 20_000, "it nests too deep"), ("[" * 20 + "]" * 20, "it nests deeper than 10 levels"), ('"\\ud800"', "surrogates not allowed")],
+)
+def test_json_that_no_best_config_can_hold_is_refused(best: BestConfig, tmp_path: Path, own: str, words: str) -> None:
+    path = tmp_path / "best.json"
+    path.write_text(best.to_json().replace('"study": "small"', f'"own": {own}'))
+    with pytest.raises(ConfigError, match=f"best.json: is not valid JSON: .*{words}"):
+        read_best_config(path)
+
+
+def test_null_is_written_nowhere(best: BestConfig, tmp_path: Path) -> None:
+    path = tmp_path / "best.json"
+    path.write_text(best.to_json().replace('"study": "small"', '"study": "small", "own": [null, {"a": null}]'))
+    assert tomllib.loads(read_best_config(path).to_toml())["provenance"]["own"] == [{}]
+
+
+def test_two_component_files_of_one_base_name_travel_with_the_config(best: BestConfig, tmp_path: Path) -> None:
+    sources = [tmp_path / "made" / folder / "parts.py" for folder in ("models", "optimizers")]
+    for source, text in zip(sources, (OWN, "import hpsearch\n@hpsearch.optimizer('slow')\ndef slow(parameters): ...\n"), strict=True):
+        source.parent.mkdir(parents=True)
+        source.write_text(text)
+        load_component_file(source)
+    made = replace(best, config=configure(model="own", optimizer="slow", seed=1))
+    (tmp_path / "made" / "best.toml").write_text(made.to_toml())
+    (tmp_path / "made").rename(tmp_path / "moved")
+    again = read_best_config(tmp_path / "moved" / "best.toml")
+    assert again.config.digest == made.config.digest
+    assert [file.path for file in again.files] == [tmp_path / "moved" / folder / "parts.py" for folder in ("models", "optimizers")]

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
 import hpsearch
-from hpsearch.config.registration import component_hash, current_catalog, find_component_file, load_component_file, registered
+from hpsearch.config import registration
+from hpsearch.config.components import ComponentFile
+from hpsearch.config.registration import (
+    component_hash,
+    current_catalog,
+    find_component_file,
+    load_component_file,
+    places_of,
+    registered,
+    short_names,
+)
+from hpsearch.config.trusted_files import remember
 from hpsearch.errors import ComponentError
 
 SOURCE = """
@@ -135,26 +147,127 @@ def test_the_first_file_with_the_recorded_content_is_found(tmp_path: Path) -> No
     original.write_text("# original")
     recorded = component_hash(original)
     assert recorded is not None
+    remember(recorded, original)
     found = find_component_file([tmp_path / "gone.py", changed, original], recorded, owner="the config", beside="best.toml", trust=False)
     assert (found.path, found.sha256) == (original, recorded)
 
 
-@pytest.mark.parametrize(("trust", "offered"), [(None, False), (False, True)])
-def test_a_file_with_other_content_is_refused_before_it_runs(trust: bool | None, offered: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("may_change", [False, True])
+def test_a_file_with_other_content_is_refused_before_it_runs(may_change: bool, tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text("raise SystemExit")
     with pytest.raises(ComponentError, match=r"own\.py' is not the one that the model was made with") as caught:
-        find_component_file([path], "0" * 64, owner="the model", beside="the model", trust=trust)
-    assert ("--trust" in caught.value.hint) is offered
+        find_component_file([path], "0" * 64, owner="the model", beside="the model", trust=not may_change, may_change=may_change)
+    assert ("--trust" in caught.value.hint) is may_change
 
 
 def test_a_file_with_other_content_is_accepted_by_trust(tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text("# changed")
-    found = find_component_file([path], "0" * 64, owner="the config", beside="best.toml", trust=True)
+    found = find_component_file([path], "0" * 64, owner="the config", beside="best.toml", trust=True, may_change=True)
     assert (found.path, found.sha256) == (path, component_hash(path))
 
 
 def test_a_missing_component_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match=r"component file '.*own\.py' is missing\nPut it beside best\.toml"):
-        find_component_file([tmp_path / "own.py"], "0" * 64, owner="the config", beside="best.toml")
+        find_component_file([tmp_path / "own.py"], "0" * 64, owner="the config", beside="best.toml", trust=True)
+
+
+# What this user has run
+
+
+NET = "import hpsearch\nhpsearch.model('net')(lambda **_: None)\n"
+
+
+def _find(path: Path, *, trust: bool = False) -> ComponentFile:
+    sha256 = component_hash(path)
+    assert sha256 is not None
+    return find_component_file([path], sha256, owner="the model", beside="the model", trust=trust)
+
+
+def test_a_file_that_this_user_has_not_run_is_named_and_refused(tmp_path: Path, nothing_run_before: None) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(NET)
+    with pytest.raises(ComponentError, match=r"the model would run the program '.*net\.py', which you have not run") as caught:
+        _find(path)
+    assert "--trust" in caught.value.hint
+    assert _find(path, trust=True).path == path
+
+
+def test_a_file_that_was_run_is_known_by_its_content(tmp_path: Path, nothing_run_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, copy = tmp_path / "net.py", tmp_path / "copy.py"
+    path.write_text(NET)
+    load_component_file(path)
+    copy.write_text(NET)
+    monkeypatch.setattr(registration, "_registered", {})  # as in another process
+    assert _find(copy).path == copy
+    copy.write_text(NET + "# changed\n")
+    with pytest.raises(ComponentError, match="have not run"):
+        _find(copy)
+
+
+def test_without_a_folder_for_the_record_a_process_knows_what_it_has_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(NET)
+    monkeypatch.setenv("XDG_STATE_HOME", str(path))  # no folder can be made below a file
+    load_component_file(path)
+    assert _find(path).path == path
+
+
+def test_a_record_that_came_with_the_model_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    path = tmp_path / "net.py"
+    path.write_text(NET)
+    record = tmp_path / "state" / "hpsearch" / "trusted" / str(component_hash(path))
+    record.parent.mkdir(parents=True)
+    record.touch()
+    with pytest.raises(ComponentError, match="have not run"):
+        _find(path)
+
+
+# Files that are no files
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", ".", "loop", "x" * 300, "a\0b", "a\udc00b"])
+def test_what_is_no_file_has_no_hash_and_is_not_read(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    assert component_hash(tmp_path / name) is None
+    with pytest.raises(ComponentError, match="cannot be read") as caught:
+        load_component_file(tmp_path / name)
+    assert len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["class Own(BaseException): pass\nraise Own('a\\nb\\x1b[31m')", "raise GeneratorExit", f"x = {'(' * 999}"]
+)
+def test_whatever_a_file_raises_is_one_line(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(source)
+    with pytest.raises(ComponentError, match="does not import") as caught:
+        load_component_file(path)
+    assert caught.value.message.isprintable()
+
+
+# Files of one name
+
+
+def _file(path: str) -> ComponentFile:
+    return ComponentFile(path=Path(path), sha256=path)
+
+
+def test_short_names_tell_files_apart() -> None:
+    files = [_file(path) for path in ("/s/own.py", "/s/models/parts.py", "/s/data/parts.py", "/s/data/x/deep.py", "/t/data/x/deep.py")]
+    assert list(short_names(files).values()) == ["own.py", "models/parts.py", "data/parts.py", "s/data/x/deep.py", "t/data/x/deep.py"]
+
+
+@pytest.mark.parametrize("recorded", ["/s/models/parts.py", "models/parts.py"])
+def test_a_file_is_looked_for_under_each_short_name(recorded: str, tmp_path: Path) -> None:
+    places = places_of(Path(recorded), tmp_path)
+    assert places[-3:] == [tmp_path / "models" / "parts.py", tmp_path / "parts.py", Path(recorded)]
+
+
+def test_no_place_beside_a_result_is_outside_its_folder(tmp_path: Path) -> None:
+    assert places_of(Path("../../a/x.py"), tmp_path) == [tmp_path / "a" / "x.py", tmp_path / "x.py", Path("../../a/x.py")]

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from hpsearch.config.sections import parse_duration
-from hpsearch.config.study_file import LARGEST_FILE, json_schema, load_study_file, parse_study_file, shipped_study_files
+from hpsearch.config.study_file import LARGEST_FILE, json_schema, load_study_file, parse_study_file, shipped_study_files, stored_hashes
 from hpsearch.errors import ComponentError, StudyFileError, UsageError
 from tests.support.bad_study_files import FILE, LATER_SECTIONS, MISTAKES, VALID, Mistake, study
 from tests.support.mutated_files import mutated
@@ -239,6 +239,36 @@ def test_changed_component_file_is_not_comparable(tmp_path: Path) -> None:
         hashes.append(found.comparable["component files"])
         assert hashes[-1] == {"net.py": hashlib.sha256(source.encode()).hexdigest()}
     assert hashes[0] != hashes[1]
+
+
+def test_component_files_are_compared_by_their_paths(tmp_path: Path) -> None:
+    for folder in ("models", "data"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "parts.py").write_text(f"import hpsearch\nhpsearch.model('{folder}net')(lambda **_: None)\n")
+    text = study({"": 'use = ["./models/parts.py", "data/parts.py"]'})
+    path = tmp_path / "study.toml"
+    hashes = parse_study_file(text, path=path).comparable["component files"]
+    assert list(hashes) == ["models/parts.py", "data/parts.py"]
+    (tmp_path / "models" / "parts.py").write_text("import hpsearch\nhpsearch.model('modelsnet')(lambda **_: 1)\n")
+    changed = parse_study_file(text, path=path).comparable["component files"]
+    assert [name for name in hashes if hashes[name] != changed[name]] == ["models/parts.py"]
+
+
+@pytest.mark.parametrize(
+    ("use", "stored", "known"),
+    [
+        (["own.py"], {"own.py": "1"}, {"own.py": "1"}),
+        (["models/own.py", "../data.py"], {"own.py": "1", "data.py": "2"}, {"models/own.py": "1", "../data.py": "2"}),
+        (["parts.py", "data/parts.py"], {"parts.py": "2"}, {"parts.py": "", "data/parts.py": "2"}),
+        (["parts.py", "data/parts.py"], {"parts.py": "1", "data/parts.py": "2"}, {"parts.py": "1", "data/parts.py": "2"}),
+        ([], {}, {}),
+    ],
+    ids=["0.1, beside", "0.1, in folders", "0.1, of one name", "now", "none"],
+)
+def test_hashes_that_version_0_1_stored_by_base_name_are_found(
+    use: list[str], stored: dict[str, str], known: dict[str, str], tmp_path: Path
+) -> None:
+    assert stored_hashes(f"use = {use}", tmp_path / "study.toml", stored) == known
 
 
 def test_two_component_files_with_one_name_are_refused_with_both(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hpsearch.config.trusted_files import remember
 from tests.support.small_study import ROOT
 
 _COMPONENT = '''
@@ -108,7 +109,7 @@ adam.lr = 0.003
 
 
 def write_best_config(folder: Path, *changes: tuple[str, str]) -> Path:
-    """Write `best.toml` and its component file, and return the path of `best.toml`.
+    """Write `best.toml` and its component file, as if this user had run it, and return the path of `best.toml`.
 
     Args:
         folder: where to write both files.
@@ -120,6 +121,7 @@ def write_best_config(folder: Path, *changes: tuple[str, str]) -> Path:
         assert old in text
         text = text.replace(old, new)
     (folder / "best.toml").write_text(text)
+    remember(hashlib.sha256(STRIPES.encode()).hexdigest(), folder / "stripes.py")
     return folder / "best.toml"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +253,60 @@ def test_remove_leaves_no_checkpoint_and_keeps_the_predictions(small: Split, con
 def test_a_missing_checkpoint_is_no_checkpoint(path: Path) -> None:
     assert load(path, ME) is None
     assert checkpoints.FORMAT == b"hpsearch-checkpoint 1"
+
+
+WHOLE = {"identity": vars(ME), "content": content(1)}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        [1],
+        None,
+        torch.zeros(3),
+        {"content": {}},
+        {"identity": [1], "content": {}},
+        {"identity": {"owner": "study 1"}, "content": {}},
+        {"identity": {**vars(ME), "config": 1}, "content": {}},
+        {"identity": vars(ME)},
+        {"identity": vars(ME), "content": [1]},
+    ],
+)
+def test_a_sealed_checkpoint_of_another_structure_is_as_good_as_damaged(stored: Any, path: Path) -> None:
+    save(path, ME, content(1))
+    path.replace(previous(path))
+    payload = io.BytesIO()
+    torch.save(stored, payload)
+    path.write_bytes(checkpoints._sealed(payload.getvalue()))
+    assert value_of(load(path, ME)) == 1
+
+
+def _archive() -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as written:
+        written.writestr("archive/data.pkl", b"\x80\x02}q.")
+    return archive.getvalue()
+
+
+@pytest.mark.parametrize("payload", [b"", b"garbage", _archive()], ids=["empty", "text", "archive"])
+def test_a_sealed_checkpoint_that_torch_did_not_write_is_as_good_as_damaged(payload: bytes, path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(checkpoints._sealed(payload))
+    assert load(path, ME) is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": {}}, {"model": [1]}, {"epochs": 5}, {"epochs": [{"x": 1}]}, {"optimizer": {}}, {"schedule": None}]
+)
+def test_a_checkpoint_whose_content_does_not_fit_is_refused(small: Split, configure: Configure, path: Path, change: dict[str, Any]) -> None:
+    config = configure(**LIVELY)
+    begun = train(config, small, checkpoint=path, device="cpu")
+    next(begun)
+    begun.close()
+    identity = RunIdentity(owner="", config=config.digest, split=small.hash)
+    stored = load(path, identity)
+    assert stored is not None
+    save(path, identity, {**stored, **change})
+    with pytest.raises(CheckpointError, match="does not fit the config") as caught:
+        train(config, small, checkpoint=path, device="cpu")
+    assert len(caught.value.message.splitlines()) == 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from hpsearch.config import registration
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.registration import load_component_file
 from hpsearch.config.sections import Data
@@ -153,6 +157,26 @@ def _rewritten(path: Path, **changes: Any) -> None:
     safetensors.torch.save_file(weights, path, metadata={METADATA_KEY: json.dumps({**about, **changes})})
 
 
+def _with_metadata(path: Path, text: str) -> None:
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata={METADATA_KEY: text})
+
+
+def _with_option(path: Path, name: str, value: Any) -> None:
+    config = _model(MODELS[0]).config.to_dict()
+    _rewritten(path, config={**config, "model": {**config["model"], name: value}})
+
+
+def _with_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    with safetensors.safe_open(path, framework="pt") as opened:
+        metadata = opened.metadata()
+    safetensors.torch.save_file(change(safetensors.torch.load_file(path)), path, metadata=metadata)
+
+
+def _as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
@@ -174,8 +198,30 @@ def _of_another_program(path: Path) -> None:
         (lambda path: _rewritten(path, classes=None), "incomplete"),
         (lambda path: _rewritten(path, config={}), "incomplete"),
         (lambda path: _rewritten(path, input_shape=[1, 28]), "incomplete"),
+        (lambda path: _rewritten(path, input_shape=[1, -28, 28]), "input_shape is"),
+        (lambda path: _rewritten(path, input_shape=[1, 60_000, 60_000]), "its weights do not fit the model cnn"),
+        (lambda path: _rewritten(path, input_shape=[1, 10**30, 28]), "input_shape is"),
+        (lambda path: _rewritten(path, classes=[]), "classes is"),
+        (lambda path: _rewritten(path, classes=["\udc00"] * 10), "incomplete or wrong"),
+        (lambda path: _rewritten(path, mean=[0.1, 0.2]), "mean is"),
+        (lambda path: _rewritten(path, mean=[float("nan")]), "mean is"),
+        (lambda path: _rewritten(path, std=[0]), "std is"),
+        (lambda path: _rewritten(path, std=[10**400]), "incomplete or wrong"),
+        (lambda path: _with_option(path, "dropout", 7), "cnn: dropout must be"),
+        (lambda path: _with_option(path, "dropout", [0.5]), "cnn: dropout must be"),
+        (lambda path: _with_option(path, "activation", "evil"), "cnn: activation must be"),
+        (lambda path: _with_option(path, "padding", 1), "cnn takes no 'padding'"),
+        (lambda path: _with_option(path, "dense", 10**15), "cnn: dense must be"),
+        (lambda path: _with_metadata(path, "[" * 100_000), "its metadata is damaged"),
+        (lambda path: _with_metadata(path, "[]"), "its metadata is damaged"),
+        (lambda path: _with_weights(path, lambda weights: {name: tensor[None].clone() for name, tensor in weights.items()}), "do not fit"),
+        (lambda path: _with_weights(path, lambda weights: dict(list(weights.items())[1:])), "do not fit"),
+        (
+            lambda path: _with_weights(path, lambda weights: {**weights, "dense.bias": weights["dense.bias"] * math.nan}),
+            "no finite numbers",
+        ),
+        (_as_pipe, "it is not a regular file"),
     ],
-    ids=["cut", "another model", "another program", "no classes", "no config", "no shape"],
 )
 def test_a_file_that_is_not_the_model_it_should_be_is_refused(spoil: Any, words: str, tmp_path: Path) -> None:
     save_model(tmp_path / "model.safetensors", _model(MODELS[0]))
@@ -207,3 +253,40 @@ def test_a_model_of_a_component_needs_that_very_file(tmp_path: Path) -> None:
     (folder / "own.py").unlink()
     with pytest.raises(ComponentError, match=r"the component file '.*own\.py' is missing"):
         load_model(folder)
+
+
+def test_a_model_whose_output_is_not_finite_predicts_nothing(tmp_path: Path) -> None:
+    model = _model(MODELS[0])
+    save_model(tmp_path / "model.safetensors", model)
+    _with_weights(tmp_path / "model.safetensors", lambda weights: {name: torch.full_like(tensor, 3e38) for name, tensor in weights.items()})
+    with pytest.raises(DataError, match="must return finite logits"):
+        load_model(tmp_path).probabilities(_images())
+
+
+TRAP = (
+    OWN
+    + """
+from pathlib import Path
+Path(__file__).with_name("marker").touch()
+"""
+)
+
+
+def test_a_model_from_elsewhere_runs_no_code_without_trust(
+    tmp_path: Path, nothing_run_before: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, marker = tmp_path / "own.py", tmp_path / "marker"
+    source.write_text(TRAP)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("XDG_STATE_HOME", str(tmp_path / "state of the author"))
+        load_component_file(source)
+        save_model(tmp_path / "model.safetensors", _model({"model": "twice"}))
+    marker.unlink()
+    monkeypatch.setattr(registration, "_registered", {})
+    with pytest.raises(ComponentError, match=r"the model '.*' would run the program '.*own\.py'"):
+        load_model(tmp_path)
+    assert not marker.exists()
+    assert load_model(tmp_path, trust=True).config.model.name == "twice"
+    assert marker.exists()
+    monkeypatch.setattr(registration, "_registered", {})
+    assert load_model(tmp_path).config.model.name == "twice"

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,15 @@ from sklearn import metrics as sklearn
 from hpsearch.analysis.final_score import HeldOutReading
 from hpsearch.analysis.metrics import Predictions, calibration_error
 from hpsearch.config.best_config import BestConfig, read_best_config
+from hpsearch.config.registration import component_hash
 from hpsearch.errors import DataError, UsageError
 from hpsearch.training.data.held_out import load_test_images
 from hpsearch.training.saved_model import load_model
 from hpsearch.workflows import final_training as final
 from hpsearch.workflows.final_training import FinalTraining
-from tests.support.synthetic_data import write_best_config
+from tests.support.synthetic_data import STRIPES, write_best_config
+
+RELEASE = Path(__file__).parents[1] / "support" / "releases" / "0.1" / "best-final"
 
 
 @pytest.fixture(autouse=True)
@@ -295,3 +299,77 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> N
         load_model(path)
     with pytest.raises(DataError, match="cannot read the model"):
         load_model(tmp_path / "nowhere")
+
+
+OWN_MODEL = """
+import torch
+import hpsearch
+
+@hpsearch.model("flat")
+def flat(*, input_shape, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, classes))
+"""
+
+
+def test_two_component_files_of_one_base_name_lie_apart_in_the_folder(tmp_path: Path) -> None:
+    path = write_best_config(
+        tmp_path, ('name = "lenet5"', 'name = "flat"'), ('"stripes.py"', '"data/parts.py"'), ("epochs = 2", "epochs = 1")
+    )
+    for folder, source in (("data", STRIPES), ("models", OWN_MODEL)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "parts.py").write_text(source)
+    sha256 = component_hash(tmp_path / "models" / "parts.py")
+    with path.open("a") as file:
+        file.write(f'\n[[component_files]]\npath = "models/parts.py"\nsha256 = "{sha256}"\n')
+    folder = tmp_path / "final"
+    _finished(read_best_config(path, trust=True), folder).score()
+    for name in ("data", "models"):
+        shutil.rmtree(tmp_path / name)
+    assert load_model(folder).config.model.name == "flat"
+    assert {file.path.relative_to(folder).as_posix() for file in read_best_config(folder / "config.toml").files} == {
+        "data/parts.py",
+        "models/parts.py",
+    }
+    assert "`models/parts.py` and `data/parts.py`" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": 5},
+        {"seeds": []},
+        {"seeds": [{"seed": 1}]},
+        {"finished": "yes"},
+        {"readings": 7},
+        {"readings": [{"id": 3}]},
+        {"component_files": 3},
+        {"component_files": [{"path": 3}]},
+        {"test_accuracy": "high"},
+        {"test_accuracy_interval": []},
+    ],
+    ids=str,
+)
+def test_a_record_of_another_structure_is_not_taken_for_one(change: dict[str, Any], best: BestConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "final"
+    shutil.copytree(RELEASE, folder)
+    record = json.loads((folder / "metrics.json").read_text()) | {"config": best.config.digest, "dataset": best.data.dataset}
+    (folder / "metrics.json").write_text(json.dumps(record))
+    assert _training(best, folder).finished is not None
+    (folder / "metrics.json").write_text(json.dumps(record | change))
+    with pytest.raises(UsageError, match="holds something other than a final training"):
+        _training(best, folder)
+    (folder / "metrics.json").write_text("[" * 20_000)
+    with pytest.raises(UsageError, match="holds something other than a final training"):
+        _training(best, folder)
+
+
+def test_force_removes_no_file_outside_the_folder(best: BestConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "final"
+    shutil.copytree(RELEASE, folder)
+    mine = tmp_path / "mine.py"
+    mine.write_text("mine")
+    files = [{"path": "../mine.py", "sha256": component_hash(mine)}, {"path": str(mine), "sha256": component_hash(mine)}]
+    (folder / "metrics.json").write_text(json.dumps(json.loads((folder / "metrics.json").read_text()) | {"component_files": files}))
+    (folder / "stripes.py").unlink()
+    next(_training(best, folder, force=True).train())
+    assert mine.read_text() == "mine"
