@@ -14,13 +14,14 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from hpsearch.config.components import SELECTORS, TRAINER_OPTIONS, Scalar
 from hpsearch.config.sections import Budget
 from hpsearch.config.space import Space
-from hpsearch.config.study_file import StudyFile
+from hpsearch.config.study_file import StudyFile, stored_hashes
 from hpsearch.errors import NotComparableError
 from hpsearch.formatting import show
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import (
     BASELINE,
     StudyKey,
+    StudyRow,
     TrialKey,
     TrialRow,
     counts_towards_budget,
@@ -64,7 +65,7 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
         # The process that made the study may have been killed before it stored the study file.
         if StudyKey.FILE in study.user_attrs or n_earlier:
             row = read_study(study)
-            differences = differing(row.comparable, comparable(file))
+            differences = differing(_stored_comparable(row, file), comparable(file))
             # A component file may change until a trial has an epoch, because before the first epoch there is nothing to compare.
             has_epochs = any(TrialKey.EPOCHS in trial.user_attrs for trial in trials)
             if differences and (has_epochs or any(not line.startswith(COMPONENT_FILES) for line in differences)):
@@ -94,6 +95,13 @@ def comparable(file: StudyFile) -> dict[str, Any]:
     return stored
 
 
+def _stored_comparable(row: StudyRow, file: StudyFile) -> dict[str, Any]:
+    """Return the stored settings. A component file whose hash version 0.1 did not store is taken for the present one."""
+    hashes = stored_hashes(row.text, row.path, row.comparable[COMPONENT_FILES])
+    now = comparable(file)[COMPONENT_FILES]
+    return {**row.comparable, COMPONENT_FILES: {name: sha256 or now.get(name) for name, sha256 in hashes.items()}}
+
+
 def require_comparable(study: optuna.Study, file: StudyFile) -> None:
     """Raise an error if trials of a study file could not be compared with the stored trials.
 
@@ -104,7 +112,7 @@ def require_comparable(study: optuna.Study, file: StudyFile) -> None:
     Raises:
         NotComparableError: trials could not be compared. The message lists the differences.
     """
-    differences = differing(read_study(study).comparable, comparable(file))
+    differences = differing(_stored_comparable(read_study(study), file), comparable(file))
     if differences:
         raise NotComparableError(
             f"{file.path.name} differs from the study file of the stored trials of '{file.name}':{_listed(differences)}",
@@ -201,7 +209,7 @@ def _warm_start_trials(store: Store, file: StudyFile) -> dict[str, list[FrozenTr
     found = {}
     for source in file.warm_start:
         study = store.load(source)
-        old, new = read_study(study).comparable, comparable(file)
+        old, new = _stored_comparable(read_study(study), file), comparable(file)
         differences = [line for key in ("data", "seed", COMPONENT_FILES) for line in differing(old[key], new[key], key)]
         if differences:
             raise NotComparableError(

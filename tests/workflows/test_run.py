@@ -14,11 +14,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hpsearch.config.study_file import StudyFile
+from hpsearch.config.study_file import StudyFile, parse_study_file
 from hpsearch.errors import NotComparableError, StudyNotFoundError
 from hpsearch.search.study_monitor import StudyMonitor
 from hpsearch.search.worker_pool import WorkerPool
-from hpsearch.storage.records import write_epochs
+from hpsearch.storage.records import StudyKey, read_study, write_epochs
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.resume import differing
 from hpsearch.workflows.run import find_study_file, prepare_search
@@ -116,6 +116,35 @@ def test_a_changed_component_file_is_refused(
     changed = find_study_file(str(search.file.path), workspace)
     with pytest.raises(NotComparableError, match=r"component files\.no_images\.py"):
         prepare_search(changed, workspace)
+
+
+@pytest.fixture
+def two_of_one_name(study_file: Callable[..., StudyFile], tmp_path: Path) -> tuple[StudyFile, Path, Path]:
+    """A study file with two component files of the same base name, and both files."""
+    first, last = tmp_path / "models" / "parts.py", tmp_path / "data" / "parts.py"
+    for path, text in ((first, "import hpsearch\nhpsearch.model('own')(lambda **_: None)\n"), (last, NO_IMAGES)):
+        path.parent.mkdir()
+        path.write_text(text)
+    return study_file(('use = ["no_images.py"]', 'use = ["models/parts.py", "data/parts.py"]')), first, last
+
+
+@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize("stored_by", ["path", "base name"])
+def test_component_files_of_one_base_name_are_told_apart(
+    which: int, stored_by: str, two_of_one_name: tuple[StudyFile, Path, Path], workspace: Workspace
+) -> None:
+    file = two_of_one_name[0]
+    search = prepare_search(file, workspace)
+    write_epochs(search.study.ask(), [])
+    if stored_by == "base name":  # as version 0.1 did: only the hash of the last one
+        table = read_study(search.study).comparable
+        search.study.set_user_attr(StudyKey.COMPARABLE, {**table, "component files": {"parts.py": file.component_files[1].sha256}})
+    assert prepare_search(file, workspace).changed == ()
+    assert list(read_study(search.study).comparable["component files"]) == ["models/parts.py", "data/parts.py"]
+    with two_of_one_name[which].open("a") as opened:
+        opened.write("# changed\n")
+    with pytest.raises(NotComparableError, match=rf"component files\.{'models' if which == 1 else 'data'}/parts\.py: "):
+        prepare_search(parse_study_file(file.text, path=file.path), workspace)
 
 
 def test_changes_of_sampler_pruner_and_budget_are_allowed_and_reported(searched: Callable[..., Search]) -> None:
