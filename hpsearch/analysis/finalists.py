@@ -81,14 +81,20 @@ def next_round(
 ) -> FinalistsRound:
     """Decide from the scores so far which runs come next.
 
+    A candidate is a configuration from the search. A run trains one candidate with one seed; the runs of a candidate are its repeats.
+    Repeat 1 uses the same seed for all candidates, repeat 2 another one, and so on. The seed also divides the training images into
+    images to train on and validation images. While the winner is not selected, the next runs are the next repeat of all remaining
+    candidates. Candidates that are clearly worse are dropped. Then the winner, the baseline and the remaining candidates do their last
+    repeats, which measure them. When those have scores, no run comes next.
+
     The order in which the scores arrived has no influence on the result.
 
     Args:
-        candidates: all candidates.
+        candidates: the configurations to compare.
         scores: accuracy of each finished run.
-        seeds: maximum number of repeats of each candidate. The first half of the repeats selects the winner, the second half measures its accuracy.
-        n_images: number of validation images in each split.
-        pool: number of training images from which each split draws its validation images.
+        seeds: maximum number of repeats of each candidate. Repeats 1 to `selection_repeats(seeds)` select the winner, the others measure.
+        n_images: number of validation images in a run.
+        pool: number of training images from which a run draws its validation images.
         failed: names of candidates that cannot be trained.
 
     Returns:

@@ -336,21 +336,24 @@ def places_of(recorded: Path, folder: Path) -> list[Path]:
 def find_component_file(
     places: Sequence[Path], sha256: str, *, owner: str, beside: str, trust: bool, may_change: bool = False
 ) -> ComponentFile:
-    """Find the component file with which a result was made, and check that it may run. The file is not run.
+    """Find the component file that a config or a model needs, and check that it may run. A component file is Python code of a user.
+
+    The file may run if its content is the recorded content, and if this user has run the same content before or gives `trust`. This
+    function does not run it.
 
     Args:
-        places: the paths where the file may be, in order of preference.
-        sha256: SHA-256 of the file when the result was made, hexadecimal.
-        owner: words for the result in the error message, such as `the config`.
-        beside: name of the file of the result. The hint says to put the component file beside this file.
-        trust: whether the user allows to run a file that this user has not run before.
-        may_change: whether `trust` also accepts a file with other content.
+        places: paths where the file may be. The first one with the recorded content is taken.
+        sha256: SHA-256 of the recorded content, hexadecimal.
+        owner: what needs the file, for the error message: `the config` or `the model`.
+        beside: file name of the config or the model. The hint of the error says to put the component file beside it.
+        trust: whether the user allows to run content that this user has not run before.
+        may_change: whether `trust` also allows content that is not the recorded content. Then the first existing file is taken.
 
     Returns:
         The file with its present SHA-256.
 
     Raises:
-        ComponentError: the file is missing, its content has changed, or this user has not run it before and `trust` is False.
+        ComponentError: there is no such file, or it may not run.
     """
     found = [ComponentFile(path=path.resolve(), sha256=digest) for path in places if (digest := component_hash(path)) is not None]
     if not found:

@@ -44,11 +44,15 @@ from hpsearch.storage.records import (
 )
 
 MAX_DEATHS = 3
-"""A trial fails after this number of workers died at the same epoch of the trial, because the trial is then the likely cause."""
-MAX_KILLS = 10
-"""The same for workers that somebody killed (SIGKILL) before the trial could train one epoch. The trial is rarely the cause then.
+"""A trial fails after this number of workers died at the same epoch of the trial, because the trial is then the likely cause.
 
-The system also sends SIGKILL when memory runs out. So the number is not unlimited.
+A worker that was killed by SIGKILL counts only if the trial had the time to train one epoch. Otherwise a person or a script probably
+killed it, and the trial is not the cause.
+"""
+MAX_KILLS = 10
+"""A trial also fails after this number of workers died at the same epoch, whatever killed them.
+
+Without this limit, a trial that uses all memory could run for ever: Linux then kills its workers by SIGKILL within seconds.
 """
 LEASE_WAIT = 5.0
 """Seconds to wait for the lease of a waiting trial. The last worker of the trial releases the lease right after the requeue."""

@@ -44,17 +44,19 @@ def isolated(trainer: Trainer) -> Trainer:
 
 
 def in_fork(make: Callable[[], Iterator[Result]]) -> Iterator[Result]:
-    """Make an iterator in a forked process, and advance it there. The process ends with this generator.
+    """Run an iterator in a forked process and yield its values here. What the iterator changes in memory does not reach this process.
+
+    The forked process computes a value only when the caller asks for it. It is killed when the caller closes this generator.
 
     Args:
-        make: returns the iterator.
+        make: returns the iterator. It is called in the forked process.
 
     Yields:
         The values of the iterator.
 
     Raises:
-        TrialFailure: `make` or the iterator raised an error.
-        CheckpointError, DiskError: as in the forked process.
+        CheckpointError, DiskError: the iterator raised this error.
+        TrialFailure: `make` or the iterator raised any other error.
         WorkerDiedError: the forked process died.
     """
     ours, theirs = CONTEXT.Pipe()

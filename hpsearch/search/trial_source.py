@@ -163,13 +163,17 @@ class RepeatedTrials:
         return optuna.Trial(self.study, trial_id)
 
     def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """Find the waiting trials whose run is not a next run. An earlier plan or an earlier state of the scores has made them.
+        """Find the waiting trials that `next_runs` does not ask for any more.
+
+        A trial waits (Optuna's state WAITING) if it was interrupted. After that, the user may have asked for fewer configurations, or
+        the scores of other trials may have made its run useless.
 
         Args:
             trials: all trials of the study.
 
         Returns:
-            The waiting trials that must not be trained. A trial that a killed process of version 0.1 left without a config is one.
+            The waiting trials that must not be trained. Trials without a config are among them: hpsearch 0.1 made such a trial if its
+            process was killed at that moment.
         """
         waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
         if not waiting:

@@ -41,9 +41,10 @@ MIN_TIMER = 0.001
 """Shortest time of a timer, in seconds. A timer of 0 would never fire."""
 
 EXTRA_RANKS = 16
-"""Number of trials whose checkpoints are deleted at the end of a trial: those that rank just below the best `keep` trials.
+"""Number of ranks below the best `keep` trials at which a worker looks for checkpoints to delete.
 
-Several trials can end at the same time, so deleting the checkpoint of only one trial is not enough.
+The best `keep` trials of a study keep their checkpoints. Each trial that enters them moves another trial to the rank below. The worker
+deletes the checkpoint at that rank. Up to 16 ranks are checked, because several workers can end trials at the same time.
 """
 
 Result = TypeVar("Result")

@@ -87,10 +87,13 @@ class WorkerLink:
 
 @contextmanager
 def link_to_supervisor(descriptor: int | None) -> Iterator[None]:
-    """Tell the supervisor how a block ends, and end this process when the supervisor ends.
+    """Connect this worker process with its supervisor for the time of a `with` block.
+
+    When the block is left, the supervisor is told whether the work is done or which error was raised. If the supervisor ends before,
+    this process is stopped by SIGTERM, and killed after EXIT_GRACE seconds.
 
     Args:
-        descriptor: the file descriptor of the worker's end; None if no supervisor started this process.
+        descriptor: file descriptor of this process's socket to the supervisor. With None there is no supervisor, and nothing is done.
 
     Yields:
         Nothing.

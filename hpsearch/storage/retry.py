@@ -47,20 +47,20 @@ class RetryPolicy:
     ) -> Result:
         """Call a function. After a temporary error, wait and call the function again.
 
-        When `retry` is used inside a function that is already retried, only the outer `retry` repeats its call.
+        `call` may itself use `retry`. Such an inner `retry` does not wait: it raises the error, and the outer `retry` repeats the whole call.
 
         Args:
             call: the function; it must be safe to repeat.
-            is_transient: returns whether an error is temporary, so that the next try may succeed.
-            delays: seconds between two tries.
+            is_transient: returns whether an error is temporary. A temporary error may disappear by itself; any other error is permanent.
+            delays: endless iterator of the seconds between two tries.
             warning: returns the text to log for a temporary error. Only one warning is logged.
-            warn_after: seconds of waiting before the warning.
+            warn_after: the warning is logged when this number of seconds has passed since the first error.
 
         Returns:
             The result of the function.
 
         Raises:
-            Exception: the first permanent error, or the temporary error that lasts longer than `max_wait`.
+            Exception: the first permanent error, or the last temporary error when `self.max_wait` seconds have passed since the first.
         """
         if self.is_active:
             return call()

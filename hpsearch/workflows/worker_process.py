@@ -56,14 +56,15 @@ def run_worker(order: WorkerOrder, *, storage: str | None = None) -> int:
         HpsearchError: the study cannot be trained.
         SystemExit: a signal stopped a worker without a supervisor.
     """
-    if order.supervisor is not None:
-        sys.breakpointhook = _refuse_breakpoint
+    sys.breakpointhook = _refuse_breakpoint
     with link_to_supervisor(order.supervisor):
         return _run_worker(order, storage)
 
 
 def _refuse_breakpoint(*arguments: object, **options: object) -> None:
-    raise RuntimeError("breakpoint() needs a terminal, but a worker has none; `hpsearch worker` in a terminal has one")
+    raise RuntimeError(
+        "breakpoint() needs a terminal, but a worker has none; `hpsearch export` and `hpsearch train` train one config in it"
+    )
 
 
 def _run_worker(order: WorkerOrder, storage: str | None) -> int:
