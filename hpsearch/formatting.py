@@ -14,7 +14,7 @@ LONGEST_SHOWN, DEEPEST_SHOWN, MOST_SHOWN = 80, 3, 20
 """Maximum number of characters, levels and items of a value in an error message. A value in a file can have any size."""
 LONGEST_PATH = 500
 """Maximum number of characters of a path in an error message."""
-CREDENTIALS = re.compile(r"(\w[\w+.-]*:/+)\S*@")
+CREDENTIALS = re.compile(r"(:/+)\S*@")
 """The part of a URL that may hold a user and a password. An `@` in a password may be unquoted. A `Path` has one slash of the two."""
 FORMULA_BEGINS = "=+-@\t\r"
 """A spreadsheet takes a cell for a formula if the cell begins with one of these characters (OWASP, CSV Injection)."""
@@ -29,7 +29,7 @@ def show(value: object) -> str:
     Returns:
         At most `LONGEST_SHOWN` characters; control characters appear as `\\x0a`.
     """
-    text = hide_credentials(printable(_written(value, DEEPEST_SHOWN)))
+    text = printable(_written(value, DEEPEST_SHOWN))
     if len(text) <= LONGEST_SHOWN:
         return text
     return f"{text[:60]}… ({len(value)} characters)" if isinstance(value, str) else f"{text[:60]}…"
@@ -171,7 +171,7 @@ def escape_csv(text: str) -> str:
 
 def _written(value: object, depth: int) -> str:
     if isinstance(value, str):
-        return f"'{value[: LONGEST_SHOWN + 1]}'"
+        return f"'{hide_credentials(value[:LONGEST_PATH])[: LONGEST_SHOWN + 1]}'"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and value.bit_length() > 1000:
