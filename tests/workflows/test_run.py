@@ -184,7 +184,7 @@ def test_a_password_in_the_url_shows_in_no_process_list(searched: Callable[..., 
     search = searched()
     pool = search._worker_pool("run", 0.0, None, StudyMonitor(search.store, search.study))
     assert isinstance(pool, WorkerPool)
-    assert search.store.url not in " ".join(pool.command("worker"))
+    assert search.store.url not in " ".join(pool.command("worker", 3))
     assert pool.environment["OPTUNA_STORAGE"] == search.store.url
 
 
