@@ -81,16 +81,21 @@ def next_round(
 ) -> FinalistsRound:
     """Decide from the scores so far which runs come next.
 
-    A candidate is a configuration from the search. A run trains one candidate with one seed; the runs of a candidate are its repeats.
-    Repeat 1 uses the same seed for all candidates, repeat 2 another one, and so on. The seed also divides the training images into
-    images to train on and validation images. While the winner is not selected, the next runs are the next repeat of all remaining
-    candidates. Candidates that are clearly worse are dropped. Then the winner, the baseline and the remaining candidates do their last
-    repeats, which measure them. When those have scores, no run comes next.
+    A candidate is a configuration from the search. One of the candidates may be the baseline (`Candidate.is_baseline`). A run trains one
+    candidate with one seed; the runs of a candidate are its repeats. Repeat 1 uses the same seed for all candidates, repeat 2 another
+    seed, and so on. The seed also divides the training images into images to train on and validation images.
+
+    1. Selection: the next runs are the next repeat of all candidates that can still win. A candidate is dropped when its mean is clearly
+       worse, for which `n_images` and `pool` give the variance. The selection ends when one candidate can still win, or after
+       `selection_repeats(seeds)` repeats. The candidate with the best mean is the winner.
+    2. Measurement: the next runs are all later repeats of the winner, the baseline, and the others that were not dropped.
+
+    When all of these have scores, no run comes next.
 
     The order in which the scores arrived has no influence on the result.
 
     Args:
-        candidates: the configurations to compare.
+        candidates: the configurations to compare, with the baseline if there is one.
         scores: accuracy of each finished run.
         seeds: maximum number of repeats of each candidate. Repeats 1 to `selection_repeats(seeds)` select the winner, the others measure.
         n_images: number of validation images in a run.

@@ -342,12 +342,12 @@ def find_component_file(
     function does not run it.
 
     Args:
-        places: paths where the file may be. The first one with the recorded content is taken.
+        places: paths where the file may be. The first file with the recorded content is taken.
         sha256: SHA-256 of the recorded content, hexadecimal.
         owner: what needs the file, for the error message: `the config` or `the model`.
         beside: file name of the config or the model. The hint of the error says to put the component file beside it.
         trust: whether the user allows to run content that this user has not run before.
-        may_change: whether `trust` also allows content that is not the recorded content. Then the first existing file is taken.
+        may_change: whether `trust` also allows other content. If both are true, the first existing file is taken, whatever its content.
 
     Returns:
         The file with its present SHA-256.

@@ -52,7 +52,8 @@ killed it, and the trial is not the cause.
 MAX_KILLS = 10
 """A trial also fails after this number of workers died at the same epoch, whatever killed them.
 
-Without this limit, a trial that uses all memory could run for ever: Linux then kills its workers by SIGKILL within seconds.
+Without this limit, a trial that uses all memory could be tried again without end. Linux kills each of its workers by SIGKILL within
+seconds, so no death counts for MAX_DEATHS.
 """
 LEASE_WAIT = 5.0
 """Seconds to wait for the lease of a waiting trial. The last worker of the trial releases the lease right after the requeue."""

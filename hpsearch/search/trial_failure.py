@@ -21,8 +21,8 @@ class TrialFailure(TrainingError):
 
     Attributes:
         details: the traceback; may be empty.
-        place: the type of the error and the line of code that raised it; may be empty. Two failures with the same place have the same
-            cause, even if their messages name different values.
+        place: the type of the error and the line of code that raised it; may be empty. Two failures with the same place, unless it
+            is empty, have the same cause, even if their messages name different values.
     """
 
     def __init__(self, reason: str, details: str = "", place: str = "") -> None:

@@ -172,8 +172,8 @@ class RepeatedTrials:
             trials: all trials of the study.
 
         Returns:
-            The waiting trials that must not be trained. Trials without a config are among them: hpsearch 0.1 made such a trial if its
-            process was killed at that moment.
+            The waiting trials that must not be trained. Trials without a config are among them. hpsearch 0.1 could leave such a
+            trial when its process was killed.
         """
         waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
         if not waiting:
