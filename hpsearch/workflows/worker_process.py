@@ -265,5 +265,7 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
     )
     if not file.component_files:
         return trainer
+    # torch loads this part at the first step of an optimizer, which would take seconds in each forked process.
+    import torch._dynamo  # noqa: F401
 
     return isolated(trainer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -173,6 +174,32 @@ def test_a_database_moved_away_during_a_run_ends_the_run_and_loses_nothing(
     assert run_to_end(forkserver, folder) == 0
     assert states(folder) == ["COMPLETE"] * 8
     assert all(trial.epochs[: len(before.get(trial.number, []))] == before.get(trial.number, []) for trial in stored_trials(folder))
+
+
+@SQLITE_ALONE
+def test_a_second_run_through_a_link_leaves_running_trials_alone(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
+    run = started(forkserver, folder, "--workers", "1")
+    (folder / "link.db").symlink_to(folder / "runs" / "hpsearch.db")
+    second = run_to_end(forkserver, folder, "--workers", "1", "--storage", f"sqlite:///{folder / 'link.db'}", **{EPOCH_SECONDS: "0.1"})
+    assert (second, run.wait(60)) == (0, 0)
+    assert states(folder) == ["COMPLETE"] * 8
+    assert all(len(trial.attributes["hpsearch:attempts"]) == 1 for trial in stored_trials(folder))
+    assert "were interrupted" not in output()
+
+
+@SQLITE_ALONE
+def test_deleted_locks_are_noticed_before_anything_is_written(forkserver: ForkServer, folder: Path, output: Callable[[], str]) -> None:
+    run = started(forkserver, folder, "--workers", "1")
+    shutil.rmtree(folder / "runs" / "hpsearch.db.locks")
+    second = run_to_end(forkserver, folder, "--workers", "1", **{EPOCH_SECONDS: "0.1"})
+    assert (second, run.wait(60)) == (0, 0)
+    trials = stored_trials(folder)
+    assert [trial.state for trial in trials] == ["COMPLETE"] * 8
+    for trial in trials:
+        assert [epoch["number"] for epoch in trial.epochs] == [step for step, _ in trial.reports] == list(range(1, len(trial.epochs) + 1))
+    logs = "".join(path.read_text() for path in (folder / "runs" / "small" / "logs").iterdir())
+    assert "was released: its lock was lost" in logs
+    assert "Traceback" not in output() + logs
 
 
 def test_a_second_store_in_one_process_leaves_the_first_its_locks(tmp_path: Path) -> None:
