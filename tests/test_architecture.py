@@ -159,11 +159,18 @@ NO_OPTUNA = [
 ]
 
 
+THIRD_PARTY = (
+    *("optuna.storages", "sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "plotly.graph_objects"),
+    *("typer", "pydantic", "rich.progress", "rich.live", "rich.table", "jinja2", "psutil", "PIL.Image", "PIL.ImageDraw"),
+)
+"""Packages that light modules may load."""
+
+
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, list[str]]:
     cold = [module for module in LIGHT if module in NO_OPTUNA]
     rest = [module for module in LIGHT if module not in NO_OPTUNA]
-    return loaded_by(*map(public, cold)) | loaded_by(*map(public, rest), warm=("optuna", "optuna.storages", "sqlalchemy"))
+    return loaded_by(*map(public, cold)) | loaded_by(*map(public, rest), warm=THIRD_PARTY)
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -46,14 +46,14 @@ def stored_study(
     epochs: int = 3,
     state: State = complete,
     models: tuple[str, ...] = ("cnn", "lenet5"),
-    storage: optuna.storages.BaseStorage | str = "sqlite:///:memory:",
+    storage: optuna.storages.BaseStorage | str | None = None,
     text: str = STUDY,
     end: Mapping[str, Any] | None = None,
 ) -> optuna.Study:
     """Make a study with finished trials, in memory or in a given database; its study file is written to `folder`."""
     (folder / "no_images.py").write_text("import hpsearch\n\n@hpsearch.dataset('no_images')\ndef no_images(root, *, train): ...\n")
     file = parse_study_file(text.replace('name = "small"', f'name = "{name}"').replace("[2, 4]", "[1, 20]"), path=folder / "small.toml")
-    study = optuna.create_study(study_name=name, direction="maximize", storage=storage)
+    study = optuna.create_study(study_name=name, direction="maximize", storage=storage or optuna.storages.InMemoryStorage())
     write_study(study, text=file.text, path=file.path, comparable=json.loads(json.dumps(file.comparable)))
     write_split_hash(study, "f" * 64)
     draws = numpy.random.default_rng(0)
