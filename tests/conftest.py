@@ -36,8 +36,13 @@ settings.register_profile("ci", max_examples=200, derandomize=True, deadline=Non
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-INTEGRATION_FOLDERS = ("tests/faults/",)
-"""Every test in them starts and ends real processes."""
+INTEGRATION_PLACES = (
+    *("tests/faults/", "tests/test_releases.py", "tests/test_wheel.py", "tests/test_examples.py"),
+    *("tests/cli/test_bad_input.py", "tests/cli/test_compare.py", "tests/cli/test_dashboard.py", "tests/cli/test_finalists.py"),
+    *("tests/cli/test_show.py", "tests/cli/test_train.py", "tests/cli/test_watch.py"),
+    *("tests/workflows/test_dashboard_sync.py", "tests/workflows/test_run.py", "tests/workflows/test_final_training.py"),
+)
+"""Folders and files whose tests start the real command in a process of its own, or train."""
 INTEGRATION_FIXTURES = {"browser", "page", "postgres", "finished_search", "stripes_search", "fashion", "data_root"}
 """A test that uses one of them trains, starts a server or opens a browser, or waits for one that did."""
 
@@ -48,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(item, "callspec", None)
         served = parameters is not None and "postgresql" in parameters.params.values()
-        inside = any(folder in item.nodeid for folder in INTEGRATION_FOLDERS)
+        inside = item.nodeid.startswith(INTEGRATION_PLACES)
         if inside or served or fixtures & INTEGRATION_FIXTURES or item.get_closest_marker("slow"):
             item.add_marker("integration")
 

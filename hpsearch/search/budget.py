@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import StudyStoppedError
-from hpsearch.storage.records import TrialKey, counts_towards_budget, last_claim, read_study
+from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study
 
 MAX_EQUAL_FAILURES = 3
 """A run stops after this number of failures in a row at the same place of the code. They come from a bug and not from bad luck."""
@@ -59,8 +59,8 @@ def budget_allows_trial(existing: Iterable[FrozenTrial], *, trials: int) -> bool
 def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str) -> None:
     """Raise an error if the last trials of a run all failed at the same place of the code.
 
-    Trials of earlier runs do not count, because the bug may have been fixed since then. The last trials are those of the last claims,
-    because the clock of a machine can be set back.
+    Trials of earlier runs do not count, because the bug may have been fixed since then. The last trials are those with the highest
+    numbers, because the clock of a machine can be set back.
 
     Args:
         study: name of the study.
@@ -75,7 +75,7 @@ def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str)
         for trial in trials
         if trial.state.is_finished() and any(attempt["run"] == run for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
     ]
-    last = sorted(ended, key=last_claim)[-MAX_EQUAL_FAILURES:]
+    last = sorted(ended, key=lambda trial: trial.number)[-MAX_EQUAL_FAILURES:]
     if len(last) < MAX_EQUAL_FAILURES or any(trial.state != TrialState.FAIL for trial in last):
         return
     ends = [trial.user_attrs.get(TrialKey.END, {}) for trial in last]

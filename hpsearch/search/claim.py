@@ -35,7 +35,6 @@ from hpsearch.storage.records import (
     BY_HAND,
     Death,
     TrialKey,
-    last_claim,
     read_deaths,
     read_epochs,
     write_attempt,
@@ -136,8 +135,7 @@ class Claimer:
                 return None
             try:
                 reached(Failpoint.BEFORE_ATTEMPT, trial.number)
-                number = 1 + max(map(last_claim, self.study.get_trials(deepcopy=False)), default=0)
-                attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time(), claim=number)
+                attempts = write_attempt(trial, worker=self.worker, run=self.run, at=time.time())
                 if not self._failed_as_deadly(trial, attempts):
                     return Claim(trial=trial, config=self._draw_config(trial, lease), lease=lease)
             except BaseException:

@@ -104,13 +104,11 @@ def trim_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         attributes: all user attributes of the trial.
 
     Returns:
-        The reduced attributes. An attempt keeps only its run and its number. An end keeps only its reason and its place.
+        The reduced attributes. An attempt keeps only its run. An end keeps only its reason and its place.
     """
     trimmed = {key: value for key, value in attributes.items() if key not in UNUSED_BY_SEARCH}
     if TrialKey.ATTEMPTS in trimmed:
-        trimmed[TrialKey.ATTEMPTS] = [
-            {key: attempt[key] for key in ("run", "claim") if key in attempt} for attempt in trimmed[TrialKey.ATTEMPTS]
-        ]
+        trimmed[TrialKey.ATTEMPTS] = [{"run": attempt["run"]} for attempt in trimmed[TrialKey.ATTEMPTS]]
     if TrialKey.END in trimmed:
         trimmed[TrialKey.END] = {key: trimmed[TrialKey.END].get(key) for key in ("reason", "place")}
     return trimmed
@@ -331,19 +329,7 @@ def counts_towards_budget(trial: FrozenTrial) -> bool:
     return not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
 
 
-def last_claim(trial: FrozenTrial) -> int:
-    """Return the number of the last claim of a trial.
-
-    Args:
-        trial: a trial of any study.
-
-    Returns:
-        The number, counted over all trials of the study; 0 before the first claim. Unlike a time, it never goes backwards.
-    """
-    return max((attempt.get("claim", 0) for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, [])), default=0)
-
-
-def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float, claim: int) -> list[dict[str, Any]]:
+def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> list[dict[str, Any]]:
     """Store that a worker took a trial.
 
     Args:
@@ -351,13 +337,12 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float, clai
         worker: name of the worker.
         run: id of the run.
         at: the time, in seconds since 1970.
-        claim: number of the claim, counted over all trials of the study.
 
     Returns:
         All attempts, the new attempt last. An attempt also has the number of epochs stored at that time.
     """
     earlier = trial.user_attrs.get(TrialKey.ATTEMPTS, [])
-    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial)), "claim": claim}]
+    attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial))}]
     trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
     return attempts
 

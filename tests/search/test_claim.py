@@ -146,9 +146,9 @@ def test_a_death_is_recorded_although_another_worker_has_the_trial_by_now(
     assert (death.worker, death.cause, death.epochs) == ("dead", "SIGKILL", 0)
 
 
-def test_failures_are_in_the_order_of_their_claims_and_not_of_the_clock() -> None:
-    def trial(number: int, state: TrialState, claim: int, hour: int, reason: str = "", place: str = "") -> FrozenTrial:
-        attempts = [{"run": "run", "claim": claim}]
+def test_failures_are_in_the_order_of_their_numbers_and_not_of_the_clock() -> None:
+    def trial(number: int, state: TrialState, hour: int, reason: str = "", place: str = "") -> FrozenTrial:
+        attempts = [{"run": "run"}]
         made = create_trial(
             state=state,
             value=0.5 if state == TrialState.COMPLETE else None,
@@ -158,14 +158,14 @@ def test_failures_are_in_the_order_of_their_claims_and_not_of_the_clock() -> Non
         return made
 
     fail, complete = TrialState.FAIL, TrialState.COMPLETE
-    failed = [trial(number, fail, number + 1, 3, f"ValueError: lr is {number}", "line 7") for number in (0, 1)]
-    good = [trial(number, complete, number + 1, 3) for number in (2, 3, 4, 5, 6)]
-    late = trial(7, fail, 8, 2, "ValueError: lr is 7", "line 7")  # the clock was set back
+    failed = [trial(number, fail, 3, f"ValueError: lr is {number}", "line 7") for number in (0, 1)]
+    good = [trial(number, complete, 3) for number in (2, 3, 4, 5, 6)]
+    late = trial(7, fail, 2, "ValueError: lr is 7", "line 7")  # the clock was set back
     refuse_repeated_failure("small", [*failed, *good, late], "run")
-    others = [trial(number, fail, number + 1, 1, f"ValueError: lr is {number}", "line 7") for number in (8, 9)]
+    others = [trial(number, fail, 1, f"ValueError: lr is {number}", "line 7") for number in (8, 9)]
     with pytest.raises(StudyStoppedError, match="trials 7, 8, 9 failed in the same way: ValueError: lr is 9"):
         refuse_repeated_failure("small", [*failed, *good, late, *others], "run")
-    elsewhere = trial(9, fail, 10, 1, "ValueError: lr is 9", "line 8")
+    elsewhere = trial(9, fail, 1, "ValueError: lr is 9", "line 8")
     refuse_repeated_failure("small", [*failed, *good, late, others[0], elsewhere], "run")
 
 
