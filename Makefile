@@ -40,9 +40,9 @@ study: setup
 test: setup browser postgres
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Lint, and every test that needs no training, server or browser: an answer within 90 seconds.
+# Lint, and every test that needs no training, server, browser or other process, with few examples: an answer within 90 seconds.
 check: $(STAMP) lint
-	$(BIN)/python -m pytest --numprocesses 2 -m "not integration"
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not integration"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

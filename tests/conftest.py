@@ -15,6 +15,8 @@ from hypothesis import settings
 
 from hpsearch.config import registration as extensions
 from hpsearch.config.study_file import StudyFile, parse_study_file
+from hpsearch.storage.database import open_store
+from hpsearch.storage.sqlite import SqliteFile
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import prepare_search
 from hpsearch.workflows.supervisor import Search
@@ -32,6 +34,7 @@ _state = tempfile.TemporaryDirectory(prefix="hpsearch-tests-")
 os.environ["XDG_STATE_HOME"] = _state.name
 
 settings.register_profile("default", max_examples=40, derandomize=True, deadline=None)
+settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
 settings.register_profile("ci", max_examples=200, derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -41,8 +44,10 @@ INTEGRATION_PLACES = (
     *("tests/cli/test_bad_input.py", "tests/cli/test_compare.py", "tests/cli/test_dashboard.py", "tests/cli/test_finalists.py"),
     *("tests/cli/test_show.py", "tests/cli/test_train.py", "tests/cli/test_watch.py"),
     *("tests/workflows/test_dashboard_sync.py", "tests/workflows/test_run.py", "tests/workflows/test_final_training.py"),
+    *("tests/workflows/test_repeats.py", "tests/search/test_worker_pool.py", "tests/search/test_isolation.py"),
+    *("tests/storage/test_trimmed_cache.py", "tests/storage/test_optuna_internals.py", "tests/training/test_saved_model.py"),
 )
-"""Folders and files whose tests start the real command in a process of its own, or train."""
+"""Folders and files whose tests start processes, run whole searches, or run whole models."""
 INTEGRATION_FIXTURES = {"browser", "page", "postgres", "finished_search", "stripes_search", "fashion", "data_root"}
 """A test that uses one of them trains, starts a server or opens a browser, or waits for one that did."""
 
@@ -98,11 +103,21 @@ def study_file(tmp_path: Path) -> Callable[..., StudyFile]:
     return make
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with Optuna's tables. To make them takes half a second."""
+    path = tmp_path_factory.mktemp("empty") / "study.db"
+    open_store(f"sqlite:///{path}", create=True).dispose()
+    return path
+
+
 @pytest.fixture
-def searched(workspace: Workspace, study_file: Callable[..., StudyFile]) -> Callable[..., Search]:
+def searched(workspace: Workspace, study_file: Callable[..., StudyFile], empty_database: Path) -> Callable[..., Search]:
     """Makes a prepared search of a study file with some of its text replaced."""
 
     def make(*changes: tuple[str, str], more: str = "", **options: Any) -> Search:
+        if isinstance(workspace.database, SqliteFile) and not workspace.database.path.exists():
+            shutil.copy(empty_database, workspace.database.path)
         return prepare_search(study_file(*changes, more=more), workspace, **options)
 
     return make

@@ -173,21 +173,25 @@ def loaded() -> dict[str, list[str]]:
     return loaded_by(*map(public, cold)) | loaded_by(*map(public, rest), warm=THIRD_PARTY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", LIGHT)
 def test_module_imports_alone_and_without_torch(module: str, loaded: dict[str, list[str]]) -> None:
     assert not {"torch", "torchvision", "scipy"} & set(loaded[public(module)])
     assert set(loaded[public(module)]) <= set(WATCHED), "does not import"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [module for module in NO_OPTUNA if module in LIGHT])
 def test_what_needs_no_study_loads_no_optuna(module: str, loaded: dict[str, list[str]]) -> None:
     assert not {"optuna", "sqlalchemy"} & set(loaded[public(module)])
 
 
+@pytest.mark.slow
 def test_package_itself_costs_nothing(loaded: dict[str, list[str]]) -> None:
     assert loaded["hpsearch"] == []
 
 
+@pytest.mark.slow
 def test_training_imports_alone_and_without_optuna() -> None:
     """One process imports torch, then forks for each module of the package."""
     names = [public(module) for module in modules() if package_of(module) == "training"]
@@ -209,6 +213,7 @@ for name in {names!r}:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

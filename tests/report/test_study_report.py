@@ -191,6 +191,7 @@ def test_the_page_of_a_large_study_stays_small(read: Read) -> None:
     assert len(html.encode()) <= LARGEST_REPORT
 
 
+@pytest.mark.slow
 def test_a_report_loads_no_torch(tmp_path: Path) -> None:
     import subprocess
     import sys
