@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.config.components import Scalar
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.errors import StudyNotFoundError
+from hpsearch.errors import ConfigError, StorageError, StudyNotFoundError
+from hpsearch.formatting import one_line
 from hpsearch.storage.optuna_internals import get_storage, get_study_id, get_trial_id
 from hpsearch.storage.trial_cache import PlainCache
 
@@ -156,9 +157,17 @@ class TrialRow:
 
         Returns:
             The row.
+
+        Raises:
+            StorageError: an attribute of the trial is damaged.
         """
+        with _readable(f"trial {trial.number}"):
+            return cls._from_trial(trial)
+
+    @classmethod
+    def _from_trial(cls, trial: FrozenTrial) -> TrialRow:
         attrs = trial.user_attrs
-        run = json.loads(attrs.get(TrialKey.RUN, "{}"))
+        run = dict(json.loads(attrs.get(TrialKey.RUN, "{}")))
         has_value = trial.values is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         return cls(
             number=trial.number,
@@ -270,9 +279,14 @@ def read_config(trial: optuna.Trial | FrozenTrial) -> TrainConfig | None:
 
     Returns:
         The config; None if the trial has none yet.
+
+    Raises:
+        StorageError: the stored config is damaged.
     """
-    run = json.loads(trial.user_attrs.get(TrialKey.RUN, "{}"))
-    return TrainConfig.from_dict(run["config"]) if "config" in run else None
+    stored = trial.user_attrs.get(TrialKey.RUN, "{}")
+    with _readable(f"trial {trial.number}"):
+        run = json.loads(stored)
+        return TrainConfig.from_dict(run["config"]) if "config" in run else None
 
 
 def candidate_scores(trials: Sequence[FrozenTrial]) -> dict[str, dict[int, float]]:
@@ -423,8 +437,13 @@ def read_epochs(trial: optuna.Trial | FrozenTrial) -> list[Epoch]:
 
     Returns:
         The epochs in the order of their numbers.
+
+    Raises:
+        StorageError: the stored epochs are damaged.
     """
-    return [Epoch.from_dict(stored) for stored in json.loads(trial.user_attrs.get(TrialKey.EPOCHS, "[]"))]
+    stored = trial.user_attrs.get(TrialKey.EPOCHS, "[]")
+    with _readable(f"trial {trial.number}"):
+        return [Epoch.from_dict(epoch) for epoch in json.loads(stored)]
 
 
 def write_epochs(trial: optuna.Trial, epochs: Sequence[Epoch]) -> None:
@@ -466,6 +485,18 @@ def transaction(trial: optuna.Trial) -> AbstractContextManager[None]:
         A context manager. If the storage is not a cache of hpsearch, each value is written by itself.
     """
     return trial.storage.transaction() if isinstance(trial.storage, PlainCache) else nullcontext()
+
+
+@contextmanager
+def _readable(owner: str) -> Iterator[None]:
+    """Raise a StorageError for any error of a block that reads stored data. Somebody has then changed the data."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
+        raise StorageError(
+            f"the stored record of {owner} is damaged: {type(error).__name__}: {one_line(str(error))}",
+            hint="Restore the database from a copy. hpsearch has not changed this record.",
+        ) from error
 
 
 def _config_record(config: TrainConfig) -> dict[str, Any]:
@@ -517,6 +548,7 @@ def read_study(study: optuna.Study) -> StudyRow:
 
     Raises:
         StudyNotFoundError: hpsearch did not make the study.
+        StorageError: an attribute of the study is damaged.
     """
     attrs = study.user_attrs
     if StudyKey.FILE not in attrs:
@@ -525,16 +557,17 @@ def read_study(study: optuna.Study) -> StudyRow:
     def by_id(prefix: str) -> dict[str, Any]:
         return {key.removeprefix(prefix): value for key, value in attrs.items() if key.startswith(prefix)}
 
-    return StudyRow(
-        name=study.study_name,
-        text=attrs[StudyKey.FILE]["text"],
-        path=Path(attrs[StudyKey.FILE]["path"]),
-        comparable=attrs[StudyKey.COMPARABLE],
-        split_hash=attrs.get(StudyKey.SPLIT_HASH),
-        run_seconds=by_id(StudyKey.RUN_SECONDS),
-        stop_requests=attrs.get(StudyKey.STOP_REQUESTS, 0),
-        held_out_readings=sorted(by_id(StudyKey.HELD_OUT_READING).values(), key=lambda reading: (reading["at"], reading["id"])),
-    )
+    with _readable(f"the study '{study.study_name}'"):
+        return StudyRow(
+            name=study.study_name,
+            text=attrs[StudyKey.FILE]["text"],
+            path=Path(attrs[StudyKey.FILE]["path"]),
+            comparable=attrs[StudyKey.COMPARABLE],
+            split_hash=attrs.get(StudyKey.SPLIT_HASH),
+            run_seconds=by_id(StudyKey.RUN_SECONDS),
+            stop_requests=attrs.get(StudyKey.STOP_REQUESTS, 0),
+            held_out_readings=sorted(by_id(StudyKey.HELD_OUT_READING).values(), key=lambda reading: (reading["at"], reading["id"])),
+        )
 
 
 def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mapping[str, Any]) -> None:
