@@ -133,5 +133,5 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
             say(f"      hpsearch export {name} -o best.toml    (writes the winner's configuration to a file)")
         say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (continues the search)")
     write_pages(results, search)
-    if board.counts["complete"] + board.counts["pruned"] == 0 and not as_json:
+    if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)

@@ -122,7 +122,7 @@ def verdict_reading(verdict: FinalistsResult) -> list[str]:
         return ["The winner is not chosen yet: the same command continues."]
     low, high = winner.mean.interval
     fresh = [repeat for repeat in winner.scores if repeat > selection_repeats(verdict.seeds)]
-    source = f"by {len(fresh)} seeds that did not choose it" if fresh else "by the seeds that chose it, so it is probably too high"
+    source = f"by {many(len(fresh), 'seed')} that did not choose it" if fresh else "by the seeds that chose it, so it is probably too high"
     lines = [
         f"Winner: {winner.candidate.name}, {winner.candidate.model}, {100 * winner.mean.value:.2f} % "
         f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %), measured {source}. "
@@ -190,7 +190,7 @@ def steps_table(explanation: Explanation, trial: int) -> Table:
         for number, step in enumerate(explanation.steps)
     )
     return Table(
-        caption=f"The steps from the baseline to trial {trial}, {explanation.seeds} seeds each",
+        caption=f"The steps from the baseline to trial {trial}, {many(explanation.seeds, 'seed')} each",
         columns=(
             number_column("step", 2),
             text_column("parameter"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hpsearch.formatting import many
 from hpsearch.report.blocks import Block, Bullets, Chart, Paragraph, paragraphs
 from hpsearch.report.figures import repeat_figures as figures_of_repeats
 from hpsearch.report.study_results import StudyResults
@@ -31,7 +32,7 @@ def helped(study: StudyResults) -> Iterator[Block]:
         yield Chart(
             title=f"From the baseline to trial {trial}, one change at a time",
             figure=figures_of_repeats.ablation(explanation),
-            says=f"Each step was trained with {explanation.seeds} fresh seeds; whiskers are 95 % intervals. Grey steps make no difference that these seeds can show.",
+            says=f"Each step was trained with {many(explanation.seeds, 'fresh seed')}; whiskers are 95 % intervals. Grey steps make no difference that these seeds can show.",
             table=table,
         )
     else:
