@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.errors import LeaseLostError
+from hpsearch.errors import LeaseLostError, StorageError
 from hpsearch.storage.advisory_locks import AdvisoryLocks
 from hpsearch.storage.locks import FileLocks, Locks
 from hpsearch.storage.workspace import Workspace
@@ -165,6 +165,16 @@ def test_a_link_to_the_database_has_the_locks_of_the_database(tmp_path: Path) ->
     assert lease is not None
     assert Workspace(storage=f"sqlite:///{link}").locks.acquire("trial") is None
     assert Workspace(storage=f"sqlite:///{folder / 'study.db'}").locks.acquire("trial") is None
+
+
+def test_a_database_with_two_names_is_refused(tmp_path: Path, empty_database: Path) -> None:
+    one, other = tmp_path / "one.db", tmp_path / "other.db"
+    shutil.copy(empty_database, one)
+    other.hardlink_to(one)
+    with pytest.raises(StorageError, match="has 2 names \\(hard links\\)"):
+        Workspace(storage=f"sqlite:///{other}").open()
+    other.unlink()
+    Workspace(storage=f"sqlite:///{one}").open().dispose()
 
 
 def test_a_lock_is_lost_with_its_file(tmp_path: Path) -> None:
