@@ -12,8 +12,8 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -38,12 +38,18 @@ def isolated(trainer: Trainer) -> Trainer:
     return replace(
         trainer,
         train=lambda config, checkpoint, owner: in_fork(lambda: trainer.train(config, checkpoint, owner)),
-        cost=lambda config: next(in_fork(lambda: iter([trainer.cost(config)]))),
-        facts=lambda config: next(in_fork(lambda: iter([trainer.facts(config)]))),
+        cost=lambda config: _call(lambda: trainer.cost(config)),
+        facts=lambda config: _call(lambda: trainer.facts(config)),
     )
 
 
-def in_fork(make: Callable[[], Iterator[Result]]) -> Iterator[Result]:
+def _call(function: Callable[[], Result]) -> Result:
+    """Call a function in a forked process, which ends before its result is returned."""
+    with closing(in_fork(lambda: iter([function()]))) as values:
+        return next(values)
+
+
+def in_fork(make: Callable[[], Iterator[Result]]) -> Generator[Result, None, None]:
     """Run an iterator in a forked process and yield its values here. What the iterator changes in memory does not reach this process.
 
     The forked process computes a value only when the caller asks for it. It is killed when the caller closes this generator.

@@ -106,5 +106,5 @@ def test_the_process_ends_with_the_training(config: TrainConfig, tmp_path: Path)
     epochs = training(config, lambda: time.sleep(300), tmp_path)
     next(epochs)
     (child,) = set(psutil.Process().children()) - others
-    epochs.close()  # type: ignore[attr-defined]  # a generator
+    epochs.close()
     assert not child.is_running()
