@@ -59,7 +59,8 @@ class Conv2d(nn.Conv2d):
             return functional.linear(_rows(inputs), _rows(self.weight), self.bias)[:, :, None, None]
         if self.bias is None or not torch.is_grad_enabled():
             return super().forward(inputs)
-        return _ConvolutionWithBias.apply(inputs, self.weight, self.bias, self.padding)  # type: ignore[no-any-return, no-untyped-call]
+        result: Tensor = _ConvolutionWithBias.apply(inputs, self.weight, self.bias, self.padding)  # type: ignore[no-untyped-call]  # torch has no types for it
+        return result
 
 
 class _ConvolutionWithBias(torch.autograd.Function):
@@ -100,7 +101,8 @@ class AvgPool2d(nn.AvgPool2d):
         height, width = inputs.shape[-2:]
         if inputs.device.type != "cpu" or (self.kernel_size, self.stride, self.padding) != (2, 2, 0) or height % 2 or width % 2:
             return super().forward(inputs)
-        return _AverageOfFour.apply(inputs)  # type: ignore[no-any-return, no-untyped-call]
+        result: Tensor = _AverageOfFour.apply(inputs)  # type: ignore[no-untyped-call]  # torch has no types for it
+        return result
 
 
 class _AverageOfFour(torch.autograd.Function):
@@ -187,7 +189,8 @@ class Tanh(nn.Tanh):
         """
         if not self.training or inputs.device.type != "cpu":
             return super().forward(inputs)
-        return _LogisticTanh.apply(inputs)  # type: ignore[no-any-return, no-untyped-call]
+        result: Tensor = _LogisticTanh.apply(inputs)  # type: ignore[no-untyped-call]  # torch has no types for it
+        return result
 
 
 class _LogisticTanh(torch.autograd.Function):
@@ -200,4 +203,4 @@ class _LogisticTanh(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
         (outputs,) = context.saved_tensors
-        return torch.ops.aten.tanh_backward(gradient, outputs)  # type: ignore[no-any-return]
+        return torch.ops.aten.tanh_backward(gradient, outputs)  # type: ignore[no-any-return]  # torch has no types for it

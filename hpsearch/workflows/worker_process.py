@@ -266,6 +266,6 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
     if not file.component_files:
         return trainer
     # torch loads this part at the first step of an optimizer, which would take seconds in each forked process.
-    import torch._dynamo  # noqa: F401
+    import torch._dynamo  # noqa: F401  # imported for its effect
 
     return isolated(trainer)

@@ -192,7 +192,7 @@ def _load(trainer: str) -> None:
     if trainer == "fake":
         worker_process.load_trainer = lambda file, workspace, *, repeats: fake_trainer.make_fake_trainer()
     else:
-        import torch._dynamo  # noqa: F401  # torch loads it at the first step of an optimizer
+        import torch._dynamo  # noqa: F401  # imported for its effect: torch loads it at the first step of an optimizer
 
         from hpsearch.training.data import split as data
 
