@@ -37,7 +37,7 @@ POSTGRES_URL = re.compile(
 
 SQLAlchemy reads other texts too. It then takes a part of the password for the host, the port or the database, which are printed.
 """
-UNREADABLE_HINT = "It is not shown, because it may hold a password. In a user or password, write %40 for @, %2F for / and %3F for ?."
+UNREADABLE_HINT = "The text is not shown, because it may hold a password. In a user or password, write %40 for @, %2F for / and %3F for ?."
 DISK_FULL = "53100"
 """The SQLSTATE (error code) with which PostgreSQL reports a full disk."""
 
@@ -176,10 +176,11 @@ def database_at(url: str) -> SqliteFile | PostgresServer:
             raise StorageError("a SQLite storage must be a file, but this URL names none", hint="For example sqlite:///runs/hpsearch.db")
         return SqliteFile(parsed)
     if scheme not in ("postgresql", DRIVER) or not separator:
-        found = f"a URL of {show(scheme)}" if separator and re.fullmatch(r"[\w+]+", scheme) else "another text, which may hold a password"
+        if not separator or not re.fullmatch(r"[\w+]+", scheme):
+            raise StorageError(f"a storage URL must be {SUPPORTED_URLS}, but got another text", hint=UNREADABLE_HINT)
         raise StorageError(
-            f"a storage URL must be {SUPPORTED_URLS}, but got {found}",
-            hint="Their locks end with the process that holds them. hpsearch needs that to tell a dead worker from a slow one.",
+            f"a storage URL must be {SUPPORTED_URLS}, but got a URL of {show(scheme)}",
+            hint="Only the locks of these databases end with their process. hpsearch needs this to tell a dead worker from a slow one.",
         )
     if not POSTGRES_URL.fullmatch(url):
         raise StorageError(f"the storage URL cannot be read; it must be {DRIVER}://HOST:PORT/DATABASE", hint=UNREADABLE_HINT)

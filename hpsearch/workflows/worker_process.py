@@ -148,7 +148,7 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
             return limit is None or trainer.cost(file.space.config(values, seed=0))[0] <= limit
         except (DiskError, WorkerDiedError):
             raise
-        except Exception:  # of a user's model: the trial will fail with the same error
+        except Exception:  # a user's model cannot be built, so the trial will fail with this error
             return True
 
     study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
