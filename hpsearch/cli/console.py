@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -17,8 +18,49 @@ from hpsearch.report.terminal import render
 
 PLAIN_WIDTH = 160
 """Width in characters of an output that is not a terminal. Tables in a log may be as wide as this."""
+STDERR = 2
+"""Number of the file of standard error."""
+BROKEN_PIPE = 141
+"""Exit code if the reader of a pipe has closed the pipe. It is the sum of 128 and the number of SIGPIPE."""
 LEAST_WIDTH = 40
 """Minimum width in characters. A narrower terminal wraps the lines itself."""
+
+
+class _StandardFile(io.FileIO):
+    """Standard output or standard error. An error of writing is reported once, and the rest is discarded.
+
+    If progress cannot be written to standard error, the command goes on, because its work matters more.
+    """
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            # Python writes its buffers again when it ends. That must not fail a second time.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):  # the reader of a pipe, for example `head`, has closed the pipe
+                sys.exit(BROKEN_PIPE)
+            if self.fileno() == STDERR:
+                return len(data)
+            error.filename = "standard output"
+            raise
+
+
+def prepare_streams() -> None:
+    """Prepare standard input, output and error for a command.
+
+    A closed stream is replaced by `/dev/null`. Otherwise the next file that this process opens, such as the database, would become
+    that stream. A character that the encoding of a stream lacks is written as an escape sequence.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            # The system takes the lowest free number, which is the number of the stream.
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115  # for the life of the process
+        elif name != "stdin" and stream is getattr(sys, f"__{name}__"):
+            buffer = io.BufferedWriter(_StandardFile(number, "w", closefd=False))
+            options = {"encoding": stream.encoding, "errors": "backslashreplace", "line_buffering": stream.line_buffering}
+            setattr(sys, name, io.TextIOWrapper(buffer, **options))
 
 
 def stdout() -> Console:
@@ -68,7 +110,8 @@ def print_json(data: Any) -> None:
     Args:
         data: a value made of dictionaries, lists, texts and numbers.
     """
-    sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
+    needs_ascii = not sys.stdout.encoding.lower().startswith("utf")
+    sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=needs_ascii) + "\n")
 
 
 def print_result(data: Any, blocks: Iterable[Block], *, as_json: bool) -> None:

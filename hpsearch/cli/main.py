@@ -14,15 +14,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from hpsearch import __version__
-from hpsearch.cli.console import note
+from hpsearch.cli.console import note, prepare_streams
 from hpsearch.cli.options import expand_options
 from hpsearch.errors import HpsearchError, UsageError, did_you_mean
 from hpsearch.formatting import hide_credentials, one_line, show_path
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells. It is the sum of 128 and the number of SIGINT."""
-BROKEN_PIPE = 141
-"""Exit code if the reader of a pipe has closed the pipe. It is the sum of 128 and the number of SIGPIPE."""
 
 TOO_MANY_FILES = os.strerror(errno.EMFILE)
 OUT_OF_MEMORY = (os.strerror(errno.ENOMEM), "can't allocate memory", "CUDA out of memory", "can't start new thread")
@@ -162,20 +160,20 @@ def main() -> None:
 
     The exit codes are: 0 done, 1 failed, 2 wrong usage or study file, 3 no database, 130 after Ctrl-C.
     """
+    prepare_streams()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="hpsearch")
+        try:
+            app(args=[argument for argument in arguments if argument != "--debug"], prog_name="hpsearch")
+        finally:
+            sys.stdout.flush()
     except HpsearchError as error:
         if debug:
             raise
         _fail(error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of a pipe, for example `head`, has closed the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(BROKEN_PIPE)
     except Exception as error:
         if debug:
             raise
