@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from hpsearch.errors import StudyStoppedError, cause_of_death
+from hpsearch.formatting import many
+from hpsearch.search.resources import free_memory, usable_cores
 from hpsearch.search.worker_link import EXIT_GRACE, WorkerLink, kill_session
 
 if TYPE_CHECKING:
@@ -83,11 +85,10 @@ def default_workers(trials: int) -> WorkerCount:
     Returns:
         The smallest of usable cores, free memory in GB, and a fifth of the trials.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = psutil.virtual_memory().available // WORKER_MEMORY
+    cores, memory = usable_cores(), free_memory() // WORKER_MEMORY
     return WorkerCount.smallest(
-        (cores, f"{cores} cores"),
-        (int(memory), f"{memory} GB of free memory, 1 GB a worker"),
+        (cores, many(cores, "core")),
+        (memory, f"{memory} GB of free memory, 1 GB a worker"),
         (trials // TRIALS_PER_WORKER, f"a fifth of {trials} trials"),
     )
 

@@ -13,6 +13,7 @@ import psutil
 
 from hpsearch.errors import HpsearchError, StudyNotFoundError, UsageError
 from hpsearch.formatting import many
+from hpsearch.search.resources import free_memory, usable_cores
 from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.workspace import Workspace
 
@@ -131,5 +132,4 @@ def _disk(workspace: Workspace) -> str:
 def _device(workspace: Workspace) -> str:
     from hpsearch.training.device import resolve_device
 
-    memory = psutil.virtual_memory().available / 1e9
-    return f"{resolve_device(workspace.device)}; {os.cpu_count()} cores, {memory:.0f} GB of memory free"
+    return f"{resolve_device(workspace.device)}; {many(usable_cores(), 'core')}, {free_memory() / 1e9:.0f} GB of memory free"

@@ -202,10 +202,6 @@ def test_few_trials_get_one_worker(trials: int, expected: str) -> None:
     assert count.reason == expected
 
 
-def test_never_more_workers_than_cores() -> None:
-    assert default_workers(10_000).count <= (os.cpu_count() or 1)
-
-
 @pytest.mark.parametrize(("handler", "signal_number"), [("SIG_DFL", signal.SIGTERM), ("SIG_IGN", signal.SIGKILL)])
 def test_a_worker_leaves_when_its_supervisor_is_gone(tmp_path: Path, handler: str, signal_number: int) -> None:
     code = f"""
