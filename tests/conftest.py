@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,9 @@ from tests.support.small_study import NO_IMAGES, STUDY, hpsearch
 
 # Output is as wide as COLUMNS says. The environment of the test run must not decide what the tests see.
 os.environ.pop("COLUMNS", None)
+
+# A shell script starts a background command with SIGINT ignored, and all processes of the tests would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What hpsearch remembers of the component files that it ran does not belong in the home folder of who runs the tests.
 _state = tempfile.TemporaryDirectory(prefix="hpsearch-tests-")

@@ -23,6 +23,8 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.support.synthetic_data import command
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = sorted(file.parent for file in (ROOT / "tests" / "support" / "releases").glob("*/study.toml"))
 STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
@@ -39,8 +41,9 @@ RENAMED = {"validation_loss": "val_loss", "validation_accuracy": "val_accuracy"}
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     env = {key: value for key, value in os.environ.items() if key not in ("OPTUNA_STORAGE", "HPSEARCH_DATA")} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "hpsearch", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "hpsearch", *arguments], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
@@ -48,13 +51,9 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def hpsearch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return ended(started(folder, *arguments))
-
-
 def said(folder: Path, *arguments: str) -> str:
     """What a command that must succeed says."""
-    done = hpsearch(folder, *arguments)
+    done = command(folder, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -154,7 +153,7 @@ def continued(begun: tuple[Path, subprocess.Popen[str]], moved: Path) -> Continu
 def rerun(continued: Continued) -> dict[str, Any]:
     """The best trial of the release, trained again; the run has told the study where its files lie now."""
     best = best_of(continued.before)[0]
-    done = hpsearch(continued.folder, "reproduce", "stripes", str(best.number), "--json")
+    done = command(continued.folder, "reproduce", "stripes", str(best.number), "--json")
     assert done.stdout, done.stderr
     return {**json.loads(done.stdout), "exit code": done.returncode}
 

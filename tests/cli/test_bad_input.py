@@ -15,6 +15,7 @@ import pytest
 from hpsearch.cli.main import _explained
 from hpsearch.training.data import files
 from tests.support.bad_study_files import FILE, MISTAKES, VALID, Mistake, study
+from tests.support.forkserver import shared_server
 from tests.support.small_study import ROOT
 
 WRONG_USAGE = 2
@@ -40,15 +41,7 @@ RUN = ("low above high", "name that leaves the folder", "component file that is 
 
 
 def hpsearch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    plain = {key: value for key, value in os.environ.items() if key not in ("OPTUNA_STORAGE", "HPSEARCH_DATA")}
-    return subprocess.run(
-        [sys.executable, "-m", "hpsearch", *arguments],
-        cwd=folder,
-        env={**plain, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return shared_server("fake").run(folder, *arguments, PYTHONDONTWRITEBYTECODE="1", **environment)
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -299,7 +292,15 @@ def test_a_driver_that_is_missing_is_named_with_its_extra(folder: Path, images: 
     (folder / "hidden").mkdir()
     (folder / "hidden" / "psycopg.py").write_text("raise ImportError('no driver here')")
     url = f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/db"
-    done = hpsearch(folder, "run", FILE, "--data", str(images), OPTUNA_STORAGE=url, PYTHONPATH=f"{folder / 'hidden'}:{ROOT}")
+    done = subprocess.run(
+        [sys.executable, "-m", "hpsearch", "run", FILE, "--data", str(images), "--storage", url],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{folder / 'hidden'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert_refused(done, "psycopg", 'pip install "hpsearch[postgres]"')
     assert PASSWORD not in done.stderr
 

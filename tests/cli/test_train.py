@@ -26,6 +26,7 @@ from hpsearch.storage.records import TrialKey, read_study, read_trial, write_stu
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config
 from tests.support.synthetic_data import STRIPES, write_best_config
+from tests.support.synthetic_data import command as hpsearch
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = {key: value for key, value in os.environ.items() if key not in (*WORKER_ENVIRONMENT, "OPTUNA_STORAGE", "HPSEARCH_DATA")}
@@ -35,12 +36,6 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "hpsearch", *arguments]
     environment = {**PLAIN, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def hpsearch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    process = started(folder, *arguments)
-    said, noted = process.communicate(timeout=240)
-    return subprocess.CompletedProcess(process.args, process.returncode, said, noted)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
@@ -87,7 +82,9 @@ def test_training_runs_in_the_environment_of_a_worker(tmp_path: Path) -> None:
     write_best_config(tmp_path)
     spy = "import os, json\n" + STRIPES + '\nopen("seen.json", "w").write(json.dumps(dict(os.environ)))\n'
     (tmp_path / "stripes.py").write_text(spy)
-    assert hpsearch(tmp_path, "train", "best.toml", "--trust").returncode == 0
+    with started(tmp_path, "train", "best.toml", "--trust") as training:
+        training.communicate(timeout=120)
+    assert training.returncode == 0
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert {key: seen.get(key) for key in WORKER_ENVIRONMENT} == WORKER_ENVIRONMENT
 

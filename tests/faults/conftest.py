@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fault_experiments import REAL_STUDY
-from tests.support.forkserver import ForkServer
+from tests.support.forkserver import ForkServer, shared_server
 
 
 @pytest.fixture
@@ -19,33 +19,18 @@ def folder(folder: Path, any_storage: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def forkservers() -> Iterator[Callable[[str], ForkServer]]:
-    """Return one fork server for each trainer, made at first use."""
-    made: dict[str, ForkServer] = {}
-
-    def forkserver_of(trainer: str) -> ForkServer:
-        if trainer not in made:
-            made[trainer] = ForkServer(trainer)
-        return made[trainer]
-
-    yield forkserver_of
-    for forkserver in made.values():
-        forkserver.close()
-
-
 @pytest.fixture
-def forkserver(forkservers: Callable[[str], ForkServer]) -> Iterator[ForkServer]:
+def forkserver() -> Iterator[ForkServer]:
     """Processes with the fake trainer; none outlives its test."""
-    yield forkservers("fake")
-    forkservers("fake").end_all()
+    yield shared_server("fake")
+    shared_server("fake").end_all()
 
 
 @pytest.fixture
-def real_forkserver(forkservers: Callable[[str], ForkServer]) -> Iterator[ForkServer]:
+def real_forkserver() -> Iterator[ForkServer]:
     """Processes with the real trainer; none outlives its test."""
-    yield forkservers("real")
-    forkservers("real").end_all()
+    yield shared_server("real")
+    shared_server("real").end_all()
 
 
 @pytest.fixture

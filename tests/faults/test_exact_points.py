@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,16 @@ import pytest
 from hpsearch.search.failpoints import Failpoint
 from tests.support.crash_points import DIE_AT, DIED
 from tests.support.db_snapshot import run_to_end, stored_trials
-from tests.support.forkserver import ForkServer
+from tests.support.forkserver import ForkServer, shared_server
 from tests.support.small_study import NO_IMAGES, STUDY
 
 
 @pytest.fixture(scope="session")
-def never_killed(forkservers: Callable[[str], ForkServer], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def never_killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     (folder / "small.toml").write_text(STUDY)
     (folder / "no_images.py").write_text(NO_IMAGES)
-    assert run_to_end(forkservers("fake"), folder, "--workers", "1") == 0
+    assert run_to_end(shared_server("fake"), folder, "--workers", "1") == 0
     return folder
 
 

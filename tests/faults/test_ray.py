@@ -16,9 +16,10 @@ import pytest
 
 from tests.support.db_snapshot import repeated_epochs, stored_trials, wait_until
 from tests.support.fake_trainer import EPOCH_LOG, EPOCH_SECONDS
+from tests.support.forkserver import storage_environment
 from tests.support.postgres_server import PASSWORD, Postgres
 from tests.support.ray_cluster import RayCluster
-from tests.support.small_study import ROOT, hpsearch, storage_environment
+from tests.support.small_study import ROOT, hpsearch
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,8 +15,8 @@ import pytest
 
 from tests.support.db_snapshot import run_to_end, stored_trials, wait_until
 from tests.support.fake_trainer import EPOCH_SECONDS
-from tests.support.forkserver import Forked, ForkServer
-from tests.support.small_study import ROOT, hpsearch, storage_environment
+from tests.support.forkserver import Forked, ForkServer, storage_environment
+from tests.support.small_study import ROOT, hpsearch
 
 SLOW = {EPOCH_SECONDS: "0.5"}
 Said = Callable[[], str]

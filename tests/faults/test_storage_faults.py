@@ -20,8 +20,7 @@ from optuna.trial import TrialState
 from hpsearch.storage.database import open_store
 from tests.support.db_snapshot import run_to_end, stored_trials, wait_until
 from tests.support.fake_trainer import EPOCH_SECONDS
-from tests.support.forkserver import ForkServer
-from tests.support.small_study import storage_environment
+from tests.support.forkserver import ForkServer, storage_environment
 
 from .test_signals import started, states
 

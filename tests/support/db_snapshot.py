@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.forkserver import ForkServer
-from tests.support.small_study import ROOT, storage_environment
+from tests.support.forkserver import ForkServer, storage_environment
+from tests.support.small_study import ROOT
 
 RUN_TIMEOUT = 300.0
 """Seconds after which a run that does not end counts as a failure."""

@@ -7,6 +7,7 @@ The server opens no file and no database before a fork, and it signals only its 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -23,11 +24,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tests.support.small_study import storage_environment
-
 ROOT = Path(__file__).resolve().parents[2]
 SOCKET = "FORKSERVER_SOCKET"
 START_SECONDS = 120.0
+COMMAND_SECONDS = 300.0
+"""A command of a test that takes longer hangs."""
+
+
+def storage_environment(folder: Path) -> dict[str, str]:
+    """Return the environment for a folder: its file `storage` may hold the URL of the database."""
+    file = folder / "storage"
+    return {"OPTUNA_STORAGE": file.read_text()} if file.exists() else {}
 
 
 class Forked:
@@ -110,6 +117,22 @@ class ForkServer:
             )
         return self._forked[-1]
 
+    def run(self, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the command in a folder to its end, and return what it printed."""
+        with open(os.devnull, "rb") as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            files = (nothing.fileno(), out.fileno(), err.fileno())
+            env = {**os.environ, **storage_environment(folder), **environment}
+            forked = Forked(self.path, arguments, cwd=str(folder), env=env, files=files)
+            try:
+                code = forked.wait(COMMAND_SECONDS)
+            finally:
+                forked.kill()
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode())
+        return subprocess.CompletedProcess(list(arguments), code, *texts)
+
     def alive(self) -> dict[int, list[str]]:
         """Return the arguments of each living process, by process id."""
         return {int(pid): arguments for pid, arguments in self._ask({"list": True}).items()}
@@ -156,6 +179,14 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     return received
 
 
+@functools.cache
+def shared_server(trainer: str) -> ForkServer:
+    """Return the fork server of this test process for a trainer, `fake` or `real`. It starts at its first use."""
+    server = ForkServer(trainer)
+    atexit.register(server.close)
+    return server
+
+
 class _Popen(Forked):
     """Replaces `subprocess.Popen` in the supervisor."""
 
@@ -175,14 +206,15 @@ class _Subprocess:
 def _load(trainer: str) -> None:
     """Import everything that a process may need; replace the trainer and the way to start a worker."""
     import hpsearch.analysis.leaderboard
-    import hpsearch.cli.main
+    import hpsearch.cli.export_command
     import hpsearch.cli.progress_view
+    import hpsearch.cli.repeat_commands
+    import hpsearch.cli.report_command
     import hpsearch.cli.search_commands
+    import hpsearch.cli.show_commands
     import hpsearch.cli.worker_command
-    import hpsearch.report.sections.summary
-    import hpsearch.report.trial_results
     import hpsearch.search.worker_pool as worker_pool
-    import hpsearch.workflows.run  # noqa: F401
+    import hpsearch.workflows.run
     import hpsearch.workflows.worker_process as worker_process
     from tests.support import (
         crash_points,  # noqa: F401
@@ -194,6 +226,9 @@ def _load(trainer: str) -> None:
     else:
         import torch._dynamo  # noqa: F401  # imported for its effect: torch loads it at the first step of an optimizer
 
+        import hpsearch.cli.compare_command
+        import hpsearch.cli.reproduce_command
+        import hpsearch.cli.train_model  # noqa: F401
         from hpsearch.training.data import split as data
 
         fake_trainer.log_real_epochs()
@@ -305,6 +340,7 @@ class _Server:
             os.environ.clear()
             # Without it `hpsearch worker` would start itself again with this environment, as the fork server.
             os.environ.update({**request["env"], **WORKER_ENVIRONMENT, SOCKET: self._path})
+            sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
             os.chdir(request["cwd"])
             arm()
             sys.argv = ["hpsearch", *request["arguments"]]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.forkserver import shared_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,14 +57,6 @@ def no_images(root, *, train):
 """
 
 
-def storage_environment(folder: Path) -> dict[str, str]:
-    """Return the environment for a folder: its file `storage` may hold the URL of the database."""
-    file = folder / "storage"
-    return {"OPTUNA_STORAGE": file.read_text()} if file.exists() else {}
-
-
 def hpsearch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `hpsearch` with the fake trainer in a folder."""
-    command = [sys.executable, "-m", "tests.support.fake_trainer", *arguments]
-    env = {**os.environ, **storage_environment(folder), "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return shared_server("fake").run(folder, *arguments, **environment)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hpsearch.config.trusted_files import remember
-from tests.support.small_study import ROOT
+from tests.support.forkserver import shared_server
 
 _COMPONENT = '''
 import torch
@@ -108,6 +106,42 @@ adam.lr = 0.003
 """
 
 
+TINY_STUDY = """
+name = "stripes"
+seed = 3
+use = ["stripes.py"]
+
+[data]
+dataset = "stripes"
+validation_images = 50
+
+[budget]
+trials = 3
+
+[sampler]
+kind = "random"
+
+[pruner]
+kind = "none"
+
+[space]
+model = "lenet5"
+optimizer = { choices = ["sgd", "adam"] }
+epochs = { int = [1, 2] }
+
+[space.sgd]
+lr = { float = [1e-3, 0.1], log = true }
+
+[space.adam]
+lr = { float = [1e-4, 0.01], log = true }
+
+[[baseline]]
+model = "lenet5"
+optimizer = "sgd"
+epochs = 1
+"""
+
+
 def write_best_config(folder: Path, *changes: tuple[str, str]) -> Path:
     """Write `best.toml` and its component file, as if this user had run it, and return the path of `best.toml`.
 
@@ -131,12 +165,15 @@ def write_study(folder: Path) -> None:
     (folder / "stripes.toml").write_text(STUDY)
 
 
+def write_tiny_study(folder: Path) -> None:
+    """Write a study file of three trials that take seconds, with its component file."""
+    (folder / "stripes.py").write_text(STRIPES)
+    (folder / "stripes.toml").write_text(TINY_STUDY)
+
+
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `hpsearch` in a folder with its real trainer."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "hpsearch", *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
+    return shared_server("real").run(folder, *arguments)
 
 
 def change_record(folder: Path, table: str, key: str, change: Callable[[Any], Any], *, trial: int | None = None) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.imports import MAY_READ_TEST_IMAGES, TEST_IMAGES, file_of, imported, modules
-from tests.support.synthetic_data import STRIPES
+from tests.support.synthetic_data import STRIPES, command
 
 ROOT = Path(__file__).resolve().parents[3]
 READER = "training.data.datasets"
@@ -62,20 +59,13 @@ def test_final_training_alone_imports_the_test_split() -> None:
     assert {module for module in modules() if TEST_IMAGES in imported(module)} == MAY_READ_TEST_IMAGES - {TEST_IMAGES}
 
 
-def _hpsearch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    plain = {key: value for key, value in os.environ.items() if key != "OPTUNA_STORAGE"}
-    environment = {**plain, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "hpsearch", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.mark.slow
 def test_every_command_but_the_last_works_where_the_test_images_raise(tmp_path: Path) -> None:
     guard = f"    if not train:\n        raise AssertionError({WORD!r})\n    draws"
     assert "    draws" in STRIPES
     (tmp_path / "stripes.py").write_text(STRIPES.replace("    draws", guard, 1))
     (tmp_path / "guarded.toml").write_text(STUDY)
-    for command in (
+    for arguments in (
         ("check", "guarded.toml", "--estimate"),
         ("run", "guarded.toml", "--workers", "1"),
         ("try", "guarded", "lr=0.002"),
@@ -85,8 +75,8 @@ def test_every_command_but_the_last_works_where_the_test_images_raise(tmp_path: 
         ("reproduce", "guarded", "0"),
         ("train", "best.toml"),
     ):
-        done = _hpsearch(tmp_path, *command)
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
-    last = _hpsearch(tmp_path, "train", "best.toml", "--final")
+        done = command(tmp_path, *arguments)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+    last = command(tmp_path, "train", "best.toml", "--final")
     assert last.returncode != 0
     assert WORD in last.stderr
