@@ -191,6 +191,8 @@ def _explained(error: Exception) -> HpsearchError:
         return HpsearchError("there is not enough memory", hint="Free some, or raise the limit of this process (`ulimit -v`).")
     if TOO_MANY_FILES in said:
         return HpsearchError("this process may not open more files", hint="Raise the limit, for example `ulimit -n 1024`.")
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in said:  # Python reads bytes that are not UTF-8 as surrogates
+        return UsageError("a name holds bytes that are not UTF-8", hint="Rename the file or the folder, or give another name.")
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{show_path(Path(os.fsdecode(error.filename)))}: "
         return UsageError(f"{where}{error.strerror}") if error.errno == errno.ENAMETOOLONG else HpsearchError(f"{where}{error.strerror}")

@@ -6,6 +6,7 @@ import functools
 import inspect
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -86,8 +87,10 @@ def parse_assignments(words: Sequence[str]) -> dict[str, Any]:
         name, sign, text = word.partition("=")
         if not sign or not name:
             raise ConfigError(f"expected NAME=VALUE, but got '{word}'", hint="Write the name and the value with '=' and no blanks.")
-        try:
-            values[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[name] = text
+        values[name] = text
+        # Dates, lists and tables are no values of parameters. Thousands of brackets are too deep for the parser.
+        with suppress(tomllib.TOMLDecodeError, RecursionError):
+            parsed = tomllib.loads(f"value = {text}")
+            if len(parsed) == 1 and isinstance(parsed["value"], bool | int | float | str):
+                values[name] = parsed["value"]
     return values

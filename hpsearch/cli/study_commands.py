@@ -30,7 +30,7 @@ def init(
     shipped = {path.stem: path for path in shipped_study_files()}
     if template not in shipped:
         raise UsageError(f"no shipped study '{template}'", hint=did_you_mean(template, shipped))
-    schema = file.with_name(SCHEMA_NAME)
+    schema = file.parent / SCHEMA_NAME
     if file.exists():
         raise UsageError(f"{file} exists already", hint="Give another file name.")
     if not file.parent.is_dir():
@@ -38,7 +38,7 @@ def init(
     text = shipped[template].read_text(encoding="utf-8")
     sources = [source for source in shipped[template].parent.glob("*.py") if f'"{source.name}"' in text]
     file.write_text(f"#:schema ./{SCHEMA_NAME}\n{text}", encoding="utf-8")
-    copies = [shutil.copy(source, file.with_name(source.name)) for source in sources]
+    copies = [shutil.copy(source, file.parent / source.name) for source in sources]
     schema.write_text(dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
     say(f"Wrote {', '.join(map(str, [file, *copies, schema]))}.")
     say(f"Next: hpsearch check {file}    (checks it and prints the search space)")

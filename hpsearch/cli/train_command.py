@@ -55,6 +55,6 @@ def train(
         found = train_on_split(best, data=workspace.data, device=workspace.device)
         print_json(found) if json else print_validation(found)
         return
-    folder = output or file.with_name(f"{file.stem}-final")
+    folder = output or file.parent / f"{file.stem}-final"
     metrics = train_final(best, folder, workspace, seeds=seeds, force=force, with_onnx=onnx)
     print_json(metrics) if json else print_final(metrics, folder)

@@ -7,11 +7,13 @@ import platform
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from hpsearch.cli.console import note
 from hpsearch.cli.options import DataOption, DeviceOption, StudyArgument
 from hpsearch.cli.workspace_options import RunsOption, StorageOption, TimeOption, TrialsOption, seconds_of
 from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.errors import UsageError
 from hpsearch.formatting import many
 from hpsearch.search.worker_order import WorkerOrder
 from hpsearch.search.worker_pool import train_like_a_worker
@@ -37,7 +39,10 @@ def worker(
     `hpsearch run` starts its workers itself. This command adds one from any shell, on any machine that reaches the storage.
     """
     if order is not None:
-        worker_order = WorkerOrder.model_validate_json(order)
+        try:
+            worker_order = WorkerOrder.model_validate_json(order)
+        except ValidationError as error:
+            raise UsageError("--order is for the workers that `hpsearch run` starts; its text is not such an order") from error
     else:
         train_like_a_worker()  # a supervisor sets this environment for its own workers
         name = name or f"{platform.node() or 'worker'}-{os.getpid()}"

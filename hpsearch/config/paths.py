@@ -239,21 +239,28 @@ def write_atomically(path: Path, content: bytes | str, *, previous: Path | None 
     """Write a file completely or not at all.
 
     Even after a crash or a power cut, a reader sees the complete old content or the complete new content.
-    Several processes may write the same file at once. The folder is created if it is missing.
+    Several processes may write the same file at once. The folder is created if it is missing. A device or a pipe is not replaced,
+    but written to.
 
     Args:
-        path: the file.
+        path: the file, or a link to it.
         content: the new content. A string is written as UTF-8.
         previous: path to which the old file is moved. If it is None, the old file is replaced.
 
     Raises:
         DiskError: the file cannot be written. The old content is not lost.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    content = content.encode() if isinstance(content, str) else content
+    temporary = None
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if previous is not None:
@@ -265,8 +272,9 @@ def write_atomically(path: Path, content: bytes | str, *, previous: Path | None 
             f"{path} cannot be written: {error.strerror or error}", hint="Make room there and run the same command again."
         ) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def partial_files(path: Path) -> list[Path]:

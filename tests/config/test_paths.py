@@ -115,3 +115,29 @@ def test_partial_files_of_one_file_are_found(tmp_path: Path) -> None:
     for path in {*left, tmp_path / ".other.12ab34cd.part", tmp_path / "model"}:
         path.touch()
     assert set(partial_files(tmp_path / "model")) == left
+
+
+def test_a_device_is_written_to_and_stays_a_device(tmp_path: Path) -> None:
+    # Root may replace /dev/null by a file, which would break the machine.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    (tmp_path / "link to pipe").symlink_to(pipe)
+    write_atomically(pipe, "one ")
+    write_atomically(tmp_path / "link to pipe", "two")
+    assert os.read(reader, 100) == b"one two"
+    os.close(reader)
+    assert (pipe.is_fifo(), (tmp_path / "link to pipe").is_symlink()) == (True, True)
+
+
+def test_the_file_behind_a_link_is_written(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "new folder" / "file")
+    write_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "new folder" / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("place", ["", ".", "/", ".."])
+def test_a_folder_is_not_written_as_a_file(place: str) -> None:
+    with pytest.raises(DiskError, match="Is a directory"):
+        write_atomically(Path(place), "x")
