@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,6 +20,14 @@ from hpsearch.formatting import show
 from hpsearch.training import models, optimizers
 
 Selector = Literal["model", "optimizer", "schedule"]
+Built = TypeVar("Built", nn.Module, optim.Optimizer, LRScheduler)
+
+CLASSES: Mapping[Selector, str] = {
+    "model": "torch.nn.Module",
+    "optimizer": "torch.optim.Optimizer",
+    "schedule": "torch.optim.lr_scheduler.LRScheduler",
+}
+"""The classes of what a factory returns, by their public names."""
 
 BUILDERS: Mapping[str, ModuleType] = {"model": models, "optimizer": optimizers, "schedule": optimizers}
 """The modules of the built-in components. The function that builds a component has the name of the component."""
@@ -85,10 +93,7 @@ def build_model(config: TrainConfig, input_shape: tuple[int, int, int], classes:
         ComponentError: the model is unknown.
         ConfigError: the model does not accept its options or the shape of the images.
     """
-    made = _build("model", config.model, input_shape=input_shape, classes=classes)
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"the model '{config.model.name}' must be a torch.nn.Module, but its factory returned {show(made)}")
-    return made
+    return _build(nn.Module, "model", config.model, input_shape=input_shape, classes=classes)
 
 
 def build_optimizer(config: TrainConfig, model: nn.Module) -> optim.Optimizer:
@@ -108,8 +113,7 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> optim.Optimizer:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise ConfigError(f"the model '{config.model.name}' has no parameters to train")
-    made: optim.Optimizer = _build("optimizer", config.optimizer, trainable)
-    return made
+    return _build(optim.Optimizer, "optimizer", config.optimizer, trainable)
 
 
 def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, *, steps_per_epoch: int) -> LRScheduler:
@@ -128,14 +132,16 @@ def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, *, steps_per
         ConfigError: the schedule does not accept its options.
     """
     steps = config.epochs * steps_per_epoch
-    made: LRScheduler = _build("schedule", config.schedule, optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
-    return made
+    return _build(LRScheduler, "schedule", config.schedule, optimizer, steps=steps, steps_per_epoch=steps_per_epoch)
 
 
-def _build(kind: Selector, chosen: ComponentConfig, *arguments: object, **named: object) -> Any:
+def _build(wanted: type[Built], kind: Selector, chosen: ComponentConfig, *arguments: object, **named: object) -> Built:
     try:
-        return factory(kind, chosen.name)(*arguments, **named, **chosen.options)
+        made = factory(kind, chosen.name)(*arguments, **named, **chosen.options)
     # torch raises ValueError if two options do not fit together, for example nesterov without momentum.
     except ValueError as error:
         options = ", ".join(f"{name} = {show(value)}" for name, value in chosen.options.items())
         raise ConfigError(f"the {kind} '{chosen.name}' does not take {options}: {error}") from error
+    if not isinstance(made, wanted):
+        raise ConfigError(f"the {kind} '{chosen.name}' must be a {CLASSES[kind]}, but its factory returned {show(made)}")
+    return made

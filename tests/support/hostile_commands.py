@@ -1,4 +1,4 @@
-"""Commands with one hostile argument or option, for every parameter that the command line has."""
+"""Commands with one hostile argument or option, for every parameter that the command line has, and hostile component files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import typer
 
 from hpsearch.cli.main import COMMANDS, app
+from hpsearch.config.components import SELECTORS
+from tests.support.synthetic_data import STRIPES
 
 VALID: dict[str, tuple[str, ...]] = {
     "init": ("new.toml",),
@@ -81,3 +83,71 @@ def _hostile_words(command: str, parameter: Any) -> Iterator[list[str]]:
     else:
         for value in (*PLACES, *TEXTS):
             yield [*valid, f"{parameter.opts[0]}={value}"]
+
+
+RESULTS = (
+    *("None", "5", "'text'", "()", "[]", "{}", "object()", "float('nan')", "(1, 2, 3)", "(None,) * 3", "iter(())", "print", "int"),
+    *("torch.zeros(0)", "torch.zeros(3)", "torch.full((400, 1, 28, 28), float('nan'))", "torch.zeros(400, 28, 28, 1).byte()"),
+    *(
+        "1 / 0",
+        "open('/nonexistent')",
+        "__import__('sys').exit(3)",
+        "__import__('sys').exit('gone')",
+        "[][0]",
+        "torch.zeros(2) @ torch.zeros(3)",
+    ),
+    *("print('\\x1b[31mred')", "(_ for _ in ()).throw(KeyboardInterrupt)", "(_ for _ in ()).throw(StopIteration)", "'\\udcff'"),
+)
+"""Expressions that no factory may return; some raise instead."""
+_DATA_SET = "import hpsearch, torch\n\n@hpsearch.dataset('stripes')\ndef stripes(root, *, train):\n    return {parts}\n"
+_IMAGES, _LABELS = "torch.zeros(400, 1, 28, 28, dtype=torch.uint8)", "torch.arange(400) % 2"
+_OWN = STRIPES + "\n@hpsearch.{kind}('own')\ndef own({parameters}):\n    return {{result}}\n"
+_OUTPUT = """
+class Own(torch.nn.Module):
+    def forward(self, images):
+        return {result}
+
+@hpsearch.model('own')
+def own(*, input_shape, classes):
+    return Own()
+"""
+_STUDY = """
+name = "stripes"
+use = ["stripes.py"]
+
+[data]
+dataset = "stripes"
+validation_images = 50
+
+[budget]
+trials = 1
+
+[space]
+epochs = 1
+"""
+HOOKS = {
+    "data set": _DATA_SET.format(parts="{result}"),
+    "images": _DATA_SET.format(parts=f"{{result}}, {_LABELS}, ('a', 'b')"),
+    "labels": _DATA_SET.format(parts=f"{_IMAGES}, {{result}}, ('a', 'b')"),
+    "class names": _DATA_SET.format(parts=f"{_IMAGES}, {_LABELS}, {{result}}"),
+    "class name": _DATA_SET.format(parts=f"{_IMAGES}, {_LABELS}, ('a', {{result}})"),
+    "model": _OWN.format(kind="model", parameters="*, input_shape, classes"),
+    "output": STRIPES + _OUTPUT,
+    "optimizer": _OWN.format(kind="optimizer", parameters="parameters"),
+    "schedule": _OWN.format(kind="schedule", parameters="optimizer, *, steps, steps_per_epoch"),
+}
+"""Component files by the value in them that is hostile."""
+
+
+def hostile_components() -> Iterator[tuple[str, str, str, str]]:
+    """Make component files.
+
+    Yields:
+        The place of the hostile value, the value as an expression, the component file, and the study file.
+    """
+    for place, source in HOOKS.items():
+        selector = {"output": "model"}.get(place, place)
+        chosen = {"model": "lenet5", **({selector: "own"} if selector in SELECTORS else {})}
+        study = "".join((_STUDY, *(f'{key} = "{name}"\n' for key, name in chosen.items())))
+        for value in RESULTS:
+            yield place, value, source.replace("{result}", value), study

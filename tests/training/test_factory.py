@@ -14,7 +14,7 @@ import hpsearch
 from hpsearch.config.components import BUILT_IN
 from hpsearch.config.registration import load_component_file
 from hpsearch.errors import ComponentError, ConfigError
-from hpsearch.training.factory import build_model, build_optimizer, check_components, factory
+from hpsearch.training.factory import build_model, build_optimizer, build_schedule, check_components, factory
 
 from .conftest import Configure
 
@@ -128,6 +128,16 @@ def test_a_users_factory_must_make_a_module(configure: Configure) -> None:
     hpsearch.model("no-module")(lambda *, input_shape, classes: "a string")
     with pytest.raises(ConfigError, match=r"must be a torch.nn.Module, but its factory returned 'a string'"):
         build_model(configure(model="no-module"), (1, 28, 28), 10)
+
+
+def test_a_users_factory_must_make_an_optimizer_and_a_schedule(configure: Configure) -> None:
+    hpsearch.optimizer("no-optimizer")(lambda parameters: None)
+    hpsearch.schedule("no-schedule")(lambda optimizer, *, steps, steps_per_epoch: {})
+    with pytest.raises(ConfigError, match=r"'no-optimizer' must be a torch.optim.Optimizer, but its factory returned None"):
+        build_optimizer(configure(optimizer="no-optimizer"), nn.Linear(1, 1))
+    config = configure(schedule="no-schedule")
+    with pytest.raises(ConfigError, match=r"'no-schedule' must be a torch.optim.lr_scheduler.LRScheduler, but its factory returned {}"):
+        build_schedule(config, build_optimizer(config, nn.Linear(1, 1)), steps_per_epoch=1)
 
 
 def test_a_component_file_that_changed_since_is_refused(tmp_path: Path, configure: Configure) -> None:
