@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.small_study import hpsearch
+from tests.support.synthetic_data import command
 
 
 def test_show_prints_leaderboard_trial_json_and_csv(searched_folder: Path) -> None:
@@ -78,11 +79,11 @@ def test_no_color_is_honoured(searched_folder: Path) -> None:
 
 
 def test_summary_prints_the_table_of_layers(folder: Path) -> None:
-    done = hpsearch(folder, "summary", "cnn", "filters1=48")
+    done = command(folder, "summary", "cnn", "filters1=48")
     assert done.returncode == 0, done.stderr
     assert "filters1=48" in done.stdout
-    assert "121,930 parameters" in hpsearch(folder, "summary", "cnn").stdout
-    wrong = hpsearch(folder, "summary", "cnn", "filtres1=48")
+    assert "121,930 parameters" in command(folder, "summary", "cnn").stdout
+    wrong = command(folder, "summary", "cnn", "filtres1=48")
     assert wrong.returncode == 2
     assert "Did you mean 'filters1'?" in wrong.stderr
 
