@@ -57,15 +57,24 @@ class SavedModel:
     def probabilities(self, images: Tensor) -> Tensor:
         """Return the probability of each class for each image.
 
+        `hpsearch predict` prepares picture files for this. Images from elsewhere must be like the training images: pixels from
+        0 to 255, upright, and with the same ground.
+
         Args:
-            images: uint8 [N, C, H, W].
+            images: uint8 [N, C, H, W], of the model's input shape.
 
         Returns:
             float32 [N, classes].
 
         Raises:
-            DataError: the model fails on the images, or its output is no probabilities.
+            DataError: the images have another type or shape, the model fails on them, or its output is no probabilities.
         """
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.input_shape:
+            raise DataError(
+                f"the model {self.config.model.name} takes images of type torch.uint8 and shape (N, *{self.input_shape}), "
+                f"but got {images.dtype} and {tuple(images.shape)}",
+                hint="Pixels are whole numbers from 0 to 255. The channels come before the rows and columns.",
+            )
         self.module.eval()
         try:
             found = torch.softmax(self.module(self.normalise(images)), dim=1)

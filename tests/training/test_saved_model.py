@@ -272,6 +272,12 @@ Path(__file__).with_name("marker").touch()
 )
 
 
+@pytest.mark.parametrize("images", [_images().float() / 255, _images().permute(0, 2, 3, 1), _images()[0], _images(3)])
+def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(DataError, match=r"takes images of type torch.uint8 and shape \(N, \*\(1, 28, 28\)\), but got torch"):
+        _model({"model": "lenet5"}).probabilities(images)
+
+
 def test_a_model_from_elsewhere_runs_no_code_without_trust(
     tmp_path: Path, nothing_run_before: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
