@@ -35,6 +35,18 @@ def show(value: object) -> str:
     return f"{text[:60]}… ({len(value)} characters)" if isinstance(value, str) else f"{text[:60]}…"
 
 
+def show_loss(loss: float) -> str:
+    """Return a loss as text.
+
+    Args:
+        loss: a loss, which may be of any size or not finite.
+
+    Returns:
+        Four decimals, or four digits and an exponent.
+    """
+    return f"{loss:.4f}" if loss < 1e6 else f"{loss:.4g}"
+
+
 def show_path(path: Path) -> str:
     """Return a path in quotes. A path of more than `LONGEST_PATH` characters is shortened in the middle.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date, time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.formatting import escape_cell, escape_csv, hide_credentials, many, show, show_duration, show_path, str_of, times
+from hpsearch.formatting import escape_cell, escape_csv, hide_credentials, many, show, show_duration, show_loss, show_path, str_of, times
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,13 @@ def test_path_is_shown_to_its_end() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0s"), (9, "9s"), (125, "2m 5s"), (5400, "1h 30m"), (3605, "1h")])
 def test_duration_is_shown_in_two_units(seconds: float, text: str) -> None:
     assert show_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"), [(0.25, "0.2500"), (25010.09, "25010.0900"), (2e36, "2e+36"), (math.inf, "inf"), (math.nan, "nan")]
+)
+def test_loss_of_any_size_is_short(loss: float, text: str) -> None:
+    assert show_loss(loss) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(True, "true"), (0.1, "0.1"), (1 / 3, "0.333333"), (7, "7"), ("adam", "adam")])

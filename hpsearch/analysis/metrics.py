@@ -52,8 +52,11 @@ class Predictions:
             if indices.size and not 0 <= indices.min() <= indices.max() < len(self.classes):
                 raise DataError(f"a class is {indices.min()} or {indices.max()}, but there are {len(self.classes)} classes")
         # A model whose training diverged may have a confidence that is not a number. Rounding may exceed 1.
-        if not ((self.confidence >= 0) & (self.confidence <= 1 + ROUNDING)).all():
-            raise DataError("a confidence is not between 0 and 1", hint="The training of the model diverged, or its file was changed.")
+        if (wrong := ~((self.confidence >= 0) & (self.confidence <= 1 + ROUNDING))).any():
+            raise DataError(
+                f"a confidence is {self.confidence[wrong][0]:g}, not between 0 and 1",
+                hint="The training of the model diverged, or its file was changed.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +315,7 @@ def read_predictions(path: Path) -> Predictions:
             classes=tuple(map(str, stored["classes"])),
         )
     except DataError as error:
-        raise DataError(f"the predictions {path} are damaged: {error.message}", hint=error.hint) from error
+        raise DataError(f"the predictions {path} cannot be used: {error.message}", hint=error.hint) from error
 
 
 def read_mistakes(path: Path) -> tuple[list[int], NDArray[numpy.uint8]]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from hpsearch.analysis.leaderboard import describe_settings
 from hpsearch.cli.console import stderr
 from hpsearch.config.epoch import Epoch
-from hpsearch.formatting import show_duration
+from hpsearch.formatting import show_duration, show_loss
 from hpsearch.storage.records import TrialRow
 from hpsearch.workflows.supervisor import Snapshot
 
@@ -122,9 +122,9 @@ class TrainingView(_View):
         prefix += f"seed {seed} of {self._seeds}, " if self._seeds > 1 else ""
         self.position = f"{prefix}after epoch {epoch.number} of {self._epochs}"
         has_validation = epoch.val_accuracy == epoch.val_accuracy  # NaN in a final training, which has no validation split
-        validation = f", validation {epoch.val_accuracy:.4f} (loss {epoch.val_loss:.4f})" if has_validation else ""
+        validation = f", validation {epoch.val_accuracy:.4f} (loss {show_loss(epoch.val_loss)})" if has_validation else ""
         self._say(
-            f"{prefix}epoch {epoch.number}/{self._epochs}: training {epoch.train_accuracy:.4f} (loss {epoch.train_loss:.4f}){validation}, "
+            f"{prefix}epoch {epoch.number}/{self._epochs}: training {epoch.train_accuracy:.4f} (loss {show_loss(epoch.train_loss)}){validation}, "
             f"{epoch.images_per_second:,.0f} images/s, {show_duration(epoch.seconds)}{note}"
         )
         text = f"{prefix}epoch {epoch.number} of {self._epochs} done, {epoch.images_per_second:,.0f} images/s"

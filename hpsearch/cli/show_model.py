@@ -12,6 +12,7 @@ from typing import Any
 from hpsearch.analysis.final_score import reads_sentence
 from hpsearch.cli.console import print_blocks, say
 from hpsearch.config.paths import FinalPaths
+from hpsearch.formatting import show_loss
 from hpsearch.report.blocks import Table, number_column, text_column
 
 PARTS = {"train": "training images", "test": "test images"}
@@ -23,7 +24,7 @@ def print_validation(data: Mapping[str, Any]) -> None:
     low, high = metrics["interval"]
     say(
         f"Validation accuracy {100 * metrics['accuracy']:.2f} % of {metrics['n_images']:,} images, 95 % interval {100 * low:.2f} to {100 * high:.2f} %; "
-        f"loss {data['val_loss']:.4f}, calibration error {metrics['calibration_error']:.4f}."
+        f"loss {show_loss(data['val_loss'])}, calibration error {metrics['calibration_error']:.4f}."
     )
     say(data["overfitting"])
     say(data["weakest"])
@@ -48,11 +49,11 @@ def print_final(metrics: Mapping[str, Any], folder: Path) -> None:
         say(f"The {len(seeds)} seeds had {accuracies} %; the first is the model, whichever is the best.")
     say()
     rows = []
-    for name, key, scale, digits in (("accuracy, %", "accuracy", 100, 2), ("loss", "loss", 1, 4)):
+    for name, key, shown in (("accuracy, %", "accuracy", lambda share: f"{100 * share:.2f}"), ("loss", "loss", show_loss)):
         rows.append([name])
         for part in PARTS:
-            low, high = (scale * bound for bound in metrics[f"{part}_{key}_interval"])
-            rows[-1] += [f"{scale * metrics[f'{part}_{key}']:.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}"]
+            low, high = map(shown, metrics[f"{part}_{key}_interval"])
+            rows[-1] += [shown(metrics[f"{part}_{key}"]), f"{low} to {high}"]
     rows.append(["calibration error", *(cell for part in PARTS for cell in (f"{seeds[0][part]['calibration_error']:.4f}", ""))])
     columns = [text_column("")]
     for heading in PARTS.values():

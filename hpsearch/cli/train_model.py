@@ -42,6 +42,9 @@ def train_on_split(best: BestConfig, *, data: Path | None, device: str) -> dict[
 
     Returns:
         The dictionary that `hpsearch train --json` prints.
+
+    Raises:
+        TrainingError: the loss diverged.
     """
     split = load_split(**best.data.model_dump(), seed=best.split_seed, folder=data)
     epochs = []
@@ -51,12 +54,11 @@ def train_on_split(best: BestConfig, *, data: Path | None, device: str) -> dict[
             for epoch in train(best.config, split, checkpoint=checkpoint, device=device):
                 epochs.append(epoch)
                 view.show(epoch)
+                epoch.require_finite(best.config.model.name)
         metrics = measure(read_predictions(predictions_path(checkpoint)))
     last = epochs[-1]
     # The training accuracy of an epoch is measured on as many images as the validation accuracy.
     n_images = min(len(split.train_labels), metrics.n_images), metrics.n_images
-    if last.diverged:
-        note(f"warning: the loss diverged in epoch {last.number}", style="yellow")
     return {
         "train_accuracy": last.train_accuracy,
         "train_loss": last.train_loss,
@@ -64,7 +66,6 @@ def train_on_split(best: BestConfig, *, data: Path | None, device: str) -> dict[
         "validation": asdict(metrics),
         "overfitting": overfitting([last.train_accuracy], [last.val_accuracy], n_images=n_images, name="validation"),
         "weakest": weakest_sentence(metrics),
-        "diverged": last.diverged,
         **_against_trial(best, last.val_accuracy),
         "epochs": [epoch.to_dict() for epoch in epochs],
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hpsearch.errors import ConfigError
+from hpsearch.errors import ConfigError, TrainingError
 from hpsearch.formatting import one_line
 
 EARLIER_NAMES = {"validation_loss": "val_loss", "validation_accuracy": "val_accuracy"}
@@ -66,6 +66,18 @@ class Epoch:
             Field names to values; None for a number that is not finite.
         """
         return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(self).items()}
+
+    def require_finite(self, run: str) -> None:
+        """Raise an error if the training diverged in this epoch.
+
+        Args:
+            run: what was trained.
+
+        Raises:
+            TrainingError: the loss was not finite.
+        """
+        if self.diverged:
+            raise TrainingError(f"the loss of {run} diverged in epoch {self.number}", hint="Take another trial, or a lower lr.")
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Epoch:

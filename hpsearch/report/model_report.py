@@ -9,7 +9,7 @@ from hpsearch import __version__
 from hpsearch.analysis.final_score import READS, reads_sentence, repeat_command
 from hpsearch.analysis.metrics import Metrics, Predictions
 from hpsearch.config.best_config import BestConfig
-from hpsearch.formatting import many
+from hpsearch.formatting import many, show_loss
 from hpsearch.report.blocks import (
     Bullets,
     Chart,
@@ -103,8 +103,8 @@ def _score(metrics: Mapping[str, Any], train: Metrics, test: Metrics) -> Section
                 number_column("seed"): lambda each: str(each["seed"]),
                 number_column("training accuracy"): lambda each: percentage(each["train"]["accuracy"]),
                 number_column("test accuracy"): lambda each: percentage(each["test"]["accuracy"]),
-                number_column("training loss"): lambda each: f"{each['train_loss']:.4f}",
-                number_column("test loss"): lambda each: f"{each['test_loss']:.4f}",
+                number_column("training loss"): lambda each: show_loss(each["train_loss"]),
+                number_column("test loss"): lambda each: show_loss(each["test_loss"]),
             },
         ),
         Bullets(items=tuple(f"{sentence}." for sentence in test.weakest)) if test.weakest else None,

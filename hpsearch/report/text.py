@@ -9,7 +9,7 @@ from hpsearch.analysis.finalists import Finalist, FinalistsResult, selection_rep
 from hpsearch.analysis.leaderboard import Leaderboard, RankedTrial, last_train_accuracy, setting_words
 from hpsearch.analysis.metrics import Estimate, Metrics
 from hpsearch.config.epoch import Epoch
-from hpsearch.formatting import many, show_duration, str_of
+from hpsearch.formatting import many, show_duration, show_loss, str_of
 from hpsearch.report.blocks import Block, Cells, Paragraph, Table, number_column, paragraphs, prose_column, tabulate, text_column
 from hpsearch.storage.records import TrialRow
 
@@ -342,9 +342,9 @@ def epochs_table(trial: TrialRow) -> Table:
 
     cells: Cells[Epoch] = {
         number_column("epoch"): lambda epoch: str(epoch.number),
-        number_column("train loss", 4): lambda epoch: f"{epoch.train_loss:.4f}",
+        number_column("train loss", 4): lambda epoch: show_loss(epoch.train_loss),
         number_column("train acc", 2): lambda epoch: percentage(epoch.train_accuracy),
-        number_column("val loss", 3): lambda epoch: f"{epoch.val_loss:.4f}",
+        number_column("val loss", 3): lambda epoch: show_loss(epoch.val_loss),
         number_column("val acc"): lambda epoch: percentage(epoch.val_accuracy),
         number_column("lr", 5): lambda epoch: f"{epoch.learning_rate:.3g}",
         number_column("time", 6): lambda epoch: show_duration(epoch.seconds),

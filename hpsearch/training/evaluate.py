@@ -63,7 +63,7 @@ class Evaluation:
 
     Attributes:
         loss: mean cross-entropy; not finite if the weights are not finite.
-        accuracy: share of images that are classified correctly, 0 to 1.
+        accuracy: share of images that are classified correctly, 0 to 1. A prediction that is no finite number is wrong.
         predicted: the predicted class of each image, int64 [N].
         confidence: the predicted probability of the predicted class, float32 [N].
         losses: the cross-entropy of each image, float32 [N].
@@ -101,11 +101,12 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normal
         best, classes = log_probabilities.max(dim=1)
         predicted.append(classes)
         confidence.append(best.exp())
-    chosen = torch.cat(predicted)
+    chosen, certainty = torch.cat(predicted), torch.cat(confidence)
     return Evaluation(
         loss=torch.stack(sums).double().sum().item() / len(labels),
-        accuracy=(chosen == labels).sum().item() / len(labels),
+        # torch names a class for logits that are not numbers. A model whose training diverged would have the accuracy of that class.
+        accuracy=((chosen == labels) & certainty.isfinite()).sum().item() / len(labels),
         predicted=chosen.cpu(),
-        confidence=torch.cat(confidence).cpu(),
+        confidence=certainty.cpu(),
         losses=torch.cat(losses).cpu(),
     )

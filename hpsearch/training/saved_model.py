@@ -99,8 +99,17 @@ class SavedModel:
 
         Returns:
             Loss, accuracy and predictions.
+
+        Raises:
+            DataError: the loss is not finite.
         """
-        return evaluate(self.module, images, labels, self.normalise)
+        found = evaluate(self.module, images, labels, self.normalise)
+        if len(labels) and not math.isfinite(found.loss):
+            raise DataError(
+                f"the loss of the model {self.config.model.name} on {len(labels):,} images is {found.loss}",
+                hint="Its training diverged, or its file was changed. Train it again.",
+            )
+        return found
 
 
 def save_model(path: Path, model: SavedModel) -> None:

@@ -120,6 +120,7 @@ class UntrainedModel:
 
             for epoch in in_fork(begin):
                 show(epoch)
+                epoch.require_finite(self.label)
             predictions = read_predictions(predictions_path(checkpoint))
         return EvaluatedModel(label=self.label, config=self.best.config, images=self.images, predictions=predictions)
 

@@ -105,10 +105,7 @@ class FinalTraining:
             checkpoint = self.paths.checkpoint(number)
             for epoch in train(config, split, checkpoint=checkpoint, device=self.device, owner="final"):
                 yield number, epoch
-                if epoch.diverged:
-                    raise TrainingError(
-                        f"the loss of seed {number} diverged in epoch {epoch.number}", hint="Take another trial, or a lower lr."
-                    )
+                epoch.require_finite(f"seed {number}")
             self._save(number, config, split, checkpoint)
 
     def score(self, log: HeldOutLog | None = None) -> Mapping[str, Any]:

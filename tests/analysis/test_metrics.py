@@ -140,7 +140,14 @@ def test_predictions_of_another_structure_are_named(name: str, value: Any, tmp_p
     numpy.savez(path, **WHOLE)
     assert read_predictions(path).classes == CLASSES
     numpy.savez(path, **{**WHOLE, name: numpy.array(value)})
-    with pytest.raises(DataError, match=r"predictions\.npz are damaged: "):
+    with pytest.raises(DataError, match=r"predictions\.npz (are damaged|cannot be used): "):
+        read_predictions(path)
+
+
+def test_predictions_of_a_diverged_model_have_no_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.npz"
+    numpy.savez(path, **{**WHOLE, "confidence": numpy.array([0.5, numpy.nan, 0.5])})
+    with pytest.raises(DataError, match="cannot be used: a confidence is nan, not between 0 and 1\nThe training of the model diverged"):
         read_predictions(path)
 
 

@@ -18,8 +18,10 @@ import numpy
 import pytest
 from PIL import Image
 
+from hpsearch.cli.train_model import train_on_split
 from hpsearch.config.best_config import read_best_config
 from hpsearch.config.study_file import parse_study_file
+from hpsearch.errors import TrainingError
 from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
 from hpsearch.storage.database import open_store
 from hpsearch.storage.records import TrialKey, read_study, read_trial, write_study
@@ -76,6 +78,13 @@ def test_training_on_validation_says_all_of_it(tmp_path: Path) -> None:
     assert data["validation"]["n_images"] == 50
     assert data["epochs"][-1]["val_accuracy"] == data["validation"]["accuracy"]
     assert f"Validation accuracy {100 * data['validation']['accuracy']:.2f} % of 50 images" in done.stdout
+
+
+def test_training_that_diverges_has_no_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_best_config(tmp_path, ('"adam"', '"sgd"'), ("lr = 0.003", "lr = 1e30"))
+    with pytest.raises(TrainingError, match="the loss of lenet5 diverged in epoch 1\nTake another trial, or a lower lr"):
+        train_on_split(read_best_config(tmp_path / "best.toml"), data=None, device="cpu")
+    assert "epoch 1/2: training 0.0000 (loss nan), validation 0.0000 (loss nan)" in capsys.readouterr().err
 
 
 def test_training_runs_in_the_environment_of_a_worker(tmp_path: Path) -> None:

@@ -261,6 +261,8 @@ def test_a_model_whose_output_is_not_finite_predicts_nothing(tmp_path: Path) -> 
     _with_weights(tmp_path / "model.safetensors", lambda weights: {name: torch.full_like(tensor, 3e38) for name, tensor in weights.items()})
     with pytest.raises(DataError, match="must return finite logits"):
         load_model(tmp_path).probabilities(_images())
+    with pytest.raises(DataError, match="the loss of the model cnn on 64 images is nan"):
+        load_model(tmp_path).evaluate(_images(), torch.zeros(64, dtype=torch.int64))
 
 
 TRAP = (

@@ -104,7 +104,7 @@ def comparison(study: StudyResults) -> Iterator[Block]:
     if len(study.models) == 1:
         yield Paragraph(text=f"Only one model was searched, {study.models[0]}: there is nothing to compare it with.")
     for trial in study.missing:
-        text = f"The predictions of trial {trial.number}, the best {trial.model}, are missing: its classes cannot be compared."
+        text = f"The predictions of trial {trial.number}, the best {trial.model}, are missing or no finite numbers: its classes cannot be compared."
         yield Paragraph(text=text, kind="aside")
     evaluated = list(study.evaluated.values())
     if evaluated:

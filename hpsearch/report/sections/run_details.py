@@ -67,7 +67,10 @@ def images(study: StudyResults) -> Iterator[Block]:
     if study.best is None:
         yield Paragraph(text="No trial is complete yet, so there are no mistakes to show.")
     elif study.misclassified is None:
-        yield Paragraph(text=f"The predictions of trial {study.best.number} are missing: its mistakes cannot be shown.", kind="aside")
+        yield Paragraph(
+            text=f"The predictions of trial {study.best.number} are missing or no finite numbers: its mistakes cannot be shown.",
+            kind="aside",
+        )
     elif not study.misclassified.pictures:
         yield Paragraph(text=f"Trial {study.best.number} makes no mistake on the validation images.")
     else:
