@@ -12,6 +12,7 @@ from hpsearch.cli.console import note, print_result, say
 from hpsearch.cli.foreground import run_in_foreground, run_repeats, write_pages
 from hpsearch.cli.options import JsonOption, StudyArgument, WorkersOption, parse_assignments
 from hpsearch.cli.workspace_options import EngineOptions, TimeOption, TrainingWorkspace, TrialsOption, seconds_of
+from hpsearch.config.fairness import wasted_settings
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.sections.summary import terminal_summary
 from hpsearch.report.trial_results import trial_blocks, trial_data
@@ -107,6 +108,8 @@ def _announce(search: Search) -> None:
         f"{file.name}: {models} on {file.data.dataset}, {len(file.space.searched)} hyperparameters by {file.sampler.kind}, "
         f"{pruner} pruner, {budget.trials} trials{time}."
     )
+    for warning in wasted_settings(file, budget.trials):
+        note(f"warning: {warning}", style="yellow")
     if search.earlier:
         note(f"Continues: the study has {search.earlier} trials already.")
     if search.requeued:

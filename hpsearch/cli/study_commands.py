@@ -13,7 +13,7 @@ import typer
 from hpsearch.cli.console import note, print_blocks, print_json, say
 from hpsearch.cli.options import DataOption, FileArgument, JsonOption
 from hpsearch.config.distributions import Fixed
-from hpsearch.config.fairness import unfair_comparisons, unsearched_defaults
+from hpsearch.config.fairness import unfair_comparisons, unsearched_defaults, wasted_settings
 from hpsearch.config.study_file import StudyFile, json_schema, load_study_file, shipped_study_files
 from hpsearch.errors import UsageError, did_you_mean
 from hpsearch.formatting import show_duration, str_of
@@ -53,9 +53,9 @@ def check(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check a study file, print its search space and defaults, and warn of unfair comparisons."""
+    """Check a study file, print its search space and defaults, and warn of settings that spoil the result."""
     study = load_study_file(file)
-    warnings = unfair_comparisons(study.space)
+    warnings = (*unfair_comparisons(study.space), *wasted_settings(study, study.budget.trials))
     if not json:
         _print_study(study)
         for warning in warnings:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ class Distribution(ABC):
         return self.listed
 
     @property
+    def size(self) -> float:
+        """The number of possible values, which may be infinite."""
+        return len(self.listed)
+
+    @property
     @abstractmethod
     def plain(self) -> dict[str, Any]:
         """The distribution as JSON values. Equal distributions have equal JSON values."""
@@ -85,6 +91,12 @@ class Range(Searched):
     high: float
     step: float | None = None
     log: bool = False
+
+    @property
+    def size(self) -> float:
+        if self.low == self.high:
+            return 1
+        return round((self.high - self.low) / self.step) + 1 if self.step else math.inf
 
     @property
     def extremes(self) -> tuple[Scalar, ...]:

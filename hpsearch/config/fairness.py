@@ -1,4 +1,4 @@
-"""Finds options that a study does not search, and comparisons that are unfair because of this."""
+"""Finds settings of a study that spoil its result: unfair comparisons, a pruner without effect, a space smaller than the budget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from hpsearch.config.components import SELECTORS, TRAINER, Component, Scalar
 from hpsearch.config.space import Parameter, Space
+from hpsearch.config.study_file import StudyFile
+from hpsearch.formatting import many
 
 
 def unsearched_defaults(space: Space) -> Mapping[str, Mapping[str, Scalar]]:
@@ -46,6 +48,37 @@ def unfair_comparisons(space: Space) -> tuple[str, ...]:
                     f"`{option}` is searched for {' and '.join(searched)}, but fixed for {' and '.join(fixed)}: "
                     f"that compares a tuned {kind} with an untuned one."
                 )
+    return tuple(found)
+
+
+def wasted_settings(study: StudyFile, trials: int) -> tuple[str, ...]:
+    """Warn about a pruner that cannot prune, and about trials that must repeat other trials.
+
+    Args:
+        study: the study file.
+        trials: budget of trials.
+
+    Returns:
+        One sentence for each.
+    """
+    found = []
+    pruner, longest = study.pruner, study.space.max_epochs
+    # A trial is never pruned in its last epoch. A pruner that the file does not mention needs no warning.
+    key, first = ("min_epochs", pruner.min_epochs) if pruner.min_epochs else ("warmup_epochs", (pruner.warmup_epochs or 0) + 1)
+    waits = max(pruner.startup_trials or 0, pruner.min_trials or 0)
+    if pruner.model_fields_set and pruner.kind != "none" and first >= longest:
+        found.append(
+            f"the pruner never prunes: with this `{key}` it can first prune after {many(first, 'epoch')}, "
+            f"but the longest training ends after {many(longest, 'epoch')}."
+        )
+    elif pruner.model_fields_set and waits >= trials:
+        found.append(f"the pruner never prunes: it waits for {many(waits, 'complete trial')}, but the budget is {many(trials, 'trial')}.")
+    points = study.space.count_points(trials)
+    if points < trials:
+        found.append(
+            f"the space has only {many(int(points), 'different point')}, but the budget is {many(trials, 'trial')}: "
+            "the same configurations are trained again, with other seeds."
+        )
     return tuple(found)
 
 

@@ -22,6 +22,9 @@ from hpsearch.formatting import show, str_of
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
+EPOCHS = ("trainer", "epochs")
+"""Owner and option of the parameter that sets the length of a training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
@@ -82,6 +85,40 @@ class Space:
             ):
                 always.add(parameter.name)
         return tuple(parameter for parameter in self.searched if parameter.name not in always)
+
+    @property
+    def max_epochs(self) -> int:
+        """The number of epochs of the longest training."""
+        epochs = [parameter.distribution.extremes for parameter in self.parameters if (parameter.owner, parameter.option) == EPOCHS]
+        return max((int(value) for extremes in epochs for value in extremes), default=0) or self.config({}, seed=0).epochs
+
+    def count_points(self, most: int) -> float:
+        """Count the different points of the space.
+
+        Args:
+            most: where to stop counting.
+
+        Returns:
+            The number of points; if there are more than `most`, any larger number.
+        """
+        parents = {parent for parameter in self.parameters for parent in parameter.when}
+
+        def count(index: int, values: Mapping[str, Scalar]) -> float:
+            if index == len(self.parameters):
+                return 1
+            parameter = self.parameters[index]
+            if not parameter.exists(values):
+                return count(index + 1, values)
+            if parameter.name not in parents:
+                return parameter.distribution.size * count(index + 1, values)
+            total = 0.0
+            for value in parameter.distribution.listed:  # a range is never a parent
+                total += count(index + 1, {**values, parameter.name: value})
+                if total > most:
+                    break
+            return total
+
+        return count(0, {})
 
     def __getitem__(self, name: str) -> Parameter:
         return {parameter.name: parameter for parameter in self.parameters}[name]

@@ -47,25 +47,7 @@ def make_pruner(section: Pruner, space: Space) -> BasePruner:
     elif section.kind == "halving":
         inner = SuccessiveHalvingPruner(**halving_options)
     elif section.kind == "hyperband":
-        inner = HyperbandPruner(max_resource=max_epochs(space), **halving_options)
+        inner = HyperbandPruner(max_resource=space.max_epochs, **halving_options)
     else:
         return NopPruner()
     return _SameModelPruner(inner)
-
-
-def max_epochs(space: Space) -> int:
-    """Return the length of the longest training in a space.
-
-    Args:
-        space: the search space.
-
-    Returns:
-        The number of epochs.
-    """
-    epochs = [
-        int(value)
-        for parameter in space
-        if parameter.owner == "trainer" and parameter.option == "epochs"
-        for value in parameter.distribution.extremes
-    ]
-    return max(epochs, default=0) or space.config({}, seed=0).epochs

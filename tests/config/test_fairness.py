@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from hpsearch.config.components import BUILT_IN
-from hpsearch.config.fairness import unfair_comparisons, unsearched_defaults
+from hpsearch.config.fairness import unfair_comparisons, unsearched_defaults, wasted_settings
+from hpsearch.config.sections import Pruner
 from hpsearch.config.space_parser import read_space
+from hpsearch.config.study_file import StudyFile
 
 TWO = {"optimizer": {"choices": ["sgd", "adam"]}}
 LR = {"float": [0.001, 0.1], "log": True}
@@ -60,3 +64,13 @@ def test_unsearched_options_are_listed_with_their_defaults_by_owner() -> None:
 
 def test_owner_whose_options_are_all_searched_is_not_listed() -> None:
     assert "constant" not in unsearched_defaults(read_space({}, catalog=BUILT_IN))
+
+
+def test_a_space_smaller_than_the_budget_is_counted(study_file: Callable[..., StudyFile]) -> None:
+    space = read_space({"batch_size": {"choices": [32, 64]}}, catalog=BUILT_IN)
+    file = replace(study_file(), space=space, pruner=Pruner(kind="none"))
+    assert wasted_settings(file, 2) == ()
+    (warning,) = wasted_settings(file, 7)
+    assert warning.startswith(
+        "the space has only 2 different points, but the budget is 7 trials: the same configurations are trained again"
+    )

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpsearch.config.best_config import read_best_config
-from hpsearch.config.fairness import unfair_comparisons
+from hpsearch.config.fairness import unfair_comparisons, wasted_settings
 from hpsearch.config.study_file import load_study_file, shipped_study_files
 from hpsearch.errors import StudyFileError
 from hpsearch.storage.records import read_trials
@@ -29,7 +29,7 @@ def test_a_shipped_study_is_valid_and_fair(path: Path) -> None:
     study = load_study_file(path)
     assert study.name == path.stem
     assert study.description.endswith("?")
-    assert unfair_comparisons(study.space) == ()
+    assert unfair_comparisons(study.space) == wasted_settings(study, study.budget.trials) == ()
 
 
 def test_every_shipped_file_is_a_study_or_a_best_config() -> None:

@@ -314,3 +314,30 @@ def test_shipped_space_replays(path: Path) -> None:
     space = load_study_file(path).space
     for trial, values in ask(space, 5, trials=20):
         assert space.sample(FixedTrial(trial.params)) == values
+
+
+@pytest.mark.parametrize(
+    ("table", "points"),
+    [
+        ({}, 1),
+        ({"batch_size": {"choices": [32, 64]}}, 2),
+        ({"batch_size": {"int": [10, 30], "step": 10}, "optimizer": "sgd", "lr": {"float": [0.1, 0.3], "step": 0.1}}, 9),
+        ({"optimizer": {"choices": ["sgd", "adam"]}, "sgd": {"nesterov": {"choices": [True, False]}}, "epochs": {"int": [1, 3]}}, 9),
+        ({"epochs": {"int": [5, 5]}, "optimizer": "sgd", "lr": {"float": [0.1, 0.1]}}, 1),
+        ({"optimizer": {"choices": ["sgd", "adam"]}, "adam": {"lr": {"float": [0.1, 0.2]}}}, 10**9),
+        ({"model": {"choices": ["cnn", "lenet5"]}, "x": {"when": {"model": "cnn"}, "batch_size": {"int": [1, 60_000]}}, "epochs": {"int": [1, 99]}}, 10**9),
+    ],
+)  # fmt: skip
+def test_points_of_a_small_space_are_counted(table: Table, points: int) -> None:
+    space = read_space(table, catalog=BUILT_IN)
+    found = space.count_points(1000)
+    assert found == points if points <= 1000 else found > 1000
+
+
+@given(tables())
+def test_no_space_has_more_points_than_are_counted(table: Table) -> None:
+    space = read_space(table, catalog=BUILT_IN)
+    sampler = RandomSampler(seed=1)
+    study = optuna.create_study(sampler=sampler)
+    found = {json.dumps(space.sample(study.ask()), sort_keys=True) for _ in range(20)}
+    assert len(found) <= space.count_points(20)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpsearch.config.fairness import wasted_settings
 from hpsearch.config.sections import Pruner
 from hpsearch.config.study_file import StudyFile
-from hpsearch.search.pruner import make_pruner, max_epochs
+from hpsearch.search.pruner import make_pruner
 
 
 def _study(file: StudyFile, section: Pruner) -> optuna.Study:
@@ -101,6 +104,37 @@ def test_every_pruner_accepts_a_curve(study_file: Callable[..., StudyFile], kind
 
 
 def test_the_longest_training_is_read_from_the_space(study_file: Callable[..., StudyFile]) -> None:
-    assert max_epochs(study_file().space) == 4
-    assert max_epochs(study_file(("epochs = { int = [2, 4] }", ""), ("epochs = 3\n", "")).space) == 10
-    assert max_epochs(study_file(("epochs = { int = [2, 4] }", "epochs = { choices = [7, 3] }")).space) == 7
+    assert study_file().space.max_epochs == 4
+    assert study_file(("epochs = { int = [2, 4] }", ""), ("epochs = 3\n", "")).space.max_epochs == 10
+    assert study_file(("epochs = { int = [2, 4] }", "epochs = { choices = [7, 3] }")).space.max_epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("section", "trials", "warns"),
+    [
+        ({"kind": "hyperband", "min_epochs": 4}, 30, "with this `min_epochs` it can first prune after 4 epochs, but the longest training ends after 4"),
+        ({"kind": "halving", "min_epochs": 9}, 30, "with this `min_epochs` it can first prune after 9 epochs"),
+        ({"kind": "median", "warmup_epochs": 3}, 30, "with this `warmup_epochs` it can first prune after 4 epochs"),
+        ({"kind": "percentile", "startup_trials": 30}, 30, "it waits for 30 complete trials, but the budget is 30 trials"),
+        ({"kind": "median", "min_trials": 31}, 30, "it waits for 31 complete trials"),
+        ({"kind": "hyperband", "min_epochs": 3}, 30, ""),
+        ({"kind": "halving", "min_epochs": 3}, 30, ""),
+        ({"kind": "median", "warmup_epochs": 2, "startup_trials": 29}, 30, ""),
+        ({"kind": "none"}, 1, ""),
+        ({}, 1, ""),
+    ],
+)  # fmt: skip
+def test_a_pruner_that_cannot_prune_is_named(
+    study_file: Callable[..., StudyFile], section: dict[str, Any], trials: int, warns: str
+) -> None:
+    file = dataclasses.replace(study_file(), pruner=Pruner(**section))
+    warnings = wasted_settings(file, trials)
+    assert [warns in warning and warning.startswith("the pruner never prunes: ") for warning in warnings] == ([True] if warns else [])
+    if trials == 1 or "waits" in warns:
+        return
+    # Optuna agrees: a weak trial is pruned where the pruner can prune, and only there.
+    study = _study(file, file.pruner)
+    for _ in range(30):
+        _add(study, "cnn", [0.8, 0.85, 0.9])
+    pruned = [_pruned_at(study, "cnn", [value] * 3) for value in (0.9, 0.7, 0.6, 0.5, 0.4, 0.3)]
+    assert any(pruned) == (not warns)
