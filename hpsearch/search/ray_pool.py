@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,8 @@ class RayEngine:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
                 _require_answer(self.address)
-                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+                with chdir("/"):  # Ray's processes look for modules in the folder in which it is connected, before Python's own
+                    ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 raise UsageError(
                     f"no Ray cluster answers: {_first_line(error)}",

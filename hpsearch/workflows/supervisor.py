@@ -30,7 +30,8 @@ from hpsearch.storage.workspace import Workspace
 
 SNAPSHOT_SECONDS = 1.0
 """Seconds between two snapshots of the study. A snapshot takes ten milliseconds of a core."""
-WORKER_COMMAND = (sys.executable, "-m", "hpsearch", "worker")
+WORKER_COMMAND = (sys.executable, "-P", "-m", "hpsearch", "worker")
+"""Starts a worker. Without `-P` a file of the working folder, such as `random.py`, would hide the module of that name."""
 SAVE_SECONDS = 10.0
 """Seconds between two writes of the time spent. No more than this time is lost if all processes are killed together."""
 LEFT_RUNNING = "the database is away, or another program has locked it: the next run requeues the trials that are interrupted now"

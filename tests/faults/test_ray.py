@@ -46,6 +46,7 @@ def any_storage(postgres: Postgres) -> str:
 def start(folder: Path, cluster: RayCluster, *options: str) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
+        "-P",
         "-m",
         "tests.support.fake_trainer",
         "run",
@@ -56,6 +57,8 @@ def start(folder: Path, cluster: RayCluster, *options: str) -> subprocess.Popen[
         cluster.address,
         *options,
     ]
+    for name in ("optuna", "numpy", "sqlalchemy"):  # Ray's processes must not take them for the modules of these names
+        (folder / f"{name}.py").write_text("raise SystemExit('hidden')\n")
     with (folder / "output").open("ab") as output:
         return subprocess.Popen(
             command,

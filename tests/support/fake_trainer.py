@@ -105,5 +105,5 @@ if __name__ == "__main__":
         worker_process.load_trainer = lambda file, workspace, *, repeats: make_fake_trainer()
     elif "worker" in sys.argv:
         log_real_epochs()
-    hpsearch.workflows.supervisor.WORKER_COMMAND = (sys.executable, "-m", "tests.support.fake_trainer", "worker")
+    hpsearch.workflows.supervisor.WORKER_COMMAND = (sys.executable, "-P", "-m", "tests.support.fake_trainer", "worker")
     main()
