@@ -6,8 +6,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -46,6 +47,30 @@ class _StandardFile(io.FileIO):
             raise
 
 
+_results: TextIO | None = None
+
+
+@contextmanager
+def separate_results() -> Iterator[None]:
+    """Send to standard error what user code prints. Standard output then has nothing but the result, which a program may read.
+
+    Yields:
+        Nothing.
+    """
+    global _results
+    _results = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results = None
+
+
+def results() -> TextIO:
+    """Return the stream for results."""
+    return _results or sys.stdout
+
+
 def prepare_streams() -> None:
     """Prepare standard input, output and error for a command.
 
@@ -65,7 +90,7 @@ def prepare_streams() -> None:
 
 def stdout() -> Console:
     """Return the console for results."""
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    return Console(file=results(), width=None if results().isatty() else PLAIN_WIDTH, highlight=False)
 
 
 def stderr() -> Console:
@@ -79,7 +104,7 @@ def print_blocks(*blocks: Block) -> None:
     Args:
         blocks: what to print.
     """
-    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    known = results().isatty() or os.environ.get("COLUMNS", "").isdigit()
     width = max(LEAST_WIDTH, Console().width) if known else None
     for line in render(blocks, width, unknown_width=PLAIN_WIDTH):
         stdout().print(line, soft_wrap=True)
@@ -110,8 +135,8 @@ def print_json(data: Any) -> None:
     Args:
         data: a value made of dictionaries, lists, texts and numbers.
     """
-    needs_ascii = not sys.stdout.encoding.lower().startswith("utf")
-    sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=needs_ascii) + "\n")
+    needs_ascii = not results().encoding.lower().startswith("utf")
+    results().write(json.dumps(_finite(data), indent=2, ensure_ascii=needs_ascii) + "\n")
 
 
 def print_result(data: Any, blocks: Iterable[Block], *, as_json: bool) -> None:

@@ -14,8 +14,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from hpsearch import __version__
-from hpsearch.cli.console import note, prepare_streams
+from hpsearch.cli.console import note, prepare_streams, separate_results
 from hpsearch.cli.options import expand_options
+from hpsearch.config.registration import component_fault
 from hpsearch.errors import HpsearchError, UsageError, did_you_mean
 from hpsearch.formatting import hide_credentials, one_line, show_path
 
@@ -86,6 +87,11 @@ class Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the usage line."""
         return ["[OPTIONS]", *(str(parameter.metavar) for parameter in self.params if parameter.param_type_name == "argument")]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Only hpsearch itself prints on standard output."""
+        with separate_results():
+            return super().invoke(ctx)
 
 
 class LazyGroup(TyperGroup):
@@ -174,6 +180,10 @@ def main() -> None:
         _fail(error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except SystemExit as error:
+        if (fault := component_fault(error)) is None or debug:
+            raise
+        _fail(fault)
     except Exception as error:
         if debug:
             raise
@@ -185,12 +195,14 @@ def main() -> None:
 
 
 def _explained(error: Exception) -> HpsearchError:
-    """Return an error that hpsearch did not raise with a hint on its cause: this machine, a file, or hpsearch itself."""
+    """Return an error that hpsearch did not raise with a hint on its cause: this machine, user code, a file, or hpsearch itself."""
     said = one_line(str(error))
     if isinstance(error, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
         return HpsearchError("there is not enough memory", hint="Free some, or raise the limit of this process (`ulimit -v`).")
     if TOO_MANY_FILES in said:
         return HpsearchError("this process may not open more files", hint="Raise the limit, for example `ulimit -n 1024`.")
+    if (fault := component_fault(error)) is not None:
+        return fault
     if isinstance(error, UnicodeEncodeError) and "surrogates" in said:  # Python reads bytes that are not UTF-8 as surrogates
         return UsageError("a name holds bytes that are not UTF-8", hint="Rename the file or the folder, or give another name.")
     if isinstance(error, OSError) and error.strerror:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv as csv_module
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from hpsearch.analysis.leaderboard import count_states, rank, records
-from hpsearch.cli.console import print_blocks, print_json, print_result, say
+from hpsearch.cli.console import print_blocks, print_json, print_result, results, say
 from hpsearch.cli.options import JsonOption, StudyArgument
 from hpsearch.cli.watch import watch_study
 from hpsearch.cli.workspace_options import StoredWorkspace
@@ -106,7 +105,7 @@ def ls(*, workspace: StoredWorkspace, json: JsonOption = False) -> None:
 def _print_csv(trials: Sequence[TrialRow]) -> None:
     """Print all trials as CSV, with a column for each parameter."""
     found = records(trials)
-    writer = csv_module.DictWriter(sys.stdout, fieldnames=list(found[0]) if found else ["trial"])
+    writer = csv_module.DictWriter(results(), fieldnames=list(found[0]) if found else ["trial"])
     writer.writeheader()
     writer.writerows({name: escape_cell(value) for name, value in row.items()} for row in found)
 

@@ -104,7 +104,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentFile:
-    """A user's Python file that registers components. `sha256` is the SHA-256 of its content, hexadecimal."""
+    """A user's Python file that registers components. `sha256` is the SHA-256 of its content with `\\n` as line ends, hexadecimal."""
 
     path: Path
     sha256: str

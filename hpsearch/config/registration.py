@@ -236,9 +236,10 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
         raise ComponentError(
             f"component file {show_path(path)} cannot be read: {error.strerror}", hint="`use` holds paths relative to the study file."
         ) from error
-    file = ComponentFile(path=path, sha256=hashlib.sha256(source).hexdigest())
+    file = ComponentFile(path=path, sha256=_digest(source))
     module = ModuleType(f"hpsearch_component_{path.stem}_{file.sha256[:12]}")
     module.__file__ = str(path)
+    module.__package__ = ""  # it is no part of a package, so it has no relative imports
     # Dataclasses and pickle look up the module of a class by its name.
     sys.modules[module.__name__] = module
     _loading = []
@@ -252,7 +253,7 @@ def load_component_file(path: Path) -> tuple[Component, ...]:
         raise
     except BaseException as error:  # a file from elsewhere may raise anything
         raise ComponentError(
-            f"component file {show_path(path)} does not import: {type(error).__name__}: {one_line(str(error))}", hint=_line_of(error, path)
+            f"component file {show_path(path)} does not import: {type(error).__name__}: {one_line(str(error))}", hint=_hint(error, path)
         ) from error
     finally:
         _loading = None
@@ -286,7 +287,7 @@ def load_component_files(paths: Iterable[Path]) -> Catalog:
 
 
 def component_hash(path: Path) -> str | None:
-    """Return the SHA-256 of a component file, hexadecimal.
+    """Return the SHA-256 of a component file with `\\n` as line ends, hexadecimal.
 
     Args:
         path: the file.
@@ -295,9 +296,28 @@ def component_hash(path: Path) -> str | None:
         The hash, or None if the file cannot be read.
     """
     try:
-        return hashlib.sha256(_read_source(path)).hexdigest()
+        return _digest(_read_source(path))
     except OSError:
         return None
+
+
+def component_fault(error: BaseException) -> ComponentError | None:
+    """Describe an error that occurred in a component file.
+
+    Args:
+        error: any error, with its traceback.
+
+    Returns:
+        An error that names the file and the line, or None if no component file took part.
+    """
+    paths = {str(component.file.path): component.file.path for component in _registered.values() if component.file is not None}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in paths]
+    if not frames:
+        return None
+    path = paths[frames[-1].filename]
+    return ComponentError(
+        f"component file {show_path(path)} failed: {type(error).__name__}: {one_line(str(error))}", hint=_hint(error, path)
+    )
 
 
 def short_names(files: Sequence[ComponentFile]) -> dict[ComponentFile, str]:
@@ -412,6 +432,11 @@ def _read_source(path: Path) -> bytes:
         raise OSError(errno.EINVAL, str(error)) from error
 
 
+def _digest(source: bytes) -> str:
+    """Hash a component file. Line ends do not count: Git and editors change them, and Python reads all of them alike."""
+    return hashlib.sha256(source.replace(b"\r\n", b"\n")).hexdigest()
+
+
 def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> Callable[[Factory], Factory]:
     if not COMPONENT_NAME.fullmatch(name):
         raise ComponentError(f"a {kind}'s name must be letters, digits, '_' or '-', but got {show(name)}")
@@ -437,6 +462,16 @@ def _register(kind: Kind, name: str, help: str, options: dict[str, Option]) -> C
         return factory
 
     return decorate
+
+
+def _hint(error: BaseException, path: Path) -> str:
+    """Return a hint with the line in the component file where an error occurred, and a word on a module that lies beside the file."""
+    name = ((error.name if isinstance(error, ImportError) else None) or "").partition(".")[0]
+    is_neighbour = name and any(path.with_name(each).exists() for each in (name, f"{name}.py"))
+    if is_neighbour or "attempted relative import" in str(error):
+        advice = "A component file cannot import files beside it, because only its own content is recorded: move their code into it."
+        return f"{_line_of(error, path)} {advice}"
+    return _line_of(error, path)
 
 
 def _line_of(error: BaseException, path: Path) -> str:

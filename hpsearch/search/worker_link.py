@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 import psutil
 from pydantic import BaseModel, ValidationError
 
+from hpsearch.config.registration import component_fault
 from hpsearch.errors import HpsearchError, OutageError, StudyStoppedError, UsageError, WorkerDiedError
 
 EXIT_GRACE = 3.0
@@ -104,21 +105,22 @@ def link_to_supervisor(descriptor: int | None) -> Iterator[None]:
     os.set_inheritable(descriptor, False)
     connection = socket.socket(fileno=descriptor)
     threading.Thread(target=_end_with_supervisor, args=(connection,), daemon=True).start()
-    end: WorkerEnd | None = None  # stays None if the block is left by `SystemExit`, which is no error of a worker
+    end: WorkerEnd | None = None  # stays None if the block is left by a `SystemExit` that is no error
     try:
         yield
         end = WorkerEnd()
     except WorkerDiedError as error:
         end = WorkerEnd(exit_code=error.exit_code, message=error.message, cause_of_death=error.cause)
         raise
-    except HpsearchError as error:
-        end = WorkerEnd(exit_code=error.exit_code, message=error.message[:MAX_MESSAGE], hint=error.hint[:MAX_MESSAGE])
-        raise
-    except Exception as error:
-        message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE]
-        end = WorkerEnd(
-            exit_code=HpsearchError.exit_code, message=message, hint="This is a fault of hpsearch. The worker's log shows more."
-        )
+    except (Exception, SystemExit) as error:
+        fault = error if isinstance(error, HpsearchError) else component_fault(error)
+        if fault is not None:
+            end = WorkerEnd(exit_code=fault.exit_code, message=fault.message[:MAX_MESSAGE], hint=fault.hint[:MAX_MESSAGE])
+        elif isinstance(error, Exception):
+            message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE]
+            end = WorkerEnd(
+                exit_code=HpsearchError.exit_code, message=message, hint="This is a fault of hpsearch. The worker's log shows more."
+            )
         raise
     finally:
         if end is not None:

@@ -13,6 +13,7 @@ import hpsearch
 from hpsearch.config import registration
 from hpsearch.config.components import ComponentFile
 from hpsearch.config.registration import (
+    component_fault,
     component_hash,
     current_catalog,
     find_component_file,
@@ -94,6 +95,45 @@ def test_error_in_another_module_names_the_line_of_the_component_file(file: Path
     with pytest.raises(ComponentError, match="JSONDecodeError") as caught:
         load_component_file(file)
     assert caught.value.hint == "Look at line 3 of the file."
+
+
+@pytest.mark.parametrize("line", ["import beside", "from beside.parts import x", "from folder import x", "from . import beside"])
+def test_a_file_that_imports_its_neighbours_is_told_that_it_cannot(file: Path, line: str) -> None:
+    (file.parent / "beside.py").touch()
+    (file.parent / "folder").mkdir()
+    file.write_text(f"import hpsearch\n{line}\n")
+    with pytest.raises(ComponentError) as caught:
+        load_component_file(file)
+    assert caught.value.hint.startswith("Look at line 2 of the file. A component file cannot import files beside it")
+    file.write_text("import nothing_that_exists\n")
+    with pytest.raises(ComponentError) as caught:
+        load_component_file(file)
+    assert caught.value.hint == "Look at line 1 of the file."
+
+
+@pytest.mark.parametrize(("code", "says"), [("return {}['gone']", "KeyError: 'gone'"), ("raise SystemExit(3)", "SystemExit: 3")])
+def test_an_error_of_a_factory_names_the_line_of_the_component_file(file: Path, code: str, says: str) -> None:
+    file.write_text(SOURCE.replace("def pictures(root, *, train): ...", f"def pictures(root, *, train):\n    {code}"))
+    factory = load_component_file(file)[2].factory
+    assert factory is not None
+    with pytest.raises((KeyError, SystemExit)) as caught:
+        factory(file, train=True)
+    fault = component_fault(caught.value)
+    assert fault is not None
+    assert fault.message == f"component file '{file}' failed: {says}"
+    assert fault.hint == f"Look at line {len(SOURCE.splitlines()) + 1} of the file."
+    with pytest.raises(ZeroDivisionError) as other:
+        1 / 0  # noqa: B018
+    assert component_fault(other.value) is None
+
+
+def test_line_ends_do_not_change_a_component_file(file: Path, nothing_run_before: None) -> None:
+    first = load_component_file(file)[0].file
+    assert first is not None
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_component_file(file)[0].file == first
+    assert component_hash(file) == first.sha256
+    assert find_component_file([file], first.sha256, owner="the config", beside="it", trust=False) == first
 
 
 def test_interrupt_is_not_an_error_of_the_file(file: Path) -> None:

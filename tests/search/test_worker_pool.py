@@ -15,6 +15,7 @@ import pytest
 from hpsearch.errors import StudyStoppedError, UsageError
 from hpsearch.search import worker_pool
 from hpsearch.search.worker_pool import WORKER_ENVIRONMENT, WorkerPool, default_workers
+from hpsearch.workflows.supervisor import WORKER_COMMAND
 
 
 def _worker_pool(tmp_path: Path, code: str, count: int = 1, **environment: str) -> WorkerPool:
@@ -104,6 +105,33 @@ with link_to_supervisor(int(sys.argv[1])):
     with pytest.raises(UsageError) as caught:
         _watch(pool)
     assert (caught.value.message, caught.value.hint) == ("no data", "fetch it")
+
+
+@pytest.mark.parametrize(("code", "says"), [("raise KeyError('gone')", "KeyError: 'gone'"), ("sys.exit(3)", "SystemExit: 3")])
+def test_a_data_set_that_fails_in_a_worker_is_named_once(tmp_path: Path, code: str, says: str) -> None:
+    (tmp_path / "own.py").write_text(f"import sys, hpsearch\n@hpsearch.dataset('own')\ndef own(root, *, train):\n    {code}\n")
+    program = f"""
+import sys
+from pathlib import Path
+from hpsearch.config.registration import load_component_file
+from hpsearch.search.worker_link import link_to_supervisor
+with link_to_supervisor(int(sys.argv[1])):
+    load_component_file(Path({str(tmp_path / "own.py")!r}))[0].factory(None, train=True)
+"""
+    pool = _worker_pool(tmp_path, program)
+    pool.start()
+    with pytest.raises(UsageError, match=f"own.py' failed: {says}") as caught:
+        _watch(pool)
+    assert caught.value.hint == "Look at line 4 of the file."
+    assert pool.deaths == 0
+
+
+def test_files_of_the_working_folder_hide_no_module_of_a_worker(tmp_path: Path) -> None:
+    for name in ("random", "types", "numpy", "logging", "optuna", "torch", "typing", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hidden')\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([*WORKER_COMMAND, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("code", ["print('error: all is lost'); sys.exit(1)", "os._exit(0)", "sys.exit(0)"])

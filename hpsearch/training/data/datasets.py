@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +21,9 @@ from hpsearch.config.registration import current_catalog, registered
 from hpsearch.errors import DataError, did_you_mean
 from hpsearch.formatting import show
 from hpsearch.training.data import files
+
+NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Characters that no class name has: control characters, line breaks, and halves of characters, which no file can hold."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,11 +85,16 @@ def _checked(dataset: str, made: object) -> Images:
     if not isinstance(made, tuple) or len(made) != 3:
         raise DataError(f"the data set '{dataset}' must return (images, labels, class names), but returned {show(made)}")
     images, labels = (_tensor(dataset, what, value) for what, value in zip(("images", "labels"), made, strict=False))
-    classes = tuple(str(name) for name in made[2])
+    classes = _class_names(dataset, made[2])
     if images.dtype != torch.uint8:
         raise DataError(f"the images of '{dataset}' must be uint8 from 0 to 255, but are {images.dtype}")
     if images.ndim == 3:
         images = images.unsqueeze(1)
+    if images.ndim == 4 and _has_channels_last(*images.shape[1:]):
+        raise DataError(
+            f"the images of '{dataset}' must be [N, C, H, W], but are {list(images.shape)}: their channels seem to be last",
+            hint="Write torch.as_tensor(images).permute(0, 3, 1, 2).",
+        )
     if images.ndim != 4 or 0 in images.shape:
         raise DataError(f"the images of '{dataset}' must be [N, C, H, W] or [N, H, W] and not empty, but are {list(images.shape)}")
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool or labels.ndim != 1:
@@ -99,6 +110,23 @@ def _checked(dataset: str, made: object) -> Images:
             f"the labels of '{dataset}' must lie from 0 to {len(classes) - 1} for {len(classes)} classes, but range from {low} to {high}"
         )
     return Images(images=images.contiguous(), labels=labels.contiguous(), classes=classes)
+
+
+def _class_names(dataset: str, names: Any) -> tuple[str, ...]:
+    """Return the names of the classes as texts of one line. Numbers are allowed as names."""
+    if not isinstance(names, Iterable):
+        raise DataError(f"the class names of '{dataset}' must be a list, but are {show(names)}")
+    found = tuple(str(name) for name in names)
+    if unusable := [name for name in found if not name.strip() or NO_NAME.search(name)]:
+        raise DataError(
+            f"a class name of '{dataset}' must be one line of text, but is {show(unusable[0])}", hint="`name.strip()` removes a line break."
+        )
+    return found
+
+
+def _has_channels_last(first: int, second: int, last: int) -> bool:
+    """Return whether the last side of an image must be its channels: colours, or the greys of a square."""
+    return min(first, second) > 4 and (last in (3, 4) or (last == 1 and first == second))
 
 
 def _tensor(dataset: str, what: str, value: object) -> Tensor:

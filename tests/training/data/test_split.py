@@ -176,12 +176,27 @@ GOOD = torch.zeros(4, 1, 3, 3, dtype=torch.uint8)
         ((GOOD, [0, 0, 0, 0], "a"), "at least 2 classes"),
         ((GOOD, [0, 1, 0, 1], "aa"), "each once"),
         (("no images", [0, 1, 0, 1], "ab"), "must be a tensor or an array"),
+        ((GOOD, [0, 1, 0, 1], 2), "the class names of 'broken' must be a list, but are 2"),
+        ((GOOD, [0, 1, 0, 1], None), "the class names of 'broken' must be a list"),
+        ((GOOD, [0, 1, 0, 1], ("a\n", "b")), r"must be one line of text, but is 'a\\x0a'"),
+        ((GOOD, [0, 1, 0, 1], ("a", " ")), "must be one line of text, but is ' '"),
+        ((GOOD, [0, 1, 0, 1], ("a\udcff", "b")), r"must be one line of text, but is 'a\\xdcff'"),
+        ((torch.zeros(4, 28, 28, 3, dtype=torch.uint8), [0, 1, 0, 1], "ab"), "channels seem to be last\nWrite .*permute"),
+        ((torch.zeros(4, 28, 20, 3, dtype=torch.uint8), [0, 1, 0, 1], "ab"), "channels seem to be last"),
+        ((torch.zeros(4, 28, 28, 1, dtype=torch.uint8), [0, 1, 0, 1], "ab"), "channels seem to be last"),
     ],
 )
 def test_what_a_users_data_set_returns_is_checked(returned: object, message: str) -> None:
     hpsearch.dataset("broken")(lambda root, *, train: returned)
     with pytest.raises(DataError, match=message):
         load_split("broken", validation_images=1, seed=1)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (4, 16, 100, 1), (4, 4, 28, 3), (4, 1, 28, 1)])
+def test_channels_that_may_be_first_are_accepted(shape: tuple[int, ...]) -> None:
+    hpsearch.dataset("signals")(lambda root, *, train: (torch.zeros(shape, dtype=torch.uint8), [0, 1, 0, 1], [0, 1]))
+    split = load_split("signals", validation_images=2, seed=1)
+    assert (split.input_shape, split.classes) == (shape[1:], ("0", "1"))
 
 
 def test_unknown_data_set_is_answered_with_the_nearest_name() -> None:
