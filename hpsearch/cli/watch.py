@@ -12,9 +12,9 @@ from hpsearch.cli.console import note
 from hpsearch.cli.progress_view import SearchView
 from hpsearch.config.sections import Budget
 from hpsearch.search.budget import budget_allows_trial
-from hpsearch.search.deletion import study_deleted
+from hpsearch.search.deletion import LoadedStudy
 from hpsearch.search.study_monitor import Progress, StudyMonitor
-from hpsearch.storage.records import read_study
+from hpsearch.storage.records import read_identity, read_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.supervisor import SNAPSHOT_SECONDS, Snapshot
 
@@ -37,6 +37,7 @@ def watch_study(name: str, workspace: Workspace) -> None:
     """
     store = workspace.open()
     study = store.load(name)
+    loaded = LoadedStudy(study=study, store=store, paths=workspace.paths.study(name), identity=read_identity(study))
     monitor = StudyMonitor(store, study)
     first = monitor.read_progress()
     budget = _budget(study)
@@ -45,27 +46,23 @@ def watch_study(name: str, workspace: Workspace) -> None:
         state += f", {running} {'is' if running == 1 else 'are'} running"
     note(f"{name}: {state}. Ctrl-C ends this view, not the study.")
     last = None
-    try:
-        with SearchView(total=max(budget.trials, first.total)) as view:
-            for last in _snapshots(study, monitor):
-                view.show(last)
-    except KeyError as error:  # Optuna's storage raises this error if the study was deleted
-        if name in store.study_names():
-            raise
-        raise study_deleted(name, store, workspace.paths.study(name)) from error
+    with loaded.report_deletion(), SearchView(total=max(budget.trials, first.total)) as view:
+        for last in _snapshots(loaded, monitor):
+            view.show(last)
     if last is not None and not _is_over(study, last.progress):
         note(f"No trial has run for {QUIET_SECONDS:.0f} seconds. `hpsearch run {name}` continues the search.", style="yellow")
 
 
-def _snapshots(study: optuna.Study, monitor: StudyMonitor) -> Iterator[Snapshot]:
+def _snapshots(loaded: LoadedStudy, monitor: StudyMonitor) -> Iterator[Snapshot]:
     """Yield the state of the study every second until the search is complete or has stopped."""
     started = time.monotonic()
     active: float | None = None
     while True:
         now = time.monotonic()
+        loaded.require_exists()
         progress = monitor.read_progress()
         yield Snapshot(progress=progress, elapsed=now - started, deaths=0, stopped=False)
-        if _is_over(study, progress):
+        if _is_over(loaded.study, progress):
             return
         if progress.running:
             active = now

@@ -25,6 +25,7 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import LeaseLostError, StudyStoppedError
 from hpsearch.formatting import show_duration
 from hpsearch.search.budget import refuse_repeated_failure
+from hpsearch.search.deletion import LoadedStudy
 from hpsearch.search.failpoints import Failpoint, reached
 from hpsearch.search.trial_source import TrialSource
 from hpsearch.search.worker_pool import DeadWorker
@@ -86,6 +87,7 @@ class Claimer:
     """Claims trials of one study for one worker.
 
     Attributes:
+        loaded: the study as this worker loaded it.
         source: makes new trials when no trial waits.
         run: id of this run.
         worker: name of the worker.
@@ -95,6 +97,7 @@ class Claimer:
 
     store: Store
     study: optuna.Study
+    loaded: LoadedStudy
     locks: Locks
     source: TrialSource
     run: str
@@ -111,13 +114,14 @@ class Claimer:
 
         Raises:
             StudyStoppedError: the same failure occurred again and again, or no draw was within the limits.
-            KeyError, StorageInternalError: the study was deleted.
+            StudyNotFoundError, KeyError, StorageInternalError: the study was deleted.
         """
         while True:
             # If a lock was lost, another worker may claim now. That worker requeues a trial that this worker has started.
             with suppress(LeaseLostError):
                 self.store.database.require_exists()
                 with self.locks.hold(claim_lock(get_study_id(self.study))) as claim_lease:
+                    self.loaded.require_exists()
                     requeue_interrupted(self.store, self.study, self.locks)
                     if self.stop_requested():
                         return None
@@ -125,6 +129,19 @@ class Claimer:
                     if claim is not None or self.only_trial is not None or self.source.is_over:
                         return claim
                 time.sleep(CLAIM_RETRY)
+
+    def require_own(self, lease: Lease) -> None:
+        """Raise an error if this worker must not write to a trial any more.
+
+        Args:
+            lease: the lease of the trial.
+
+        Raises:
+            LeaseLostError: the lease is lost, so another worker may have taken the trial.
+            StudyNotFoundError: the study was deleted. Its ids may now belong to another study.
+        """
+        require_held(lease)
+        self.loaded.require_exists()
 
     def _claim_next(self, claim_lease: Lease) -> Claim | None:
         while (trial := self._start_next(claim_lease)) is not None:
@@ -188,7 +205,7 @@ class Claimer:
             with self.store.storage.transaction():
                 config = self.source.config(trial)
                 # Nothing is written yet. If the lease is lost, another worker may have drawn other values.
-                require_held(lease)
+                self.require_own(lease)
                 return config
         except StudyStoppedError as error:
             self._fail(trial, {"reason": error.message})

@@ -27,11 +27,9 @@ from hpsearch.config.paths import StudyPaths
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, DiskError, LeaseLostError, WorkerDiedError
 from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeue
-from hpsearch.search.deletion import study_deleted, study_exists
 from hpsearch.search.failpoints import Failpoint, reached
 from hpsearch.search.trial_failure import TrialFailure
 from hpsearch.storage.database import Store, database_error
-from hpsearch.storage.locks import require_held
 from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import is_copy, read_epochs, write_clean_exit, write_end, write_epochs, write_run
 
@@ -202,7 +200,7 @@ class Worker:
             except (KeyError, StorageInternalError, SQLAlchemyError) as error:
                 # A deleted study or trial causes a KeyError, or a write without a row to change.
                 if self._is_deleted(claim):
-                    raise study_deleted(self.study.study_name, self.store, self.paths) from error
+                    raise self.claimer.loaded.deleted() from error
                 if isinstance(error, KeyError):
                     raise
                 raise database_error(error) from error
@@ -214,14 +212,14 @@ class Worker:
         try:
             self.store.rdb.get_trial(get_trial_id(claim.trial))  # not from the cache, which keeps finished trials
             # If the study was deleted and made again, a trial of the new study may have the same id.
-            return not study_exists(self.study, self.store)
+            return not self.claimer.loaded.exists()
         except KeyError:
             return True
         except (StorageInternalError, SQLAlchemyError):  # the database does not answer
             return False
 
     def _return_to_queue(self, claim: Claim) -> None:
-        require_held(claim.lease)
+        self.claimer.require_own(claim.lease)
         write_clean_exit(claim.trial)
         requeue(self.store, get_trial_id(claim.trial))
 
@@ -231,7 +229,7 @@ class Worker:
         try:
             n_parameters, flops = self._call_user_code(lambda: self.trainer.cost(claim.config))
             facts = self._call_user_code(lambda: self.trainer.facts(claim.config))
-            require_held(claim.lease)
+            self.claimer.require_own(claim.lease)
             reached(Failpoint.AFTER_DRAWS, trial.number)
             write_run(trial, claim.config, n_parameters=n_parameters, flops=flops, facts=facts)
             reason = self._train(claim, epochs)
@@ -242,7 +240,7 @@ class Worker:
             # The value of a pruned trial is the last value that it reported.
             state, values = TrialState.PRUNED if reason else TrialState.COMPLETE, [epochs[-1].val_accuracy]
             end = {"reason": reason} if reason else {"diverged": True} if epochs[-1].diverged else {}
-        require_held(claim.lease)
+        self.claimer.require_own(claim.lease)
         reached(Failpoint.BETWEEN_EPOCHS_AND_END, trial.number)
         write_end(trial, epochs, end)
         reached(Failpoint.BETWEEN_END_AND_TELL, trial.number)
@@ -281,7 +279,7 @@ class Worker:
         try:
             while (epoch := self._call_user_code(lambda: next(training, None))) is not None:
                 value = _checked_accuracy(epoch)
-                require_held(claim.lease)
+                self.claimer.require_own(claim.lease)
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
                     reached(Failpoint.BETWEEN_CHECKPOINT_AND_STORE, trial.number)

@@ -15,6 +15,7 @@ class WorkerOrder(BaseModel, frozen=True):
 
     Attributes:
         study: the name of a stored study, or a study file.
+        identity: the identity of the study that the supervisor runs; None if no supervisor started the worker.
         worker: name of the worker in logs and in the database. No other worker has the same name.
         run: id of the run; None if no supervisor started the worker.
         run_started: `time.monotonic()` of this machine at the start of the run.
@@ -29,6 +30,7 @@ class WorkerOrder(BaseModel, frozen=True):
     """
 
     study: str
+    identity: str | None = None
     worker: str
     run: str | None = None
     run_started: float | None = None
@@ -48,6 +50,7 @@ class NodeOrder(WorkerOrder, frozen=True):
     The order is sent inside the cluster and never appears on a command line.
 
     Attributes:
+        identity: the identity of the study; never None.
         run: id of the run; never None.
         storage: URL of the database, with the password if there is one.
         folder: the current folder of the run. Relative paths begin there if this folder exists on the node.
@@ -55,6 +58,7 @@ class NodeOrder(WorkerOrder, frozen=True):
         command: arguments of the Python interpreter that start a worker.
     """
 
+    identity: str
     run: str
     storage: str
     folder: Path

@@ -7,6 +7,7 @@ reads the data back as typed rows.
 from __future__ import annotations
 
 import json
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -38,6 +39,8 @@ PREFIX = "hpsearch:"
 class StudyKey:
     """The keys of the user attributes of a study. An id is appended to a key that ends with a colon."""
 
+    IDENTITY = "hpsearch:identity:"
+    """A random text. The name of the study is appended to the key, so a copy under another name has no identity of its own."""
     FILE = "hpsearch:study_file"
     COMPARABLE = "hpsearch:comparable"
     SPLIT_HASH = "hpsearch:split_hash"
@@ -53,6 +56,8 @@ class StudyKey:
     """A reading of the test set is one evaluation of a config. Each reading has its own key, so no reading is overwritten."""
     SYNCED = "hpsearch:fed"
     """The data last written for the dashboard. It is a system attribute, because the dashboard does not show system attributes."""
+    ARTIFACT = "artifacts:"
+    """A record of Optuna's artifact store, a system attribute. If the artifact was deleted in the dashboard, the record is `null`."""
 
 
 class TrialKey:
@@ -570,8 +575,77 @@ def read_study(study: optuna.Study) -> StudyRow:
         )
 
 
+def is_own(study: optuna.Study) -> bool:
+    """Return whether hpsearch made a study.
+
+    Args:
+        study: a study of hpsearch or of plain Optuna.
+
+    Returns:
+        True if hpsearch has stored an identity or a study file with it.
+    """
+    return any(key == StudyKey.FILE or key.startswith(StudyKey.IDENTITY) for key in study.user_attrs)
+
+
+def require_own(study: optuna.Study, *, hint: str) -> None:
+    """Raise an error if hpsearch did not make a study.
+
+    Args:
+        study: a study of hpsearch or of plain Optuna.
+        hint: what the user can do with a study of another program.
+
+    Raises:
+        StudyNotFoundError: hpsearch did not make the study.
+    """
+    if not is_own(study):
+        raise StudyNotFoundError(f"the study '{study.study_name}' was not made by hpsearch", hint=hint)
+
+
+def read_identity(study: optuna.Study) -> str:
+    """Return the identity of a study. A study that is deleted and made anew has another one, even if SQLite gives it the same ids.
+
+    Args:
+        study: a study of any program.
+
+    Returns:
+        The identity. It is empty if the study comes from version 0.1, or is a copy under another name, and no run has continued it.
+
+    Raises:
+        KeyError: the study was deleted.
+    """
+    return str(study.user_attrs.get(f"{StudyKey.IDENTITY}{study.study_name}", ""))
+
+
+def ensure_identity(study: optuna.Study) -> str:
+    """Give a study an identity if it has none. The caller must hold the creation lock.
+
+    A copy made by Optuna has the attributes of its original. So it forgets the original's identity, and the original's files in the
+    dashboard: the next sync would overwrite them.
+
+    Args:
+        study: a study that hpsearch made.
+
+    Returns:
+        The identity.
+    """
+    if identity := read_identity(study):
+        return identity
+    originals = [key for key, value in study.user_attrs.items() if key.startswith(StudyKey.IDENTITY) and value]
+    if originals:
+        storage, study_id = get_storage(study), get_study_id(study)
+        for key in storage.get_study_system_attrs(study_id):
+            if key.startswith(StudyKey.ARTIFACT):
+                storage.set_study_system_attr(study_id, key, "null")
+        storage.set_study_system_attr(study_id, StudyKey.SYNCED, {})
+    for key in originals:
+        study.set_user_attr(key, "")
+    identity = uuid.uuid4().hex
+    study.set_user_attr(f"{StudyKey.IDENTITY}{study.study_name}", identity)
+    return identity
+
+
 def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mapping[str, Any]) -> None:
-    """Store the study file of a study.
+    """Store the study file of a study, and give the study an identity if it has none. The caller must hold the creation lock.
 
     Args:
         study: the study.
@@ -579,6 +653,7 @@ def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mappi
         path: path of the study file.
         comparable: the settings that all trials share.
     """
+    ensure_identity(study)
     study.set_user_attr(StudyKey.FILE, {"text": text, "path": str(path)})
     study.set_user_attr(StudyKey.COMPARABLE, dict(comparable))
 

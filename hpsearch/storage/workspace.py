@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import optuna
+
 from hpsearch.config.paths import DEFAULT_RUNS, RunPaths, lock_folder
-from hpsearch.errors import StorageError
+from hpsearch.errors import StorageError, StudyNotFoundError
 from hpsearch.storage.advisory_locks import AdvisoryLocks
 from hpsearch.storage.database import Store, database_at, open_store, storage_url
 from hpsearch.storage.locks import CREATION_LOCK, FileLocks, Locks
 from hpsearch.storage.postgres import PostgresServer
+from hpsearch.storage.records import ensure_identity, read_identity
 from hpsearch.storage.retry import RetryPolicy
 from hpsearch.storage.sqlite import OTHER_PATH_HINT, SqliteFile
 
@@ -130,3 +133,24 @@ class Workspace:
         except OSError as error:
             message = f"cannot write beside the database {self.database.display_url}: {error.strerror}"
             raise StorageError(message, hint=OTHER_PATH_HINT) from error
+
+    def identity_of(self, study: optuna.Study) -> str:
+        """Return the identity of a study. If the study has none, give it one.
+
+        Args:
+            study: a study that hpsearch made.
+
+        Returns:
+            The identity.
+
+        Raises:
+            StorageError: the creation lock cannot be made.
+            StudyNotFoundError: the study was deleted.
+        """
+        try:
+            if identity := read_identity(study):
+                return identity
+            with self.creation_lock():
+                return ensure_identity(study)
+        except KeyError as error:
+            raise StudyNotFoundError(f"no study '{study.study_name}' in {self.database.display_url}") from error

@@ -46,6 +46,7 @@ def supervise_worker(order: NodeOrder) -> int:
             workspace=workspace,
             store=store,
             study=store.load(file.name),
+            identity=order.identity,
             budget=file.budget.model_copy(update={"trials": order.trials, "time": order.time}),
             workers=WorkerCount(count=1, reason="one worker of a cluster"),
         )

@@ -18,7 +18,7 @@ from hpsearch.search.ray_pool import RayEngine
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.optuna_internals import get_study_id
-from hpsearch.storage.records import BASELINE, TrialRow, read_trial, read_trials, write_study
+from hpsearch.storage.records import BASELINE, TrialRow, read_identity, read_trial, read_trials, write_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import why_unusable
 from hpsearch.workflows.repeat_study import ExplainPlan, FinalistsPlan, Plan, follow_up_file, read_explanation, read_verdict, write_plan
@@ -241,6 +241,7 @@ def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int |
         workspace=workspace,
         store=store,
         study=study,
+        identity=read_identity(study),
         budget=file.budget,
         workers=count,
         earlier=sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)),

@@ -19,7 +19,7 @@ from hpsearch.search.ray_pool import RayEngine
 from hpsearch.search.worker_pool import WorkerCount, default_workers
 from hpsearch.storage.locks import Lease, claim_lock, manual_lock
 from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
-from hpsearch.storage.records import BY_HAND, TrialKey, read_trial, read_trials
+from hpsearch.storage.records import BY_HAND, TrialKey, read_identity, read_trial, read_trials
 from hpsearch.storage.sqlite import SqliteFile
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import prepare
@@ -121,6 +121,7 @@ def prepare_search(
         workspace=workspace,
         store=store,
         study=study,
+        identity=read_identity(study),
         budget=budget,
         workers=count,
         earlier=earlier,

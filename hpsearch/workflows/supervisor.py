@@ -15,16 +15,17 @@ import optuna
 
 from hpsearch.config.sections import Budget
 from hpsearch.config.study_file import StudyFile
-from hpsearch.errors import LeaseLostError
+from hpsearch.errors import LeaseLostError, StudyNotFoundError
 from hpsearch.search.budget import budget_allows_trial
 from hpsearch.search.claim import end_hung, record_death, requeue_interrupted
-from hpsearch.search.deletion import report_deletion
+from hpsearch.search.deletion import LoadedStudy
 from hpsearch.search.ray_pool import RayEngine, RayWorkerPool
 from hpsearch.search.study_monitor import Progress, StudyMonitor
 from hpsearch.search.worker_order import NodeOrder, WorkerOrder
 from hpsearch.search.worker_pool import DeadWorker, Watchdog, WorkerCount, WorkerPool
 from hpsearch.storage.database import STORAGE_VARIABLE, Store
 from hpsearch.storage.locks import claim_lock
+from hpsearch.storage.optuna_internals import get_study_id
 from hpsearch.storage.records import read_study, write_run_seconds
 from hpsearch.storage.workspace import Workspace
 
@@ -59,6 +60,7 @@ class Search:
     """A search that is ready to run. Everything was checked, and the study is stored.
 
     Attributes:
+        identity: the identity of the study.
         workers: number of workers.
         earlier: number of trials that the study had before this run.
         changed: one line for each change of the study file since the last run.
@@ -71,6 +73,7 @@ class Search:
     workspace: Workspace
     store: Store
     study: optuna.Study
+    identity: str
     budget: Budget
     workers: WorkerCount
     earlier: int = 0
@@ -98,7 +101,7 @@ class Search:
             HpsearchError: a worker gave up.
             StudyNotFoundError: the study was deleted.
         """
-        with report_deletion(self.study, self.store, self.workspace.paths.study(self.file.name)):
+        with self.loaded.report_deletion():
             yield from self._run(only_trial, stop_requested, order)
 
     def _run(self, only_trial: int | None, stop_requested: Callable[[], bool], order: NodeOrder | None) -> Generator[Snapshot, None, None]:
@@ -122,10 +125,11 @@ class Search:
                 if now - last_saved >= SAVE_SECONDS and order is None:
                     last_saved = now
                     with self.store.skip_if_unavailable():
-                        write_run_seconds(self.study, run, now - started)
+                        self._write_seconds(run, now - started)
                 if now - last_snapshot >= SNAPSHOT_SECONDS or stop_requested():
                     last_snapshot = now
                     self.store.database.require_exists()
+                    self.loaded.require_exists()
                     progress = monitor.read_progress()
                     for number, worker in watchdog.overdue(progress.running, now):
                         self._end_hung(pool, number, worker)
@@ -137,19 +141,29 @@ class Search:
             try:
                 pool.stop()
             finally:  # also after a second Ctrl-C, which kills the workers
-                with contextlib.suppress(KeyError), self.store.skip_if_unavailable(warning=LEFT_RUNNING):
+                with contextlib.suppress(KeyError, StudyNotFoundError), self.store.skip_if_unavailable(warning=LEFT_RUNNING):
                     if order is None:
-                        write_run_seconds(self.study, run, time.monotonic() - started)
+                        self._write_seconds(run, time.monotonic() - started)
                     self._requeue()
         # All workers may have seen the request and ended before this process has seen it.
         stopped = stopped or (read_study(self.study).stop_requests > stops and not self.is_spent)
         yield Snapshot(progress=monitor.read_progress(), elapsed=time.monotonic() - started, deaths=pool.deaths, stopped=stopped)
 
     @property
+    def loaded(self) -> LoadedStudy:
+        """The study as it was created or continued."""
+        paths = self.workspace.paths.study(self.file.name)
+        return LoadedStudy(study=self.study, store=self.store, paths=paths, identity=self.identity)
+
+    @property
     def is_spent(self) -> bool:
         """Whether no trial waits or runs, and the budget allows no new trial."""
         trials = self.study.get_trials(deepcopy=False)
         return all(trial.state.is_finished() for trial in trials) and not budget_allows_trial(trials, trials=self.budget.trials)
+
+    def _write_seconds(self, run: str, seconds: float) -> None:
+        self.loaded.require_exists()
+        write_run_seconds(self.study, run, seconds)
 
     def _requeue(self, dead: Sequence[DeadWorker] = ()) -> None:
         """Requeue the trials of dead workers at once. If the lock is lost, the next claim requeues these trials."""
@@ -164,8 +178,9 @@ class Search:
                 end_hung(self.store, self.study, self.workspace.locks, number)
 
     def _study_id(self) -> int:
-        """Read the id of the study again. If the study was deleted, this raises a KeyError."""
-        return self.store.storage.get_study_id_from_name(self.file.name)
+        """Return the id of the study. If the study was deleted, raise an error."""
+        self.loaded.require_exists()
+        return get_study_id(self.study)
 
     def _worker_pool(
         self, run: str, started: float, only_trial: int | None, monitor: StudyMonitor, order: NodeOrder | None = None
@@ -178,6 +193,7 @@ class Search:
         interpreter_and_arguments = (sys.executable, *order.command) if order else WORKER_COMMAND
         template = WorkerOrder(
             study=self.file.name,
+            identity=self.identity,
             worker="",
             run=run,
             run_started=started,
@@ -208,6 +224,7 @@ class Search:
         study_folder, data = self.file.path.parent, self.workspace.data
         return NodeOrder(
             study=self.file.name,
+            identity=self.identity,
             worker="",
             run=run,
             runs=self.workspace.runs.absolute(),

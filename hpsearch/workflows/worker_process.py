@@ -22,7 +22,6 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import DiskError, NotComparableError, WorkerDiedError
 from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
-from hpsearch.search.deletion import report_deletion
 from hpsearch.search.isolation import isolated
 from hpsearch.search.pruner import make_pruner
 from hpsearch.search.sampler import SpaceSampler
@@ -85,15 +84,17 @@ def _run_worker(order: WorkerOrder, storage: str | None) -> int:
     store = workspace.open(trimmed=True)
     workspace.retry_policy.stop_requested = lambda: stop.requested
     started = time.monotonic() if order.run_started is None else order.run_started
+    study = store.load(file.name)
     search = Search(
         file=file,
         workspace=workspace,
         store=store,
-        study=store.load(file.name),
+        study=study,
+        identity=order.identity or workspace.identity_of(study),
         budget=file.budget.model_copy(update=changes),
         workers=WorkerCount(count=1, reason="this process"),
     )
-    with report_deletion(search.study, store, workspace.paths.study(file.name)):
+    with search.loaded.report_deletion():
         ended = _train(search, order, Clock(run=order.run or uuid.uuid4().hex[:8], started=started), stop)
     if stop.requested and order.supervisor is None:
         sys.exit(128 + stop.signal)
@@ -101,6 +102,7 @@ def _run_worker(order: WorkerOrder, storage: str | None) -> int:
 
 
 def _train(search: Search, order: WorkerOrder, clock: Clock, stop: StopRequest) -> int:
+    search.loaded.require_exists()
     require_comparable(search.study, search.file)
     try:
         with stop.interruptible():
@@ -163,6 +165,7 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
     claimer = Claimer(
         store=store,
         study=study,
+        loaded=search.loaded,
         locks=search.workspace.locks,
         source=source,
         run=clock.run,

@@ -7,13 +7,21 @@ import pty
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
+import pytest
 
+from hpsearch.cli.watch import watch_study
 from hpsearch.config.study_file import load_study_file
+from hpsearch.errors import StudyNotFoundError
 from hpsearch.storage.database import open_store
 from hpsearch.storage.records import write_study
+from hpsearch.storage.workspace import Workspace
+from hpsearch.workflows.supervisor import Search
 from tests.support.dashboard_client import until
 from tests.support.small_study import ROOT, hpsearch
 
@@ -102,6 +110,22 @@ def test_on_a_terminal_it_is_live(folder: Path) -> None:
         finally:
             watching.kill()
             os.close(ours)
+
+
+def test_a_study_made_again_is_not_taken_for_the_watched_one(
+    searched: Callable[..., Search], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again: list[Search] = []
+
+    def make_again(seconds: float) -> None:
+        assert not again, "it watches the other study"
+        workspace.open().delete("small")
+        again.append(searched())
+
+    searched()
+    monkeypatch.setattr("hpsearch.cli.watch.time", SimpleNamespace(monotonic=time.monotonic, sleep=make_again))
+    with pytest.raises(StudyNotFoundError, match="is gone"):
+        watch_study("small", workspace)
 
 
 def test_it_goes_with_nothing_that_prints_data(searched_folder: Path) -> None:

@@ -19,12 +19,11 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import LeaseLostError, StudyNotFoundError, StudyStoppedError
 from hpsearch.search.budget import refuse_repeated_failure
 from hpsearch.search.claim import is_being_searched, record_death
-from hpsearch.search.deletion import report_deletion
 from hpsearch.search.worker import Worker
 from hpsearch.search.worker_order import WorkerOrder
 from hpsearch.search.worker_pool import DeadWorker
 from hpsearch.storage.locks import Lease
-from hpsearch.storage.records import TrialKey, read_deaths, read_trials
+from hpsearch.storage.records import TrialKey, read_deaths, read_identity, read_study, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import add_trial
 from hpsearch.workflows.supervisor import Search
@@ -250,7 +249,7 @@ def test_a_deleted_study_is_reported(searched: Callable[..., Search], make_worke
     worker = make_worker(search)
     workspace.open().delete("small")
     gone = pytest.raises(StudyNotFoundError, match="'small', or a trial of it, is gone")
-    with gone, report_deletion(worker.study, worker.store, worker.paths):
+    with gone, worker.claimer.loaded.report_deletion():
         worker.work()
 
 
@@ -296,6 +295,82 @@ def test_a_study_deleted_at_any_moment_is_reported(
         with pytest.raises(StudyNotFoundError, match=r"no study 'small'|'small', or a trial of it, is gone"):
             work(moment)
         searched()
+
+
+def test_a_study_deleted_and_made_again_is_not_taken_for_the_old_one(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
+) -> None:
+    worker = make_worker(searched())
+    workspace.open().delete("small")
+    again = searched()
+    with pytest.raises(StudyNotFoundError, match="is gone"):
+        worker.work()
+    assert [(trial.state, trial.attempts) for trial in read_trials(again.study)] == [("waiting", ())]
+
+
+def test_a_worker_writes_no_epoch_into_a_study_made_again(
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
+) -> None:
+    again: list[Search] = []
+
+    def making_again(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        if not again:
+            workspace.open().delete("small")
+            again.append(searched())
+        yield from make_fake_trainer().train(config, checkpoint, owner)
+
+    with pytest.raises(StudyNotFoundError, match="is gone"):
+        make_worker(searched(), make_fake_trainer(making_again)).work()
+    (trial,) = read_trials(again[0].study)
+    assert (trial.state, trial.attempts, trial.epochs) == ("waiting", (), ())
+
+
+def test_a_worker_that_starts_late_does_not_train_a_study_made_again(
+    searched: Callable[..., Search], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    old = searched().identity
+    workspace.open().delete("small")
+    again = searched()
+    assert again.identity != old
+    order = WorkerOrder(study="small", identity=old, worker="w", runs=workspace.runs)
+    with pytest.raises(StudyNotFoundError, match="is gone"):
+        run_worker(order, storage=workspace.storage)
+    assert read_trials(again.study)[0].attempts == ()
+
+
+def test_a_supervisor_writes_nothing_into_a_study_made_again(
+    searched: Callable[..., Search], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pool:
+        deaths = 0
+
+        def start(self) -> None:
+            workspace.open().delete("small")
+            searched()
+
+        def watch(self) -> Iterator[None]:
+            yield
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(Search, "_worker_pool", lambda *_: Pool())
+    monkeypatch.setattr("hpsearch.workflows.supervisor.SNAPSHOT_SECONDS", 0.0)
+    with pytest.raises(StudyNotFoundError, match="is gone"):
+        list(searched().run())
+    assert read_study(workspace.open().load("small")).run_seconds == {}
+
+
+def test_a_study_without_an_identity_gets_one_when_a_worker_starts(
+    searched: Callable[..., Search], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpsearch.workflows.worker_process.load_trainer", lambda file, workspace, *, repeats: make_fake_trainer())
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    search = searched(("trials = 8", "trials = 1"))
+    search.study.set_user_attr("hpsearch:identity:small", "")  # as if an earlier version had made it
+    assert run_worker(WorkerOrder(study="small", worker="w", runs=workspace.runs), storage=workspace.storage) == 1
+    assert read_identity(search.study)
 
 
 @pytest.mark.slow

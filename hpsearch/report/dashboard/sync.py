@@ -31,8 +31,6 @@ from hpsearch.storage.optuna_internals import get_study_id
 from hpsearch.storage.records import StudyKey
 from hpsearch.training.data.image_grid import captioned_grid
 
-ARTIFACT_KEY = "artifacts:"
-"""Prefix of the records of Optuna's artifact store. If an artifact was deleted in the dashboard, its record is `null`."""
 REPORT, SAMPLES, MISTAKES = "report.html", "samples.png", "mistakes.png"
 KINDS = {REPORT: "text/html", SAMPLES: "image/png", MISTAKES: "image/png"}
 MISTAKES_COLUMNS = 6
@@ -149,12 +147,12 @@ def _keep(study: optuna.Study, store: Store, artifacts: Path, name: str, content
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)
     if known is None:
-        store.storage.set_study_system_attr(get_study_id(study), f"{ARTIFACT_KEY}{meta.artifact_id}", json.dumps(asdict(meta)))
+        store.storage.set_study_system_attr(get_study_id(study), f"{StudyKey.ARTIFACT}{meta.artifact_id}", json.dumps(asdict(meta)))
     return f"/artifacts/{get_study_id(study)}/{meta.artifact_id}"
 
 
 def _metas(study: optuna.Study, store: Store) -> list[ArtifactMeta]:
-    values = [json.loads(value) for key, value in _system(study, store).items() if key.startswith(ARTIFACT_KEY)]
+    values = [json.loads(value) for key, value in _system(study, store).items() if key.startswith(StudyKey.ARTIFACT)]
     return [ArtifactMeta(**value) for value in values if value is not None]
 
 
