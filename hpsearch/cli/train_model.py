@@ -23,7 +23,7 @@ from hpsearch.config.best_config import BestConfig
 from hpsearch.errors import HpsearchError, StorageError, StudyNotFoundError, UsageError
 from hpsearch.formatting import many
 from hpsearch.storage.locks import FileLocks
-from hpsearch.storage.records import read_trial, write_held_out_reading
+from hpsearch.storage.records import read_trial, require_own, write_held_out_reading
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.split import load_split
 from hpsearch.training.onnx_export import require_onnx
@@ -164,6 +164,7 @@ def _held_out_log(best: BestConfig, workspace: Workspace) -> _StudyLog | None:
     study, trial = provenance["study"], provenance["trial"]
     try:
         stored = workspace.open().load(str(study))
+        require_own(stored, hint="")
         fingerprint = read_trial(stored, int(trial)).run.get("fingerprint")
     except (StorageError, StudyNotFoundError, ValueError, TypeError) as error:
         reason = error.message if isinstance(error, HpsearchError) else str(error)

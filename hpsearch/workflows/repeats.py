@@ -22,7 +22,7 @@ from hpsearch.storage.records import BASELINE, TrialRow, read_identity, read_tri
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import why_unusable
 from hpsearch.workflows.repeat_study import ExplainPlan, FinalistsPlan, Plan, follow_up_file, read_explanation, read_verdict, write_plan
-from hpsearch.workflows.resume import comparable, require_comparable
+from hpsearch.workflows.resume import comparable, create_or_load, require_comparable
 from hpsearch.workflows.run import check_workspace, count_workers
 from hpsearch.workflows.supervisor import Search
 
@@ -231,7 +231,7 @@ def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int |
     file = follow_up_file(search, plan)
     with workspace.creation_lock():
         store = workspace.open()
-        study = store.load(file.name) if file.name in store.study_names() else store.create(file.name)
+        study = create_or_load(store, file.name)
         write_study(study, text=search.text, path=search.path, comparable=comparable(search))
         write_plan(study, plan)
     with workspace.locks.hold(claim_lock(get_study_id(study))):

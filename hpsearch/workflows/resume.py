@@ -26,6 +26,7 @@ from hpsearch.storage.records import (
     TrialRow,
     counts_towards_budget,
     read_study,
+    require_own,
     write_study,
 )
 
@@ -51,35 +52,54 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
 
     Raises:
         NotComparableError: new trials could not be compared with the stored trials.
-        StudyNotFoundError: a study of the warm start does not exist.
+        StudyNotFoundError: a study of the warm start does not exist, or another program made the study.
     """
     sources = _warm_start_trials(store, file)  # may raise an error, so it comes before anything is written
     changed: list[str] = []
     n_earlier = 0
-    if file.name not in store.study_names():
-        study = store.create(file.name)
-    else:
-        study = store.load(file.name)
+    study = create_or_load(store, file.name)
+    # The process that made the study may have been killed before it stored the study file.
+    if StudyKey.FILE in study.user_attrs:
         trials = study.get_trials(deepcopy=False)
         n_earlier = sum(map(_was_started, trials))
-        # The process that made the study may have been killed before it stored the study file.
-        if StudyKey.FILE in study.user_attrs or n_earlier:
-            row = read_study(study)
-            differences = differing(_stored_comparable(row, file), comparable(file))
-            # A component file may change until a trial has an epoch, because before the first epoch there is nothing to compare.
-            has_epochs = any(TrialKey.EPOCHS in trial.user_attrs for trial in trials)
-            if differences and (has_epochs or any(not line.startswith(COMPONENT_FILES) for line in differences)):
-                raise NotComparableError(
-                    f"{file.path.name}: new trials could not be compared with the {n_earlier} trials of '{file.name}':{_listed(differences)}",
-                    hint="Undo the change, or begin another study that learns from this one:\n"
-                    f'    name = "{file.name}-2"\n    warm_start.from = ["{file.name}"]',
-                )
-            changed = differences + _changed_sections(row.text, file.text)
+        row = read_study(study)
+        differences = differing(_stored_comparable(row, file), comparable(file))
+        # A component file may change until a trial has an epoch, because before the first epoch there is nothing to compare.
+        has_epochs = any(TrialKey.EPOCHS in trial.user_attrs for trial in trials)
+        if differences and (has_epochs or any(not line.startswith(COMPONENT_FILES) for line in differences)):
+            raise NotComparableError(
+                f"{file.path.name}: new trials could not be compared with the {n_earlier} trials of '{file.name}':{_listed(differences)}",
+                hint="Undo the change, or begin another study that learns from this one:\n"
+                f'    name = "{file.name}-2"\n    warm_start.from = ["{file.name}"]',
+            )
+        changed = differences + _changed_sections(row.text, file.text)
     write_study(study, text=file.text, path=file.path, comparable=comparable(file))
     for source, trials in sources.items():
         changed += _copy_trials(study, file.space, source, trials)
     changed += _queue_baselines(study, file, budget)
     return study, n_earlier, tuple(changed)
+
+
+def create_or_load(store: Store, name: str) -> optuna.Study:
+    """Create a study, or load it if hpsearch made it. The caller must hold the creation lock.
+
+    Args:
+        store: the database.
+        name: name of the study.
+
+    Returns:
+        The study.
+
+    Raises:
+        StudyNotFoundError: another program made the study of that name.
+    """
+    if name not in store.study_names():
+        return store.create(name)
+    study = store.load(name)
+    # The process that made the study may have been killed before it stored anything else.
+    if study.get_trials(deepcopy=False) or study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
+        require_own(study, hint="Give the study file another name.")
+    return study
 
 
 def comparable(file: StudyFile) -> dict[str, Any]:

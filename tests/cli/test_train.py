@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy
+import optuna
 import pytest
 from PIL import Image
 
@@ -160,6 +161,16 @@ def test_the_study_counts_the_readings(tmp_path: Path) -> None:
     assert alone.returncode == 0
     assert "The study 'striped' is out of reach" in alone.stderr
     assert "test split read once.\n" in alone.stdout
+
+
+def test_a_study_of_another_program_counts_no_reading(tmp_path: Path) -> None:
+    from hpsearch.cli.train_model import _held_out_log
+
+    path = write_best_config(tmp_path, ("[provenance]", '[provenance]\nstudy = "foreign"\ntrial = 0'))
+    foreign = optuna.create_study(study_name="foreign", storage=f"sqlite:///{tmp_path}/study.db")
+    foreign.add_trial(optuna.create_trial(value=1.0))
+    workspace = Workspace(storage=f"sqlite:///{tmp_path}/study.db", runs=tmp_path)
+    assert _held_out_log(read_best_config(path), workspace) is None
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
-"""Rules of a study that begins with the trials of another."""
+"""Rules of a study that begins with the trials of another, or that another program made."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import optuna
 import pytest
 
 from hpsearch.errors import NotComparableError, StudyNotFoundError
 from hpsearch.search.worker import Worker
 from hpsearch.storage.records import read_trials
+from hpsearch.storage.workspace import Workspace
+from hpsearch.workflows.repeats import prepare_finalists
 from hpsearch.workflows.supervisor import Search
 
 Searched = Callable[..., Search]
@@ -41,3 +44,24 @@ def test_a_warm_start_from_a_missing_study_is_refused(searched: Searched) -> Non
     searched()
     with pytest.raises(StudyNotFoundError, match="no study 'smal'"):
         searched(FROM_SMALL, more=WARM.replace("small", "smal"))
+
+
+@pytest.mark.parametrize(("direction", "queued"), [("maximize", 1), ("minimize", 0)])
+def test_a_study_of_another_program_is_not_continued(searched: Searched, workspace: Workspace, direction: str, queued: int) -> None:
+    foreign = optuna.create_study(study_name="small", storage=workspace.storage, direction=direction)
+    for _ in range(queued):
+        foreign.enqueue_trial({})
+    with pytest.raises(StudyNotFoundError, match="'small' was not made by hpsearch"):
+        searched()
+    assert foreign.user_attrs == {}
+
+
+def test_finalists_do_not_begin_in_a_study_of_another_program(
+    searched: Searched, make_worker: Callable[..., Worker], workspace: Workspace
+) -> None:
+    search = searched(("trials = 8", "trials = 1"))
+    make_worker(search).work()
+    foreign = optuna.create_study(study_name="small.finalists", storage=workspace.storage)
+    with pytest.raises(StudyNotFoundError, match=r"'small\.finalists' was not made by hpsearch"):
+        prepare_finalists(search.file, workspace, top=1, seeds=2)
+    assert foreign.user_attrs == {}
