@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import shlex
 from typing import Annotated
 
 import typer
@@ -13,7 +13,8 @@ from hpsearch.cli.workspace_options import StoredWorkspace
 from hpsearch.errors import UsageError
 from hpsearch.report.dashboard.sync import delete_artifacts
 from hpsearch.search.claim import is_being_searched
-from hpsearch.storage.records import read_trials, request_stop
+from hpsearch.storage.records import read_trials, request_stop, require_own
+from hpsearch.storage.study_folder import delete_folder, require_own_folder
 from hpsearch.workflows.repeat_study import follow_up_names
 from hpsearch.workflows.run import study_name
 
@@ -25,6 +26,8 @@ def stop(study: StudyArgument, *, workspace: StoredWorkspace) -> None:
     """
     store, name = workspace.open(), study_name(study)
     studies = [store.load(each) for each in (name, *follow_up_names(name, store))]
+    for each in studies:
+        require_own(each, hint="The program that made it can stop it.")
     busy = any(is_being_searched(each, workspace.locks) for each in studies)
     for each in studies:
         request_stop(each)
@@ -42,15 +45,19 @@ def rm(
     name = study_name(study)
     store = workspace.open()
     follow_ups = follow_up_names(name, store)
-    if any(is_being_searched(store.load(each), workspace.locks) for each in (name, *follow_ups)):
+    studies = [store.load(each) for each in (*follow_ups, name)]
+    for each in studies:
+        other = f"optuna delete-study --study-name {shlex.quote(each.study_name)} --storage {shlex.quote(str(store))}"
+        require_own(each, hint=f"This deletes it: {other}")
+    if any(is_being_searched(each, workspace.locks) for each in studies):
         raise UsageError(f"'{name}' is being searched right now", hint=f"Stop the search first: hpsearch stop {name}")
+    require_own_folder(name, workspace, store)
     if not yes:
         also = "".join(f", and '{each}'" for each in follow_ups)
         typer.confirm(f"Delete '{name}' with its {len(read_trials(store.load(name)))} trials{also}?", abort=True, err=True)
-    for each in (*follow_ups, name):
-        delete_artifacts(store.load(each), store, workspace.paths.artifacts)
-        store.delete(each)
-    folder = workspace.paths.study(name).folder
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    delete_folder(name, workspace)  # before the records: if it fails, the study is still there, and the command can be repeated
+    for each in studies:
+        workspace.identity_of(each)  # a copy forgets the files of its original
+        delete_artifacts(each, store, workspace.paths.artifacts)
+        store.delete(each.study_name)
     say(f"Deleted '{name}' from {store}.")

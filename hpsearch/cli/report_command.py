@@ -9,6 +9,7 @@ import typer
 
 from hpsearch.cli.console import say
 from hpsearch.cli.workspace_options import StoredWorkspace
+from hpsearch.storage.study_folder import require_own_folder
 from hpsearch.workflows.run import study_name
 from hpsearch.workflows.write_report import print_to_pdf, read_studies, write_report
 
@@ -29,6 +30,8 @@ def report(
     Several studies are shown side by side. The report says where they cannot be compared.
     """
     names = list(dict.fromkeys(map(study_name, studies)))
+    if output is None:
+        require_own_folder(names[0], workspace, workspace.open())
     page = output or workspace.paths.study(names[0]).report
     write_report(read_studies(names, workspace), page)
     say(f"Wrote {page} ({page.stat().st_size / 1e6:.1f} MB).")

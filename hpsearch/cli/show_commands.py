@@ -24,6 +24,7 @@ from hpsearch.report.text import explanation_blocks, verdict_blocks
 from hpsearch.report.trial_results import trial_blocks, trial_data
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import TrialRow, read_study, read_trial, read_trials
+from hpsearch.storage.study_folder import results_folder
 from hpsearch.workflows.export import require_own_files
 from hpsearch.workflows.repeat_study import is_follow_up, read_explanation, read_verdict, stored_file
 from hpsearch.workflows.repeats import find_verdict
@@ -59,7 +60,7 @@ def show(
     if is_follow_up(stored):
         _print_follow_up(name, store, as_json=json)
         return
-    results = read_results(stored, workspace.paths.study(name), verdict=find_verdict(name, store))
+    results = read_results(stored, results_folder(name, workspace, store), verdict=find_verdict(name, store))
     readings = results.row.held_out_readings
     if json:
         finalists = None if results.verdict is None else results.verdict.to_dict()

@@ -86,6 +86,8 @@ class StudyPaths:
 
     folder: Path
 
+    owner = _Inside("owner.json")
+    """The file that says to which study the folder belongs."""
     logs = _Inside("logs")
     """The folder of the workers' logs."""
     report = _Inside("report.html")

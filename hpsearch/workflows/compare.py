@@ -26,6 +26,7 @@ from hpsearch.errors import DataError, StudyNotFoundError, UsageError
 from hpsearch.formatting import one_line, show, show_path
 from hpsearch.search.isolation import in_fork
 from hpsearch.storage.records import TrialRow, read_study, read_trial
+from hpsearch.storage.study_folder import require_own_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import CLASS_NAMES
 from hpsearch.workflows.export import best_config
@@ -332,10 +333,12 @@ def _stored_trial(name: str, number: int, workspace: Workspace) -> tuple[BestCon
 
     Raise a UsageError if the trial has no predictions.
     """
-    study = workspace.open().load(name)
+    store = workspace.open()
+    study = store.load(name)
     row = read_trial(study, number)
     best = best_config(row, read_study(study))
     home, first_number = _trained_as(name, row, workspace)
+    require_own_folder(home, workspace, store)
     file = workspace.paths.study(home).trial(first_number).predictions
     if not file.is_file():
         why = f"is {row.state}, but {show_path(file)} is missing" if row.is_finished else f"is still {row.state}"

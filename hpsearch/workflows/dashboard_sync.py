@@ -15,6 +15,8 @@ from hpsearch.report.study_results import StudyResults, read_results
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import sync_lock
 from hpsearch.storage.optuna_internals import get_study_id
+from hpsearch.storage.records import require_own
+from hpsearch.storage.study_folder import results_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeat_study import is_follow_up
 from hpsearch.workflows.write_report import read_study_results, write_report
@@ -48,7 +50,9 @@ def sync_dashboard(name: str, workspace: Workspace, store: Store, results: Study
     study = store.load(name)
     if is_follow_up(study):
         return False
-    paths = workspace.paths.study(name)
+    require_own(study, hint="The dashboard shows it as it is.")
+    workspace.identity_of(study)  # a copy forgets the files of its original
+    paths = results_folder(name, workspace, store)
     if paths.folder.exists() and not paths.report.exists():
         results = results or read_study_results(name, workspace, store)
         write_report([results], paths.report)

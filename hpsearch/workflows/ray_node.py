@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpsearch.search.worker_order import NodeOrder
 from hpsearch.search.worker_pool import WorkerCount
+from hpsearch.storage.study_folder import claim_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.run import check_workspace, find_study_file
 from hpsearch.workflows.supervisor import Search
@@ -41,6 +42,7 @@ def supervise_worker(order: NodeOrder) -> int:
         store = workspace.open(trimmed=True)
         file = find_study_file(order.study, workspace)
         check_workspace(file, workspace)
+        claim_folder(file.name, workspace, store)
         search = Search(
             file=file,
             workspace=workspace,

@@ -18,7 +18,8 @@ from hpsearch.search.ray_pool import RayEngine
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.optuna_internals import get_study_id
-from hpsearch.storage.records import BASELINE, TrialRow, read_identity, read_trial, read_trials, write_study
+from hpsearch.storage.records import BASELINE, TrialRow, ensure_identity, read_identity, read_trial, read_trials, write_study
+from hpsearch.storage.study_folder import claim_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import why_unusable
 from hpsearch.workflows.repeat_study import ExplainPlan, FinalistsPlan, Plan, follow_up_file, read_explanation, read_verdict, write_plan
@@ -231,6 +232,8 @@ def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int |
     file = follow_up_file(search, plan)
     with workspace.creation_lock():
         store = workspace.open()
+        ensure_identity(store.load(search.name))
+        claim_folder(file.name, workspace, store)
         study = create_or_load(store, file.name)
         write_study(study, text=search.text, path=search.path, comparable=comparable(search))
         write_plan(study, plan)

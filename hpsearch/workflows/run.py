@@ -21,6 +21,7 @@ from hpsearch.storage.locks import Lease, claim_lock, manual_lock
 from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
 from hpsearch.storage.records import BY_HAND, TrialKey, read_identity, read_trial, read_trials
 from hpsearch.storage.sqlite import SqliteFile
+from hpsearch.storage.study_folder import claim_folder, require_own_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import prepare
 from hpsearch.workflows.repeat_study import follow_up_file, is_follow_up, read_plan, stored_file
@@ -96,7 +97,7 @@ def prepare_search(
         The search, ready to run.
 
     Raises:
-        UsageError: the data, the storage or the study cannot be used. Nothing was written.
+        UsageError: the data, the storage, the study or its folder cannot be used. No study was written.
         NotComparableError: new trials could not be compared with the stored trials.
     """
     base, _, kind = file.name.partition(".")
@@ -109,10 +110,12 @@ def prepare_search(
         # Several processes that create tables in one empty database would disturb each other.
         with workspace.creation_lock():
             store = workspace.open(create=True)
+            require_own_folder(file.name, workspace, store)
             study, earlier, changed = create_or_continue(store, file, budget)
     except HpsearchError:
         workspace.locks.clean_up()
         raise
+    claim_folder(file.name, workspace, store)
     with workspace.locks.hold(claim_lock(get_study_id(study))):
         requeued = requeue_interrupted(store, study, workspace.locks)
         retried = queue_failed_again(study) if retry_failed else []

@@ -31,6 +31,7 @@ from hpsearch.search.worker_link import link_to_supervisor
 from hpsearch.search.worker_order import WorkerOrder
 from hpsearch.search.worker_pool import WorkerCount
 from hpsearch.storage.records import read_study, write_split_hash
+from hpsearch.storage.study_folder import claim_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeat_study import is_follow_up, repeated_trials, write_images
 from hpsearch.workflows.resume import require_comparable
@@ -95,6 +96,7 @@ def _run_worker(order: WorkerOrder, storage: str | None) -> int:
         workers=WorkerCount(count=1, reason="this process"),
     )
     with search.loaded.report_deletion():
+        claim_folder(file.name, workspace, store)
         ended = _train(search, order, Clock(run=order.run or uuid.uuid4().hex[:8], started=started), stop)
     if stop.requested and order.supervisor is None:
         sys.exit(128 + stop.signal)

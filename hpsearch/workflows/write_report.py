@@ -16,6 +16,7 @@ from hpsearch.report.study_report import study_report
 from hpsearch.report.study_results import StudyResults, read_results
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import read_study
+from hpsearch.storage.study_folder import results_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import require_own_files
 from hpsearch.workflows.repeats import find_explanation, find_verdict
@@ -66,7 +67,9 @@ def read_study_results(name: str, workspace: Workspace, store: Store) -> StudyRe
         explanation = find_explanation(find_study_file(name, workspace), store)
     except (ComponentError, StudyFileError):
         explanation = None  # the rest can be shown without the component files
-    return read_results(store.load(name), workspace.paths.study(name), verdict=find_verdict(name, store), explanation=explanation)
+    return read_results(
+        store.load(name), results_folder(name, workspace, store), verdict=find_verdict(name, store), explanation=explanation
+    )
 
 
 def write_report(studies: Sequence[StudyResults], output: Path) -> None:

@@ -20,7 +20,9 @@ import pytest
 from optuna.artifacts import FileSystemArtifactStore
 from optuna_dashboard import get_note, save_note
 
+from hpsearch.cli.control_commands import rm
 from hpsearch.config.study_file import load_study_file
+from hpsearch.errors import StudyNotFoundError
 from hpsearch.report.dashboard.note import BEGIN, END
 from hpsearch.storage.records import StudyKey, write_study
 from hpsearch.storage.workspace import Workspace
@@ -203,6 +205,31 @@ def test_plain_optuna_dashboard_shows_the_same(searched_folder: Path) -> None:
     assert sorted(plot["id"] for plot in found["plotly_graph_objects"]) == sorted(PLOTS)
     by_id = {plot["id"]: plot for plot in found["plotly_graph_objects"]}
     assert by_id == {plot["id"]: plot for plot in shown["plotly_graph_objects"]}
+
+
+def test_a_copied_study_has_files_of_its_own(searched_folder: Path) -> None:
+    leave_pictures(searched_folder)
+    synced(searched_folder)
+    workspace = place_of(searched_folder)
+    folder = workspace.paths.artifacts
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert workspace.storage is not None
+    optuna.copy_study(from_study_name="small", from_storage=workspace.storage, to_storage=workspace.storage, to_study_name="second")
+    workspace.paths.study("second").folder.mkdir()
+    assert sync_dashboard("second", workspace, workspace.open())
+    assert {path: path.read_bytes() for path in before} == before
+    (own,) = set(folder.iterdir()) - before.keys()
+    assert f"/artifacts/2/{own.name}" in get_note(workspace.open().load("second"))
+    rm("second", workspace=workspace, yes=True)
+    assert set(folder.iterdir()) == before.keys()
+
+
+def test_nothing_is_written_for_a_study_of_another_program(searched_folder: Path) -> None:
+    workspace = place_of(searched_folder)
+    foreign = optuna.create_study(study_name="foreign", storage=workspace.storage)
+    with pytest.raises(StudyNotFoundError):
+        sync_dashboard("foreign", workspace, workspace.open())
+    assert (foreign.user_attrs, system_attrs(foreign)) == ({}, {})
 
 
 def test_a_deleted_study_leaves_no_artifacts(searched_folder: Path) -> None:
