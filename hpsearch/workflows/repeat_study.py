@@ -20,12 +20,13 @@ from hpsearch.analysis.ablation import AblationPath, AblationRound, Explanation,
 from hpsearch.analysis.finalists import Candidate, FinalistsResult, FinalistsRound, evaluate_finalists
 from hpsearch.analysis.paired import Scores
 from hpsearch.config.components import Scalar
-from hpsearch.config.paths import EXPLAIN, FINALISTS
+from hpsearch.config.paths import EXPLAIN, FINALISTS, check_study_name
 from hpsearch.config.sections import Pruner, Sampler
 from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.config.study_file import StudyFile, parse_study_file
 from hpsearch.config.train_config import TrainConfig
+from hpsearch.errors import UsageError
 from hpsearch.search.trial_source import RepeatedTrials
 from hpsearch.storage.database import Store
 from hpsearch.storage.records import StudyKey, candidate_scores, failed_candidates, read_study
@@ -258,6 +259,8 @@ def read_plan(study: optuna.Study, file: StudyFile) -> Plan:
 def stored_file(study: optuna.Study, component_folder: Path | None = None) -> StudyFile:
     """Return the study file with which a stored study was last run. For a follow-up study, return the study file of the search.
 
+    The study file gets the name of the stored study, because Optuna can copy a study under another name.
+
     Args:
         study: the stored study.
         component_folder: the folder of the component files; None for the folder of the study file.
@@ -267,10 +270,15 @@ def stored_file(study: optuna.Study, component_folder: Path | None = None) -> St
 
     Raises:
         StudyNotFoundError: the study was not made by hpsearch.
+        UsageError: hpsearch cannot run a study of this name.
         StudyFileError, ComponentError: a component file is missing or broken.
     """
     row = read_study(study)
-    return parse_study_file(row.text, path=row.path if component_folder is None else component_folder / row.path.name)
+    name, ending = study.study_name, f".{_stored_plan(study)['kind']}" if is_follow_up(study) else ""
+    if not name.endswith(ending):
+        raise UsageError(f"'{name}' is a copy of a follow-up study", hint=f"Copy it under a name that ends in '{ending}'.")
+    file = parse_study_file(row.text, path=row.path if component_folder is None else component_folder / row.path.name)
+    return replace(file, name=check_study_name(name.removesuffix(ending)))
 
 
 def repeated_trials(study: optuna.Study, file: StudyFile) -> RepeatedTrials:

@@ -1,4 +1,4 @@
-"""Rules of a study that begins with the trials of another, or that another program made."""
+"""Rules of a study that begins with the trials of another, that is a copy, or that another program made."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 import optuna
 import pytest
 
-from hpsearch.errors import NotComparableError, StudyNotFoundError
+from hpsearch.errors import NotComparableError, StudyFileError, StudyNotFoundError, UsageError
 from hpsearch.search.worker import Worker
-from hpsearch.storage.records import read_trials
+from hpsearch.storage.records import read_identity, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeats import prepare_finalists
+from hpsearch.workflows.run import find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
 
 Searched = Callable[..., Search]
@@ -44,6 +45,49 @@ def test_a_warm_start_from_a_missing_study_is_refused(searched: Searched) -> Non
     searched()
     with pytest.raises(StudyNotFoundError, match="no study 'smal'"):
         searched(FROM_SMALL, more=WARM.replace("small", "smal"))
+
+
+def copy(workspace: Workspace, name: str, new_name: str) -> None:
+    assert workspace.storage is not None
+    optuna.copy_study(from_study_name=name, from_storage=workspace.storage, to_storage=workspace.storage, to_study_name=new_name)
+
+
+def test_a_copied_study_goes_on_under_its_own_name(searched: Searched, make_worker: Callable[..., Worker], workspace: Workspace) -> None:
+    first = searched(("trials = 8", "trials = 2"))
+    make_worker(first).work()
+    copy(workspace, "small", "second")
+    second = prepare_search(find_study_file("second", workspace), workspace, trials=3)
+    assert (second.study.study_name, second.earlier) == ("second", 2)
+    assert make_worker(second).work() == 1
+    assert sorted(workspace.open().study_names()) == ["second", "small"]
+    assert [len(read_trials(search.study)) for search in (first, second)] == [2, 3]
+    assert [path.name for path in workspace.runs.glob("*/trials/*")] == ["00000", "00001", "00002"]
+    assert read_identity(first.study) == first.identity != second.identity
+    # A copy of the copy, under the name of the first study, is a third study.
+    first.store.delete("small")
+    copy(workspace, "second", "small")
+    third = prepare_search(find_study_file("small", workspace), workspace)
+    assert third.identity not in (first.identity, second.identity)
+
+
+def test_a_copy_under_a_name_that_is_no_folder_is_refused(searched: Searched, workspace: Workspace) -> None:
+    searched()
+    copy(workspace, "small", "small.finalists")
+    with pytest.raises(StudyFileError, match="name: must be 1 to 80 letters"):
+        find_study_file("small.finalists", workspace)
+
+
+def test_copied_finalists_go_on_under_a_name_of_finalists_only(
+    searched: Searched, make_worker: Callable[..., Worker], workspace: Workspace
+) -> None:
+    search = searched(("trials = 8", "trials = 1"))
+    make_worker(search).work()
+    prepare_finalists(search.file, workspace, top=1, seeds=2)
+    copy(workspace, "small.finalists", "second.finalists")
+    assert find_study_file("second.finalists", workspace).name == "second.finalists"
+    copy(workspace, "small.finalists", "second")
+    with pytest.raises(UsageError, match="'second' is a copy of a follow-up study"):
+        find_study_file("second", workspace)
 
 
 @pytest.mark.parametrize(("direction", "queued"), [("maximize", 1), ("minimize", 0)])
