@@ -24,11 +24,14 @@ from hpsearch.cli.control_commands import rm
 from hpsearch.config.study_file import load_study_file
 from hpsearch.errors import StudyNotFoundError
 from hpsearch.report.dashboard.note import BEGIN, END
+from hpsearch.report.dashboard.server import DashboardStorage
+from hpsearch.storage.database import open_store
 from hpsearch.storage.records import StudyKey, write_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.dashboard_sync import sync_dashboard
 from tests.support.dashboard_client import Served, serving, until
 from tests.support.small_study import hpsearch
+from tests.support.stored_study import stored_study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -222,6 +225,18 @@ def test_a_copied_study_has_files_of_its_own(searched_folder: Path) -> None:
     assert f"/artifacts/2/{own.name}" in get_note(workspace.open().load("second"))
     rm("second", workspace=workspace, yes=True)
     assert set(folder.iterdir()) == before.keys()
+
+
+def test_trials_of_a_deleted_study_are_not_shown_for_the_study_made_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    store, other = (open_store(url, create=True) for _ in range(2))
+    study = stored_study(tmp_path, storage=store.storage, trials=2)
+    shown = DashboardStorage(store.rdb)
+    assert len(shown.get_all_trials(study._study_id)) == 2
+    other.delete("small")
+    again = stored_study(tmp_path, storage=other.storage, trials=1, epochs=1)
+    assert again._study_id == study._study_id
+    assert [trial.value for trial in shown.get_all_trials(again._study_id)] == [trial.value for trial in again.trials]
 
 
 def test_nothing_is_written_for_a_study_of_another_program(searched_folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import UsageError
@@ -22,7 +23,7 @@ from hpsearch.formatting import escape_csv, show
 from hpsearch.report.dashboard.access import AccessMiddleware, AccessPolicy, App, is_loopback
 from hpsearch.storage.database import Store
 from hpsearch.storage.optuna_internals import CachedStorage
-from hpsearch.storage.records import PREFIX, TrialKey
+from hpsearch.storage.records import PREFIX, StudyKey, TrialKey
 
 TOKEN_VARIABLE = "HPSEARCH_DASHBOARD_TOKEN"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
@@ -52,10 +53,25 @@ ARTIFACT_PATH = re.compile(r"/+artifacts/\d+(?:/\d+)?/(?P<number>[0-9a-fA-F-]+)/
 
 
 class DashboardStorage(CachedStorage):
-    """An Optuna storage for the dashboard. Lists of trials and studies leave out the records that only hpsearch reads."""
+    """An Optuna storage for the dashboard. Lists of trials and studies leave out the records that only hpsearch reads.
+
+    Args:
+        rdb: the database.
+    """
+
+    def __init__(self, rdb: RDBStorage) -> None:
+        super().__init__(rdb)
+        self._identities: dict[int, list[Any]] = {}
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """Return all trials of a study without the records in `HIDDEN`."""
+        attributes = self.get_study_user_attrs(study_id)
+        identity = [value for key, value in attributes.items() if key.startswith(StudyKey.IDENTITY)]
+        with self._lock:
+            # SQLite gives the id of a deleted study to the next study. Then forget the trials of the deleted one.
+            if self._identities.setdefault(study_id, identity) != identity:
+                self._identities[study_id] = identity
+                self._studies.pop(study_id, None)
         return [_shown(trial) for trial in super().get_all_trials(study_id, deepcopy, states)]
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
