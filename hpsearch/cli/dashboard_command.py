@@ -15,6 +15,7 @@ import typer
 from hpsearch.cli.console import note, say
 from hpsearch.cli.signals import collect_signals
 from hpsearch.cli.workspace_options import StoredWorkspace
+from hpsearch.errors import StudyNotFoundError
 from hpsearch.report.dashboard.access import AccessPolicy, is_loopback, own_names
 from hpsearch.report.dashboard.server import TOKEN_VARIABLE, Server, choose_token, make_app
 from hpsearch.storage.optuna_internals import get_study_id
@@ -48,16 +49,19 @@ def dashboard(
     """
     secret = choose_token(token or os.environ.get(TOKEN_VARIABLE), host)
     name = None if study is None else study_name(study)
-    if name is None:  # the database may not exist yet
-        store, path = workspace.open_or_create(), "/dashboard"
-    else:
-        store = workspace.open()
-        path = f"/dashboard/studies/{get_study_id(store.load(name))}"
+    try:
+        store = workspace.open(read_only=not allow_edit)
+    except StudyNotFoundError:
+        if name is not None:
+            raise
+        workspace.open_or_create().dispose()  # the dashboard may be started before the first search
+        store = workspace.open(read_only=not allow_edit)
+    path = "/dashboard" if name is None else f"/dashboard/studies/{get_study_id(store.load(name))}"
     names = frozenset(each.lower() for each in allow_host or []) | own_names(host)
     policy = AccessPolicy(host=host, names=names, token=secret, allow_edit=allow_edit)
     server = Server(make_app(store, workspace.paths.artifacts, policy), host, port)
     address = server.address(path, token=secret)
-    sync = DashboardSync(workspace, store, only=name)
+    sync = DashboardSync(workspace, only=name)
     with collect_signals() as received:
         try:
             say(address)

@@ -38,7 +38,7 @@ def export(
     if trial is not None and (top != 1 or per is not None):
         raise UsageError("--trial names one trial, but --top and --per choose among the best", hint="Leave one of them out.")
     name = study_name(study)
-    store = workspace.open()
+    store = workspace.open(read_only=True)
     stored = store.load(name)
     record = read_study(stored)
     verdict = finished_verdict(name, store)

@@ -46,7 +46,7 @@ def show(
     if watch and (number is not None or json or csv):
         raise UsageError("--watch shows a whole study and cannot be combined with N, --json or --csv", hint="Leave the others out.")
     name = study_name(study)
-    store = workspace.open()
+    store = workspace.open(read_only=True)
     if watch:
         watch_study(name, workspace)
     stored = store.load(name)
@@ -74,7 +74,7 @@ def show(
 
 def ls(*, workspace: StoredWorkspace, json: JsonOption = False) -> None:
     """List the studies in a storage."""
-    store = workspace.open()
+    store = workspace.open(read_only=True)
     found = []
     for name in store.study_names():
         trials = read_trials(store.load(name))

@@ -35,7 +35,7 @@ def watch_study(name: str, workspace: Workspace) -> None:
     Raises:
         StudyNotFoundError: the study does not exist, or was deleted while this function ran.
     """
-    store = workspace.open()
+    store = workspace.open(read_only=True)
     study = store.load(name)
     loaded = LoadedStudy(study=study, store=store, paths=workspace.paths.study(name), identity=read_identity(study))
     monitor = StudyMonitor(store, study)

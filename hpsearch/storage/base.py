@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import URL
 
 from hpsearch.errors import HpsearchError
 from hpsearch.storage.retry import Result, RetryPolicy
@@ -17,25 +16,27 @@ class Database(ABC):
     """A database, which may not exist yet.
 
     Attributes:
-        url: the URL, with the password if there is one.
         display_url: the URL without its query, and with `***` for user and password.
         max_wait: seconds to wait for a database that is locked or down.
     """
 
     max_wait: ClassVar[float]
 
-    def __init__(self, url: URL) -> None:
-        self.url = url
-        # The query may hold a password too, which SQLAlchemy would print.
-        shown = URL.create(url.drivername, host=url.host, port=url.port, database=url.database).render_as_string()
-        self.display_url = shown if url.username is None else shown.replace("://", "://***@", 1)
+    def __init__(self, display_url: str) -> None:
+        self.display_url = display_url
+
+    @property
+    def may_write(self) -> bool:
+        """Whether this user may write to the database, as far as that is known without trying."""
+        return True
 
     @abstractmethod
-    def check(self, *, create: bool) -> None:
+    def check(self, *, create: bool, read_only: bool = False) -> None:
         """Check that the database can be used, without writing to the database.
 
         Args:
             create: whether a database without tables is allowed, because the caller will make the tables.
+            read_only: whether a database is enough that this user may only read.
 
         Raises:
             StorageError: the database cannot be used.
@@ -43,11 +44,13 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def open(self, retry_policy: RetryPolicy) -> RDBStorage:
-        """Open the database with Optuna, and make the tables if there are none.
+    def open(self, retry_policy: RetryPolicy, *, create: bool, read_only: bool) -> RDBStorage:
+        """Open the database with Optuna.
 
         Args:
             retry_policy: decides how long this process waits for the database.
+            create: whether to make the tables if there are none.
+            read_only: whether nothing will be written.
 
         Returns:
             Optuna's storage.

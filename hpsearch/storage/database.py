@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from urllib.parse import unquote
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -24,7 +26,7 @@ from hpsearch.storage.optuna_internals import optuna_is_known
 from hpsearch.storage.postgres import DRIVER, RESUME_HINT, PostgresServer, error_text, is_transient, origin
 from hpsearch.storage.records import trim_attributes
 from hpsearch.storage.retry import RetryPolicy
-from hpsearch.storage.sqlite import SqliteFile
+from hpsearch.storage.sqlite import SqliteFile, sqlite_url
 from hpsearch.storage.trial_cache import BatchingCache, PlainCache, Retry, TrimmedCache
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
@@ -154,7 +156,7 @@ def storage_url(option: str | None, paths: RunPaths) -> str:
     Returns:
         The URL of the user. Without it `$OPTUNA_STORAGE`, or else the URL of a SQLite file in the folder of runs.
     """
-    return option or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{paths.database}"
+    return option or os.environ.get(STORAGE_VARIABLE) or sqlite_url(paths.database)
 
 
 def database_at(url: str) -> SqliteFile | PostgresServer:
@@ -171,10 +173,16 @@ def database_at(url: str) -> SqliteFile | PostgresServer:
     """
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and separator:
-        parsed = make_url(f"sqlite://{rest if rest.startswith('/') else ''}")
-        if parsed.database in (None, "", ":memory:"):
+        name, has_query, _ = rest.partition("?")
+        file = unquote(name[1:]) if name.startswith("/") else ""
+        if file in ("", ":memory:"):
             raise StorageError("a SQLite storage must be a file, but this URL names none", hint="For example sqlite:///runs/hpsearch.db")
-        return SqliteFile(parsed)
+        if has_query:
+            raise StorageError(
+                "a SQLite storage must be a file alone, but this URL has a question mark",
+                hint="Leave out options such as uri=true, and write sqlite:///FILE. In the name of the file, write %3F for ?.",
+            )
+        return SqliteFile(Path(file))
     if scheme not in ("postgresql", DRIVER) or not separator:
         if not separator or not re.fullmatch(r"[\w+]+", scheme):
             raise StorageError(f"a storage URL must be {SUPPORTED_URLS}, but got another text", hint=UNREADABLE_HINT)
@@ -190,12 +198,13 @@ def database_at(url: str) -> SqliteFile | PostgresServer:
     return PostgresServer(parsed)
 
 
-def open_store(url: str, *, create: bool, trimmed: bool = False, retry_policy: RetryPolicy | None = None) -> Store:
+def open_store(url: str, *, create: bool, read_only: bool = False, trimmed: bool = False, retry_policy: RetryPolicy | None = None) -> Store:
     """Open a storage.
 
     Args:
         url: URL of a SQLite file or a PostgreSQL database.
         create: whether to make the database, or its tables, if they do not exist.
+        read_only: whether nothing will be written. Then this user needs no right to write, and not even SQLite changes the file.
         trimmed: whether to keep in memory only the parts of finished trials that a search needs.
         retry_policy: the retry policy of this process; a new policy by default.
 
@@ -208,9 +217,9 @@ def open_store(url: str, *, create: bool, trimmed: bool = False, retry_policy: R
     """
     database = database_at(url)
     retry_policy = retry_policy or RetryPolicy(max_wait=database.max_wait)
-    database.check(create=create)
+    database.check(create=create, read_only=read_only)
     try:
-        rdb = database.open(retry_policy)
+        rdb = database.open(retry_policy, create=create, read_only=read_only)
     except RuntimeError as error:
         raise StorageError(
             f"{database.display_url} holds the tables of another Optuna: {error}",

@@ -94,12 +94,19 @@ RESUME_HINT = "Nothing is lost: checkpoints hold what was trained. Once the data
 
 
 class PostgresServer(Database):
-    """A database on a PostgreSQL server."""
+    """A database on a PostgreSQL server.
+
+    Attributes:
+        url: the URL, with the password if there is one.
+    """
 
     max_wait = OUTAGE_WAIT
 
     def __init__(self, url: URL) -> None:
-        super().__init__(url.set(drivername=DRIVER))
+        self.url = url.set(drivername=DRIVER)
+        # The query may hold a password too, which SQLAlchemy would print.
+        shown = URL.create(DRIVER, host=url.host, port=url.port, database=url.database).render_as_string()
+        super().__init__(shown if url.username is None else shown.replace("://", "://***@", 1))
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         """Open a connection that notices when the server stops answering.
@@ -123,10 +130,10 @@ class PostgresServer(Database):
         connection.autocommit = autocommit
         return connection
 
-    def open(self, retry_policy: RetryPolicy) -> RDBStorage:
-        return _RetryingStorage(self, retry_policy)
+    def open(self, retry_policy: RetryPolicy, *, create: bool, read_only: bool) -> RDBStorage:
+        return _RetryingStorage(self, retry_policy, create=create)
 
-    def check(self, *, create: bool) -> None:
+    def check(self, *, create: bool, read_only: bool = False) -> None:
         psycopg = _driver(self.display_url)
         try:
             with self.connect() as connection:
@@ -250,7 +257,7 @@ def _delays() -> Iterator[float]:
 class _RetryingStorage(RDBStorage):
     """Optuna's storage, whose calls are repeated after an outage."""
 
-    def __init__(self, server: PostgresServer, retry_policy: RetryPolicy) -> None:
+    def __init__(self, server: PostgresServer, retry_policy: RetryPolicy, *, create: bool) -> None:
         self._server, self._retry_policy = server, retry_policy
         # Optuna and psycopg would log each lost connection with the whole statement. `PostgresServer.retry` logs an outage already.
         logging.getLogger(RDBStorage.__module__).setLevel(logging.ERROR)
@@ -258,6 +265,7 @@ class _RetryingStorage(RDBStorage):
         # Optuna gets the URL without secrets, because `server.connect` makes the connections.
         super().__init__(
             server.display_url,
+            skip_table_creation=not create,
             engine_kwargs={"creator": server.connect, "pool_pre_ping": True, "pool_size": 1, "max_overflow": 8},
         )
 

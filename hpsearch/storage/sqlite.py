@@ -12,10 +12,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
 
 from hpsearch.errors import DiskError, HpsearchError, StorageError, StudyNotFoundError
 from hpsearch.formatting import show_path
@@ -38,6 +39,18 @@ By default SQLite uses 2 MB, which would fill up in a long search. Less is enoug
 OTHER_PATH_HINT = "Choose another place with --storage or --runs."
 
 
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite file, as Optuna and SQLAlchemy read it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The URL. Characters that have a meaning in a URL or for Optuna are written as `%3F`.
+    """
+    return "sqlite:///" + str(path).translate({ord(each): quote(each) for each in "%?{}"})
+
+
 class SqliteFile(Database):
     """A SQLite file.
 
@@ -47,24 +60,37 @@ class SqliteFile(Database):
 
     max_wait = MAX_LOCK_WAIT
 
-    def __init__(self, url: URL) -> None:
-        super().__init__(url)
-        self.path = Path(str(url.database)).absolute()
+    def __init__(self, path: Path) -> None:
+        super().__init__(sqlite_url(path))
+        self.path = path.absolute()
 
-    def open(self, retry_policy: RetryPolicy) -> RDBStorage:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make the folder of {self.display_url}: {error.strerror}", hint=OTHER_PATH_HINT) from error
-        rdb = RDBStorage(
-            self.url.render_as_string(hide_password=False), engine_kwargs={"connect_args": {"factory": _factory(retry_policy)}}
-        )
-        with rdb.engine.connect() as connection:
-            # With write-ahead logging, a worker does not have to wait while the dashboard reads.
-            connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
+    @property
+    def may_write(self) -> bool:
+        """Whether this user may write to the file, and to its folder, where SQLite makes files beside it."""
+        return all(os.access(each, os.W_OK) for each in (self.path, self.path.resolve().parent))
+
+    def open(self, retry_policy: RetryPolicy, *, create: bool, read_only: bool) -> RDBStorage:
+        def connect() -> sqlite3.Connection:
+            return self._connect_to_read(retry_policy) if read_only else _Connection(retry_policy, self.path, "rwc" if create else "rw")
+
+        if create:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"cannot make the folder of {self.display_url}: {error.strerror}", hint=OTHER_PATH_HINT) from error
+        options: dict[str, Any] = {"creator": connect}
+        if read_only:
+            # Each session has its own connection. So SQLite leaves no file beside the database while nobody reads.
+            options["poolclass"] = NullPool
+        # The URL is only the name of a dialect here, because `connect` makes the connections.
+        rdb = RDBStorage("sqlite:///file", skip_table_creation=not create, engine_kwargs=options)
+        if create:
+            with rdb.engine.connect() as connection:
+                # With write-ahead logging, a worker does not have to wait while the dashboard reads.
+                connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
         return rdb
 
-    def check(self, *, create: bool) -> None:
+    def check(self, *, create: bool, read_only: bool = False) -> None:
         # Python must not open the file itself, because closing the file would drop all locks that this process holds on it. Another
         # process that ends at that moment would then believe that it is the last user, and would remove the write-ahead log.
         database = self.path
@@ -87,13 +113,15 @@ class SqliteFile(Database):
             raise StorageError(f"{database} has {status.st_nlink} names (hard links)", hint="Make a copy with one name, and use the copy.")
         if status.st_size == 0:
             raise StorageError(f"{database} is empty", hint="Move it away, or choose another file with --storage.")
-        if not os.access(database, os.R_OK | os.W_OK):
-            raise StorageError(f"{database} cannot be written to", hint=OTHER_PATH_HINT)
+        if not os.access(database, os.R_OK if read_only else os.R_OK | os.W_OK):
+            raise StorageError(f"{database} cannot be {'read' if read_only else 'written to'}", hint=OTHER_PATH_HINT)
         tables = self._tables()
         if tables and "studies" not in tables:
             raise StorageError(
                 f"{database} belongs to another program (tables {', '.join(sorted(tables)[:4])})", hint="Choose another with --storage."
             )
+        if not tables and not create:
+            raise StudyNotFoundError(f"there are no studies in {database} yet", hint="`hpsearch run` with a study file makes one.")
 
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
         """Call a function one time. It needs no retry, because each statement waits while the file is locked."""
@@ -112,21 +140,48 @@ class SqliteFile(Database):
 
     def open_error(self, error: BaseException) -> HpsearchError:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        return StorageError(f"cannot use {self.display_url}: {cause}", hint="Is its disk full, or may this user not write to it?")
+        hint = "Is its disk full?"
+        if not self.may_write:
+            hint = "Copy it, with the files beside it whose names begin with its name, to a folder that this user may write to."
+        return StorageError(f"cannot use {self.display_url}: {cause}", hint=hint)
 
     def _tables(self) -> set[str]:
         try:
-            connection = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=MAX_LOCK_WAIT)
+            connection = self._connect_to_read(RetryPolicy(max_wait=self.max_wait))
             try:
                 return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             finally:
                 connection.close()
+        except sqlite3.OperationalError as error:
+            raise self.open_error(error) from error
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 raise StorageError(
                     f"{self.path} is not a SQLite database, or a damaged one", hint="Move it away, or choose another file with --storage."
                 ) from error
             raise StorageError(f"{self.path} is damaged: {error}", hint="Restore it from a copy; hpsearch has not touched it.") from error
+
+    def _connect_to_read(self, retry_policy: RetryPolicy) -> _Connection:
+        """Connect without changing anything, whether or not this user may write."""
+        real = self.path.resolve()
+        wal, journal = (_size(real.with_name(f"{real.name}{ending}")) for ending in ("-wal", "-journal"))
+        if self.may_write:
+            # SQLite makes two files beside the database while it reads, which the mode `ro` would leave there. The mode `rw` removes them
+            # at the end, but would also put a log that a killed process has left into the database.
+            connection = _Connection(retry_policy, self.path, "ro" if wal else "rw")
+            connection.execute("PRAGMA query_only = ON")
+            return connection
+        has_log = wal or journal
+        # In a folder where this user may make files, SQLite would make them in the user's name, and the owner could not write to them.
+        if has_log or not os.access(real.parent, os.W_OK):
+            try:
+                return _Connection(retry_policy, self.path, "ro")
+            except sqlite3.OperationalError as error:
+                if has_log or error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                    raise
+        # Write-ahead logging needs an index beside the file, which this user may not make. Without a log nobody writes now, so the file
+        # alone is complete. With a log that SQLite cannot use, the file alone would be old, or half of a transaction.
+        return _Connection(retry_policy, self.path, "ro&immutable=1")
 
 
 def is_locked(error: BaseException) -> bool:
@@ -142,33 +197,43 @@ def is_locked(error: BaseException) -> bool:
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
 
 
-def _factory(retry_policy: RetryPolicy) -> Callable[..., sqlite3.Connection]:
-    """Return the `factory` for `sqlite3.connect`."""
-
-    def connect(database: str, **options: Any) -> sqlite3.Connection:
-        return _Connection(retry_policy, database, **{**options, "timeout": TRY_SECONDS})
-
-    return connect
-
-
 class _Connection(sqlite3.Connection):
-    def __init__(self, retry_policy: RetryPolicy, database: str, **options: Any) -> None:
-        super().__init__(database, **options)
+    """A connection to a SQLite file.
+
+    Args:
+        retry_policy: decides how long a statement waits for the file.
+        path: the file.
+        mode: the value of `mode` in SQLite's URI of the file, and further options.
+    """
+
+    def __init__(self, retry_policy: RetryPolicy, path: Path, mode: str) -> None:
+        # SQLAlchemy lends a connection to one thread at a time.
+        super().__init__(f"{path.as_uri()}?mode={mode}", uri=True, timeout=TRY_SECONDS, check_same_thread=False)
         self.retry_policy = retry_policy
-        self.database = database
+        self.path = path
+        self.expected = _version(path) if "immutable" in mode else None
+        # This reads the file, so it raises an error if the file cannot be read.
         self.execute(f"PRAGMA cache_size = -{CACHE_KILOBYTES}")
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(factory or _Cursor)
 
+    def execute(self, *statement: Any) -> Any:
+        return self.cursor().execute(*statement)  # Python's own method would not use our cursor
+
     def commit(self) -> None:
         self.until_free(super().commit)
+
+    def require_unchanged(self) -> None:
+        """Raise an error if the file has changed although it is read without locks, because what was read may be a mixture."""
+        if self.expected is not None and _version(self.path) != self.expected:
+            raise sqlite3.OperationalError("it was locked and changed by another program while it was read")
 
     def until_free(self, call: Callable[[], Result]) -> Result:
         """Call a function until the file is not locked. Raise `sqlite3.OperationalError` after the longest wait."""
 
         def warning(error: Exception) -> str:
-            return f"waiting for {self.database}, which another program has locked; for up to {MAX_LOCK_WAIT:.0f} seconds"
+            return f"waiting for {self.path}, which another program has locked; for up to {MAX_LOCK_WAIT:.0f} seconds"
 
         delays = itertools.repeat(RETRY_DELAY)
         return self.retry_policy.retry(call, is_transient=is_locked, delays=delays, warning=warning, warn_after=WARN_AFTER)
@@ -178,9 +243,23 @@ class _Cursor(sqlite3.Cursor):
     connection: _Connection
 
     def execute(self, *statement: Any) -> _Cursor:
+        self.connection.require_unchanged()
         self.connection.until_free(partial(super().execute, *statement))
         return self
 
     def executemany(self, *statement: Any) -> _Cursor:
         self.connection.until_free(partial(super().executemany, *statement))
         return self
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    """Return numbers that differ after the file was written."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

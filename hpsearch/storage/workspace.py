@@ -69,11 +69,12 @@ class Workspace:
         # A link to the database is another name of the same database, with the same locks.
         return FileLocks(lock_folder(self.database.path.resolve()))
 
-    def open(self, *, create: bool = False, trimmed: bool = False) -> Store:
+    def open(self, *, create: bool = False, read_only: bool = False, trimmed: bool = False) -> Store:
         """Open the storage.
 
         Args:
             create: whether to make the database, or its tables, if they do not exist.
+            read_only: whether nothing will be written. Then this user needs no right to write, and not even SQLite changes the file.
             trimmed: whether to keep in memory only the parts of finished trials that a search needs.
 
         Returns:
@@ -86,7 +87,7 @@ class Workspace:
         """
         if self.wait_for_server:
             self.database.wait_for(self.retry_policy)
-        store = open_store(self.url, create=create, trimmed=trimmed, retry_policy=self.retry_policy)
+        store = open_store(self.url, create=create, read_only=read_only, trimmed=trimmed, retry_policy=self.retry_policy)
         # After an outage, check that this process still holds its locks before a call is repeated. If the locks are lost, another
         # worker may already do the same work.
         self.retry_policy.before_retry = self.locks.require_held

@@ -333,7 +333,7 @@ def _stored_trial(name: str, number: int, workspace: Workspace) -> tuple[BestCon
 
     Raise a UsageError if the trial has no predictions.
     """
-    store = workspace.open()
+    store = workspace.open(read_only=True)
     study = store.load(name)
     row = read_trial(study, number)
     best = best_config(row, read_study(study))
@@ -363,7 +363,7 @@ def _trained_as(name: str, row: TrialRow, workspace: Workspace) -> tuple[str, in
         while row.copy_of:
             name, _, text = row.copy_of.rpartition("/")
             number = int(text)
-            row = read_trial(workspace.open().load(name), number)
+            row = read_trial(workspace.open(read_only=True).load(name), number)
     return name, number
 
 

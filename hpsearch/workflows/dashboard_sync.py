@@ -10,6 +10,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import HpsearchError, StudyNotFoundError
+from hpsearch.formatting import one_line
 from hpsearch.report.dashboard.sync import last_synced, state_of, sync
 from hpsearch.report.study_results import StudyResults, read_results
 from hpsearch.storage.database import Store
@@ -66,15 +67,16 @@ def sync_dashboard(name: str, workspace: Workspace, store: Store, results: Study
 class DashboardSync:
     """Syncs the dashboard of a storage in its own thread, at the start and after changes of a study.
 
+    A user who may not write to the storage sees what the last sync wrote.
+
     Args:
-        workspace: the folders and locks.
-        store: the storage.
+        workspace: the storage, the folders and the locks.
         only: name of the only study to sync; None for all studies.
     """
 
-    def __init__(self, workspace: Workspace, store: Store, *, only: str | None) -> None:
+    def __init__(self, workspace: Workspace, *, only: str | None) -> None:
         self._workspace = workspace
-        self._store = store
+        self._store = workspace.open(read_only=not workspace.database.may_write)
         self._only = only
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dashboard-sync", daemon=True)
@@ -87,15 +89,21 @@ class DashboardSync:
     def stop(self) -> None:
         """Wait for the sync of the current study, then stop the thread."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._store.dispose()
+
+    def sync_all(self) -> None:
+        """Sync each study once, in the calling thread."""
+        for name in self._names():
+            if self._stop.is_set():
+                return
+            self._sync(name)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while self._workspace.database.may_write and not self._stop.is_set():
             begun = time.thread_time()
-            for name in self._names():
-                if self._stop.is_set():
-                    return
-                self._sync(name)
+            self.sync_all()
             self._stop.wait(max(LEAST_PAUSE, (time.thread_time() - begun) / LARGEST_SHARE))
 
     def _names(self) -> list[str]:
@@ -109,7 +117,7 @@ class DashboardSync:
             sync_dashboard(name, self._workspace, self._store)
         except (StudyNotFoundError, KeyError):
             return  # a study of another program, or a study that was just deleted
-        except (HpsearchError, OSError, SQLAlchemyError, StorageInternalError) as error:
+        except Exception as error:  # whatever is wrong with one study must not end the sync of the others
             if name not in self._warned:
                 self._warned.add(name)
-                log.warning("the dashboard of '%s' could not be synced: %s", name, str(error).splitlines()[0])
+                log.warning("the dashboard of '%s' could not be synced: %s", name, one_line(str(error)))

@@ -210,7 +210,7 @@ def trials(study: str, *, storage: str | None = None, runs: Path | str = DEFAULT
         import pandas
     except ImportError as error:
         raise UsageError("a data frame needs pandas, which is not installed", hint='pip install "hpsearch[notebook]"') from error
-    store = Workspace(storage=storage, runs=Path(runs)).open()
+    store = Workspace(storage=storage, runs=Path(runs)).open(read_only=True)
     try:
         return pandas.DataFrame(records(read_trials(store.load(study_name(study)))))
     finally:

@@ -185,7 +185,7 @@ def find_explanation(file: StudyFile, store: Store) -> tuple[Explanation, int] |
 
 
 def _comparable_study(file: StudyFile, workspace: Workspace) -> optuna.Study:
-    study = workspace.open().load(file.name)
+    study = workspace.open(read_only=True).load(file.name)
     require_comparable(study, file)
     return study
 
@@ -199,7 +199,7 @@ def _find_winner(name: str, workspace: Workspace) -> int | None:
 
     Return None if no trial is complete.
     """
-    store = workspace.open()
+    store = workspace.open(read_only=True)
     verdict = finished_verdict(name, store)
     if verdict is not None and verdict.winner is not None:
         return verdict.winner.candidate.trial
@@ -231,7 +231,7 @@ def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int |
     count = count_workers(workspace, engine, workers, plan.max_runs)
     file = follow_up_file(search, plan)
     with workspace.creation_lock():
-        store = workspace.open()
+        store = workspace.open(create=True)
         ensure_identity(store.load(search.name))
         claim_folder(file.name, workspace, store)
         study = create_or_load(store, file.name)

@@ -161,7 +161,7 @@ def prepare_reproduction(name: str, number: int, workspace: Workspace, *, device
         DataError: the images are missing or damaged.
         ConfigError: this machine does not have the device, or the options of the components have changed.
     """
-    study = workspace.open().load(name)
+    study = workspace.open(read_only=True).load(name)
     row, trial = read_study(study), read_trial(study, number)
     _require_record(trial, name)
     best = best_config(trial, row)
@@ -247,7 +247,7 @@ def _seed_margin(name: str, workspace: Workspace) -> float | None:
     """Return the 95 % margin of the difference between two seeds, from the pooled variance of the study's finalists."""
     from scipy.stats import t as student_t
 
-    store, follow_up = workspace.open(), f"{name.partition('.')[0]}.{FINALISTS}"
+    store, follow_up = workspace.open(read_only=True), f"{name.partition('.')[0]}.{FINALISTS}"
     if follow_up not in store.study_names():
         return None
     found = [(len(each.scores) - 1, each.deviation) for each in read_verdict(store.load(follow_up)).finalists if each.deviation is not None]

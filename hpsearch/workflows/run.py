@@ -47,7 +47,7 @@ def find_study_file(study: str, workspace: Workspace) -> StudyFile:
     """
     if _is_file(study):
         return load_study_file(Path(study))
-    store = workspace.open()
+    store = workspace.open(read_only=True)
     try:
         stored = store.load(study)
         file = stored_file(stored, workspace.component_folder)

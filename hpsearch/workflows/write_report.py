@@ -41,7 +41,7 @@ def read_studies(names: Sequence[str], workspace: Workspace) -> list[StudyResult
     Raises:
         StudyNotFoundError: there is no such study.
     """
-    store = workspace.open()
+    store = workspace.open(read_only=True)
     try:
         return [read_study_results(name, workspace, store) for name in names]
     finally:

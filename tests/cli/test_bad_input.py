@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sqlite3
 import subprocess
@@ -16,6 +15,7 @@ from hpsearch.cli.main import _explained
 from hpsearch.training.data import files
 from tests.support.bad_study_files import FILE, MISTAKES, VALID, Mistake, study
 from tests.support.forkserver import shared_server
+from tests.support.read_only import snapshot
 from tests.support.small_study import ROOT
 
 WRONG_USAGE = 2
@@ -42,14 +42,6 @@ RUN = ("low above high", "name that leaves the folder", "component file that is 
 
 def hpsearch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return shared_server("fake").run(folder, *arguments, PYTHONDONTWRITEBYTECODE="1", **environment)
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    """Everything below a folder, by name, with its content's hash."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *says: str) -> None:

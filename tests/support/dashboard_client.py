@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,13 +90,13 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, **environment: str) -> Iterator[Served]:
+def serving(folder: Path, *arguments: str, prefix: Sequence[str] = (), **environment: str) -> Iterator[Served]:
     """`hpsearch dashboard` in a folder, on a port that is free, for the length of a block."""
     said = folder / "dashboard.stderr"
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with said.open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fake_trainer", "dashboard", *arguments, "--port", "0"],
+            [*prefix, sys.executable, "-m", "tests.support.fake_trainer", "dashboard", *arguments, "--port", "0"],
             cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,
