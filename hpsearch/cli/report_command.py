@@ -31,7 +31,7 @@ def report(
     """
     names = list(dict.fromkeys(map(study_name, studies)))
     if output is None:
-        require_own_folder(names[0], workspace, workspace.open())
+        require_own_folder(names[0], workspace, workspace.open(read_only=True))
     page = output or workspace.paths.study(names[0]).report
     write_report(read_studies(names, workspace), page)
     say(f"Wrote {page} ({page.stat().st_size / 1e6:.1f} MB).")

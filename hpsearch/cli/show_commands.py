@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import csv as csv_module
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import optuna
 import typer
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
-from hpsearch.analysis.leaderboard import count_states, rank, records
-from hpsearch.cli.console import print_blocks, print_json, print_result, results, say
+from hpsearch.analysis.leaderboard import STATES, records
+from hpsearch.cli.console import note, print_blocks, print_json, print_result, results, say
 from hpsearch.cli.options import JsonOption, StudyArgument
 from hpsearch.cli.watch import watch_study
 from hpsearch.cli.workspace_options import StoredWorkspace
 from hpsearch.config.paths import FINALISTS
-from hpsearch.errors import UsageError
-from hpsearch.formatting import escape_cell, many, times
+from hpsearch.errors import StorageError, StudyNotFoundError, UsageError
+from hpsearch.formatting import escape_cell, many, printable, times
 from hpsearch.report.blocks import Table, number_column, text_column
 from hpsearch.report.sections.summary import terminal_summary
 from hpsearch.report.study_results import read_results
 from hpsearch.report.text import explanation_blocks, verdict_blocks
 from hpsearch.report.trial_results import trial_blocks, trial_data
 from hpsearch.storage.database import Store
-from hpsearch.storage.records import TrialRow, read_study, read_trial, read_trials
+from hpsearch.storage.records import TrialRow, read_frozen_trials, read_study, read_trial, read_trials, readable, single_value
 from hpsearch.storage.study_folder import results_folder
 from hpsearch.workflows.export import require_own_files
 from hpsearch.workflows.repeat_study import is_follow_up, read_explanation, read_verdict, stored_file
-from hpsearch.workflows.repeats import find_verdict
+from hpsearch.workflows.repeats import intact_verdict
 from hpsearch.workflows.run import study_name
 
 
@@ -60,7 +64,7 @@ def show(
     if is_follow_up(stored):
         _print_follow_up(name, store, as_json=json)
         return
-    results = read_results(stored, results_folder(name, workspace, store), verdict=find_verdict(name, store))
+    results = read_results(stored, results_folder(name, workspace, store), verdict=intact_verdict(name, store))
     readings = results.row.held_out_readings
     if json:
         finalists = None if results.verdict is None else results.verdict.to_dict()
@@ -75,20 +79,7 @@ def show(
 def ls(*, workspace: StoredWorkspace, json: JsonOption = False) -> None:
     """List the studies in a storage."""
     store = workspace.open(read_only=True)
-    found = []
-    for name in store.study_names():
-        trials = read_trials(store.load(name))
-        best = next((trial.value for trial in rank(trials)), None)
-        last = max((trial.finished for trial in trials if trial.finished), default=None)
-        found.append(
-            {
-                "study": name,
-                "trials": len(trials),
-                **count_states(trials),
-                "best": best,
-                "last": last.isoformat(" ", "minutes") if last else None,
-            }
-        )
+    found = [_summary(name, store) for name in store.study_names()]
     if json:
         print_json(found)
     elif not found:
@@ -97,10 +88,33 @@ def ls(*, workspace: StoredWorkspace, json: JsonOption = False) -> None:
         drops = {"waiting": 4, "running": 3, "pruned": 2, "fail": 2, "complete": 1}
         columns = (text_column(key) if key in ("study", "last") else number_column(key, drops.get(key, 0)) for key in found[0])
         rows = (
-            tuple("" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values())
+            tuple("" if value is None else f"{value:.4f}" if isinstance(value, float) else printable(str(value)) for value in row.values())
             for row in found
         )
         print_blocks(Table(columns=tuple(columns), rows=tuple(rows)))
+
+
+def _summary(name: str, store: Store) -> dict[str, Any]:
+    """Return the row of one study. Its records may be damaged, and other programs may have made it."""
+    row: dict[str, Any] = {"study": name, **dict.fromkeys(("trials", *STATES, "best", "last"))}
+    try:
+        study = store.load(name)
+        with readable(f"the study '{name}'"):
+            trials = read_frozen_trials(study)
+            last = max((trial.datetime_complete for trial in trials if trial.datetime_complete), default=None)
+            states = Counter(trial.state.name.lower() for trial in trials)
+            row |= {"trials": len(trials), **{state: states[state] for state in STATES}}
+            row |= {"best": _best_value(study, trials), "last": last.isoformat(" ", "minutes") if last else None}
+    except (StorageError, StudyNotFoundError) as error:
+        note(f"warning: {error.message}", style="yellow")
+    return row
+
+
+def _best_value(study: optuna.Study, trials: Sequence[FrozenTrial]) -> float | None:
+    """Return the best value, which for a study of another program may be the lowest; None if there are several objectives."""
+    values = [value for trial in trials if trial.state.name == "COMPLETE" and (value := single_value(trial)) is not None]
+    minimize = study.directions == [StudyDirection.MINIMIZE]
+    return min(values, default=None) if minimize else max(values, default=None)
 
 
 def _print_csv(trials: Sequence[TrialRow]) -> None:

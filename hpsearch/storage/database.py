@@ -75,7 +75,7 @@ class Store:
         Returns:
             The names.
         """
-        return [study.study_name for study in self.storage.get_all_studies()]
+        return self.storage.read_study_names()
 
     def load(self, name: str) -> optuna.Study:
         """Load a study.

@@ -143,6 +143,8 @@ def find_differences() -> Iterator[str]:
     )
     for instance, attributes in instances:
         yield from (f"{type(instance).__name__} has no {name}" for name in attributes if not hasattr(instance, name))
-    tables = {"TrialModel": ("number", "study_id", "state", "datetime_start", "datetime_complete"), **TRIAL_COLUMNS}
+    tables = {name: ("trial_id", *columns) for name, columns in TRIAL_COLUMNS.items()}
+    tables["TrialModel"] = ("trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete")
+    tables["StudyModel"] = ("study_id", "study_name")
     for name, columns in tables.items():
-        yield from (f"{name} has no {column}" for column in ("trial_id", *columns) if not hasattr(getattr(models, name, None), column))
+        yield from (f"{name} has no {column}" for column in columns if not hasattr(getattr(models, name, None), column))

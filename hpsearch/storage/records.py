@@ -126,7 +126,7 @@ class TrialRow:
 
     Attributes:
         state: Optuna's name of the state, in lower case: `complete`, `pruned`, `fail`, `running`, `waiting`.
-        value: validation accuracy of the last epoch, 0 to 1; None if the trial has no result.
+        value: validation accuracy of the last epoch, 0 to 1; None if the trial has no result, or if the study has several objectives.
         params: the sampled values; fixed values are only in `config`.
         run: the facts needed to repeat the trial: config, versions, device.
         origin: `baseline`, `by hand`, or empty for a sampled trial.
@@ -166,18 +166,18 @@ class TrialRow:
         Raises:
             StorageError: an attribute of the trial is damaged.
         """
-        with _readable(f"trial {trial.number}"):
+        with readable(f"trial {trial.number}"):
             return cls._from_trial(trial)
 
     @classmethod
     def _from_trial(cls, trial: FrozenTrial) -> TrialRow:
         attrs = trial.user_attrs
         run = dict(json.loads(attrs.get(TrialKey.RUN, "{}")))
-        has_value = trial.values is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        has_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         return cls(
             number=trial.number,
             state=trial.state.name.lower(),
-            value=trial.value if has_value else None,
+            value=single_value(trial) if has_value else None,
             params=trial.params or trial.system_attrs.get("fixed_params", {}),
             config=read_config(trial),
             run=run,
@@ -221,10 +221,36 @@ def read_trials(study: optuna.Study) -> list[TrialRow]:
     Raises:
         KeyError: the study was deleted.
     """
+    return [TrialRow.from_trial(trial) for trial in read_frozen_trials(study)]
+
+
+def read_frozen_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Read all trials of a study as Optuna's own trials, whose records may be damaged. The intermediate values may be missing.
+
+    Args:
+        study: a study of hpsearch or of plain Optuna.
+
+    Returns:
+        The trials in the order of their numbers.
+
+    Raises:
+        KeyError: the study was deleted.
+    """
     storage, study_id = get_storage(study), get_study_id(study)
     # Do not use the cache. The cache of a worker lacks attributes, and any other cache would keep all trials in memory.
-    trials = storage.read_trials(study_id) if isinstance(storage, PlainCache) else storage.get_all_trials(study_id, deepcopy=False)
-    return [TrialRow.from_trial(trial) for trial in trials]
+    return storage.read_trials(study_id) if isinstance(storage, PlainCache) else storage.get_all_trials(study_id, deepcopy=False)
+
+
+def single_value(trial: FrozenTrial) -> float | None:
+    """Return the value of a trial.
+
+    Args:
+        trial: a trial of any study.
+
+    Returns:
+        The value; None if the trial has none, or if its study has several objectives.
+    """
+    return trial.values[0] if trial.values is not None and len(trial.values) == 1 else None
 
 
 def read_trial(study: optuna.Study, number: int) -> TrialRow:
@@ -289,7 +315,7 @@ def read_config(trial: optuna.Trial | FrozenTrial) -> TrainConfig | None:
         StorageError: the stored config is damaged.
     """
     stored = trial.user_attrs.get(TrialKey.RUN, "{}")
-    with _readable(f"trial {trial.number}"):
+    with readable(f"trial {trial.number}"):
         run = json.loads(stored)
         return TrainConfig.from_dict(run["config"]) if "config" in run else None
 
@@ -447,7 +473,7 @@ def read_epochs(trial: optuna.Trial | FrozenTrial) -> list[Epoch]:
         StorageError: the stored epochs are damaged.
     """
     stored = trial.user_attrs.get(TrialKey.EPOCHS, "[]")
-    with _readable(f"trial {trial.number}"):
+    with readable(f"trial {trial.number}"):
         return [Epoch.from_dict(epoch) for epoch in json.loads(stored)]
 
 
@@ -493,8 +519,18 @@ def transaction(trial: optuna.Trial) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _readable(owner: str) -> Iterator[None]:
-    """Raise a StorageError for any error of a block that reads stored data. Somebody has then changed the data."""
+def readable(owner: str) -> Iterator[None]:
+    """Raise a StorageError for any error of a block that reads stored data. Somebody has then changed the data.
+
+    Args:
+        owner: what the data belongs to, for the message.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        StorageError: the stored data is damaged.
+    """
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
@@ -562,7 +598,7 @@ def read_study(study: optuna.Study) -> StudyRow:
     def by_id(prefix: str) -> dict[str, Any]:
         return {key.removeprefix(prefix): value for key, value in attrs.items() if key.startswith(prefix)}
 
-    with _readable(f"the study '{study.study_name}'"):
+    with readable(f"the study '{study.study_name}'"):
         return StudyRow(
             name=study.study_name,
             text=attrs[StudyKey.FILE]["text"],

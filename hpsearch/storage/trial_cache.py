@@ -95,6 +95,14 @@ class PlainCache(CachedStorage):
         running = self._rdb.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
         return [(get_trial_id(trial), trial.number) for trial in running]
 
+    def read_study_names(self) -> list[str]:
+        """Read the names of all studies.
+
+        Returns:
+            The names.
+        """
+        return [study.study_name for study in self._rdb.get_all_studies()]
+
 
 class BatchingCache(PlainCache):
     """A cache that reads with one statement for each table, and writes several values in one transaction.
@@ -198,6 +206,11 @@ class BatchingCache(PlainCache):
         """Read which trials of a study are running, from the database."""
         running: list[tuple[int, int]] = self._retry(lambda: trial_reader.read_running(self._rdb, study_id))
         return running
+
+    def read_study_names(self) -> list[str]:
+        """Read the names of all studies, without their attributes."""
+        names: list[str] = self._retry(lambda: trial_reader.read_study_names(self._rdb))
+        return names
 
     def _read(self, study_id: int, unfinished: Collection[int], last_finished: int, *, intermediate_values: bool) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._retry(

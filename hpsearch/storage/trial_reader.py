@@ -89,6 +89,20 @@ def read_running(rdb: RDBStorage, study_id: int) -> list[tuple[int, int]]:
         return [(trial_id, number) for trial_id, number in session.execute(statement.order_by(trial.number))]
 
 
+def read_study_names(rdb: RDBStorage) -> list[str]:
+    """Read the names of all studies, without their attributes, which may be large or damaged.
+
+    Args:
+        rdb: the database.
+
+    Returns:
+        The names in the order in which the studies were made.
+    """
+    study = models.StudyModel
+    with Session(rdb.engine) as session:
+        return list(session.scalars(sqlalchemy.select(study.study_name).order_by(study.study_id)))
+
+
 def _read(session: Session, selection: str, values: dict[str, Any], *, intermediate_values: bool) -> list[FrozenTrial]:
     # Read the trials before their values. So a trial that is read as finished has all its values.
     trials = session.scalars(_statement(selection), values).all()

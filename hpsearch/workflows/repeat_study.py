@@ -29,7 +29,7 @@ from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import UsageError
 from hpsearch.search.trial_source import RepeatedTrials
 from hpsearch.storage.database import Store
-from hpsearch.storage.records import StudyKey, candidate_scores, failed_candidates, read_study
+from hpsearch.storage.records import StudyKey, candidate_scores, failed_candidates, read_study, readable
 
 EARLIER_NAMES = {"parameters": "n_parameters"}
 """Keys that version 0.1 stored, and their present names."""
@@ -319,13 +319,18 @@ def read_verdict(study: optuna.Study) -> FinalistsResult:
 
     Returns:
         The verdict.
+
+    Raises:
+        StorageError: the plan is damaged.
     """
-    plan = FinalistsPlan.from_dict(_stored_plan(study))
-    names = {candidate.name for candidate in plan.candidates}
-    trials = study.get_trials(deepcopy=False)
-    # Leave out trials that were finalists only before the search continued.
-    scores = {name: row for name, row in candidate_scores(trials).items() if name in names}
-    return evaluate_finalists(plan.candidates, scores, seeds=plan.seeds, failed=failed_candidates(trials) & names, **_sizes(study))
+    with readable(f"the study '{study.study_name}'"):
+        plan = FinalistsPlan.from_dict(_stored_plan(study))
+        names = {candidate.name for candidate in plan.candidates}
+        trials = study.get_trials(deepcopy=False)
+        # Leave out trials that were finalists only before the search continued.
+        scores = {name: row for name, row in candidate_scores(trials).items() if name in names}
+        failed, sizes = failed_candidates(trials) & names, _sizes(study)
+    return evaluate_finalists(plan.candidates, scores, seeds=plan.seeds, failed=failed, **sizes)
 
 
 def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, int]:
@@ -337,10 +342,15 @@ def read_explanation(study: optuna.Study, space: Space) -> tuple[Explanation, in
 
     Returns:
         The explanation, and the number of the trial where the path ends.
+
+    Raises:
+        StorageError: the plan is damaged.
     """
-    plan = ExplainPlan.from_dict(_stored_plan(study), space)
-    trials = study.get_trials(deepcopy=False)
-    found = explain(plan.path, candidate_scores(trials), seeds=plan.seeds, failed=failed_candidates(trials), **_sizes(study))
+    with readable(f"the study '{study.study_name}'"):
+        plan = ExplainPlan.from_dict(_stored_plan(study), space)
+        trials = study.get_trials(deepcopy=False)
+        scores, failed, sizes = candidate_scores(trials), failed_candidates(trials), _sizes(study)
+    found = explain(plan.path, scores, seeds=plan.seeds, failed=failed, **sizes)
     return found, plan.goal_trial
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from hpsearch.analysis.finalists import Candidate, FinalistsResult
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.paths import EXPLAIN, FINALISTS
 from hpsearch.config.study_file import StudyFile
-from hpsearch.errors import UsageError
+from hpsearch.errors import StorageError, UsageError
 from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.storage.database import Store
@@ -22,10 +23,21 @@ from hpsearch.storage.records import BASELINE, TrialRow, ensure_identity, read_i
 from hpsearch.storage.study_folder import claim_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import why_unusable
-from hpsearch.workflows.repeat_study import ExplainPlan, FinalistsPlan, Plan, follow_up_file, read_explanation, read_verdict, write_plan
+from hpsearch.workflows.repeat_study import (
+    ExplainPlan,
+    FinalistsPlan,
+    Plan,
+    follow_up_file,
+    is_follow_up,
+    read_explanation,
+    read_verdict,
+    write_plan,
+)
 from hpsearch.workflows.resume import comparable, create_or_load, require_comparable
 from hpsearch.workflows.run import check_workspace, count_workers
 from hpsearch.workflows.supervisor import Search
+
+log = logging.getLogger("hpsearch")
 
 MIN_SEEDS = 2
 """Minimum number of seeds. One seed selects the winner, the other seed measures the winner."""
@@ -151,9 +163,29 @@ def find_verdict(name: str, store: Store) -> FinalistsResult | None:
 
     Returns:
         The verdict; None if the study has no finalists.
+
+    Raises:
+        StorageError: the records of the finalists are damaged.
     """
-    follow_up = f"{name}.{FINALISTS}"
-    return read_verdict(store.load(follow_up)) if follow_up in store.study_names() else None
+    study = _find_follow_up(f"{name}.{FINALISTS}", store)
+    return None if study is None else read_verdict(study)
+
+
+def intact_verdict(name: str, store: Store) -> FinalistsResult | None:
+    """Read the result of a study's finalists so far, for a view that must not fail because of them.
+
+    Args:
+        name: name of the study.
+        store: the database.
+
+    Returns:
+        The verdict; None if the study has no finalists, or if their records are damaged, which is logged.
+    """
+    try:
+        return find_verdict(name, store)
+    except StorageError as error:
+        log.warning("the finalists are left out: %s", error.message)
+        return None
 
 
 def finished_verdict(name: str, store: Store) -> FinalistsResult | None:
@@ -179,9 +211,18 @@ def find_explanation(file: StudyFile, store: Store) -> tuple[Explanation, int] |
 
     Returns:
         The explanation and the number of the explained trial; None if the study has no explanation.
+
+    Raises:
+        StorageError: the records of the explanation are damaged.
     """
-    follow_up = f"{file.name}.{EXPLAIN}"
-    return read_explanation(store.load(follow_up), file.space) if follow_up in store.study_names() else None
+    study = _find_follow_up(f"{file.name}.{EXPLAIN}", store)
+    return None if study is None else read_explanation(study, file.space)
+
+
+def _find_follow_up(name: str, store: Store) -> optuna.Study | None:
+    """Return a follow-up study; None if there is none, or if the study of that name belongs to another program."""
+    study = store.load(name) if name in store.study_names() else None
+    return study if study is not None and is_follow_up(study) else None
 
 
 def _comparable_study(file: StudyFile, workspace: Workspace) -> optuna.Study:

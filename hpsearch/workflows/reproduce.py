@@ -15,14 +15,14 @@ from hpsearch.analysis.leaderboard import difference_margin
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import Catalog
 from hpsearch.config.epoch import Epoch
-from hpsearch.config.paths import FINALISTS
 from hpsearch.config.registration import find_component_file, load_component_files
 from hpsearch.config.train_config import resolve
 from hpsearch.errors import ConfigError, StudyNotFoundError, UsageError
 from hpsearch.storage.records import StudyRow, TrialRow, read_study, read_trial
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import best_config, recorded_files, why_unusable
-from hpsearch.workflows.repeat_study import is_follow_up, read_verdict
+from hpsearch.workflows.repeat_study import is_follow_up
+from hpsearch.workflows.repeats import find_verdict
 
 if TYPE_CHECKING:
     from hpsearch.training.data.split import Split
@@ -247,10 +247,10 @@ def _seed_margin(name: str, workspace: Workspace) -> float | None:
     """Return the 95 % margin of the difference between two seeds, from the pooled variance of the study's finalists."""
     from scipy.stats import t as student_t
 
-    store, follow_up = workspace.open(read_only=True), f"{name.partition('.')[0]}.{FINALISTS}"
-    if follow_up not in store.study_names():
+    verdict = find_verdict(name.partition(".")[0], workspace.open(read_only=True))
+    if verdict is None:
         return None
-    found = [(len(each.scores) - 1, each.deviation) for each in read_verdict(store.load(follow_up)).finalists if each.deviation is not None]
+    found = [(len(each.scores) - 1, each.deviation) for each in verdict.finalists if each.deviation is not None]
     freedom = sum(degrees for degrees, _ in found)
     if not freedom:
         return None

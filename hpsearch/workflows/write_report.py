@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hpsearch.config.paths import write_atomically
-from hpsearch.errors import ComponentError, DiskError, HpsearchError, StudyFileError, UsageError
+from hpsearch.errors import ComponentError, DiskError, HpsearchError, StorageError, StudyFileError, UsageError
 from hpsearch.report.study_report import study_report
 from hpsearch.report.study_results import StudyResults, read_results
 from hpsearch.storage.database import Store
@@ -19,8 +20,10 @@ from hpsearch.storage.records import read_study
 from hpsearch.storage.study_folder import results_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import require_own_files
-from hpsearch.workflows.repeats import find_explanation, find_verdict
+from hpsearch.workflows.repeats import find_explanation, intact_verdict
 from hpsearch.workflows.run import find_study_file
+
+log = logging.getLogger("hpsearch")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Names of Chromium and Chrome on the PATH."""
@@ -67,8 +70,11 @@ def read_study_results(name: str, workspace: Workspace, store: Store) -> StudyRe
         explanation = find_explanation(find_study_file(name, workspace), store)
     except (ComponentError, StudyFileError):
         explanation = None  # the rest can be shown without the component files
+    except StorageError as error:
+        log.warning("the explanation is left out: %s", error.message)
+        explanation = None
     return read_results(
-        store.load(name), results_folder(name, workspace, store), verdict=find_verdict(name, store), explanation=explanation
+        store.load(name), results_folder(name, workspace, store), verdict=intact_verdict(name, store), explanation=explanation
     )
 
 

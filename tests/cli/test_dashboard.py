@@ -21,11 +21,11 @@ import pytest
 
 from hpsearch.report.dashboard.server import CONNECTIONS
 from tests.support.dashboard_client import Served, serving, until
+from tests.support.postgres_server import PASSWORD, Postgres
 from tests.support.small_study import ROOT, hpsearch
 
 STORAGE = "sqlite:///runs/hpsearch.db"
 TOKEN = "a-token-that-nobody-knows"
-PASSWORD = "hunter2"
 
 
 @pytest.fixture(scope="module")
@@ -323,9 +323,8 @@ def test_a_signal_ends_it_in_good_order(study_folder: Path, number: int, code: i
         assert "Traceback" not in running.said.read_text()
 
 
-def test_no_password_of_the_storage_is_told(searched_folder: Path) -> None:
-    url = f"sqlite:///{searched_folder}/runs/hpsearch.db?password={PASSWORD}"
-    with serving(searched_folder, "small", OPTUNA_STORAGE=url) as running:
+def test_no_password_of_the_storage_is_told(folder: Path, postgres: Postgres) -> None:
+    with serving(folder, OPTUNA_STORAGE=postgres.database()) as running:
         for path in ("/dashboard", "/api/studies", "/api/studies/1", "/api/meta", "/csv/1", "/api/studies/99", "/artifacts/1/0"):
             answer = running.ask(path)
             assert PASSWORD not in answer.text + str(answer.headers), path
