@@ -36,6 +36,7 @@ from hpsearch.storage.records import (
     BY_HAND,
     Death,
     TrialKey,
+    is_own_trial,
     read_deaths,
     read_epochs,
     write_attempt,
@@ -343,13 +344,17 @@ def _is_locked(locks: Locks, name: str) -> bool:
 
 @contextmanager
 def _without_worker(store: Store, locks: Locks, trial_id: int) -> Iterator[bool]:
-    """Hold the lease of a trial in a block. Yield whether the trial is running without a living worker."""
+    """Hold the lease of a trial in a block. Yield whether the trial is running without a living worker.
+
+    A trial of another program has no worker of hpsearch. That program may be training it.
+    """
     lease = locks.acquire(trial_lock(trial_id))
     if lease is None:
         yield False
         return
     try:
         # Read the state while holding the lease, because the worker may have just finished the trial.
-        yield store.storage.get_trial(trial_id).state == TrialState.RUNNING
+        trial = store.storage.get_trial(trial_id)
+        yield trial.state == TrialState.RUNNING and is_own_trial(trial)
     finally:
         lease.release()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner, SuccessiveHalvingPruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from hpsearch.config.sections import Pruner
 from hpsearch.config.space import Space
-from hpsearch.search.study_view import trials_with
+from hpsearch.search.study_view import TrialsView
+from hpsearch.storage.records import is_own_trial
 
 
 class _SameModelPruner(BasePruner):
-    """Shows only the trials of the same model to one of Optuna's pruners."""
+    """Shows only the trials of the search and of the same model to one of Optuna's pruners."""
 
     def __init__(self, inner: BasePruner) -> None:
         self._inner = inner
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         model = trial.params.get("model")
-        return self._inner.prune(study if model is None else trials_with(study, "model", model), trial)
+        view: Any = TrialsView(study, lambda other: is_own_trial(other) and model in (None, other.params.get("model")))
+        return self._inner.prune(view, trial)
 
 
 def make_pruner(section: Pruner, space: Space) -> BasePruner:

@@ -27,7 +27,7 @@ from hpsearch.errors import StudyStoppedError
 from hpsearch.search.failpoints import Failpoint, reached
 from hpsearch.search.study_view import TrialsView, one_trial_per_space, trials_with, value_of
 from hpsearch.storage.optuna_internals import get_trial_id
-from hpsearch.storage.records import counts_towards_budget
+from hpsearch.storage.records import counts_towards_budget, is_own_trial
 
 MAX_DRAWS = 200
 """Maximum number of draws for one trial. If all draws exceed the limits, the search stops."""
@@ -107,7 +107,7 @@ class SpaceSampler(BaseSampler):
         stored = next(each for each in everything.get_trials(deepcopy=False) if each.number == trial.number)
         given = {**stored.system_attrs.get("fixed_params", {}), **trial.params}
         # Values that this trial drew before it was killed must not influence its next draws.
-        others = TrialsView(everything, lambda other: other.number != trial.number)
+        others = TrialsView(everything, lambda other: other.number != trial.number and is_own_trial(other))
         if self._balance and self._balance not in given:
             given[self._balance] = self._least_tried(others, trial)
         visible = trials_with(others, self._balance, given[self._balance]) if self._balance else others

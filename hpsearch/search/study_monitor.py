@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.storage.database import Store
 from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
-from hpsearch.storage.records import TrialKey, TrialRow, repeat_of
+from hpsearch.storage.records import TrialKey, TrialRow, is_own_trial, repeat_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,8 @@ class StudyMonitor:
 
     def _read(self) -> None:
         """Read new trials, and trials that were unfinished at the last reading. A finished trial never changes."""
-        trials = self._store.storage.read_trials(self._study_id, unfinished=self._unfinished, last_finished=self._last_finished)
+        read = self._store.storage.read_trials(self._study_id, unfinished=self._unfinished, last_finished=self._last_finished)
+        trials = [trial for trial in read if is_own_trial(trial)]
         self._unfinished = {get_trial_id(trial): trial for trial in trials if not trial.state.is_finished()}
         finished = [trial for trial in trials if trial.state.is_finished()]
         for trial in trials:

@@ -16,7 +16,7 @@ from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.search.budget import Clock, budget_allows_trial
 from hpsearch.storage.optuna_internals import get_storage, get_study_id
-from hpsearch.storage.records import candidate_scores, failed_candidates, read_config, repeat_attributes, repeat_of
+from hpsearch.storage.records import TrialKey, candidate_scores, failed_candidates, read_config, repeat_attributes, repeat_of
 
 
 class TrialSource(Protocol):
@@ -86,7 +86,12 @@ class SampledTrials:
         if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
             return None
         # Do not use `Study.ask`, because it would first take a trial that waits for another worker.
-        return optuna.Trial(self.study, get_storage(self.study).create_new_trial(get_study_id(self.study)))
+        trial_id = get_storage(self.study).create_new_trial(
+            get_study_id(self.study),
+            # The attribute shows that the trial belongs to the search, even if this process is killed now.
+            optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={TrialKey.ATTEMPTS: []}),
+        )
+        return optuna.Trial(self.study, trial_id)
 
     def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Return nothing, because the budget counts every trial.

@@ -31,7 +31,7 @@ from hpsearch.search.failpoints import Failpoint, reached
 from hpsearch.search.trial_failure import TrialFailure
 from hpsearch.storage.database import Store, database_error
 from hpsearch.storage.optuna_internals import get_trial_id
-from hpsearch.storage.records import is_copy, read_epochs, write_clean_exit, write_end, write_epochs, write_run
+from hpsearch.storage.records import is_copy, is_own_trial, read_epochs, write_clean_exit, write_end, write_epochs, write_run
 
 log = logging.getLogger("hpsearch")
 
@@ -253,7 +253,7 @@ class Worker:
     def _delete_checkpoints(self, number: int, state: TrialState) -> None:
         """Delete checkpoints after a trial finished. Only the best complete trials keep their checkpoints."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        ranked = [trial.number for trial in rank(trial for trial in trials if not is_copy(trial))]
+        ranked = [trial.number for trial in rank(trial for trial in trials if is_own_trial(trial) and not is_copy(trial))]
         deleted = set(ranked[self.keep : self.keep + EXTRA_RANKS])
         if state == TrialState.PRUNED or number not in ranked[: self.keep]:
             deleted.add(number)

@@ -78,6 +78,7 @@ class TrialKey:
     EPOCHS = "hpsearch:epochs"
     """`RUN` and `EPOCHS` are JSON text, which is decoded only when needed. Decoded, both are two thirds of a trial."""
     ATTEMPTS = "hpsearch:attempts"
+    """The workers that took the trial. A trial that a sampler will draw has it from its first moment."""
     DEATHS = "hpsearch:deaths"
     """The workers that died while they trained this trial, and whose supervisor lived on."""
     END = "hpsearch:end"
@@ -210,7 +211,7 @@ class TrialRow:
 
 
 def read_trials(study: optuna.Study) -> list[TrialRow]:
-    """Read all trials of a study.
+    """Read all trials of a study. In a study of hpsearch, the trials of another program are left out.
 
     Args:
         study: a study of hpsearch or of plain Optuna.
@@ -225,7 +226,7 @@ def read_trials(study: optuna.Study) -> list[TrialRow]:
 
 
 def read_frozen_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Read all trials of a study as Optuna's own trials, whose records may be damaged. The intermediate values may be missing.
+    """Read the trials of `read_trials` as Optuna's own trials. Their records may be damaged, and the intermediate values missing.
 
     Args:
         study: a study of hpsearch or of plain Optuna.
@@ -238,7 +239,8 @@ def read_frozen_trials(study: optuna.Study) -> list[FrozenTrial]:
     """
     storage, study_id = get_storage(study), get_study_id(study)
     # Do not use the cache. The cache of a worker lacks attributes, and any other cache would keep all trials in memory.
-    return storage.read_trials(study_id) if isinstance(storage, PlainCache) else storage.get_all_trials(study_id, deepcopy=False)
+    trials = storage.read_trials(study_id) if isinstance(storage, PlainCache) else storage.get_all_trials(study_id, deepcopy=False)
+    return [trial for trial in trials if is_own_trial(trial)] if StudyKey.FILE in study.user_attrs else trials
 
 
 def single_value(trial: FrozenTrial) -> float | None:
@@ -362,8 +364,23 @@ def is_copy(trial: FrozenTrial) -> bool:
     return TrialKey.COPY_OF in trial.user_attrs
 
 
+def is_own_trial(trial: FrozenTrial) -> bool:
+    """Return whether a trial belongs to the search. Another program may have asked for a trial of its own in the same study.
+
+    Args:
+        trial: a trial of a study of hpsearch.
+
+    Returns:
+        True if hpsearch made or began the trial, or if the trial waits: whoever queued it asks hpsearch to train it.
+    """
+    attrs = trial.user_attrs
+    return trial.state == TrialState.WAITING or TrialKey.ATTEMPTS in attrs or TrialKey.ORIGIN in attrs or TrialKey.RUN in attrs
+
+
 def counts_towards_budget(trial: FrozenTrial) -> bool:
-    """Return whether a trial counts towards the budget. A copy or the repetition of a failed trial does not count.
+    """Return whether a trial counts towards the budget.
+
+    A copy, the repetition of a failed trial, or a trial of another program does not count.
 
     Args:
         trial: a trial of any study.
@@ -371,7 +388,7 @@ def counts_towards_budget(trial: FrozenTrial) -> bool:
     Returns:
         True if the trial counts.
     """
-    return not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
+    return is_own_trial(trial) and not is_copy(trial) and TrialKey.RETRY_OF not in trial.user_attrs
 
 
 def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ def why_unusable(trial: TrialRow) -> str:
     """
     if trial.state == "fail":
         return f"failed: {trial.end.get('reason', 'no reason is on record')}"
-    return f"has no configuration yet: it is {trial.state}"
+    return "belongs to another program" if trial.is_finished else f"has no configuration yet: it is {trial.state}"
 
 
 def recorded_files(study: StudyRow) -> dict[str, ComponentFile]:

@@ -25,6 +25,7 @@ from hpsearch.storage.records import (
     TrialKey,
     TrialRow,
     counts_towards_budget,
+    is_own_trial,
     read_study,
     require_own,
     write_study,
@@ -181,7 +182,9 @@ def queue_failed_again(study: optuna.Study) -> list[int]:
     """
     trials = study.get_trials(deepcopy=False)
     retried = {trial.user_attrs.get(TrialKey.RETRY_OF) for trial in trials}
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.params and trial.number not in retried]
+    failed = [
+        trial for trial in trials if trial.state == TrialState.FAIL and is_own_trial(trial) and trial.params and trial.number not in retried
+    ]
     for trial in failed:
         study.enqueue_trial(trial.params, user_attrs={TrialKey.RETRY_OF: trial.number, TrialKey.ORIGIN: f"retry of {trial.number}"})
     return [trial.number for trial in failed]
@@ -189,7 +192,11 @@ def queue_failed_again(study: optuna.Study) -> list[int]:
 
 def _was_started(trial: FrozenTrial) -> bool:
     """Return whether a worker of this study ever claimed the trial."""
-    return TrialKey.COPY_OF not in trial.user_attrs and (trial.state != TrialState.WAITING or TrialKey.ATTEMPTS in trial.user_attrs)
+    return (
+        is_own_trial(trial)
+        and TrialKey.COPY_OF not in trial.user_attrs
+        and (trial.state != TrialState.WAITING or TrialKey.ATTEMPTS in trial.user_attrs)
+    )
 
 
 def _short(value: Any) -> str:

@@ -26,7 +26,7 @@ from hpsearch.search.worker_pool import DeadWorker, Watchdog, WorkerCount, Worke
 from hpsearch.storage.database import STORAGE_VARIABLE, Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.optuna_internals import get_study_id
-from hpsearch.storage.records import read_study, write_run_seconds
+from hpsearch.storage.records import is_own_trial, read_study, write_run_seconds
 from hpsearch.storage.workspace import Workspace
 
 SNAPSHOT_SECONDS = 1.0
@@ -159,7 +159,8 @@ class Search:
     def is_spent(self) -> bool:
         """Whether no trial waits or runs, and the budget allows no new trial."""
         trials = self.study.get_trials(deepcopy=False)
-        return all(trial.state.is_finished() for trial in trials) and not budget_allows_trial(trials, trials=self.budget.trials)
+        ended = all(trial.state.is_finished() or not is_own_trial(trial) for trial in trials)
+        return ended and not budget_allows_trial(trials, trials=self.budget.trials)
 
     def _write_seconds(self, run: str, seconds: float) -> None:
         self.loaded.require_exists()

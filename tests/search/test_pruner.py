@@ -14,13 +14,14 @@ from hpsearch.config.fairness import wasted_settings
 from hpsearch.config.sections import Pruner
 from hpsearch.config.study_file import StudyFile
 from hpsearch.search.pruner import make_pruner
+from hpsearch.storage.records import TrialKey
 
 
 def _study(file: StudyFile, section: Pruner) -> optuna.Study:
     return optuna.create_study(direction="maximize", pruner=make_pruner(section, file.space))
 
 
-def _add(study: optuna.Study, model: str, curve: Sequence[float]) -> None:
+def _add(study: optuna.Study, model: str, curve: Sequence[float], *, own: bool = True) -> None:
     choices = optuna.distributions.CategoricalDistribution(["cnn", "lenet5"])
     values = dict(enumerate(curve, start=1))
     study.add_trial(
@@ -30,6 +31,7 @@ def _add(study: optuna.Study, model: str, curve: Sequence[float]) -> None:
             params={"model": model},
             distributions={"model": choices},
             intermediate_values=values,
+            user_attrs={TrialKey.ATTEMPTS: []} if own else {},
         )
     )
 
@@ -37,6 +39,7 @@ def _add(study: optuna.Study, model: str, curve: Sequence[float]) -> None:
 def _pruned_at(study: optuna.Study, model: str, curve: Sequence[float]) -> int | None:
     study.enqueue_trial({"model": model})
     trial = study.ask()
+    trial.set_user_attr(TrialKey.ATTEMPTS, [])
     trial.suggest_categorical("model", ["cnn", "lenet5"])
     for epoch, value in enumerate(curve, start=1):
         trial.report(value, epoch)
@@ -53,6 +56,13 @@ def test_a_weak_trial_is_pruned_among_its_own_model(study_file: Callable[..., St
     for _ in range(3):
         _add(study, "cnn", [0.8, 0.85, 0.9])
     assert _pruned_at(study, "cnn", [0.5, 0.6, 0.7]) == 1
+
+
+def test_no_trial_is_pruned_by_the_curves_of_another_program(study_file: Callable[..., StudyFile]) -> None:
+    study = _study(study_file(), MEDIAN)
+    for _ in range(3):
+        _add(study, "cnn", [0.8, 0.85, 0.9], own=False)
+    assert _pruned_at(study, "cnn", [0.5, 0.6, 0.7]) is None
 
 
 def test_a_model_is_not_pruned_by_the_curves_of_another(study_file: Callable[..., StudyFile]) -> None:

@@ -16,6 +16,7 @@ from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import StudyStoppedError
 from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.worker import Worker
+from hpsearch.storage.records import TrialKey
 from hpsearch.workflows.supervisor import Search
 
 
@@ -45,6 +46,7 @@ def _study(file: StudyFile, accept: Callable[..., bool] = lambda values: True, *
 def _run(study: optuna.Study, file: StudyFile, count: int) -> list[dict[str, object]]:
     for _ in range(count):
         trial = study.ask()
+        trial.set_user_attr(TrialKey.ATTEMPTS, [])
         values = file.space.sample(trial)
         study.tell(trial, 0.5 + 0.1 * (values["model"] == "cnn") - 0.01 * float(values["epochs"]))
     return [trial.params for trial in study.trials]
@@ -53,6 +55,20 @@ def _run(study: optuna.Study, file: StudyFile, count: int) -> list[dict[str, obj
 def test_the_same_seed_draws_the_same_trials(study_file: Callable[..., StudyFile]) -> None:
     file = study_file()
     assert _run(_study(file), file, 12) == _run(_study(file), file, 12)
+
+
+def test_trials_of_another_program_change_no_draw(study_file: Callable[..., StudyFile]) -> None:
+    file = study_file()
+    drawn = []
+    for direction in (1, -1):
+        study = _study(file)
+        donor = _study(file)
+        _run(donor, file, 8)
+        for trial in donor.trials:
+            value = direction * float(trial.params["epochs"])
+            study.add_trial(optuna.trial.create_trial(value=value, params=trial.params, distributions=trial.distributions))
+        drawn.append(_run(study, file, 12)[8:])
+    assert drawn[0] == drawn[1]
 
 
 def test_trials_of_one_study_differ(study_file: Callable[..., StudyFile]) -> None:

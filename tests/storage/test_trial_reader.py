@@ -22,6 +22,7 @@ def test_all_trials_are_those_that_optuna_reads(searched: Callable[..., Search])
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, None)
     for state in states:
         trial = study.ask()
+        trial.set_user_attr(TrialKey.ATTEMPTS, [])
         config = space.config(space.sample(trial), seed=1)
         epochs = [fake_epoch(config, number) for number in (1, 2)]
         write_epochs(trial, epochs)
@@ -40,7 +41,7 @@ def test_all_trials_are_those_that_optuna_reads(searched: Callable[..., Search])
 def test_a_value_without_bounds_is_read_as_it_is(searched: Callable[..., Search]) -> None:
     study = searched().study
     for value in (float("inf"), float("-inf")):
-        study.add_trial(optuna.trial.create_trial(value=value))
+        study.add_trial(optuna.trial.create_trial(value=value, user_attrs={TrialKey.ATTEMPTS: []}))
     assert [row.value for row in read_trials(study)][-2:] == [float("inf"), float("-inf")]
 
 

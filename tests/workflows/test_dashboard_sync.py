@@ -26,7 +26,7 @@ from hpsearch.errors import StudyNotFoundError
 from hpsearch.report.dashboard.note import BEGIN, END
 from hpsearch.report.dashboard.server import DashboardStorage
 from hpsearch.storage.database import open_store
-from hpsearch.storage.records import StudyKey, write_study
+from hpsearch.storage.records import StudyKey, TrialKey, write_study
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.dashboard_sync import sync_dashboard
 from tests.support.dashboard_client import Served, serving, until
@@ -173,6 +173,7 @@ def test_a_study_without_an_answer_says_so(folder: Path, states: list[str], says
             study.enqueue_trial({"model": "cnn"})
             continue
         trial = study.ask(dict.fromkeys(["model"], optuna.distributions.CategoricalDistribution(["cnn", "lenet5"])))
+        trial.set_user_attr(TrialKey.ATTEMPTS, [])
         trial.report(0.5, 1)
         if state != "running":
             study.tell(trial, 0.5 if state == "complete" else None, state=optuna.trial.TrialState[state.upper()])
@@ -274,6 +275,7 @@ def shown_folder(finished_search: tuple[Path, subprocess.CompletedProcess[str]],
     distribution = optuna.distributions.CategoricalDistribution([HOSTILE])
     trial = study.ask({HOSTILE: distribution})
     trial.set_user_attr("=cmd()", HOSTILE)
+    trial.set_user_attr(TrialKey.ATTEMPTS, [])
     study.tell(trial, 0.1)  # the last, and on the leaderboard all the same
     study.set_user_attr(HOSTILE, HOSTILE)
     return folder
