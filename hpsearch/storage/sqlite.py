@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.pool import NullPool
@@ -111,6 +112,9 @@ class SqliteFile(Database):
         if status.st_nlink > 1 and database.is_file():
             # SQLite keeps the write-ahead log beside the name. Two runs with different names would damage the database.
             raise StorageError(f"{database} has {status.st_nlink} names (hard links)", hint="Make a copy with one name, and use the copy.")
+        if not read_only and any(Path(each.mountpoint) == database.resolve() for each in psutil.disk_partitions(all=True)):
+            # The log and the locks lie beside each of its names, so two runs would not know of each other.
+            raise StorageError(f"{database} is a file that is mounted by itself", hint="Mount its folder instead.")
         if status.st_size == 0:
             raise StorageError(f"{database} is empty", hint="Move it away, or choose another file with --storage.")
         if not os.access(database, os.R_OK if read_only else os.R_OK | os.W_OK):

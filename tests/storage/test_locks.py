@@ -167,6 +167,39 @@ def test_a_link_to_the_database_has_the_locks_of_the_database(tmp_path: Path) ->
     assert Workspace(storage=f"sqlite:///{folder / 'study.db'}").locks.acquire("trial") is None
 
 
+def test_a_database_has_the_same_locks_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "deeper").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("runs/deeper")
+    (tmp_path / "dangling.db").symlink_to("runs/hpsearch.db")  # before there is a database
+    lease = Workspace(runs=tmp_path / "runs").locks.acquire("trial")
+    assert lease is not None
+    monkeypatch.chdir(tmp_path / "runs")
+    for storage in ("hpsearch.db", "./deeper/../hpsearch.db", "../link/../hpsearch.db", "../dangling.db"):
+        assert Workspace(storage=f"sqlite:///{storage}").locks.acquire("trial") is None, storage
+
+
+def test_a_database_in_a_mounted_folder_has_its_locks_and_a_mounted_file_is_refused(tmp_path: Path, empty_database: Path) -> None:
+    real, folder, file = tmp_path / "real" / "study.db", tmp_path / "folder", tmp_path / "file.db"
+    real.parent.mkdir()
+    folder.mkdir()
+    file.touch()
+    shutil.copy(empty_database, real)
+    mounts = {folder: real.parent, file: real}
+    try:
+        for target, source in mounts.items():
+            if subprocess.run(["mount", "--bind", source, target], capture_output=True, check=False).returncode:
+                pytest.skip("this user may not mount")
+        lease = Workspace(storage=f"sqlite:///{real}").locks.acquire("trial")
+        assert lease is not None
+        assert Workspace(storage=f"sqlite:///{folder / 'study.db'}").locks.acquire("trial") is None
+        with pytest.raises(StorageError, match="mounted by itself"):
+            Workspace(storage=f"sqlite:///{file}").open()
+        Workspace(storage=f"sqlite:///{folder / 'study.db'}").open().dispose()
+    finally:
+        for target in mounts:
+            subprocess.run(["umount", target], capture_output=True, check=False)
+
+
 def test_a_database_with_two_names_is_refused(tmp_path: Path, empty_database: Path) -> None:
     one, other = tmp_path / "one.db", tmp_path / "other.db"
     shutil.copy(empty_database, one)
