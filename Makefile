@@ -38,7 +38,7 @@ study: setup
 	$(BIN)/hpsearch run studies/quickstart.toml
 
 test: setup browser postgres
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 # Lint, and every test that needs no training, server, browser or other process, with few examples: an answer within 90 seconds.
 check: $(STAMP) lint
