@@ -156,3 +156,13 @@ def test_stop_of_a_missing_study_is_an_error(searched_folder: Path) -> None:
     done = hpsearch(searched_folder, "stop", "smal")
     assert done.returncode == 2
     assert "Did you mean 'small'?" in done.stderr
+
+
+def test_the_tests_work_where_a_script_has_ignored_sigint() -> None:
+    # A shell starts a background command of a script like this. All processes of the tests would inherit it, and not end by Ctrl-C.
+    code = (
+        "import signal; before = signal.getsignal(signal.SIGINT); import tests.conftest; print([before, signal.getsignal(signal.SIGINT)])"
+    )
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", code]
+    done = subprocess.run(ignoring, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{[signal.SIG_IGN, signal.default_int_handler]}\n"
