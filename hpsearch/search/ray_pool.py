@@ -63,7 +63,7 @@ class RayEngine:
                 _require_answer(self.address)
                 with chdir("/"):  # Ray's processes look for modules in the folder in which it is connected, before Python's own
                     ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            except Exception as error:  # Ray raises errors of many types, and even a plain Exception if a node does not start in time
                 raise UsageError(
                     f"no Ray cluster answers: {_first_line(error)}",
                     hint="`ray start --head` starts one; --address names it; RAY_AUTH_MODE=token is needed if it asks for a token.",

@@ -21,7 +21,7 @@ from hpsearch.config.registration import component_fault
 from hpsearch.errors import HpsearchError, OutageError, StudyStoppedError, UsageError, WorkerDiedError
 
 EXIT_GRACE = 3.0
-"""Seconds that a worker has to end, after its supervisor has ended or after it has sent its message. Then it is killed."""
+"""Seconds that a worker has to end after its supervisor has ended. Then it is killed."""
 MAX_MESSAGE = 10_000
 """Maximum number of characters of an error message. A socket takes this amount at once."""
 KINDS = {kind.exit_code: kind for kind in (StudyStoppedError, UsageError, OutageError)}

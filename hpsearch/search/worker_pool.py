@@ -19,7 +19,7 @@ import psutil
 from hpsearch.errors import StudyStoppedError, cause_of_death
 from hpsearch.formatting import many
 from hpsearch.search.resources import free_memory, usable_cores
-from hpsearch.search.worker_link import EXIT_GRACE, WorkerLink, kill_session
+from hpsearch.search.worker_link import WorkerLink, kill_session
 
 if TYPE_CHECKING:
     from hpsearch.storage.records import TrialRow
@@ -51,6 +51,8 @@ MAX_LOG = 16_000_000
 """Bytes after which a worker's log is cut. Its last part moves to `<name>.log.1`."""
 KEPT_LOG = 1_000_000
 """Bytes of a log that are kept when it is cut."""
+LEAVE_SECONDS = 8.0
+"""Seconds that a worker that is done has to end. On a busy machine the end of Python alone takes some seconds."""
 WATCHDOG_GRACE = 5.0
 """Seconds after `trial_time` in which the worker can still end the trial by itself."""
 
@@ -252,9 +254,9 @@ class WorkerPool:
         if worker.link.read_end() is None:
             return False
         worker.done_since = worker.done_since or time.monotonic()
-        if time.monotonic() - worker.done_since < EXIT_GRACE:
+        if time.monotonic() - worker.done_since < LEAVE_SECONDS:
             return False
-        log.warning("%s is done but does not end, because a thread or process of user code still runs; it is killed", worker.name)
+        log.warning("%s is done but did not end in %.0f seconds; it is killed. Does user code leave a thread?", worker.name, LEAVE_SECONDS)
         return True
 
     def _handle_end(self, ended: _Process) -> None:

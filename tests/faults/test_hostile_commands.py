@@ -18,9 +18,9 @@ from tests.support.forkserver import shared_server
 from tests.support.hostile_commands import VALID, hostile_commands, hostile_components
 from tests.support.synthetic_data import write_tiny_study
 
-COMMANDS_RUN = {"ci": 150}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 50)
+COMMANDS_RUN = {"ci": 80}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 40)
 """Commands that are run, of some 8,000 that can be generated."""
-COMPONENTS_RUN = {"ci": 24}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 8)
+COMPONENTS_RUN = {"ci": 10}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 5)
 """Component files that are run, of some 240."""
 SERVES = "dashboard"
 """This command does not end by itself."""

@@ -116,7 +116,15 @@ def test_ctrl_c_requeues_the_trials_and_the_same_command_continues(folder: Path,
 def test_without_ray_it_says_how_to_install_it(folder: Path) -> None:
     (folder / "hidden").mkdir()
     (folder / "hidden" / "ray.py").write_text("raise ImportError('no Ray here')")
-    done = hpsearch(folder, "run", "small.toml", "--engine", "ray", PYTHONPATH=f"{folder / 'hidden'}:{ROOT}")
+    done = subprocess.run(
+        [sys.executable, "-m", "hpsearch", "run", "small.toml", "--engine", "ray"],
+        cwd=folder,
+        env={**os.environ, **storage_environment(folder), "PYTHONPATH": f"{folder / 'hidden'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 2
     assert 'pip install "hpsearch[ray]"' in done.stderr
     assert stored_trials(folder) == []

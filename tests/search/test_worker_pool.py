@@ -159,12 +159,12 @@ PROCESS = "import multiprocessing, time; multiprocessing.get_context('fork').Pro
 def test_a_worker_that_is_done_but_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
-    monkeypatch.setattr(worker_pool, "EXIT_GRACE", 0.5)
+    monkeypatch.setattr(worker_pool, "LEAVE_SECONDS", 0.5)
     pool = _worker_pool(tmp_path, code + DONE)
     pool.start()
     _watch(pool)
     assert pool.deaths == 0
-    assert "worker-1 is done but does not end, because a thread or process of user code still runs" in caplog.text
+    assert "worker-1 is done but did not end" in caplog.text
 
 
 def test_the_child_processes_of_a_dead_worker_are_killed(tmp_path: Path) -> None:

@@ -21,10 +21,17 @@ from tests.support.postgres_server import Postgres
 HOLDER = """
 import sys, time
 from hpsearch.storage.workspace import Workspace
-lease = Workspace(storage=sys.argv[1]).locks.acquire("trial")
+lease = Workspace(storage=sys.stdin.readline().strip()).locks.acquire("trial")
 print("held" if lease else "refused", flush=True)
 time.sleep(60)
 """
+
+
+def tell(holder: subprocess.Popen[str], storage: str) -> None:
+    """Give a process the URL of the database. On its command line, all users of the machine could read the password."""
+    assert holder.stdin is not None
+    holder.stdin.write(f"{storage}\n")
+    holder.stdin.flush()
 
 
 @pytest.fixture
@@ -46,8 +53,9 @@ def test_a_held_lock_is_refused_to_others(new_locks: Callable[[], Locks]) -> Non
 
 
 def test_a_lock_dies_with_its_process(storage: str, new_locks: Callable[[], Locks]) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, storage], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
+        tell(holder, storage)
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         assert new_locks().acquire("trial") is None
@@ -62,8 +70,9 @@ def test_a_lock_dies_with_its_process(storage: str, new_locks: Callable[[], Lock
 
 def test_a_forked_process_holds_no_lock_of_its_parent(storage: str, new_locks: Callable[[], Locks]) -> None:
     # User code forks a process, for example by a process pool. The worker is killed, and the forked process lives on.
-    holder = subprocess.Popen([sys.executable, "-c", FORKS, storage], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
+        tell(holder, storage)
         assert holder.stdout is not None
         assert holder.stdout.readline() == "child: False\n"
         assert new_locks().acquire("trial") is None
@@ -81,7 +90,7 @@ def test_a_forked_process_holds_no_lock_of_its_parent(storage: str, new_locks: C
 FORKS = """
 import os, sys
 from hpsearch.storage.workspace import Workspace
-workspace = Workspace(storage=sys.argv[1])
+workspace = Workspace(storage=sys.stdin.readline().strip())
 lease = workspace.locks.acquire("trial")
 assert lease.is_held
 if os.fork() == 0:
