@@ -30,6 +30,11 @@ def is_gone(pid: int) -> bool:
     return wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 5)
 
 
+sqlite_only = pytest.mark.parametrize("any_storage", ["sqlite"], indirect=True)
+"""For errors that never reach the storage as such: what is written then is written as after any failed trial."""
+
+
+@sqlite_only
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [
@@ -95,6 +100,7 @@ def test_a_worker_that_is_killed_leaves_no_process_and_no_lease(
     assert "Traceback" not in output()
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [("input()", "EOFError"), ("breakpoint()", "RuntimeError: breakpoint() needs a terminal, but a worker has none")],
@@ -108,6 +114,7 @@ def test_user_code_that_waits_for_a_person_fails_its_trial(
     assert reasons(folder)[0].startswith(reason)
 
 
+@sqlite_only
 def test_threads_and_long_texts_of_user_code_do_no_harm(real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said) -> None:
     own_model(
         "import threading, time\n"
@@ -124,6 +131,7 @@ def test_threads_and_long_texts_of_user_code_do_no_harm(real_forkserver: ForkSer
     assert len(end["reason"]) < 400
 
 
+@sqlite_only
 def test_out_of_memory_fails_the_trial_and_the_next_trains(real_forkserver: ForkServer, folder: Path, own_model: Own) -> None:
     own_model(
         "import resource\n"
@@ -153,6 +161,7 @@ def test_a_hung_trial_is_ended_with_its_whole_process_tree(real_forkserver: Fork
     assert "Traceback" not in output()
 
 
+@sqlite_only
 def test_failed_trials_are_tried_again_beyond_the_budget(real_forkserver: ForkServer, folder: Path, own_model: Own, output: Said) -> None:
     own_model("if not os.path.exists('mended'): raise ValueError(os.urandom(4).hex())", trials=2)
     assert run_to_end(real_forkserver, folder, "--workers", "1") == 1
