@@ -46,7 +46,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 INTEGRATION_PLACES = (
     *("tests/faults/", "tests/test_releases.py", "tests/test_wheel.py", "tests/test_examples.py"),
     *("tests/cli/test_bad_input.py", "tests/cli/test_compare.py", "tests/cli/test_dashboard.py", "tests/cli/test_finalists.py"),
-    *("tests/cli/test_show.py", "tests/cli/test_train.py", "tests/cli/test_watch.py"),
+    *("tests/cli/test_foreign_studies.py", "tests/cli/test_looking.py", "tests/cli/test_show.py", "tests/cli/test_streams.py"),
+    *("tests/cli/test_control.py", "tests/cli/test_train.py", "tests/cli/test_user_code.py", "tests/cli/test_watch.py"),
     *("tests/workflows/test_dashboard_sync.py", "tests/workflows/test_run.py", "tests/workflows/test_final_training.py"),
     *("tests/workflows/test_repeats.py", "tests/search/test_worker_pool.py", "tests/search/test_isolation.py"),
     *("tests/storage/test_trimmed_cache.py", "tests/storage/test_optuna_internals.py", "tests/training/test_saved_model.py"),

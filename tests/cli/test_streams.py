@@ -45,13 +45,11 @@ def test_a_closed_stream_is_no_error(closed: str, searched_folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [("show", "small", "--json"), ("show", "small", "--csv"), ("show", "small"), ("--help",)], ids=" ".join
+    ("unbuffered", "command"),
+    [("", "show small --json"), ("", "show small --csv"), ("", "show small"), ("1", "show small"), ("", "--help")],
 )
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_results_that_cannot_be_written_are_an_error_in_one_line(
-    unbuffered: str, arguments: tuple[str, ...], searched_folder: Path
-) -> None:
-    done = redirected(searched_folder, ">/dev/full", *arguments, PYTHONUNBUFFERED=unbuffered)
+def test_results_that_cannot_be_written_are_an_error_in_one_line(unbuffered: str, command: str, searched_folder: Path) -> None:
+    done = redirected(searched_folder, ">/dev/full", *command.split(), PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, done.stderr) == (1, "error: 'standard output': No space left on device\n")
 
 

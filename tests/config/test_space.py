@@ -337,7 +337,7 @@ def test_points_of_a_small_space_are_counted(table: Table, points: int) -> None:
 @given(tables())
 def test_no_space_has_more_points_than_are_counted(table: Table) -> None:
     space = read_space(table, catalog=BUILT_IN)
-    sampler = RandomSampler(seed=1)
-    study = optuna.create_study(sampler=sampler)
-    found = {json.dumps(space.sample(study.ask()), sort_keys=True) for _ in range(20)}
-    assert len(found) <= space.count_points(20)
+    points = space.count_points(20)
+    if points < 20:  # otherwise twenty draws cannot be too many
+        study = optuna.create_study(sampler=RandomSampler(seed=1))
+        assert len({json.dumps(space.sample(study.ask()), sort_keys=True) for _ in range(20)}) <= points
