@@ -121,6 +121,17 @@ class Setting:
             (folder / "storage").write_text(self.server.database())
         return folder
 
+    def copy(self, folder: Path, name: str) -> Path:
+        """Copy a folder with its study, whose processes have ended. On a server, the copy has a database of its own."""
+        copied = folder.with_name(name)
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(folder, copied)
+        if self.server is not None:
+            original = (folder / "storage").read_text().rpartition("/")[2]
+            self.server.end_connections(original)
+            (copied / "storage").write_text(self.server.database(template=original))
+        return copied
+
 
 # 1. Kills
 
@@ -228,12 +239,12 @@ def follow_up_kills(setting: Setting) -> Iterator[Row]:
         searched = setting.study("searched", epochs="{ int = [2, 4] }")
         run_to_end(forkserver, searched)
         for command, options in (("finalists", ("--top", "3", "--seeds", "6")), ("explain", ("--seeds", "3"))):
-            wanted = _result_of(forkserver, setting, _copy(searched, f"{command}-whole"), command, options)
+            wanted = _result_of(forkserver, setting, setting.copy(searched, f"{command}-whole"), command, options)
             count, killed = setting.of(150 if setting.server is None else 60, 8), 0
             for number in range(count):  # more rounds than it takes
                 if killed >= count:
                     break
-                folder = _copy(searched, f"{command}-{number}")
+                folder = setting.copy(searched, f"{command}-{number}")
                 kills = Kills(forkserver, folder, FinishedTrials(f"small.{command}"), setting.random("kills", folder.name))
                 kills.kill_until_done(count - killed, 1.0, (0.01, 0.05, 0.2), (command, "small.toml", *options))
                 kills.end_all()
@@ -246,12 +257,6 @@ def follow_up_kills(setting: Setting) -> Iterator[Row]:
                 yield replace(
                     row, ok=row.ok and found == wanted, found=f"{row.found}; result {'the same' if found == wanted else 'CHANGED'}"
                 )
-
-
-def _copy(folder: Path, name: str) -> Path:
-    copied = folder.with_name(name)
-    shutil.rmtree(copied, ignore_errors=True)
-    return Path(shutil.copytree(folder, copied))
 
 
 def _result_of(forkserver: ForkServer, setting: Setting, folder: Path, command: str, options: tuple[str, ...]) -> object:

@@ -111,11 +111,11 @@ class Postgres:
         """Return the URL of a database, with the password."""
         return f"postgresql+psycopg://hpsearch:{password}@127.0.0.1:{self.port}/{database}"
 
-    def database(self) -> str:
-        """Make an empty database and return its URL."""
+    def database(self, template: str = "template1") -> str:
+        """Make an empty database, or a copy of another database, and return its URL."""
         self._databases += 1
         name = f"db{self._databases}"
-        self.execute("postgres", f"CREATE DATABASE {name}")
+        self.execute("postgres", f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
 
     def execute(self, database: str, statement: str) -> list[tuple[object, ...]]:
