@@ -40,7 +40,7 @@ study: setup
 test: setup browser postgres
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
-# Lint, and every test that needs no training, server, browser or other process, with few examples: an answer within 90 seconds.
+# Lint, and every test that needs no training, server, browser or other process, with few examples: an answer within four minutes.
 check: $(STAMP) lint
 	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not integration"
 
