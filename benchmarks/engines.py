@@ -24,10 +24,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.support.db_snapshot import stored_trials  # noqa: E402  # it needs the path set above
-from tests.support.fake_trainer import EPOCH_SECONDS  # noqa: E402  # it needs the path set above
-from tests.support.postgres_server import Postgres  # noqa: E402  # it needs the path set above
-from tests.support.small_study import NO_IMAGES, STUDY, storage_environment  # noqa: E402  # it needs the path set above
+from tests.support.db_snapshot import stored_trials
+from tests.support.fake_trainer import EPOCH_SECONDS
+from tests.support.forkserver import storage_environment
+from tests.support.postgres_server import Postgres
+from tests.support.small_study import NO_IMAGES, STUDY
 
 WORKERS = 2
 EPOCHS, SECONDS = 4, 0.25

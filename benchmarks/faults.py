@@ -32,12 +32,12 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.support.db_snapshot import RUN_TIMEOUT, FinishedTrials, repeated_epochs, start_process, stored_trials, tracebacks, wait_until  # noqa: E402  # it needs the path set above
-from tests.support.fake_trainer import EPOCH_LOG, EPOCH_SECONDS  # noqa: E402  # it needs the path set above
-from tests.support.fault_experiments import EXPERIMENTS as SHARED_EXPERIMENTS  # noqa: E402  # it needs the path set above
-from tests.support.fault_experiments import REAL_STUDY, Row, Setting  # noqa: E402  # it needs the path set above
-from tests.support.forkserver import ForkServer  # noqa: E402  # it needs the path set above
-from tests.support.postgres_server import STORAGES, Postgres  # noqa: E402  # it needs the path set above
+from tests.support.db_snapshot import RUN_TIMEOUT, FinishedTrials, repeated_epochs, start_process, stored_trials, tracebacks, wait_until
+from tests.support.fake_trainer import EPOCH_LOG, EPOCH_SECONDS
+from tests.support.fault_experiments import EXPERIMENTS as SHARED_EXPERIMENTS
+from tests.support.fault_experiments import REAL_STUDY, Row, Setting
+from tests.support.forkserver import ForkServer
+from tests.support.postgres_server import STORAGES, Postgres
 
 UNPRUNED_STUDY = REAL_STUDY.replace('kind = "median"\nstartup_trials = 2\nwarmup_epochs = 1', 'kind = "none"')
 

@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.support.browser import NAMES, QUIET  # noqa: E402  # it needs the path set above
-from tests.support.stored_study import every_third_pruned, leave_predictions, stored_study  # noqa: E402  # it needs the path set above
+from tests.support.browser import NAMES, QUIET
+from tests.support.stored_study import every_third_pruned, leave_predictions, stored_study
 
 EPOCHS = 20
 REPEATS = 3

@@ -25,11 +25,11 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.support.db_snapshot import stored_trials, tracebacks  # noqa: E402  # it needs the path set above
-from tests.support.forkserver import ForkServer  # noqa: E402  # it needs the path set above
-from tests.support.postgres_server import Postgres  # noqa: E402  # it needs the path set above
-from tests.support.small_study import NO_IMAGES, STUDY  # noqa: E402  # it needs the path set above
-from tests.support.stored_study import every_third_pruned, stored_study  # noqa: E402  # it needs the path set above
+from tests.support.db_snapshot import stored_trials, tracebacks
+from tests.support.forkserver import ForkServer
+from tests.support.postgres_server import Postgres
+from tests.support.small_study import NO_IMAGES, STUDY
+from tests.support.stored_study import every_third_pruned, stored_study
 
 WORKERS = (1, 8, 64)
 STORED = (100, 1_000, 10_000)

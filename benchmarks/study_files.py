@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hpsearch.config.study_file import parse_study_file, shipped_study_files  # noqa: E402  # it needs the path set above
-from hpsearch.errors import UsageError  # noqa: E402  # it needs the path set above
-from tests.support.bad_study_files import MISTAKES, VALID  # noqa: E402  # it needs the path set above
-from tests.support.mutated_files import mutated  # noqa: E402  # it needs the path set above
+from hpsearch.config.study_file import parse_study_file, shipped_study_files
+from hpsearch.errors import UsageError
+from tests.support.bad_study_files import MISTAKES, VALID
+from tests.support.mutated_files import mutated
 
 COUNT, SEED = 25_000, 1
 SLOW = 1.0

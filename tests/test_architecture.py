@@ -296,3 +296,14 @@ def test_public_names_are_those_offered_for_types() -> None:
 def test_every_module_is_found_by_its_package() -> None:
     found = {module.name.removeprefix("hpsearch.") for module in pkgutil.walk_packages([str(PACKAGE)], "hpsearch.")}
     assert {module.removesuffix(".__init__") for module in modules()} - {"__init__"} == found
+
+
+def test_what_benchmarks_import_from_the_tests_is_there() -> None:
+    # No test runs a benchmark, so a helper that moved would be missed when somebody measures.
+    missing = []
+    for path in sorted((PACKAGE.parent / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tests."):
+                module = importlib.import_module(node.module)
+                missing += [f"{path.name}: {node.module}.{alias.name}" for alias in node.names if not hasattr(module, alias.name)]
+    assert missing == []
