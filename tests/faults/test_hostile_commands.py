@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from hpsearch.cli.main import COMMANDS
-from tests.support.forkserver import shared_server
 from tests.support.hostile_commands import VALID, hostile_commands, hostile_components
-from tests.support.synthetic_data import write_tiny_study
+from tests.support.synthetic_data import command, write_tiny_study
 
 COMMANDS_RUN = {"ci": 80}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 40)
 """Commands that are run, of some 8,000 that can be generated."""
@@ -33,7 +32,7 @@ def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     write_tiny_study(folder)
     for name in ("run", "finalists", "explain", "export", "train"):
-        done = shared_server("real").run(folder, name, *VALID[name], *(["--final"] if name == "train" else []))
+        done = command(folder, name, *VALID[name], *(["--final"] if name == "train" else []))
         assert done.returncode == 0, done.stderr
     Image.new("L", (28, 28)).save(folder / "plain.png")
     (folder / "looped").symlink_to("looped")
@@ -68,7 +67,7 @@ def test_no_generated_command_is_a_fault_of_hpsearch(whole_folder: Path, tmp_pat
     for number, words in enumerate(generated()):
         folder = tmp_path / str(number) / "folder"
         shutil.copytree(whole_folder, folder, symlinks=True)
-        bad[tuple(words)] = faults(shared_server("real").run(folder, *words))
+        bad[tuple(words)] = faults(command(folder, *words))
         shutil.rmtree(folder.parent)
     assert {words: found for words, found in bad.items() if found} == {}
 
@@ -78,7 +77,7 @@ def test_no_generated_component_file_is_a_fault_of_hpsearch(tmp_path: Path) -> N
     for place, value, source, study in random.Random(1).sample(list(hostile_components()), COMPONENTS_RUN):
         (tmp_path / "stripes.py").write_text(source)
         (tmp_path / "stripes.toml").write_text(study)
-        done = shared_server("real").run(tmp_path, "run", "stripes.toml", "--workers", "1")
+        done = command(tmp_path, "run", "stripes.toml", "--workers", "1")
         bad[place, value] = faults(done)
         assert "stripes.toml:" not in done.stderr, "the study file itself is valid"
         shutil.rmtree(tmp_path / "runs", ignore_errors=True)

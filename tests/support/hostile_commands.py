@@ -46,7 +46,7 @@ TEXTS = (
     *("nan", "inf", "-1", "0", "1e400", "9" * 400, "0x10", "true", "stripes", "stripes.finalists", "stripes/0", "stripes/99", "a=1=2", "="),
     *("sqlite:///", "sqlite:///stripes.toml", "sqlite:///file:f.db?uri=true", "postgresql://", "http://[::1", "cpu", "cuda:99", "lenet5"),
 )
-"""Texts that are not what is asked for: control characters, numbers, values of TOML, URLs, names of other things."""
+"""Wrong texts: control characters, numbers, TOML values, URLs, and names of other things."""
 ASSIGNED = ("model", "lr", "sgd.lr", "epochs", "batch_size", "optimizer", "activation", "nothing", "adam")
 """Names on the left of an assignment, of which each gets every text."""
 
