@@ -16,7 +16,6 @@ from typer.core import TyperCommand, TyperGroup
 from hpsearch import __version__
 from hpsearch.cli.console import note, prepare_streams, separate_results
 from hpsearch.cli.options import expand_options
-from hpsearch.config.registration import component_fault
 from hpsearch.errors import HpsearchError, UsageError, did_you_mean
 from hpsearch.formatting import hide_credentials, one_line, show_path
 
@@ -181,7 +180,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as error:
-        if (fault := component_fault(error)) is None or debug:
+        if (fault := _fault_of_user_code(error)) is None or debug:
             raise
         _fail(fault)
     except Exception as error:
@@ -194,6 +193,13 @@ def main() -> None:
         _fail(_explained(error))
 
 
+def _fault_of_user_code(error: BaseException) -> HpsearchError | None:
+    """Return the error for a fault of a component file, or None. `--help` loads no such file, nor the module that loads them."""
+    registration: Any = sys.modules.get("hpsearch.config.registration")
+    fault: HpsearchError | None = registration and registration.component_fault(error)
+    return fault
+
+
 def _explained(error: Exception) -> HpsearchError:
     """Return an error that hpsearch did not raise with a hint on its cause: this machine, user code, a file, or hpsearch itself."""
     said = one_line(str(error))
@@ -201,7 +207,7 @@ def _explained(error: Exception) -> HpsearchError:
         return HpsearchError("there is not enough memory", hint="Free some, or raise the limit of this process (`ulimit -v`).")
     if TOO_MANY_FILES in said:
         return HpsearchError("this process may not open more files", hint="Raise the limit, for example `ulimit -n 1024`.")
-    if (fault := component_fault(error)) is not None:
+    if (fault := _fault_of_user_code(error)) is not None:
         return fault
     if isinstance(error, UnicodeEncodeError) and "surrogates" in said:  # Python reads bytes that are not UTF-8 as surrogates
         return UsageError("a name holds bytes that are not UTF-8", hint="Rename the file or the folder, or give another name.")
