@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py            # 7 minutes on two idle cores
     python benchmarks/throughput.py --quick    # 3 minutes, fewer images and rounds
+    python benchmarks/throughput.py --slow     # bfloat16 also without the processor's instructions, to try the benchmark
 
 Every loop trains the same model with the same optimizer, loss and batch size on the same number of
 images, in one thread (OMP_NUM_THREADS=1), in a process of its own that lives through all rounds.
@@ -10,6 +11,9 @@ machine that slows down slows all of them. A ratio is the median over the rounds
 a round. The loops:
 
     trainer     `hpsearch.training.trainer.train`; `Epoch.images_per_second`, as a study stores it
+    bfloat16    the same in bfloat16, where the processor has the instructions for it
+    epoch, epoch bfloat16    the two again, with the time of the evaluations, of as many images as a search of 10,000
+                training and 10,000 validation images has
     dataloader  the loop of Optuna's PyTorch example: torchvision's data set, ToTensor, Normalize,
                 DataLoader(shuffle=True), zero_grad, forward, loss, backward, step
     example     the same without Normalize, which that example leaves out; no target speaks of it
@@ -44,6 +48,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hpsearch.search.resources import bfloat16_instructions
 from hpsearch.search.worker_pool import WORKER_ENVIRONMENT
 
 TARGETS = {
@@ -52,10 +57,20 @@ TARGETS = {
     ("cnn", "bare"): 0.6,
     ("lenet5", "dataloader"): 2.5,
 }
+IN_BFLOAT16 = {
+    ("cnn", "trainer"): 1.6,
+    ("cnn", "dataloader"): 4.0,
+    ("cnn", "bare"): 1.4,
+    ("lenet5", "trainer"): 1.0,
+    ("lenet5", "dataloader"): 2.7,
+}
+"""What is wanted of the trainer in bfloat16, against the trainer in float32 and the loops."""
 TWO_WORKERS = 1.8
 BATCH_SIZE = 128
 SEED = 17
 HAND_MADE = ("dataloader", "example", "memory")
+OURS = {"trainer": "float32", "bfloat16": "bfloat16", "epoch": "float32", "epoch bfloat16": "bfloat16"}
+"""The loops of hpsearch, with their number formats."""
 
 
 def plain_model(name: str) -> Any:
@@ -75,8 +90,8 @@ def plain_model(name: str) -> Any:
 
 def loop(name: str, model_name: str, images: int) -> Callable[[], float]:
     """A loop as a function that trains one epoch and returns images per second."""
-    if name == "trainer":
-        return trainer(model_name, images)
+    if name in OURS:
+        return trainer(model_name, images, precision=OURS[name], whole_epoch=name.startswith("epoch"))
     if name == "bare":
         return bare(model_name, images)
     from torch import optim
@@ -125,21 +140,21 @@ def from_memory(images: int) -> Callable[[], Any]:
     return lambda: ((inputs[indices], labels[indices]) for indices in torch.randperm(images).split(BATCH_SIZE))
 
 
-def our_split(images: int) -> Any:
+def our_split(images: int, validation_images: int = 1_000) -> Any:
     from hpsearch.training.data.split import load_split
 
-    return load_split(validation_images=1_000, seed=SEED, train_images=images)
+    return load_split(validation_images=validation_images, seed=SEED, train_images=images)
 
 
-def trainer(model_name: str, images: int) -> Callable[[], float]:
-    """hpsearch's own."""
+def trainer(model_name: str, images: int, *, precision: str, whole_epoch: bool) -> Callable[[], float]:
+    """hpsearch's own, with or without the time of the two evaluations of an epoch."""
     from hpsearch.config.components import BUILT_IN
     from hpsearch.config.train_config import resolve
     from hpsearch.training.trainer import train
 
-    config = resolve({("trainer", "model"): model_name, ("trainer", "epochs"): 10_000}, catalog=BUILT_IN, seed=SEED)
-    epochs = train(config, our_split(images), device="cpu")
-    return lambda: next(epochs).images_per_second
+    settings = {("trainer", "model"): model_name, ("trainer", "epochs"): 10_000, ("trainer", "precision"): precision}
+    epochs = train(resolve(settings, catalog=BUILT_IN, seed=SEED), our_split(images, images if whole_epoch else 1_000), device="cpu")
+    return (lambda: images / next(epochs).seconds) if whole_epoch else (lambda: next(epochs).images_per_second)
 
 
 def bare(model_name: str, images: int) -> Callable[[], float]:
@@ -211,9 +226,10 @@ class Contender:
         self._process.communicate()
 
 
-def compare(model: str, images: int, rounds: int) -> tuple[bool, bool]:
-    """Print the loops of a model side by side; whether the targets are reached as each is run, and in the same environment."""
+def compare(model: str, images: int, rounds: int, *, with_bfloat16: bool) -> tuple[bool, bool, bool]:
+    """Print the loops of a model side by side; whether the targets are reached as each is run, in the same environment, and in bfloat16."""
     who = [("trainer", True), *((name, False) for name in HAND_MADE), *((name, True) for name in HAND_MADE), ("bare", True)]
+    who += [(name, True) for name in OURS if name != "trainer"] if with_bfloat16 else []
     contenders = {key: Contender(key[0], model, images, as_worker=key[1]) for key in who}
     measured: dict[tuple[str, bool], list[float]] = {key: [] for key in who}
     for number in range(rounds):
@@ -229,20 +245,32 @@ def compare(model: str, images: int, rounds: int) -> tuple[bool, bool]:
         print("| loop | images/s (median) | lowest to highest | trainer against it | quartiles | wanted | |")
         print("|---|---|---|---|---|---|---|")
         reached = True
-        for name, key in [("trainer", who[0]), *((name, (name, as_worker)) for name in HAND_MADE), ("bare", who[-1])]:
-            speeds = measured[key]
-            ratios = [own / other for own, other in zip(measured[who[0]], speeds, strict=True)]
-            low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
-            target = TARGETS.get((model, name))
-            verdict = "" if target is None else "reached" if ratio >= target else "MISSED"
-            reached &= verdict != "MISSED"
-            print(
-                f"| {name} | {statistics.median(speeds):,.0f} | {min(speeds):,.0f} to {max(speeds):,.0f} | {ratio:.2f}× "
-                f"| {low:.2f} to {high:.2f} | {f'{target:.1f}×' if target else ''} | {verdict} |",
-                flush=True,
-            )
+        for name, key in [("trainer", who[0]), *((name, (name, as_worker)) for name in HAND_MADE), ("bare", ("bare", True))]:
+            reached &= print_row(name, measured[who[0]], measured[key], TARGETS.get((model, name)))
         verdicts.append(reached)
-    return verdicts[0], verdicts[1]
+    reached = True
+    if with_bfloat16:
+        print(f"\n### {model}, bfloat16 as each is run: {images:,} images an epoch, {rounds} rounds\n")
+        print("| loop | images/s (median) | lowest to highest | bfloat16 against it | quartiles | wanted | |")
+        print("|---|---|---|---|---|---|---|")
+        own = measured["bfloat16", True]
+        print_row("bfloat16", own, own, None)
+        for name, as_worker in (("trainer", True), ("dataloader", False), ("bare", True)):
+            reached &= print_row(name, own, measured[name, as_worker], IN_BFLOAT16.get((model, name)))
+        print_row("epoch: bfloat16 against float32", measured["epoch bfloat16", True], measured["epoch", True], None)
+    return verdicts[0], verdicts[1], reached
+
+
+def print_row(name: str, own: list[float], speeds: list[float], target: float | None) -> bool:
+    """Print how much faster one loop is than another, round by round; whether the target is reached."""
+    low, ratio, high = statistics.quantiles([mine / other for mine, other in zip(own, speeds, strict=True)], n=4, method="inclusive")
+    verdict = "" if target is None else "reached" if ratio >= target else "MISSED"
+    print(
+        f"| {name} | {statistics.median(speeds):,.0f} | {min(speeds):,.0f} to {max(speeds):,.0f} | {ratio:.2f}× "
+        f"| {low:.2f} to {high:.2f} | {f'{target:.1f}×' if target else ''} | {verdict} |",
+        flush=True,
+    )
+    return verdict != "MISSED"
 
 
 def compare_workers(model: str, images: int, rounds: int) -> bool:
@@ -275,6 +303,7 @@ def compare_workers(model: str, images: int, rounds: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
+    parser.add_argument("--slow", action="store_true", help="bfloat16 also without instructions for it")
     parser.add_argument(LOOP, nargs=3, metavar=("LOOP", "MODEL", "IMAGES"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.loop:
@@ -287,15 +316,21 @@ def main() -> int:
         f"torch {torch.__version__}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, batch {BATCH_SIZE}, "
         f"one thread a process, load {os.getloadavg()[0]:.1f} at the start"
     )
-    as_run, same = zip(*(compare(model, images, rounds) for model in ("cnn", "lenet5")), strict=True)
+    instructions = bfloat16_instructions()
+    print(f"instructions for bfloat16: {instructions or 'none'}")
+    with_bfloat16 = bool(instructions) or arguments.slow
+    rows = [compare(model, images, rounds, with_bfloat16=with_bfloat16) for model in ("cnn", "lenet5")]
+    as_run, same, rounded = zip(*rows, strict=True)
     print("\n### one worker and two, evaluation included\n")
     print("| model | one: images/s | two: images/s | ratio | quartiles | wanted | |")
     print("|---|---|---|---|---|---|---|", flush=True)
     two = [compare_workers(model, images, rounds) for model in ("cnn", "lenet5")]
     print(f"\nas each is run: {'all targets reached' if all(as_run) else 'A TARGET WAS MISSED'}")
     print(f"the same environment: {'all targets reached' if all(same) else 'A TARGET WAS MISSED'}")
+    if with_bfloat16:
+        print(f"bfloat16: {'all targets reached' if all(rounded) else 'A TARGET WAS MISSED'}")
     print(f"two workers: {'all targets reached' if all(two) else 'A TARGET WAS MISSED'}")
-    return 0 if all([*as_run, *two]) else 1
+    return 0 if all([*as_run, *rounded, *two]) else 1
 
 
 if __name__ == "__main__":

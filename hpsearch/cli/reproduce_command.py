@@ -14,6 +14,7 @@ from hpsearch.cli.workspace_options import DataWorkspace
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.blocks import Table, number_column, text_column
 from hpsearch.search.worker_pool import train_like_a_worker
+from hpsearch.workflows.precision import slow_precision
 from hpsearch.workflows.reproduce import EpochComparison, Reproduction, ReproductionResult, compare_epochs, prepare_reproduction
 from hpsearch.workflows.run import study_name
 
@@ -71,6 +72,8 @@ def _announce(reproduction: Reproduction) -> None:
     note(
         f"Trial {trial.number} of '{reproduction.study}'{origin}: {trial.model}, {epochs}{pruned}, trained in {show_duration(trial.seconds)}."
     )
+    if warning := slow_precision([reproduction.best.config.precision], reproduction.device):
+        note(f"warning: {warning}", style="yellow")
     for each in reproduction.differences:
         note(f"Differs from the record: {each}", style="yellow")
 

@@ -72,6 +72,8 @@ def show(
         return
     print_blocks(*terminal_summary(results))
     _print_readings(readings)
+    if formats := sorted({(trial.config.precision, trial.model) for trial in results.trials if trial.config is not None}):
+        say(f"Precision: {', '.join(f'{model} in {precision}' for precision, model in formats)}.")
     say(f"In the browser: hpsearch dashboard {name}, or Optuna's own dashboard:")
     say(f"  optuna-dashboard {shlex.quote(str(store))} --artifact-dir {shlex.quote(str(workspace.paths.artifacts))}")
 

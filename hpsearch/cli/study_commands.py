@@ -18,6 +18,7 @@ from hpsearch.config.study_file import StudyFile, json_schema, load_study_file, 
 from hpsearch.errors import UsageError, did_you_mean
 from hpsearch.formatting import show_duration, str_of
 from hpsearch.report.blocks import Table, prose_column, text_column
+from hpsearch.workflows.precision import choose_precision, possible_precisions, show_precisions
 
 SCHEMA_NAME = "hpsearch.schema.json"
 
@@ -54,7 +55,7 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Check a study file, print its search space and defaults, and warn of settings that spoil the result."""
-    study = load_study_file(file)
+    study = load_study_file(file).with_precision(choose_precision("auto"))
     warnings = (*unfair_comparisons(study.space), *wasted_settings(study, study.budget.trials))
     if not json:
         _print_study(study)
@@ -68,6 +69,7 @@ def check(
         "fingerprint": study.space.fingerprint,
         "space": study.space.to_plain(),
         "defaults": {owner: dict(values) for owner, values in unsearched_defaults(study.space).items()},
+        "precision": {model: list(formats) for model, formats in possible_precisions(study).items()},
         "baselines": [dict(values) for values in study.baselines],
         "warnings": list(warnings),
     }
@@ -98,6 +100,7 @@ def _print_study(study: StudyFile) -> None:
     say()
     for owner, values in unsearched_defaults(study.space).items():
         say(f"Not searched, {owner}: {', '.join(f'{name} = {str_of(value)}' for name, value in values.items())}")
+    say(f"Precision of a study that begins on this machine: {show_precisions(possible_precisions(study))}")
     for number, baseline in enumerate(study.baselines, start=1):
         say(f"Baseline {number}: {', '.join(f'{name} = {str_of(value)}' for name, value in baseline.items())}")
     if study.finalists is not None:

@@ -14,6 +14,7 @@ from hpsearch.cli.workspace_options import TrainingWorkspace
 from hpsearch.config.best_config import read_best_config
 from hpsearch.errors import UsageError
 from hpsearch.search.worker_pool import train_like_a_worker
+from hpsearch.workflows.precision import slow_precision
 
 
 def train(
@@ -49,6 +50,8 @@ def train(
     best = read_best_config(file, trust=trust)
     for name in best.changed_files:
         note(f"warning: {name} was changed since the config was made; --trust accepts it", style="yellow")
+    if warning := slow_precision([best.config.precision], workspace.device):
+        note(f"warning: {warning}", style="yellow")
     from hpsearch.cli.train_model import train_final, train_on_split  # loads torch, so the environment must be set before
 
     if not final:

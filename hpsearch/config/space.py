@@ -62,10 +62,15 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The parameters of a space. Each parameter comes after its parents."""
+    """The parameters of a space. Each parameter comes after its parents.
+
+    Attributes:
+        auto_precision: the number format that the precision `auto` means, by model. It means `float32` for other models.
+    """
 
     parameters: tuple[Parameter, ...]
     catalog: Catalog = field(repr=False, compare=False)
+    auto_precision: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
@@ -175,7 +180,7 @@ class Space:
             The config.
         """
         settings = {(self[name].owner, self[name].option): value for name, value in values.items()}
-        return resolve(settings, catalog=self.catalog, seed=seed)
+        return resolve(settings, catalog=self.catalog, seed=seed, auto_precision=self.auto_precision)
 
     def complete(self, given: Mapping[str, Scalar], *, start: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
         """Return a complete point. A missing value is taken from `start`. If `start` lacks it too, it is the default.

@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,6 +91,17 @@ class StudyFile:
             "seed": self.seed,
             "component files": dict(zip(used_files(self.text, self.path), (file.sha256 for file in self.component_files), strict=True)),
         }
+
+    def with_precision(self, auto: Mapping[str, str]) -> StudyFile:
+        """Return the study file of a study that has fixed what the precision `auto` means.
+
+        Args:
+            auto: the number format, by model.
+
+        Returns:
+            The study file.
+        """
+        return replace(self, space=replace(self.space, auto_precision=auto))
 
 
 def load_study_file(path: Path) -> StudyFile:

@@ -11,7 +11,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hpsearch.config.components import DEFAULT_COMPONENTS, SELECTORS, TRAINER, Catalog, Component, ComponentFile, Owner, Scalar
+from hpsearch.config.components import (
+    DEFAULT_COMPONENTS,
+    EARLIER_TRAINING,
+    SELECTORS,
+    TRAINER,
+    Catalog,
+    Component,
+    ComponentFile,
+    Owner,
+    Scalar,
+)
 from hpsearch.errors import ConfigError, did_you_mean
 from hpsearch.formatting import one_line
 
@@ -37,6 +47,7 @@ class TrainConfig:
 
     Attributes:
         seed: the seed from which all random numbers of the run derive.
+        precision: number format of the layers, `float32` or `bfloat16`. It is never `auto`, which depends on the machine.
         component_files: the component files that define the model, the optimizer and the schedule.
 
     Example:
@@ -54,6 +65,7 @@ class TrainConfig:
     label_smoothing: float
     flip: bool
     shift: int
+    precision: str
     seed: int
     component_files: tuple[ComponentFile, ...] = ()
 
@@ -91,7 +103,8 @@ class TrainConfig:
     @classmethod
     def _from_dict(cls, stored: Mapping[str, Any]) -> TrainConfig:
         files = tuple(ComponentFile(path=Path(file["path"]), sha256=str(file["sha256"])) for file in stored["component_files"])
-        fields: dict[str, Any] = {option.name: option.coerce(stored[option.name]) for option in TRAINER.options}
+        complete = {**EARLIER_TRAINING, **stored}
+        fields: dict[str, Any] = {option.name: option.coerce(complete[option.name]) for option in TRAINER.options}
         for kind in SELECTORS:
             options = dict(stored[kind])
             fields[kind] = ComponentConfig(name=options.pop("name"), options=options)
@@ -110,13 +123,21 @@ class TrainConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the config, hexadecimal. It depends on the content of component files, not on their paths."""
+        """SHA-256 of the config, hexadecimal. It depends on the content of component files, not on their paths.
+
+        Checkpoints of version 0.1 have digests too, so an option counts only where it changes how version 0.1 trained.
+        """
         plain = self.to_dict()
+        for name, value in EARLIER_TRAINING.items():
+            if plain[name] == value:
+                del plain[name]
         plain["component_files"] = [file.sha256 for file in self.component_files]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, seed: int) -> TrainConfig:
+def resolve(
+    settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, seed: int, auto_precision: Mapping[str, str] = MappingProxyType({})
+) -> TrainConfig:
     """Return a config. An option that is not given has its default.
 
     Args:
@@ -124,6 +145,7 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
             the model has the key `("trainer", "model")`.
         catalog: the components that can be named.
         seed: the seed of the run.
+        auto_precision: the number format that `auto` means, by model. It means `float32` for other models.
 
     Returns:
         The config.
@@ -139,6 +161,8 @@ def resolve(settings: Mapping[tuple[Owner, str], Scalar], *, catalog: Catalog, s
     fields: dict[str, Any] = _complete(TRAINER, given["trainer"])
     for kind, component in components.items():
         fields[kind] = ComponentConfig(name=component.name, options=_complete(component, given[kind]))
+    if fields["precision"] == "auto":
+        fields["precision"] = auto_precision.get(components["model"].name, "float32")
     files = {component.file.path: component.file for component in components.values() if component.file is not None}
     return TrainConfig(**fields, seed=seed, component_files=tuple(files.values()))
 

@@ -10,7 +10,7 @@ from hpsearch.report.blocks import Block, Code, Paragraph, Table, paragraphs, pr
 from hpsearch.report.text import epochs_table
 from hpsearch.storage.records import TrialRow
 
-TRAINER_SETTINGS = ("epochs", "batch_size", "label_smoothing", "flip", "shift", "seed")
+TRAINER_SETTINGS = ("epochs", "batch_size", "label_smoothing", "flip", "shift", "precision", "seed")
 """The attributes of a config that belong to no component."""
 REASONS = {"trial_time": "its time limit was reached", "pruner": "the pruner stopped it"}
 """The text for each reason why a trial ended."""

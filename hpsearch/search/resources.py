@@ -1,4 +1,7 @@
-"""Find the cores and the memory that this process can use. A container limits them by control groups, of version 1 or 2 (`man cgroups`)."""
+"""Find the cores, the memory and the instructions that this process can use.
+
+A container limits cores and memory by control groups, of version 1 or 2 (`man cgroups`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path("/")
+BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
+"""The flags in `/proc/cpuinfo` of instructions with which torch's convolutions compute in bfloat16."""
 V2 = ""
 """The name in `/proc/self/cgroup` for all controllers of version 2."""
 
@@ -57,6 +62,22 @@ def free_memory(root: Path = ROOT) -> int:
                 # The cache of files counts as used, but the system frees it for a process that needs memory.
                 free.append(_number(group / limit) - _number(group / used) + int(statistics[cache]))
     return max(0, min(free))
+
+
+def bfloat16_instructions(root: Path = ROOT) -> str:
+    """Return the instructions for bfloat16 of this processor.
+
+    Args:
+        root: the folder of `proc`.
+
+    Returns:
+        The flag in `/proc/cpuinfo`; empty if there is none, or if the system has no such file.
+    """
+    with suppress(OSError):
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        flags = {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
+        return next((flag for flag in BFLOAT16_FLAGS if flag in flags), "")
+    return ""
 
 
 def _number(file: Path) -> int:

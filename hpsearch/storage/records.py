@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -44,6 +45,8 @@ class StudyKey:
     FILE = "hpsearch:study_file"
     COMPARABLE = "hpsearch:comparable"
     SPLIT_HASH = "hpsearch:split_hash"
+    AUTO_PRECISION = "hpsearch:auto_precision"
+    """The number format that the precision `auto` means, by model. A study of version 0.1 does not have it, and trains in float32."""
     RUN_SECONDS = "hpsearch:seconds_spent:"
     """Seconds that a run has lasted. Each run has its own key."""
     STOP_REQUESTS = "hpsearch:stop_requests"
@@ -573,6 +576,7 @@ class StudyRow:
         text: the text of the study file at the last run.
         path: path of the study file.
         comparable: the settings that all trials of the study share.
+        auto_precision: the number format that the precision `auto` means, by model. It means `float32` for other models.
         split_hash: hash of the train/validation split; None before the first trial.
         run_seconds: seconds that each run has lasted, by the id of the run.
         stop_requests: number of times that `hpsearch stop` was called.
@@ -584,6 +588,7 @@ class StudyRow:
     text: str
     path: Path
     comparable: Mapping[str, Any]
+    auto_precision: Mapping[str, str]
     split_hash: str | None
     run_seconds: Mapping[str, float]
     stop_requests: int
@@ -621,6 +626,7 @@ def read_study(study: optuna.Study) -> StudyRow:
             text=attrs[StudyKey.FILE]["text"],
             path=Path(attrs[StudyKey.FILE]["path"]),
             comparable=attrs[StudyKey.COMPARABLE],
+            auto_precision=dict(attrs.get(StudyKey.AUTO_PRECISION, {})),
             split_hash=attrs.get(StudyKey.SPLIT_HASH),
             run_seconds=by_id(StudyKey.RUN_SECONDS),
             stop_requests=attrs.get(StudyKey.STOP_REQUESTS, 0),
@@ -697,7 +703,9 @@ def ensure_identity(study: optuna.Study) -> str:
     return identity
 
 
-def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mapping[str, Any]) -> None:
+def write_study(
+    study: optuna.Study, *, text: str, path: Path, comparable: Mapping[str, Any], auto_precision: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Store the study file of a study, and give the study an identity if it has none. The caller must hold the creation lock.
 
     Args:
@@ -705,8 +713,11 @@ def write_study(study: optuna.Study, *, text: str, path: Path, comparable: Mappi
         text: text of the study file.
         path: path of the study file.
         comparable: the settings that all trials share.
+        auto_precision: the number format that the precision `auto` means, by model. A study keeps what it has stored first.
     """
     ensure_identity(study)
+    if StudyKey.FILE not in study.user_attrs:
+        study.set_user_attr(StudyKey.AUTO_PRECISION, dict(auto_precision))
     study.set_user_attr(StudyKey.FILE, {"text": text, "path": str(path)})
     study.set_user_attr(StudyKey.COMPARABLE, dict(comparable))
 

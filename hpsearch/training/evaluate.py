@@ -76,8 +76,24 @@ class Evaluation:
     losses: Tensor
 
 
+def forward(model: nn.Module, inputs: Tensor, precision: str) -> Tensor:
+    """Run a model's layers in a number format. The weights stay float32; torch converts them for each layer that gains from it.
+
+    Args:
+        model: maps float32 [N, C, H, W] to logits [N, classes].
+        inputs: float32 [N, C, H, W].
+        precision: `float32` or `bfloat16`.
+
+    Returns:
+        The logits, which are float32 if the precision is bfloat16, so that the loss is too.
+    """
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        logits: Tensor = model(inputs)
+    return logits.float() if precision == "bfloat16" and isinstance(logits, Tensor) else logits
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normalisation) -> Evaluation:
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normalisation, precision: str = "float32") -> Evaluation:
     """Evaluate a model on images. The model stays in evaluation mode.
 
     Args:
@@ -85,6 +101,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normal
         images: uint8 [N, C, H, W].
         labels: int64 [N].
         normalise: scales the pixels.
+        precision: number format of the layers, `float32` or `bfloat16`.
 
     Returns:
         The results. If there are no images, loss and accuracy are NaN.
@@ -95,7 +112,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalise: Normal
         return Evaluation(loss=math.nan, accuracy=math.nan, predicted=nothing.long(), confidence=nothing, losses=nothing)
     sums, losses, predicted, confidence = [], [], [], []
     for pixels, wanted in zip(torch.split(images, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True):
-        log_probabilities = functional.log_softmax(model(normalise(pixels)), dim=1)
+        log_probabilities = functional.log_softmax(forward(model, normalise(pixels), precision), dim=1)
         sums.append(functional.nll_loss(log_probabilities, wanted, reduction="sum"))
         losses.append(functional.nll_loss(log_probabilities, wanted, reduction="none"))
         best, classes = log_probabilities.max(dim=1)

@@ -59,7 +59,11 @@ class Conv2d(nn.Conv2d):
             return functional.linear(_rows(inputs), _rows(self.weight), self.bias)[:, :, None, None]
         if self.bias is None or not torch.is_grad_enabled():
             return super().forward(inputs)
-        result: Tensor = _ConvolutionWithBias.apply(inputs, self.weight, self.bias, self.padding)  # type: ignore[no-untyped-call]  # torch has no types for it
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled("cpu"):
+            # A custom function saves what it is given. Converted inside it, its backward pass would meet two number formats.
+            inputs, weight, bias = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (inputs, weight, bias))
+        result: Tensor = _ConvolutionWithBias.apply(inputs, weight, bias, self.padding)  # type: ignore[no-untyped-call]  # torch has no types for it
         return result
 
 
@@ -187,7 +191,8 @@ class Tanh(nn.Tanh):
         Returns:
             float32 with the same shape.
         """
-        if not self.training or inputs.device.type != "cpu":
+        # In bfloat16, 2σ(2x) − 1 would lose half of the digits of a small x.
+        if not self.training or inputs.device.type != "cpu" or inputs.dtype == torch.bfloat16:
             return super().forward(inputs)
         result: Tensor = _LogisticTanh.apply(inputs)  # type: ignore[no-untyped-call]  # torch has no types for it
         return result

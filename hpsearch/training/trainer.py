@@ -30,7 +30,7 @@ from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import augment
 from hpsearch.training.data.split import Split, batches, count_batches
 from hpsearch.training.device import deterministic_algorithms, resolve_device
-from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate
+from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate, forward
 from hpsearch.training.factory import build_model, build_optimizer, build_schedule, check_components
 from hpsearch.training.randomness import generator, seeded_generators
 
@@ -161,8 +161,9 @@ class _Run:
         ):
             seen, learning_rate, finite = self._train(number)
             trained = time.perf_counter()
-            train = evaluate(self.model, self.sample_images, self.sample_labels, self.normalise)
-            validation = evaluate(self.model, self.split.validation_images, self.split.validation_labels, self.normalise)
+            precision = self.config.precision
+            train = evaluate(self.model, self.sample_images, self.sample_labels, self.normalise, precision)
+            validation = evaluate(self.model, self.split.validation_images, self.split.validation_labels, self.normalise, precision)
         epoch = Epoch(
             number=number,
             train_loss=train.loss,
@@ -231,9 +232,8 @@ class _Run:
         for step, indices in enumerate(batches(len(self.split.train_labels), self.config.batch_size, shuffle), start=1):
             chosen = indices.to(self.device)
             images = self._augmented(self.split.train_images[chosen], augmentation)
-            loss = functional.cross_entropy(
-                self.model(self.normalise(images)), self.split.train_labels[chosen], label_smoothing=self.config.label_smoothing
-            )
+            logits = forward(self.model, self.normalise(images), self.config.precision)
+            loss = functional.cross_entropy(logits, self.split.train_labels[chosen], label_smoothing=self.config.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             self.optimizer.step()
@@ -257,7 +257,7 @@ class _Run:
         images = self.split.train_images[:2]
         self.model.eval()
         with torch.no_grad():
-            logits = self.model(self.normalise(images))
+            logits = forward(self.model, self.normalise(images), self.config.precision)
         wanted = (len(images), len(self.split.classes))
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -13,9 +13,10 @@ import psutil
 
 from hpsearch.errors import HpsearchError, StudyNotFoundError, UsageError
 from hpsearch.formatting import many
-from hpsearch.search.resources import free_memory, usable_cores
+from hpsearch.search.resources import bfloat16_instructions, free_memory, usable_cores
 from hpsearch.storage.postgres import PostgresServer
 from hpsearch.storage.workspace import Workspace
+from hpsearch.workflows.precision import choose_precision
 
 LEAST_DISK = 1_000_000_000
 """Minimum number of free bytes for checkpoints, logs and predictions."""
@@ -58,6 +59,7 @@ def check_machine(workspace: Workspace) -> list[Finding]:
         "storage": lambda: _storage(workspace),
         "disk": lambda: _disk(workspace),
         "device": lambda: _device(workspace),
+        "precision": lambda: _precision(workspace),
     }
     return [_finding(what, check) for what, check in checks.items()]
 
@@ -133,3 +135,11 @@ def _device(workspace: Workspace) -> str:
     from hpsearch.training.device import resolve_device
 
     return f"{resolve_device(workspace.device)}; {many(usable_cores(), 'core')}, {free_memory() / 1e9:.0f} GB of memory free"
+
+
+def _precision(workspace: Workspace) -> str:
+    faster = choose_precision(workspace.device)
+    if not faster:
+        found = f"has {bfloat16_instructions()}" if bfloat16_instructions() else "has no instructions for bfloat16"
+        return f"new studies train in float32; the processor {found}"
+    return f"new studies train {' and '.join(faster)} in bfloat16, because the processor has {bfloat16_instructions()}, and other models in float32"

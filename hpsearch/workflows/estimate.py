@@ -16,6 +16,7 @@ from hpsearch.search.worker_pool import default_workers
 from hpsearch.training.data.split import Split, load_training_images, make_split
 from hpsearch.training.model_summary import summarize
 from hpsearch.training.trainer import train
+from hpsearch.workflows.precision import choose_precision
 
 DRAWS = 200
 """Number of random configurations. The cheapest and the most expensive of these configurations are measured."""
@@ -75,6 +76,7 @@ def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
     Raises:
         DataError: the images are missing or damaged.
     """
+    study = study.with_precision(choose_precision("cpu"))
     images = load_training_images(study.data.dataset, folder=data)
 
     def of_size(train_images: int | None) -> Split:

@@ -278,7 +278,7 @@ def stored_file(study: optuna.Study, component_folder: Path | None = None) -> St
     if not name.endswith(ending):
         raise UsageError(f"'{name}' is a copy of a follow-up study", hint=f"Copy it under a name that ends in '{ending}'.")
     file = parse_study_file(row.text, path=row.path if component_folder is None else component_folder / row.path.name)
-    return replace(file, name=check_study_name(name.removesuffix(ending)))
+    return replace(file.with_precision(row.auto_precision), name=check_study_name(name.removesuffix(ending)))
 
 
 def repeated_trials(study: optuna.Study, file: StudyFile) -> RepeatedTrials:

@@ -19,7 +19,16 @@ from hpsearch.search.ray_pool import RayEngine
 from hpsearch.storage.database import Store
 from hpsearch.storage.locks import claim_lock
 from hpsearch.storage.optuna_internals import get_study_id
-from hpsearch.storage.records import BASELINE, TrialRow, ensure_identity, read_identity, read_trial, read_trials, write_study
+from hpsearch.storage.records import (
+    BASELINE,
+    TrialRow,
+    ensure_identity,
+    read_identity,
+    read_study,
+    read_trial,
+    read_trials,
+    write_study,
+)
 from hpsearch.storage.study_folder import claim_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.export import why_unusable
@@ -75,7 +84,8 @@ def prepare_finalists(
         raise UsageError(
             f"finalists need at least {MIN_SEEDS} seeds, but got {seeds}", hint="Half of them choose the winner, half measure it."
         )
-    trials = read_trials(_comparable_study(file, workspace))
+    study, file = _comparable_study(file, workspace)
+    trials = read_trials(study)
     chosen = _best_trials(trials, top=top, per_model=per_model)
     if not chosen:
         raise _nothing_complete(file)
@@ -123,7 +133,7 @@ def prepare_explanation(
         UsageError: no trial is complete, or the path would end at the baseline.
         NotComparableError: runs of the study file could not be compared with the trials of the study.
     """
-    study = _comparable_study(file, workspace)
+    study, file = _comparable_study(file, workspace)
     number = _find_winner(file.name, workspace) if trial is None else trial
     if number is None:
         raise _nothing_complete(file)
@@ -225,10 +235,11 @@ def _find_follow_up(name: str, store: Store) -> optuna.Study | None:
     return study if study is not None and is_follow_up(study) else None
 
 
-def _comparable_study(file: StudyFile, workspace: Workspace) -> optuna.Study:
+def _comparable_study(file: StudyFile, workspace: Workspace) -> tuple[optuna.Study, StudyFile]:
+    """Return the stored study, and the study file with the study's precision."""
     study = workspace.open(read_only=True).load(file.name)
     require_comparable(study, file)
-    return study
+    return study, file.with_precision(read_study(study).auto_precision)
 
 
 def _nothing_complete(file: StudyFile) -> UsageError:
@@ -276,7 +287,8 @@ def _prepare(search: StudyFile, workspace: Workspace, plan: Plan, workers: int |
         ensure_identity(store.load(search.name))
         claim_folder(file.name, workspace, store)
         study = create_or_load(store, file.name)
-        write_study(study, text=search.text, path=search.path, comparable=comparable(search))
+        auto_precision = search.space.auto_precision
+        write_study(study, text=search.text, path=search.path, comparable=comparable(search), auto_precision=auto_precision)
         write_plan(study, plan)
     with workspace.locks.hold(claim_lock(get_study_id(study))):
         requeued = requeue_interrupted(store, study, workspace.locks)

@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -38,7 +39,9 @@ MAX_SHOWN_DIFFERENCES = 8
 """Maximum number of differences in an error message. With more lines the reader would miss the first lines."""
 
 
-def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[optuna.Study, int, tuple[str, ...]]:
+def create_or_continue(
+    store: Store, file: StudyFile, budget: Budget, auto_precision: Mapping[str, str]
+) -> tuple[optuna.Study, int, tuple[str, ...]]:
     """Create the study of a study file, or load the study and check that its trials stay comparable.
 
     This function also queues baselines and copies the trials of a warm start. The caller must hold the creation lock.
@@ -47,6 +50,7 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
         store: the database.
         file: the study file.
         budget: the budget of this run.
+        auto_precision: the number format that the precision `auto` means in a new study, by model.
 
     Returns:
         The study, the number of trials that it had before, and one line for each change.
@@ -74,7 +78,7 @@ def create_or_continue(store: Store, file: StudyFile, budget: Budget) -> tuple[o
                 f'    name = "{file.name}-2"\n    warm_start.from = ["{file.name}"]',
             )
         changed = differences + _changed_sections(row.text, file.text)
-    write_study(study, text=file.text, path=file.path, comparable=comparable(file))
+    write_study(study, text=file.text, path=file.path, comparable=comparable(file), auto_precision=auto_precision)
     for source, trials in sources.items():
         changed += _copy_trials(study, file.space, source, trials)
     changed += _queue_baselines(study, file, budget)
@@ -291,5 +295,6 @@ def _equal_point(space: Space, trial: TrialRow) -> dict[str, Scalar] | None:
             if value is None or value not in parameter.distribution:
                 return None
             values[parameter.name] = value
-    # Options that the space does not mention must have had their defaults.
-    return values if space.config(values, seed=config.seed).digest == config.digest else None
+    # Options that the space does not mention must have had their defaults. Both precisions measure the same.
+    here = replace(space.config(values, seed=config.seed), precision=config.precision)
+    return values if here.digest == config.digest else None

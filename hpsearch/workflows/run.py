@@ -19,11 +19,12 @@ from hpsearch.search.ray_pool import RayEngine
 from hpsearch.search.worker_pool import WorkerCount, default_workers
 from hpsearch.storage.locks import Lease, claim_lock, manual_lock
 from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
-from hpsearch.storage.records import BY_HAND, TrialKey, read_identity, read_trial, read_trials
+from hpsearch.storage.records import BY_HAND, TrialKey, read_identity, read_study, read_trial, read_trials
 from hpsearch.storage.sqlite import SqliteFile
 from hpsearch.storage.study_folder import claim_folder, require_own_folder
 from hpsearch.storage.workspace import Workspace
 from hpsearch.training.data.files import prepare
+from hpsearch.workflows.precision import choose_precision
 from hpsearch.workflows.repeat_study import follow_up_file, is_follow_up, read_plan, stored_file
 from hpsearch.workflows.resume import create_or_continue, queue_failed_again, searched_values
 from hpsearch.workflows.supervisor import Search
@@ -111,7 +112,8 @@ def prepare_search(
         with workspace.creation_lock():
             store = workspace.open(create=True)
             require_own_folder(file.name, workspace, store)
-            study, earlier, changed = create_or_continue(store, file, budget)
+            auto = {} if engine is not None else choose_precision(workspace.device)  # machines of a cluster may differ
+            study, earlier, changed = create_or_continue(store, file, budget, auto)
     except HpsearchError:
         workspace.locks.clean_up()
         raise
@@ -120,7 +122,7 @@ def prepare_search(
         requeued = requeue_interrupted(store, study, workspace.locks)
         retried = queue_failed_again(study) if retry_failed else []
     return Search(
-        file=file,
+        file=file.with_precision(read_study(study).auto_precision),
         workspace=workspace,
         store=store,
         study=study,

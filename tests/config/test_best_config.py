@@ -48,7 +48,7 @@ def test_the_file_reloads_to_the_identical_config(best: BestConfig, tmp_path: Pa
 def test_every_option_has_a_value(best: BestConfig) -> None:
     table = tomllib.loads(best.to_toml())
     assert set(table["model"]) == {"name", *best.config.model.options}
-    assert set(table["trainer"]) == {"epochs", "batch_size", "label_smoothing", "flip", "shift", "seed"}
+    assert set(table["trainer"]) == {"epochs", "batch_size", "label_smoothing", "flip", "shift", "precision", "seed"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpsearch.search.resources import free_memory, usable_cores
+from hpsearch.search.resources import bfloat16_instructions, free_memory, usable_cores
 from hpsearch.search.worker_pool import default_workers
 from tests.support.small_study import ROOT
 
@@ -106,3 +106,21 @@ print(usable_cores(), free_memory())
 def test_never_more_workers_than_cores() -> None:
     found = default_workers(10_000)
     assert found.count <= CORES
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 avx512_fp16\n", "avx512_bf16"),
+        ("flags : avx512_bf16 amx_bf16 amx_tile", "amx_bf16"),
+        ("flags : avx512f avx512_vnni\nbugs : avx512_bf16", ""),
+        ("model name : \udcff\nFeatures : bf16", ""),
+        (None, ""),
+    ],
+    ids=["AVX-512", "AMX", "neither", "another architecture", "no file"],
+)
+def test_the_instructions_for_bfloat16_are_read_from_the_flags(text: str | None, found: str, tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    if text is not None:
+        (tmp_path / "proc/cpuinfo").write_bytes(text.encode(errors="surrogateescape"))
+    assert bfloat16_instructions(tmp_path) == found

@@ -28,6 +28,23 @@ def test_a_convolution_of_the_whole_image_is_torchs(memory: torch.memory_format,
     torch.testing.assert_close(answers(ours.to(memory_format=memory), inputs), answers(torchs, inputs), rtol=1e-4, atol=1e-5)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("size", "used_size"), [(9, None), (9, (8, 8)), (5, None)])
+def test_a_convolution_in_bfloat16_is_torchs_within_rounding(size: int, used_size: tuple[int, int] | None, bias: bool) -> None:
+    torch.manual_seed(1)
+    ours, torchs = Conv2d(3, 7, 5, bias=bias, used_size=used_size), nn.Conv2d(3, 7, 5, bias=bias)
+    torchs.load_state_dict(ours.state_dict())
+    inputs = torch.randn(4, 3, size, size).to(memory_format=torch.channels_last)
+    seen = inputs if used_size is None else inputs[..., : used_size[0], : used_size[1]].contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        (outputs, by_inputs, *by_weights), (wanted, wanted_inputs, *wanted_weights) = answers(ours, inputs), answers(torchs, seen)
+    assert outputs.dtype == torch.bfloat16
+    assert {gradient.dtype for gradient in (by_inputs, *by_weights)} == {torch.float32}
+    torch.testing.assert_close(outputs, wanted, rtol=2**-7, atol=1e-3)
+    torch.testing.assert_close(by_inputs[..., : seen.shape[2], : seen.shape[3]], wanted_inputs, rtol=2**-5, atol=2e-2)
+    torch.testing.assert_close(by_weights, wanted_weights, rtol=2**-5, atol=2e-1)
+
+
 def test_a_convolution_leaves_out_what_is_not_seen() -> None:
     layer, inputs = Conv2d(1, 2, 3, used_size=(6, 5)), torch.randn(4, 1, 8, 8)
     torch.testing.assert_close(layer(inputs), functional.conv2d(inputs, layer.weight, layer.bias)[..., :4, :3])

@@ -129,8 +129,9 @@ def repeating(study: StudyResults) -> Iterator[Block]:
     for trial in study.trials:
         if trial.run:
             versions = ", ".join(f"{package} {number}" for package, number in trial.run.get("versions", {}).items())
-            made[versions, str(trial.run.get("device", ""))] += 1
-    for (versions, device), count in made.most_common():
-        yield Paragraph(text=f"{many(count, 'trial')} on {device} with {versions or 'unknown versions'}.", kind="aside")
+            place = f"on {trial.run.get('device', '')}" + ("" if trial.config is None else f" in {trial.config.precision}")
+            made[versions, place] += 1
+    for (versions, place), count in made.most_common():
+        yield Paragraph(text=f"{many(count, 'trial')} {place} with {versions or 'unknown versions'}.", kind="aside")
     yield Paragraph(text=f"Split {study.row.split_hash or 'not drawn yet'}, seed {study.row.comparable['seed']}.", kind="aside")
     yield Code(text=study.row.text, label=f"The study file, {name}")
