@@ -103,5 +103,24 @@ class Epoch:
         return epoch
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """An early measurement, inside the first epoch. A search compares trials by it; it changes nothing in the training.
+
+    Attributes:
+        share: share of the first epoch that is trained, above 0 and below 1.
+        images: number of images that the training has seen.
+        val_accuracy: share of the validated images that is classified correctly, 0 to 1.
+        n_validated: number of validation images that are classified: the same share of the validation images.
+        seconds: time of the training so far, including the measurements.
+    """
+
+    share: float
+    images: int
+    val_accuracy: float
+    n_validated: int
+    seconds: float
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float)

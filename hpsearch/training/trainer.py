@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpsearch.config.epoch import Epoch
+from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.paths import write_atomically
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, ConfigError, TrainingError
 from hpsearch.formatting import one_line, show_path
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import augment
-from hpsearch.training.data.split import Split, batches, count_batches
+from hpsearch.training.data.split import Split, batches, count_batches, stratified_order
 from hpsearch.training.device import deterministic_algorithms, resolve_device
 from hpsearch.training.evaluate import Evaluation, Normalisation, evaluate, forward
 from hpsearch.training.factory import build_model, build_optimizer, build_schedule, check_components
-from hpsearch.training.randomness import generator, seeded_generators
+from hpsearch.training.randomness import generator, global_states, seeded_generators
 
 KEPT_MISTAKES = 24
 """Number of misclassified images that are stored with the predictions. They show a pattern, but take only a few kilobytes."""
@@ -45,9 +46,27 @@ If there are validation images, the same number of training images is evaluated.
 """
 
 
+@overload
 def train(
-    config: TrainConfig, split: Split, *, checkpoint: Path | None = None, device: str = "auto", owner: str = ""
-) -> Generator[Epoch, None, None]:
+    config: TrainConfig, split: Split, *, checkpoint: Path | None = None, device: str = "auto", owner: str = "", rungs: tuple[()] = ()
+) -> Generator[Epoch, None, None]: ...
+
+
+@overload
+def train(
+    config: TrainConfig, split: Split, *, checkpoint: Path | None = None, device: str = "auto", owner: str = "", rungs: tuple[float, ...]
+) -> Generator[Epoch | Rung, None, None]: ...
+
+
+def train(
+    config: TrainConfig,
+    split: Split,
+    *,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    owner: str = "",
+    rungs: tuple[float, ...] = (),
+) -> Generator[Epoch | Rung, None, None]:
     """Train a config on a split, one epoch for each item that the caller requests.
 
     The epochs repeat bit for bit, except for the times, if these are the same: arguments, versions,
@@ -62,9 +81,11 @@ def train(
             the last epoch, the run also writes `predictions_path(checkpoint)`.
         device: auto, cpu, cuda or cuda:N.
         owner: the trial, as "study id/trial number". A checkpoint of another trial raises an error.
+        rungs: shares of the first epoch, above 0 and below 1 and rising, after which the run measures the model, writes its checkpoint and
+            yields a `Rung`. They do not change the training.
 
     Yields:
-        The epochs in order.
+        The epochs in order, with the rungs before the first epoch. A rung that the checkpoint has passed is not measured again.
 
     Raises:
         ComponentError: a component is unknown, or its component file has changed.
@@ -89,7 +110,7 @@ def train(
     identity = checkpoints.RunIdentity(owner=owner, config=config.digest, split=split.hash)
     stored = checkpoints.load(checkpoint, identity) if checkpoint is not None else None
     done = run.restore(stored, checkpoint) if stored is not None and checkpoint is not None else []
-    return _epochs(run, done, checkpoint, identity)
+    return _epochs(run, done, checkpoint, identity, rungs)
 
 
 def predictions_path(checkpoint: Path) -> Path:
@@ -112,8 +133,19 @@ def predictions_path(checkpoint: Path) -> Path:
     return checkpoint.with_name("predictions.npz")
 
 
-def _epochs(run: _Run, done: list[Epoch], checkpoint: Path | None, identity: checkpoints.RunIdentity) -> Generator[Epoch, None, None]:
+def _epochs(
+    run: _Run, done: list[Epoch], checkpoint: Path | None, identity: checkpoints.RunIdentity, rungs: tuple[float, ...]
+) -> Generator[Epoch | Rung, None, None]:
+    yield from run.begun.rungs if rungs else ()
     yield from list(done)
+    for share in rungs if not done else ():
+        if run.begun.rungs and share <= run.begun.rungs[-1].share:
+            continue
+        if (rung := run.rung(share)) is None:
+            break
+        if checkpoint is not None:
+            checkpoints.save(checkpoint, identity, {"epochs": [], **run.state()})
+        yield rung
     while len(done) < run.config.epochs and not (done and done[-1].diverged):
         epoch, evaluation = run.epoch(len(done) + 1)
         done.append(epoch)
@@ -122,6 +154,33 @@ def _epochs(run: _Run, done: list[Epoch], checkpoint: Path | None, identity: che
                 _write_predictions(predictions_path(checkpoint), evaluation, run.split)
             checkpoints.save(checkpoint, identity, {"epochs": [asdict(each) for each in done], **run.state()})
         yield epoch
+
+
+@dataclass(kw_only=True)
+class _BegunEpoch:
+    """An epoch in which some steps are done.
+
+    Attributes:
+        step: number of steps that are done.
+        seen: number of images in these steps.
+        loss: sum of the losses of these steps. After one loss that is not finite, it is never finite again.
+        learning_rate: learning rate of the last step.
+        training_seconds: time of these steps.
+        seconds: the same, with the time of the measurements at rungs.
+        augmentation: state of the generator of the augmentation; None before the first step.
+        generators: states of the global generators; None before the first step.
+        rungs: the measurements so far.
+    """
+
+    step: int = 0
+    seen: int = 0
+    loss: float = 0.0
+    learning_rate: float = 0.0
+    training_seconds: float = 0.0
+    seconds: float = 0.0
+    augmentation: Tensor | None = None
+    generators: dict[str, Any] | None = None
+    rungs: list[Rung] = field(default_factory=list)
 
 
 class _Run:
@@ -143,9 +202,36 @@ class _Run:
         number = min(len(split.train_labels), len(split.validation_labels) or SAMPLE_WITHOUT_VALIDATION)
         indices = torch.randperm(len(split.train_labels), generator=sample)[:number].to(device)
         self.sample_images, self.sample_labels = self.split.train_images[indices], self.split.train_labels[indices]
+        self.begun = _BegunEpoch()
+
+    def rung(self, share: float) -> Rung | None:
+        """Train a share of the first epoch and measure the model on the same share of the validation images.
+
+        Args:
+            share: above 0 and below 1.
+
+        Returns:
+            The measurement; None if the loss is not finite.
+        """
+        start = time.perf_counter()
+        with self._generators(1):
+            finite = self._train(1, max(1, round(share * self.steps_per_epoch)))
+            self.begun.generators = global_states(self.device)
+        if not finite:
+            self.begun.seconds += time.perf_counter() - start
+            return None
+        labels = self.split.validation_labels
+        # A model that draws random numbers in evaluation, too, must not change the numbers of the training.
+        with seeded_generators(self.config.seed, "rung", device=self.device), self._explained():
+            order = stratified_order(labels, generator(self.config.seed, "rung"))[: math.ceil(share * len(labels))].to(self.device)
+            found = evaluate(self.model, self.split.validation_images[order], labels[order], self.normalise, self.config.precision)
+        self.begun.seconds += time.perf_counter() - start
+        rung = Rung(share=share, images=self.begun.seen, val_accuracy=found.accuracy, n_validated=len(order), seconds=self.begun.seconds)
+        self.begun.rungs.append(rung)
+        return rung
 
     def epoch(self, number: int) -> tuple[Epoch, Evaluation]:
-        """Train for an epoch and evaluate the model.
+        """Train for an epoch, or for the rest of an epoch, and evaluate the model.
 
         Args:
             number: number of the epoch, from 1.
@@ -154,13 +240,8 @@ class _Run:
             The epoch, and the evaluation on the validation images.
         """
         start = time.perf_counter()
-        with (
-            seeded_generators(self.config.seed, "epoch", number, device=self.device),
-            deterministic_algorithms(self.device),
-            self._errors_explained(),
-        ):
-            seen, learning_rate, finite = self._train(number)
-            trained = time.perf_counter()
+        with self._generators(number):
+            finite = self._train(number, self.steps_per_epoch)
             precision = self.config.precision
             train = evaluate(self.model, self.sample_images, self.sample_labels, self.normalise, precision)
             validation = evaluate(self.model, self.split.validation_images, self.split.validation_labels, self.normalise, precision)
@@ -170,26 +251,27 @@ class _Run:
             train_accuracy=train.accuracy,
             val_loss=validation.loss,
             val_accuracy=validation.accuracy,
-            learning_rate=learning_rate,
-            seconds=time.perf_counter() - start,
-            images_per_second=seen / (trained - start),
+            learning_rate=self.begun.learning_rate,
+            seconds=self.begun.seconds + time.perf_counter() - start,
+            images_per_second=self.begun.seen / self.begun.training_seconds,
             weights_hash=_hash(self.model),
             diverged=not (
                 finite and math.isfinite(train.loss) and (math.isfinite(validation.loss) or not len(self.split.validation_labels))
             ),
         )
+        self.begun = _BegunEpoch()
         return epoch, validation
 
     def state(self) -> dict[str, Any]:
-        """Return the state on which the next epoch depends.
+        """Return the state on which the next step depends.
 
-        It has no state of random generators, because the seed and the number of the epoch determine
-        the random numbers.
+        Between two epochs it has no state of random generators, because the seed and the number of the epoch determine the random numbers.
 
         Returns:
             The state dicts for a checkpoint.
         """
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        return {**state, "begun": asdict(self.begun)} if self.begun.step else state
 
     def restore(self, stored: dict[str, Any], checkpoint: Path) -> list[Epoch]:
         """Restore a state.
@@ -211,6 +293,9 @@ class _Run:
             self.model.load_state_dict(stored["model"])
             self.optimizer.load_state_dict(stored["optimizer"])
             self.schedule.load_state_dict(stored["schedule"])
+            if "begun" in stored:
+                rungs = [Rung(**rung) for rung in stored["begun"]["rungs"]]
+                self.begun = _BegunEpoch(**{**stored["begun"], "rungs": rungs})
         except Exception as error:  # the parts may be a user's, so any error is possible
             raise CheckpointError(
                 f"the checkpoint {show_path(checkpoint)} does not fit the config: {type(error).__name__}: {one_line(str(error))}",
@@ -218,18 +303,31 @@ class _Run:
             ) from error
         return done
 
-    def _train(self, number: int) -> tuple[int, float, bool]:
-        """Train on all batches one time.
+    @contextmanager
+    def _generators(self, number: int) -> Iterator[None]:
+        """Seed the global generators for an epoch, or continue with them where the epoch was left."""
+        with (
+            seeded_generators(self.config.seed, "epoch", number, device=self.device, states=self.begun.generators),
+            self._explained(),
+        ):
+            yield
 
-        Return the number of images, the last learning rate, and whether the loss stayed finite.
-        """
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        with deterministic_algorithms(self.device), self._errors_explained():
+            yield
+
+    def _train(self, number: int, last_step: int) -> bool:
+        """Train on the batches of an epoch that are left, up to a step. Return whether the loss stayed finite."""
+        begun, start = self.begun, time.perf_counter()
         self.model.train()
         shuffle = generator(self.config.seed, "batches", number)
         augmentation = generator(self.config.seed, "augmentation", number)
-        seen, learning_rate = 0, 0.0
-        # After one loss that is not finite, the sum is never finite again.
-        total = torch.zeros((), device=self.device)
-        for step, indices in enumerate(batches(len(self.split.train_labels), self.config.batch_size, shuffle), start=1):
+        if begun.augmentation is not None:
+            augmentation.set_state(begun.augmentation)
+        total = torch.full((), begun.loss, device=self.device)
+        left = itertools.islice(batches(len(self.split.train_labels), self.config.batch_size, shuffle), begun.step, last_step)
+        for step, indices in enumerate(left, start=begun.step + 1):
             chosen = indices.to(self.device)
             images = self._augmented(self.split.train_images[chosen], augmentation)
             logits = forward(self.model, self.normalise(images), self.config.precision)
@@ -237,13 +335,15 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             self.optimizer.step()
-            learning_rate = float(self.optimizer.param_groups[0]["lr"])
+            begun.learning_rate = float(self.optimizer.param_groups[0]["lr"])
             self.schedule.step()
             total += loss.detach()
-            seen += len(indices)
+            begun.step, begun.seen = step, begun.seen + len(indices)
             if step % LOSS_CHECK_INTERVAL == 0 and not torch.isfinite(total).item():
                 break
-        return seen, learning_rate, bool(torch.isfinite(total).item())
+        begun.loss, begun.augmentation = total.item(), augmentation.get_state()
+        begun.training_seconds += time.perf_counter() - start
+        return math.isfinite(begun.loss)
 
     def _augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
         if self.config.flip:

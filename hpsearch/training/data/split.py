@@ -286,6 +286,26 @@ def batches(n_images: int, batch_size: int, generator: torch.Generator) -> Itera
         yield order[number * batch_size :] if number == last else order[number * batch_size : (number + 1) * batch_size]
 
 
+def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a random order in which every beginning has the classes in nearly the same shares as the whole.
+
+    Args:
+        labels: int64 [N].
+        generator: a generator on the CPU.
+
+    Returns:
+        Indices, int64 [N].
+    """
+    labels = labels.cpu()
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in range(int(labels.max()) + 1 if len(labels) else 0):
+        of_class = torch.nonzero(labels == label).flatten()
+        # The images of each class are spread evenly over the whole order, each at a random place of its part.
+        places = torch.arange(len(of_class)) + torch.rand(len(of_class), generator=generator, dtype=torch.float64)
+        place[of_class[torch.randperm(len(of_class), generator=generator)]] = places / len(of_class)
+    return place.argsort(stable=True)
+
+
 def _split(data: Images, train: Tensor | slice, validation: Tensor | slice, digest: str) -> Split:
     images = data.images[train]
     mean, std = channel_statistics(images)
