@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 from pathlib import Path
@@ -74,7 +75,7 @@ def study_file_page() -> str:
         _section_rows(Contents),
     ]
     for name, section in sections_of(Contents).items():
-        parts.append(f"\n## [{name}]\n\n{section.__doc__ or ''}\n\n{_section_rows(section)}")
+        parts.append(f"\n## [{name}]\n\n{inspect.getdoc(section) or ''}\n\n{_section_rows(section)}")
     parts.append((DOCS / "search-space.md.part").read_text())
     parts.append("## The trainer's options\n\n" + _option_rows(TRAINER_OPTIONS))
     for kind, title in (("model", "Models"), ("optimizer", "Optimizers"), ("schedule", "Schedules"), ("dataset", "Data sets")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hpsearch.config.components import SELECTORS, TRAINER, Component, Scalar
-from hpsearch.config.space import Parameter, Space
+from hpsearch.config.space import EPOCHS, Parameter, Space
 from hpsearch.config.study_file import StudyFile
 from hpsearch.formatting import many
 
@@ -52,7 +52,7 @@ def unfair_comparisons(space: Space) -> tuple[str, ...]:
 
 
 def wasted_settings(study: StudyFile, trials: int) -> tuple[str, ...]:
-    """Warn about a pruner that cannot prune, and about trials that must repeat other trials.
+    """Warn about a pruner that cannot prune or prunes the wrong trials, and about trials that must repeat other trials.
 
     Args:
         study: the study file.
@@ -73,6 +73,14 @@ def wasted_settings(study: StudyFile, trials: int) -> tuple[str, ...]:
         )
     elif pruner.model_fields_set and waits >= trials:
         found.append(f"the pruner never prunes: it waits for {many(waits, 'complete trial')}, but the budget is {many(trials, 'trial')}.")
+    lengths = {value for each in study.space if (each.owner, each.option) == EPOCHS for value in each.distribution.extremes}
+    falling = [name for name in study.space.names_of("schedule") if name != "constant"]
+    if pruner.kind in ("halving", "hyperband") and len(lengths) > 1 and falling:
+        found.append(
+            f"{pruner.kind} compares trials after equal epochs, but `epochs` differs between trials and the learning rate falls "
+            f"({', '.join(falling)}): long trainings are pruned before they show what they can. "
+            'kind = "median" compares at equal shares of the epochs.'
+        )
     points = study.space.count_points(trials)
     if points < trials:
         found.append(

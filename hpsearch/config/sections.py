@@ -134,7 +134,8 @@ class Sampler(SectionOfKinds):
 
 
 class Pruner(SectionOfKinds):
-    """The method that ends weak trials early; it compares trials of the same model."""
+    """The method that ends weak trials early; it compares trials of the same model. median and percentile compare them at the same share
+    of their epochs, halving and hyperband after the same number of epochs."""
 
     kind: Literal["none", "median", "percentile", "halving", "hyperband"] = Field(
         default="median", description="the rule by which a trial is pruned"
@@ -146,7 +147,7 @@ class Pruner(SectionOfKinds):
         default=None, description="epochs before a trial can be pruned; 2 by default (median, percentile)"
     )
     min_trials: Count | None = Field(
-        default=None, description="finished trials that must have reached the epoch; 1 by default (median, percentile)"
+        default=None, description="finished trials that must have reached the same share of their epochs; 1 by default (median, percentile)"
     )
     percentile: Annotated[float, Field(gt=0, lt=100)] | None = Field(
         default=None, description="share of the trials that is kept, in percent; 50 by default (percentile)"

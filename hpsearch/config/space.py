@@ -97,6 +97,24 @@ class Space:
         epochs = [parameter.distribution.extremes for parameter in self.parameters if (parameter.owner, parameter.option) == EPOCHS]
         return max((int(value) for extremes in epochs for value in extremes), default=0) or self.config({}, seed=0).epochs
 
+    def epochs(self, params: Mapping[str, Scalar]) -> int:
+        """Return the number of epochs of a trial.
+
+        Args:
+            params: the values of the searched parameters of the trial. Others are ignored.
+
+        Returns:
+            The number. If it depends on a value that is missing, it is the number of the longest training.
+        """
+        setters = [parameter for parameter in self.parameters if (parameter.owner, parameter.option) == EPOCHS]
+        if found := [int(params[parameter.name]) for parameter in setters if parameter.name in params]:
+            return found[0]
+        try:
+            values = self.draw(lambda name, _: params[name])
+        except KeyError:
+            return self.max_epochs
+        return next((int(values[parameter.name]) for parameter in setters if parameter.name in values), self.config({}, seed=0).epochs)
+
     def count_points(self, most: int) -> float:
         """Count the different points of the space.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner, SuccessiveHalvingPruner
+import numpy
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.sections import Pruner
 from hpsearch.config.space import Space
@@ -26,6 +28,42 @@ class _SameModelPruner(BasePruner):
         return self._inner.prune(view, trial)
 
 
+class _PercentilePruner(BasePruner):
+    """Prunes a trial that is worse than most complete trials were at the same share of their epochs.
+
+    Optuna's pruner of this name compares equal epochs. That cuts long trainings whose learning rate falls at the end: after epoch 3 of 12,
+    their accuracy is still lower than that of a training of 4 epochs, which they overtake later. If all trainings have the same number of
+    epochs, both pruners decide the same.
+    """
+
+    def __init__(self, space: Space, *, kept: float, startup_trials: int, warmup_epochs: int, min_trials: int) -> None:
+        self._space = space
+        self._kept = kept
+        self._startup_trials = startup_trials
+        self._warmup_epochs = warmup_epochs
+        self._min_trials = min_trials
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        epoch = trial.last_step
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if epoch is None or epoch <= self._warmup_epochs or len(complete) < max(1, self._startup_trials):
+            return False
+        share = epoch / self._space.epochs(trial.params)
+        values = [value for other in complete if (value := _value_at(other, share)) is not None]
+        if len(values) < self._min_trials:
+            return False
+        return max(trial.intermediate_values.values()) < float(numpy.percentile(values, 100 - self._kept))
+
+
+def _value_at(trial: FrozenTrial, share: float) -> float | None:
+    """Return the accuracy of a complete trial at a share of its epochs, interpolated between two epochs; None before its first epoch."""
+    place = share * (trial.last_step or 0)
+    # A share that is a whole number of epochs must meet that epoch, whatever the rounding.
+    place = round(place) if math.isclose(place, round(place)) else place
+    before, after = (trial.intermediate_values.get(epoch) for epoch in (math.floor(place), math.ceil(place)))
+    return None if before is None or after is None else before + (after - before) * (place % 1)
+
+
 def make_pruner(section: Pruner, space: Space) -> BasePruner:
     """Make the pruner that a study file asks for. The steps of the pruner are epochs, counted from 1.
 
@@ -36,18 +74,16 @@ def make_pruner(section: Pruner, space: Space) -> BasePruner:
     Returns:
         The pruner.
     """
-    # Optuna may already prune at step n_warmup_steps. hpsearch must not prune a trial in its first `warmup_epochs`, so add 1.
-    curve_options = {
-        "n_startup_trials": section.startup_trials or 0,
-        "n_warmup_steps": (section.warmup_epochs or 0) + 1,
-        "n_min_trials": section.min_trials or 1,
-    }
     halving_options = {"min_resource": section.min_epochs or 1, "reduction_factor": section.reduction_factor or 3}
     inner: BasePruner
-    if section.kind == "median":
-        inner = MedianPruner(**curve_options)
-    elif section.kind == "percentile":
-        inner = PercentilePruner(section.percentile or 50.0, **curve_options)
+    if section.kind in ("median", "percentile"):
+        inner = _PercentilePruner(
+            space,
+            kept=section.percentile or 50.0,
+            startup_trials=section.startup_trials or 0,
+            warmup_epochs=section.warmup_epochs or 0,
+            min_trials=section.min_trials or 1,
+        )
     elif section.kind == "halving":
         inner = SuccessiveHalvingPruner(**halving_options)
     elif section.kind == "hyperband":

@@ -74,3 +74,21 @@ def test_a_space_smaller_than_the_budget_is_counted(study_file: Callable[..., St
     assert warning.startswith(
         "the space has only 2 different points, but the budget is 7 trials: the same configurations are trained again"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule", "epochs", "warns"),
+    [
+        ("hyperband", '"onecycle"', "{ int = [2, 4] }", True),
+        ("halving", '{ choices = ["constant", "cosine"] }', "{ choices = [2, 4] }", True),
+        ("halving", '"constant"', "{ int = [2, 4] }", False),
+        ("hyperband", '"onecycle"', "4", False),
+        ("median", '"onecycle"', "{ int = [2, 4] }", False),
+    ],
+)
+def test_a_pruner_that_compares_trainings_of_different_length_is_named(
+    study_file: Callable[..., StudyFile], kind: str, schedule: str, epochs: str, warns: bool
+) -> None:
+    file = study_file(("epochs = { int = [2, 4] }", f"epochs = {epochs}\nschedule = {schedule}"), ("epochs = 3\n", "epochs = 4\n"))
+    found = wasted_settings(replace(file, pruner=Pruner.model_validate({"kind": kind})), 8)
+    assert [f"{kind} compares trials after equal epochs, but `epochs` differs" in warning for warning in found] == ([True] if warns else [])
