@@ -26,7 +26,7 @@ from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.paths import write_atomically
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, ConfigError, TrainingError
-from hpsearch.formatting import one_line, show_path
+from hpsearch.formatting import one_line, show, show_path
 from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data import augment
 from hpsearch.training.data.split import Split, batches, count_batches, stratified_order
@@ -85,7 +85,8 @@ def train(
             yields a `Rung`. They do not change the training.
 
     Yields:
-        The epochs in order, with the rungs before the first epoch. A rung that the checkpoint has passed is not measured again.
+        The epochs in order, with the rungs before the first epoch. A rung that the checkpoint has passed is not measured again: it is
+        yielded again if it was measured then, and left out if not.
 
     Raises:
         ComponentError: a component is unknown, or its component file has changed.
@@ -106,6 +107,8 @@ def train(
         >>> [epoch.number for epoch in hpsearch.train(config, split, device="cpu")]
         [1, 2]
     """
+    if list(rungs) != sorted(set(rungs)) or not all(0 < share < 1 for share in rungs):
+        raise ConfigError(f"rungs must be rising shares above 0 and below 1, but got {show(rungs)}")
     run = _Run(config, split, resolve_device(device))
     identity = checkpoints.RunIdentity(owner=owner, config=config.digest, split=split.hash)
     stored = checkpoints.load(checkpoint, identity) if checkpoint is not None else None
@@ -136,10 +139,10 @@ def predictions_path(checkpoint: Path) -> Path:
 def _epochs(
     run: _Run, done: list[Epoch], checkpoint: Path | None, identity: checkpoints.RunIdentity, rungs: tuple[float, ...]
 ) -> Generator[Epoch | Rung, None, None]:
-    yield from run.begun.rungs if rungs else ()
+    yield from [rung for rung in run.begun.rungs if rung.share in rungs]
     yield from list(done)
     for share in rungs if not done else ():
-        if run.begun.rungs and share <= run.begun.rungs[-1].share:
+        if any(share <= rung.share for rung in run.begun.rungs):
             continue
         if (rung := run.rung(share)) is None:
             break
@@ -296,6 +299,7 @@ class _Run:
             if "begun" in stored:
                 rungs = [Rung(**rung) for rung in stored["begun"]["rungs"]]
                 self.begun = _BegunEpoch(**{**stored["begun"], "rungs": rungs})
+                self._require_begun()
         except Exception as error:  # the parts may be a user's, so any error is possible
             raise CheckpointError(
                 f"the checkpoint {show_path(checkpoint)} does not fit the config: {type(error).__name__}: {one_line(str(error))}",
@@ -317,9 +321,26 @@ class _Run:
         with deterministic_algorithms(self.device), self._errors_explained():
             yield
 
+    def _require_begun(self) -> None:
+        """Raise some error if the restored state of a begun epoch cannot be one."""
+        begun = self.begun
+        if type(begun.step) is not int or not 0 < begun.step <= self.steps_per_epoch:
+            raise ValueError(f"step {begun.step!r} is no step of the first epoch")
+        figures = (begun.seen, begun.loss, begun.learning_rate, begun.training_seconds, begun.seconds)
+        figures += tuple(figure for rung in begun.rungs for figure in asdict(rung).values())
+        if not all(isinstance(figure, int | float) for figure in figures):
+            raise TypeError("a figure of the begun epoch has another type")
+        if begun.augmentation is None or begun.generators is None:
+            raise ValueError("the states of the generators are missing")
+        torch.Generator().set_state(begun.augmentation)
+        with seeded_generators(0, device=self.device, states=begun.generators):
+            pass
+
     def _train(self, number: int, last_step: int) -> bool:
         """Train on the batches of an epoch that are left, up to a step. Return whether the loss stayed finite."""
         begun, start = self.begun, time.perf_counter()
+        if begun.step and begun.step % LOSS_CHECK_INTERVAL == 0 and not math.isfinite(begun.loss):
+            return False  # the epoch was left where it ends without rungs, too
         self.model.train()
         shuffle = generator(self.config.seed, "batches", number)
         augmentation = generator(self.config.seed, "augmentation", number)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 import hpsearch
 from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.train_config import TrainConfig
+from hpsearch.errors import CheckpointError, ConfigError
+from hpsearch.training import checkpoint as checkpoints
 from hpsearch.training.data.split import Split, stratified_order
 from hpsearch.training.trainer import train
 
@@ -101,6 +103,52 @@ def test_a_run_that_diverges_before_a_rung_ends_as_without_rungs(small: Split, c
     assert len(rungs) < len(RUNGS)
     assert [epoch.diverged for epoch in epochs] == [True]
     assert measured(epochs) == measured(run(config, small))
+
+
+@pytest.mark.parametrize("share", [0.256, 0.3, 0.5])  # a rung at a step where the loss is checked, before one, and after some
+@pytest.mark.parametrize("network", [{"model": "lenet5", "model_activation": "relu"}, {"model": "cnn", "model_batch_norm": True}])
+def test_a_run_that_diverges_ends_at_the_same_step(small: Split, configure: Configure, share: float, network: dict[str, Any]) -> None:
+    config = configure(**network, optimizer="sgd", optimizer_lr=1e6, schedule="onecycle", epochs=3, batch_size=4)
+    whole = run(config, small)
+    epochs = [each for each in train(config, small, device="cpu", rungs=(share,)) if isinstance(each, Epoch)]
+    assert [epoch.diverged for epoch in whole] == [True]
+    assert measured(epochs) == measured(whole)
+
+
+@pytest.mark.parametrize("rungs", [(0.0,), (1.0,), (-0.5,), (0.3, 0.1), (0.3, 0.3), (float("nan"),)])
+def test_shares_that_are_none_are_refused(small: Split, configure: Configure, rungs: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="rungs must be rising shares above 0 and below 1"):
+        train(configure(epochs=1), small, device="cpu", rungs=rungs)
+
+
+def test_other_rungs_go_on_from_a_checkpoint(small: Split, configure: Configure, tmp_path: Path) -> None:
+    config = configure(model="lenet5", epochs=1, batch_size=50)
+    begun = train(config, small, device="cpu", rungs=(0.1, 0.3), checkpoint=tmp_path / "checkpoint")
+    assert [next(begun), next(begun)]
+    rest = list(train(config, small, device="cpu", rungs=(0.2, 0.3, 0.5), checkpoint=tmp_path / "checkpoint"))
+    assert [rung.share for rung in rest if isinstance(rung, Rung)] == [0.3, 0.5]
+    assert measured([each for each in rest if isinstance(each, Epoch)]) == measured(run(config, small))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "x"}, {"step": -1}, {"step": 0}, {"step": 99}, {"loss": "a"}, {"seconds": None}, {"generators": {}}, {"generators": None},
+        {"augmentation": 3}, {"rungs": 3}, {"rungs": [{"share": 0.1}]}, {"more": 1}, None, [],
+    ],
+)  # fmt: skip
+def test_a_damaged_rung_in_a_checkpoint_is_refused(small: Split, configure: Configure, tmp_path: Path, change: Any) -> None:
+    config, path = configure(model="lenet5", epochs=1, batch_size=50), tmp_path / "checkpoint"
+    begun = train(config, small, device="cpu", rungs=RUNGS, checkpoint=path)
+    next(begun)
+    begun.close()
+    identity = checkpoints.RunIdentity(owner="", config=config.digest, split=small.hash)
+    stored = checkpoints.load(path, identity)
+    assert stored is not None
+    stored["begun"] = {**stored["begun"], **change} if isinstance(change, dict) else change
+    checkpoints.save(path, identity, stored)
+    with pytest.raises(CheckpointError, match="does not fit the config"):
+        train(config, small, device="cpu", rungs=RUNGS, checkpoint=path)
 
 
 def test_an_epoch_of_one_step_has_rungs_too(small: Split, configure: Configure) -> None:
