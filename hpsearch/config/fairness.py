@@ -73,9 +73,9 @@ def wasted_settings(study: StudyFile, trials: int) -> tuple[str, ...]:
         )
     elif pruner.model_fields_set and waits >= trials:
         found.append(f"the pruner never prunes: it waits for {many(waits, 'complete trial')}, but the budget is {many(trials, 'trial')}.")
-    lengths = {value for each in study.space if (each.owner, each.option) == EPOCHS for value in each.distribution.extremes}
+    differ = any(len(study.space.possible_values(EPOCHS, model)) > 1 for model in study.space.names_of("model"))
     falling = [name for name in study.space.names_of("schedule") if name != "constant"]
-    if pruner.kind in ("halving", "hyperband") and len(lengths) > 1 and falling:
+    if pruner.kind in ("halving", "hyperband") and differ and falling:
         found.append(
             f"{pruner.kind} compares trials after equal epochs, but `epochs` differs between trials and the learning rate falls "
             f"({', '.join(falling)}): long trainings are pruned before they show what they can. "

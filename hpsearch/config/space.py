@@ -8,8 +8,9 @@ reads the space from the table `[space]` of a study file.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,8 +23,12 @@ from hpsearch.formatting import show, str_of
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-EPOCHS = ("trainer", "epochs")
+EPOCHS: tuple[Owner, str] = ("trainer", "epochs")
 """Owner and option of the parameter that sets the length of a training."""
+MOST_COMBINATIONS = 10_000
+"""Number of combinations of values that are looked at, to find the possible values of an option. A study file may have any number."""
+PRECISION: tuple[Owner, str] = ("trainer", "precision")
+"""Owner and option of the parameter that sets the number format of a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +99,7 @@ class Space:
     @property
     def max_epochs(self) -> int:
         """The number of epochs of the longest training."""
-        epochs = [parameter.distribution.extremes for parameter in self.parameters if (parameter.owner, parameter.option) == EPOCHS]
-        return max((int(value) for extremes in epochs for value in extremes), default=0) or self.config({}, seed=0).epochs
+        return max(int(str(value)) for model in self.names_of("model") for value in self.possible_values(EPOCHS, model))
 
     def epochs(self, params: Mapping[str, Scalar]) -> int:
         """Return the number of epochs of a trial.
@@ -104,7 +108,7 @@ class Space:
             params: the values of the searched parameters of the trial. Others are ignored.
 
         Returns:
-            The number. If it depends on a value that is missing, it is the number of the longest training.
+            The number. If a value is missing without which it cannot be told, it is the number of the longest training.
         """
         setters = [parameter for parameter in self.parameters if (parameter.owner, parameter.option) == EPOCHS]
         if found := [int(params[parameter.name]) for parameter in setters if parameter.name in params]:
@@ -114,6 +118,43 @@ class Space:
         except KeyError:
             return self.max_epochs
         return next((int(values[parameter.name]) for parameter in setters if parameter.name in values), self.config({}, seed=0).epochs)
+
+    def possible_values(self, option: tuple[Owner, str], model: str) -> tuple[Scalar, ...]:
+        """Return the values that an option of the trainer can have in trials of a model.
+
+        Args:
+            option: the owner `trainer`, and the name of the option.
+            model: name of the model.
+
+        Returns:
+            The choices, or the ends of a range, of all parameters that set the option; the option's default if it can be without one.
+        """
+        setters = [each for each in self.parameters if (each.owner, each.option) == option]
+        found: dict[Scalar, None] = {}
+        for values in itertools.islice(self._parents_of(setters, {"model": model}), MOST_COMBINATIONS):
+            existing = [setter for setter in setters if setter.exists(values)]
+            default = TRAINER.option(option[1])
+            assert default is not None
+            found.update(dict.fromkeys(existing[0].distribution.extremes if existing else (default.default,)))
+        return tuple(found)
+
+    def _parents_of(self, parameters: Sequence[Parameter], given: Mapping[str, Scalar]) -> Iterator[Mapping[str, Scalar]]:
+        """Generate all combinations of the values of the parameters on which other parameters depend."""
+        names = {parent for parameter in parameters for parent in parameter.when}
+        while more := {parent for name in names for parent in self[name].when} - names:
+            names |= more
+        parents = [parameter for parameter in self.parameters if parameter.name in names]
+
+        def combine(index: int, values: Mapping[str, Scalar]) -> Iterator[Mapping[str, Scalar]]:
+            if index == len(parents):
+                yield values
+            elif parents[index].name in values or not parents[index].exists(values):
+                yield from combine(index + 1, values)
+            else:
+                for value in parents[index].distribution.listed:
+                    yield from combine(index + 1, {**values, parents[index].name: value})
+
+        return combine(0, given)
 
     def count_points(self, most: int) -> float:
         """Count the different points of the space.
@@ -255,6 +296,8 @@ class Space:
             return parameter.distribution.value
         if parameter.name in SELECTORS:
             return DEFAULT_COMPONENTS[parameter.name]
+        if (parameter.owner, parameter.option) == PRECISION and "auto" not in parameter.distribution:
+            return self.auto_precision.get(str(values.get("model")), "float32")
         return self.option(parameter, values).default
 
     def option(self, parameter: Parameter, values: Mapping[str, Scalar]) -> Option:

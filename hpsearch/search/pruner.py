@@ -29,7 +29,7 @@ class _SameModelPruner(BasePruner):
 
 
 class _PercentilePruner(BasePruner):
-    """Prunes a trial that is worse than most complete trials were at the same share of their epochs.
+    """Prunes a trial whose best epoch so far is worse than most complete trials were at the same share of their epochs.
 
     Optuna's pruner of this name compares equal epochs. That cuts long trainings whose learning rate falls at the end: after epoch 3 of 12,
     their accuracy is still lower than that of a training of 4 epochs, which they overtake later. If all trainings have the same number of
@@ -49,15 +49,14 @@ class _PercentilePruner(BasePruner):
         if epoch is None or epoch <= self._warmup_epochs or len(complete) < max(1, self._startup_trials):
             return False
         share = epoch / self._space.epochs(trial.params)
-        values = [value for other in complete if (value := _value_at(other, share)) is not None]
+        values = [value for other in complete if (value := _value_at(other, share * self._space.epochs(other.params))) is not None]
         if len(values) < self._min_trials:
             return False
         return max(trial.intermediate_values.values()) < float(numpy.percentile(values, 100 - self._kept))
 
 
-def _value_at(trial: FrozenTrial, share: float) -> float | None:
-    """Return the accuracy of a complete trial at a share of its epochs, interpolated between two epochs; None before its first epoch."""
-    place = share * (trial.last_step or 0)
+def _value_at(trial: FrozenTrial, place: float) -> float | None:
+    """Return the accuracy of a trial at a place between its epochs, interpolated; None before its first and after its last epoch."""
     # A share that is a whole number of epochs must meet that epoch, whatever the rounding.
     place = round(place) if math.isclose(place, round(place)) else place
     before, after = (trial.intermediate_values.get(epoch) for epoch in (math.floor(place), math.ceil(place)))

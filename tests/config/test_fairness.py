@@ -92,3 +92,22 @@ def test_a_pruner_that_compares_trainings_of_different_length_is_named(
     file = study_file(("epochs = { int = [2, 4] }", f"epochs = {epochs}\nschedule = {schedule}"), ("epochs = 3\n", "epochs = 4\n"))
     found = wasted_settings(replace(file, pruner=Pruner.model_validate({"kind": kind})), 8)
     assert [f"{kind} compares trials after equal epochs, but `epochs` differs" in warning for warning in found] == ([True] if warns else [])
+
+
+@pytest.mark.parametrize(
+    ("space", "warns", "longest"),
+    [
+        ({"cnn": {"epochs": 7}, "lenet5": {"epochs": 12}}, False, 12),  # a pruner compares trials of one model only
+        ({"sgd": {"epochs": 3}}, True, 10),  # adam has the default
+        ({"sgd": {"epochs": 3}, "adam": {"epochs": 3}}, False, 3),
+        ({"sgd": {"epochs": 3}, "adam": {"epochs": 4}}, True, 4),
+        ({"deep": {"when": {"cnn.batch_norm": True}, "epochs": 11}, "cnn": {"batch_norm": {"choices": [True, False]}}}, True, 11),
+    ],
+)
+def test_lengths_that_depend_on_other_values_are_told_apart(
+    study_file: Callable[..., StudyFile], space: dict[str, Any], warns: bool, longest: int
+) -> None:
+    table = {"model": {"choices": ["cnn", "lenet5"]}, "optimizer": {"choices": ["sgd", "adam"]}, "schedule": "cosine", **space}
+    file = replace(study_file(), space=read_space(table, catalog=BUILT_IN), pruner=Pruner(kind="hyperband"))
+    assert any("equal epochs" in warning for warning in wasted_settings(file, 8)) == warns
+    assert file.space.max_epochs == longest

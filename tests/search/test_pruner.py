@@ -26,15 +26,15 @@ def _study(file: StudyFile, section: Pruner) -> optuna.Study:
     return optuna.create_study(direction="maximize", pruner=make_pruner(section, file.space))
 
 
-def _add(study: optuna.Study, model: str, curve: Sequence[float], *, own: bool = True) -> None:
-    choices = optuna.distributions.CategoricalDistribution(["cnn", "lenet5"])
+def _add(study: optuna.Study, model: str, curve: Sequence[float], *, own: bool = True, epochs: int | None = None) -> None:
+    choices, lengths = optuna.distributions.CategoricalDistribution(["cnn", "lenet5"]), optuna.distributions.IntDistribution(1, 12)
     values = dict(enumerate(curve, start=1))
     study.add_trial(
         optuna.trial.create_trial(
             state=TrialState.COMPLETE,
             value=curve[-1],
-            params={"model": model},
-            distributions={"model": choices},
+            params={"model": model, "epochs": epochs or len(curve)},
+            distributions={"model": choices, "epochs": lengths},
             intermediate_values=values,
             user_attrs={TrialKey.ATTEMPTS: []} if own else {},
         )
@@ -103,8 +103,10 @@ def test_no_trial_is_pruned_in_its_warmup_epochs(study_file: Callable[..., Study
 
 def test_enough_trials_must_have_reached_the_share(study_file: Callable[..., StudyFile]) -> None:
     study = _study(study_file(), Pruner(kind="median", startup_trials=2, warmup_epochs=0, min_trials=3))
-    for _ in range(3):
+    for _ in range(2):
         _add(study, "cnn", [0.8, 0.9])
+    assert _pruned_at(study, "cnn", [0.2, 0.3, 0.3, 0.9]) is None
+    _add(study, "cnn", [0.8, 0.9])
     # The first epoch of 2 is half of the training. Before it, there is nothing to compare with.
     assert _pruned_at(study, "cnn", [0.2, 0.3, 0.3, 0.3]) == 2
     assert _pruned_at(study, "cnn", [0.2, 0.81, 0.82, 0.9]) == 3
@@ -135,8 +137,17 @@ def test_it_compares_between_two_epochs_of_another_training(study_file: Callable
     assert _pruned_at(study, "cnn", [0.1, 0.65, 0.6999, 0.9], epochs=4) == 3
 
 
+def test_a_diverged_training_is_compared_at_its_own_epochs(study_file: Callable[..., StudyFile]) -> None:
+    """It ends early, as complete. Its last epoch is not the end of its schedule."""
+    study = _study(study_file(), MEDIAN)
+    _add(study, "cnn", [0.5, 0.6, 0.7, 0.8])
+    for _ in range(2):
+        _add(study, "cnn", [0.3, 0.1], epochs=4)
+    assert _pruned_at(study, "cnn", [0.4, 0.4, 0.4, 0.4]) == 3
+
+
 @given(
-    curves=st.lists(st.lists(st.integers(0, 20), min_size=4, max_size=4), min_size=1, max_size=12),
+    curves=st.lists(st.lists(st.integers(0, 20), min_size=2, max_size=4), min_size=1, max_size=12),
     startup=st.integers(0, 3),
     warmup=st.integers(0, 2),
     least=st.integers(1, 4),
@@ -146,14 +157,14 @@ def test_trainings_of_equal_length_are_pruned_as_by_optuna(
     curves: list[list[int]], startup: int, warmup: int, least: int, percentile: float
 ) -> None:
     section = Pruner(kind="percentile", percentile=percentile, startup_trials=startup, warmup_epochs=warmup, min_trials=least)
-    space = read_space({"epochs": 5, "model": {"choices": ["cnn", "lenet5"]}}, catalog=BUILT_IN)
+    space = read_space({"epochs": {"int": [1, 12]}, "model": {"choices": ["cnn", "lenet5"]}}, catalog=BUILT_IN)
     # Optuna may prune at its warm-up step itself.
     optunas = PercentilePruner(percentile, n_startup_trials=startup, n_warmup_steps=warmup + 1, n_min_trials=least)
     studies = [optuna.create_study(direction="maximize", pruner=pruner) for pruner in (make_pruner(section, space), optunas)]
     *others, last = ([value / 20 for value in curve] for curve in curves)
     for study in studies:
         for curve in others:
-            _add(study, "cnn", [*curve, 0.5])
+            _add(study, "cnn", [*curve, 0.5], epochs=5)
     assert len({_pruned_at(study, "cnn", last, epochs=5) for study in studies}) == 1
 
 
@@ -166,6 +177,7 @@ def test_the_epochs_of_a_trial_are_read_from_its_point(study_file: Callable[...,
     of_model = study_file(("epochs = { int = [2, 4] }", ""), ("epochs = 3\n", ""), ("[space.cnn]\n", "[space.cnn]\nepochs = 7\n")).space
     points = [{"model": model, "optimizer": "sgd", "cnn.filters1": 8, "sgd.lr": 0.1} for model in ("cnn", "lenet5")]
     assert [of_model.epochs(point) for point in points] == [7, 10]
+    assert of_model.max_epochs == 10
 
 
 @pytest.mark.parametrize("kind", ["none", "median", "percentile", "halving", "hyperband"])
