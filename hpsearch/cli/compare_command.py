@@ -23,6 +23,7 @@ from hpsearch.workflows.compare import (
     find_model,
     require_same_images,
 )
+from hpsearch.workflows.precision import slow_precision
 
 SIDE_HELP = "A trial, STUDY/N; an exported configuration, FILE.toml or FILE.json; or the folder of a final model."
 
@@ -60,6 +61,8 @@ def _trained(side: EvaluatedModel | UntrainedModel, device: str) -> EvaluatedMod
         return side
     config = side.best.config
     note(f"{side.label} is trained first: {config.model.name}, {many(config.epochs, 'epoch')}.")
+    if warning := slow_precision([config.precision], device):
+        note(f"warning: {warning}", style="yellow")
     with TrainingView(epochs=config.epochs, label=side.label) as view:
         return side.train(device=device, show=view.show)
 

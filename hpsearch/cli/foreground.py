@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import signal
 import sys
 
@@ -15,7 +14,7 @@ from hpsearch.formatting import many, show_duration
 from hpsearch.report.study_results import StudyResults
 from hpsearch.storage.records import read_trials
 from hpsearch.workflows.dashboard_sync import sync_dashboard
-from hpsearch.workflows.precision import possible_precisions, slow_precision
+from hpsearch.workflows.precision import slow_search
 from hpsearch.workflows.repeats import mean_seconds
 from hpsearch.workflows.supervisor import Search
 from hpsearch.workflows.write_report import write_report
@@ -33,8 +32,7 @@ def run_in_foreground(search: Search, *, only: int | None = None) -> None:
     Raises:
         SystemExit: the search was stopped.
     """
-    formats = itertools.chain.from_iterable(possible_precisions(search.file).values())
-    if search.engine is None and (warning := slow_precision(formats, search.workspace.device)):
+    if search.engine is None and (warning := slow_search(search)):
         note(f"warning: {warning}", style="yellow")
     view = SearchView(total=search.budget.trials)
     stopped = False

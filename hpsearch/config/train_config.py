@@ -14,6 +14,7 @@ from typing import Any
 from hpsearch.config.components import (
     DEFAULT_COMPONENTS,
     EARLIER_TRAINING,
+    PRECISIONS,
     SELECTORS,
     TRAINER,
     Catalog,
@@ -23,7 +24,7 @@ from hpsearch.config.components import (
     Scalar,
 )
 from hpsearch.errors import ConfigError, did_you_mean
-from hpsearch.formatting import one_line
+from hpsearch.formatting import one_line, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,8 @@ class TrainConfig:
         files = tuple(ComponentFile(path=Path(file["path"]), sha256=str(file["sha256"])) for file in stored["component_files"])
         complete = {**EARLIER_TRAINING, **stored}
         fields: dict[str, Any] = {option.name: option.coerce(complete[option.name]) for option in TRAINER.options}
+        if fields["precision"] not in PRECISIONS:
+            raise ValueError(f"precision is {show(fields['precision'])}")
         for kind in SELECTORS:
             options = dict(stored[kind])
             fields[kind] = ComponentConfig(name=options.pop("name"), options=options)
@@ -125,7 +128,8 @@ class TrainConfig:
     def digest(self) -> str:
         """SHA-256 of the config, hexadecimal. It depends on the content of component files, not on their paths.
 
-        Checkpoints of version 0.1 have digests too, so an option counts only where it changes how version 0.1 trained.
+        Checkpoints of version 0.1 have digests too. So an option that version 0.1 did not have is left out while it has the value with
+        which version 0.1 trained.
         """
         plain = self.to_dict()
         for name, value in EARLIER_TRAINING.items():

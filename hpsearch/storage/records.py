@@ -21,11 +21,11 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.config.components import Scalar
+from hpsearch.config.components import PRECISIONS, Scalar
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import ConfigError, StorageError, StudyNotFoundError
-from hpsearch.formatting import one_line
+from hpsearch.formatting import one_line, show
 from hpsearch.storage.optuna_internals import get_storage, get_study_id, get_trial_id
 from hpsearch.storage.trial_cache import PlainCache
 
@@ -626,12 +626,18 @@ def read_study(study: optuna.Study) -> StudyRow:
             text=attrs[StudyKey.FILE]["text"],
             path=Path(attrs[StudyKey.FILE]["path"]),
             comparable=attrs[StudyKey.COMPARABLE],
-            auto_precision=dict(attrs.get(StudyKey.AUTO_PRECISION, {})),
+            auto_precision=_auto_precision(attrs.get(StudyKey.AUTO_PRECISION, {})),
             split_hash=attrs.get(StudyKey.SPLIT_HASH),
             run_seconds=by_id(StudyKey.RUN_SECONDS),
             stop_requests=attrs.get(StudyKey.STOP_REQUESTS, 0),
             held_out_readings=sorted(by_id(StudyKey.HELD_OUT_READING).values(), key=lambda reading: (reading["at"], reading["id"])),
         )
+
+
+def _auto_precision(stored: Any) -> Mapping[str, str]:
+    if not isinstance(stored, dict) or not all(isinstance(each, str) and each in PRECISIONS for each in stored.values()):
+        raise ValueError(f"{StudyKey.AUTO_PRECISION} is {show(stored)}")
+    return stored
 
 
 def is_own(study: optuna.Study) -> bool:

@@ -85,7 +85,7 @@ def forward(model: nn.Module, inputs: Tensor, precision: str) -> Tensor:
         precision: `float32` or `bfloat16`.
 
     Returns:
-        The logits, which are float32 if the precision is bfloat16, so that the loss is too.
+        The logits. They are float32 also if the layers computed in bfloat16, so that the loss is.
     """
     with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
         logits: Tensor = model(inputs)

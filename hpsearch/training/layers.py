@@ -1,4 +1,4 @@
-"""Layers that compute the same as torch's layers, but faster on a CPU.
+"""Layers that compute the same as torch's layers, but faster on a CPU. Inputs and outputs may also be bfloat16.
 
 `benchmarks/results` has the measured gain of each layer.
 """

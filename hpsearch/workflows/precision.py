@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpsearch.config.components import FASTER_IN_BFLOAT16, PRECISIONS
+from hpsearch.config.space import PRECISION
 from hpsearch.config.study_file import StudyFile
 from hpsearch.search.resources import bfloat16_instructions
+from hpsearch.workflows.repeat_study import FinalistsPlan, is_follow_up, read_plan
 
-GPU = Path("/dev/nvidia0")
+if TYPE_CHECKING:
+    from hpsearch.workflows.supervisor import Search
+
+DEVICES = Path("/dev")
+GPUS = ("nvidia[0-9]*", "kfd", "dxg")
+"""The devices of GPUs, of NVIDIA, AMD and Windows. To ask torch would take seconds."""
 
 
 def choose_precision(device: str) -> Mapping[str, str]:
@@ -22,8 +31,7 @@ def choose_precision(device: str) -> Mapping[str, str]:
         The number format of each model that trains faster in another format than float32. On a GPU there is none: no gain was
         measured there yet.
     """
-    on_gpu = device.startswith("cuda") or (device == "auto" and GPU.exists())
-    return {} if on_gpu or not bfloat16_instructions() else dict.fromkeys(FASTER_IN_BFLOAT16, "bfloat16")
+    return {} if _on_gpu(device) or not bfloat16_instructions() else dict.fromkeys(FASTER_IN_BFLOAT16, "bfloat16")
 
 
 def possible_precisions(file: StudyFile) -> Mapping[str, tuple[str, ...]]:
@@ -35,13 +43,10 @@ def possible_precisions(file: StudyFile) -> Mapping[str, tuple[str, ...]]:
     Returns:
         The formats, by model.
     """
-    space = file.space
-    given = [parameter for parameter in space if (parameter.owner, parameter.option) == ("trainer", "precision")]
     found = {}
-    for model in space.names_of("model"):
-        auto = space.auto_precision.get(model, "float32")
-        values = [str(value) for parameter in given for value in parameter.distribution.listed] or ["auto"]
-        formats = {auto if value == "auto" else value for value in values}
+    for model in file.space.names_of("model"):
+        auto = file.space.auto_precision.get(model, "float32")
+        formats = {auto if value == "auto" else value for value in file.space.possible_values(PRECISION, model)}
         found[model] = tuple(each for each in PRECISIONS if each in formats)
     return found
 
@@ -59,6 +64,21 @@ def show_precisions(possible: Mapping[str, tuple[str, ...]]) -> str:
     return next(iter(texts.values())) if len(set(texts.values())) == 1 else ", ".join(f"{model} in {text}" for model, text in texts.items())
 
 
+def slow_search(search: Search) -> str:
+    """Return a warning if this processor trains some trials of a search much more slowly than in float32.
+
+    Args:
+        search: the search, or the repeats of a follow-up study.
+
+    Returns:
+        The warning; empty if there is none.
+    """
+    plan = read_plan(search.study, search.file) if is_follow_up(search.study) else None
+    if isinstance(plan, FinalistsPlan):  # a warm start may have brought trials of another format
+        return slow_precision((config.precision for config in plan.configs.values()), search.workspace.device)
+    return slow_precision(itertools.chain.from_iterable(possible_precisions(search.file).values()), search.workspace.device)
+
+
 def slow_precision(precisions: Iterable[str], device: str) -> str:
     """Return a warning if this processor trains much more slowly in one of the number formats.
 
@@ -69,7 +89,10 @@ def slow_precision(precisions: Iterable[str], device: str) -> str:
     Returns:
         The warning; empty if there is none.
     """
-    on_gpu = device.startswith("cuda") or (device == "auto" and GPU.exists())
-    if "bfloat16" not in precisions or on_gpu or bfloat16_instructions():
+    if "bfloat16" not in precisions or _on_gpu(device) or bfloat16_instructions():
         return ""
     return "this processor has no instructions for bfloat16, so training in bfloat16 is many times slower here than in float32."
+
+
+def _on_gpu(device: str) -> bool:
+    return device.startswith("cuda") or (device == "auto" and any(any(DEVICES.glob(pattern)) for pattern in GPUS))

@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from hpsearch.config.components import SELECTORS, TRAINER_OPTIONS, Scalar
 from hpsearch.config.sections import Budget
-from hpsearch.config.space import Space
+from hpsearch.config.space import PRECISION, Space
 from hpsearch.config.study_file import StudyFile, stored_hashes
 from hpsearch.errors import NotComparableError
 from hpsearch.formatting import show
@@ -292,6 +292,8 @@ def _equal_point(space: Space, trial: TrialRow) -> dict[str, Scalar] | None:
     for parameter in space:
         if parameter.exists(values):
             value = settings.get((parameter.owner, parameter.option))
+            if (parameter.owner, parameter.option) == PRECISION and (value is None or value not in parameter.distribution):
+                value = "auto" if "auto" in parameter.distribution else parameter.distribution.listed[0]
             if value is None or value not in parameter.distribution:
                 return None
             values[parameter.name] = value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import functools
-import itertools
 import logging
 import sys
 import time
@@ -34,7 +33,7 @@ from hpsearch.search.worker_pool import WorkerCount
 from hpsearch.storage.records import read_study, write_split_hash
 from hpsearch.storage.study_folder import claim_folder
 from hpsearch.storage.workspace import Workspace
-from hpsearch.workflows.precision import possible_precisions, slow_precision
+from hpsearch.workflows.precision import slow_search
 from hpsearch.workflows.repeat_study import is_follow_up, repeated_trials, write_images
 from hpsearch.workflows.resume import require_comparable
 from hpsearch.workflows.run import find_study_file
@@ -99,7 +98,7 @@ def _run_worker(order: WorkerOrder, storage: str | None) -> int:
     )
     with search.loaded.report_deletion():
         claim_folder(file.name, workspace, store)
-        if warning := slow_precision(itertools.chain.from_iterable(possible_precisions(search.file).values()), workspace.device):
+        if warning := slow_search(search):
             logging.warning(warning)
         ended = _train(search, order, Clock(run=order.run or uuid.uuid4().hex[:8], started=started), stop)
     if stop.requested and order.supervisor is None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hpsearch.config.components import BUILT_IN
+from hpsearch.config.space_parser import configure, read_space
 from hpsearch.config.study_file import StudyFile, load_study_file
-from hpsearch.errors import HpsearchError
+from hpsearch.config.train_config import TrainConfig
+from hpsearch.errors import ConfigError, HpsearchError, StorageError
 from hpsearch.search.worker import Worker
 from hpsearch.storage.records import StudyKey, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows import precision
-from hpsearch.workflows.precision import choose_precision, possible_precisions, show_precisions, slow_precision
+from hpsearch.workflows.precision import choose_precision, possible_precisions, show_precisions, slow_precision, slow_search
 from hpsearch.workflows.repeats import prepare_explanation, prepare_finalists
 from hpsearch.workflows.run import find_study_file
 from hpsearch.workflows.supervisor import Search
@@ -33,7 +40,7 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     def give(has_instructions: bool) -> None:
         monkeypatch.setattr(precision, "bfloat16_instructions", lambda: "avx512_bf16" if has_instructions else "")
 
-    monkeypatch.setattr(precision, "GPU", Path("/nowhere"))
+    monkeypatch.setattr(precision, "DEVICES", Path("/nowhere"))
     return give
 
 
@@ -74,24 +81,58 @@ def test_a_study_that_begins_without_the_instructions_stays_float32(
     assert trained_in(again) == {("cnn", "float32"), ("lenet5", "float32")}
 
 
-def test_a_study_of_version_0_1_stays_float32(searched: Callable[..., Search], processor: Callable[[bool], None]) -> None:
+def change_database(workspace: Workspace, statement: str, *values: str) -> None:
+    """Change the stored attributes by SQL: as another version would have left them, or as damage."""
+    with closing(sqlite3.connect(workspace.runs.parent / "study.db")) as database, database:
+        assert database.execute(statement, values).rowcount
+
+
+def test_a_study_of_version_0_1_stays_float32(
+    searched: Callable[..., Search], processor: Callable[[bool], None], workspace: Workspace
+) -> None:
     processor(True)
-    first = searched()
-    # Version 0.1 stored no such attribute.
-    first.store.storage._backend.set_study_user_attr(first.study._study_id, StudyKey.AUTO_PRECISION, {})  # type: ignore[attr-defined]
-    assert possible_precisions(searched().file) == SLOW
+    searched()
+    change_database(workspace, "DELETE FROM study_user_attributes WHERE key = ?", StudyKey.AUTO_PRECISION)
+    again = searched()
+    assert possible_precisions(again.file) == SLOW
+    assert StudyKey.AUTO_PRECISION not in again.study.user_attrs
 
 
+@pytest.mark.parametrize("value", ['{"cnn": "float16"}', '{"cnn": "auto"}', '{"cnn": ["x"]}', '[["cnn", "bfloat16"]]', '"x"', "null"])
+def test_a_damaged_record_is_named(searched: Callable[..., Search], workspace: Workspace, value: str) -> None:
+    searched()
+    change_database(workspace, "UPDATE study_user_attributes SET value_json = ? WHERE key = ?", value, StudyKey.AUTO_PRECISION)
+    with pytest.raises(StorageError, match=r"study 'small' .*hpsearch:auto_precision is "):
+        find_study_file("small", workspace)
+
+
+@pytest.mark.parametrize("value", ["float16", "auto", 5, None, ["x"]])
+def test_a_damaged_config_is_no_config(value: object) -> None:
+    stored = configure().to_dict()
+    with pytest.raises(ConfigError, match="the stored config is damaged"):
+        TrainConfig.from_dict({**stored, "precision": value})
+
+
+@pytest.mark.parametrize(
+    "line", ["", 'precision = "auto"', 'precision = "bfloat16"', 'precision = { choices = ["bfloat16", "auto"] }'], ids=repr
+)
 def test_trials_of_another_precision_serve_as_a_warm_start(
-    searched: Callable[..., Search], make_worker: Callable[..., Worker], processor: Callable[[bool], None]
+    searched: Callable[..., Search], make_worker: Callable[..., Worker], processor: Callable[[bool], None], line: str
 ) -> None:
     processor(False)
     make_worker(searched()).work()
     processor(True)
-    second = searched(SECOND, more='\n[warm_start]\nfrom = ["small"]\n')
+    second = searched(SECOND, ("[space]\n", f"[space]\n{line}\n"), more='\n[warm_start]\nfrom = ["small"]\n')
     assert "8 of the 8 finished trials of 'small' fit the space and were copied" in second.changed
     make_worker(second).work()
-    assert trained_in(second) == {("cnn", "float32"), ("cnn", "bfloat16"), ("lenet5", "float32")}
+    assert trained_in(second) >= {("cnn", "float32"), ("cnn", "bfloat16"), ("lenet5", "float32")}
+    # The copies keep their format when they are repeated, and a processor without the instructions says so.
+    finalists = prepare_finalists(second.file, second.workspace, top=8, seeds=2)
+    make_worker(finalists).work()
+    assert {precision for _, precision in trained_in(finalists)} == {"float32", "bfloat16"}
+    assert not slow_search(finalists)
+    processor(False)
+    assert "many times slower" in slow_search(finalists)
 
 
 @pytest.mark.parametrize(
@@ -122,14 +163,43 @@ def test_a_study_file_can_choose(
     assert config is None or (config.precision,) == formats["cnn"]
 
 
-def test_on_a_gpu_auto_is_float32_and_nothing_is_slow(processor: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tables", "formats"),
+    [
+        ({"cnn": {"precision": "bfloat16"}}, {"cnn": ("bfloat16",), "lenet5": ("float32",)}),
+        ({"lenet5": {"precision": "bfloat16"}}, {"cnn": ("bfloat16",), "lenet5": ("bfloat16",)}),
+        ({"lenet5": {"precision": "float32"}}, FAST),
+        ({"sgd": {"precision": "float32"}}, {"cnn": ("float32", "bfloat16"), "lenet5": ("float32",)}),
+    ],
+)
+def test_a_format_may_depend_on_other_values(
+    study_file: Callable[..., StudyFile], tables: dict[str, Any], formats: dict[str, tuple[str, ...]], processor: Callable[[bool], None]
+) -> None:
     processor(True)
+    space = {"model": {"choices": ["cnn", "lenet5"]}, "optimizer": {"choices": ["sgd", "adam"]}, **tables}
+    file = replace(study_file(), space=read_space(space, catalog=BUILT_IN)).with_precision(choose_precision("cpu"))
+    assert possible_precisions(file) == formats
+
+
+def test_a_baseline_need_not_name_the_format(study_file: Callable[..., StudyFile]) -> None:
+    file = study_file(("[space]\n", '[space]\nprecision = { choices = ["float32", "bfloat16"] }\n'))
+    assert [values["precision"] for values in file.baselines] == ["float32"]
+
+
+@pytest.mark.parametrize("gpu", ["nvidia0", "nvidia12", "kfd", "dxg"])
+def test_on_a_gpu_auto_is_float32_and_nothing_is_slow(
+    processor: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpu: str
+) -> None:
+    (tmp_path / "nvidia-uvm").touch()
+    processor(True)
+    monkeypatch.setattr(precision, "DEVICES", tmp_path)
     assert choose_precision("cpu") == choose_precision("auto") == {"cnn": "bfloat16"}
     assert choose_precision("cuda") == choose_precision("cuda:1") == {}
     processor(False)
+    monkeypatch.setattr(precision, "DEVICES", tmp_path)
     assert "many times slower" in slow_precision(["float32", "bfloat16"], "auto")
     assert slow_precision(["float32"], "cpu") == slow_precision(["bfloat16"], "cuda:0") == ""
-    monkeypatch.setattr(precision, "GPU", Path("/dev/null"))
+    (tmp_path / gpu).touch()
     assert choose_precision("auto") == {}
     assert slow_precision(["bfloat16"], "auto") == ""
 
@@ -143,6 +213,7 @@ SLOW_HERE = pytest.mark.skipif(bool(precision.bfloat16_instructions()), reason="
 WARNING = "warning: this processor has no instructions for bfloat16"
 
 
+@pytest.mark.slow
 @SLOW_HERE
 def test_who_trains_slowly_says_so_first(folder: Path) -> None:
     study = folder / "small.toml"
@@ -160,6 +231,7 @@ def test_who_trains_slowly_says_so_first(folder: Path) -> None:
     assert found["precision"] == "new studies train in float32; the processor has no instructions for bfloat16"
 
 
+@pytest.mark.slow
 @SLOW_HERE
 def test_a_config_that_trains_slowly_says_so_first(tmp_path: Path) -> None:
     write_best_config(tmp_path, ("batch_size = 32", 'batch_size = 32\nprecision = "bfloat16"'))
@@ -168,6 +240,7 @@ def test_a_config_that_trains_slowly_says_so_first(tmp_path: Path) -> None:
     assert WARNING in done.stderr
 
 
+@pytest.mark.slow
 def test_two_workers_in_bfloat16_are_reproduced_to_the_bit(tmp_path: Path) -> None:
     write_study(tmp_path)
     study = tmp_path / "stripes.toml"
