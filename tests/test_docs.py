@@ -40,7 +40,14 @@ def test_the_schema_accepts_the_shipped_studies(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"prunner": {}}, {"budget": {"trials": "many"}}, {"sampler": {"kind": "grid"}}, {"space": {"lr": {"flaot": [0, 1]}}}]
+    "change",
+    [
+        {"prunner": {}},
+        {"budget": {"trials": "many"}},
+        {"budget": {"time": "1h"}},
+        {"sampler": {"kind": "grid"}},
+        {"space": {"lr": {"flaot": [0, 1]}}},
+    ],
 )
 def test_the_schema_refuses_what_hpsearch_refuses(change: dict[str, object]) -> None:
     table = {"name": "x", "budget": {"trials": 3}, "space": {}, **change}

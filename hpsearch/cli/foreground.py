@@ -34,7 +34,7 @@ def run_in_foreground(search: Search, *, only: int | None = None) -> None:
     """
     if search.engine is None and (warning := slow_search(search)):
         note(f"warning: {warning}", style="yellow")
-    view = SearchView(total=search.budget.trials)
+    view = SearchView(search.budget)
     stopped = False
     with collect_signals(interrupt_at=2) as received:
         snapshots = search.run(only_trial=only, stop_requested=lambda: bool(received))
@@ -80,9 +80,9 @@ def run_repeats(search: Search) -> None:
     if search.earlier:
         note(f"Continues: {many(search.earlier, 'run')} done already.")
     workers = f"{many(search.workers.count, 'worker')} ({search.workers.reason})"
-    text = f"{search.file.name}: at most {many(search.budget.trials, 'run')}; {workers}"
+    text = f"{search.file.name}: at most {many(search.budget.most_trials, 'run')}; {workers}"
     seconds_per_run = mean_seconds(search.file.name.partition(".")[0], search.store)
-    left = search.budget.trials - search.earlier
+    left = search.budget.most_trials - search.earlier
     if seconds_per_run and left > 0:
         text += f"; at most about {show_duration(left * seconds_per_run / search.workers.count)}, as fast as the search was"
     note(f"{text}.")

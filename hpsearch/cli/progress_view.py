@@ -11,7 +11,8 @@ from rich.text import Text
 from hpsearch.analysis.leaderboard import describe_settings
 from hpsearch.cli.console import stderr
 from hpsearch.config.epoch import Epoch
-from hpsearch.formatting import show_duration, show_loss
+from hpsearch.config.sections import Budget
+from hpsearch.formatting import many, show_duration, show_loss
 from hpsearch.storage.records import TrialRow
 from hpsearch.workflows.supervisor import Snapshot
 
@@ -48,15 +49,16 @@ class _View(Progress):
 class SearchView(_View):
     """Shows the search of a study.
 
-    One bar counts the trials of the study. Each running trial has a bar for its epochs.
+    One bar counts the trials of the study, or its epochs if the budget is counted in epochs alone. Each running trial has a bar for its
+    epochs.
 
     Args:
-        total: number of trials in the budget.
+        budget: the budget of the search.
     """
 
-    def __init__(self, *, total: int) -> None:
+    def __init__(self, budget: Budget) -> None:
         super().__init__()
-        self._total = total
+        self._budget = budget
         self._deaths = 0
         self._search: TaskID | None = None
         self._running: dict[int, TaskID] = {}
@@ -75,12 +77,15 @@ class SearchView(_View):
         if snapshot.deaths > self._deaths:
             self._deaths = snapshot.deaths
             self._say("A worker died. Its trial goes back to the queue, and another worker continues it.", style="yellow")
-        text = f"{progress.finished} of {self._total} trials, {progress.counts.get('pruned', 0)} pruned"
+        total = max(self._budget.most_trials, progress.total if self._budget.trials else progress.epochs)
+        done = progress.finished if self._budget.trials else progress.epochs
+        text = f"{done} of {total} trials" if self._budget.trials else f"{done} of {total} epochs, {many(progress.finished, 'trial')}"
+        text += f", {progress.counts.get('pruned', 0)} pruned"
         if best is not None:
             text += f", best {best.value:.4f} (trial {best.number}, {best.model})"
         if self._search is None:
-            self._search = self.add_task(text, total=self._total, completed=progress.finished)
-        self.update(self._search, description=text, completed=progress.finished)
+            self._search = self.add_task(text, total=total, completed=done)
+        self.update(self._search, description=text, total=total, completed=done)
         running = {trial.number: trial for trial in progress.running}
         for number in self._running.keys() - running.keys():
             self.remove_task(self._running.pop(number))

@@ -11,14 +11,14 @@ from hpsearch.analysis.finalists import FinalistsResult
 from hpsearch.cli.console import note, print_result, say
 from hpsearch.cli.foreground import run_in_foreground, run_repeats, write_pages
 from hpsearch.cli.options import JsonOption, StudyArgument, WorkersOption, parse_assignments
-from hpsearch.cli.workspace_options import EngineOptions, TimeOption, TrainingWorkspace, TrialsOption, seconds_of
+from hpsearch.cli.workspace_options import EngineOptions, EpochsOption, TimeOption, TrainingWorkspace, TrialsOption, seconds_of
 from hpsearch.config.fairness import wasted_settings
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.sections.summary import terminal_summary
 from hpsearch.report.trial_results import trial_blocks, trial_data
 from hpsearch.storage.records import read_trials
 from hpsearch.workflows.repeats import find_verdict, finished_verdict, prepare_finalists
-from hpsearch.workflows.run import add_trial, find_study_file, prepare_search
+from hpsearch.workflows.run import add_trial, find_study_file, least_trials, prepare_search
 from hpsearch.workflows.supervisor import Search
 from hpsearch.workflows.write_report import read_study_results
 
@@ -27,6 +27,7 @@ def run(
     study: StudyArgument,
     *,
     trials: TrialsOption = None,
+    epochs: EpochsOption = None,
     time: TimeOption = None,
     workers: WorkersOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat failed trials, in addition to the budget.")] = False,
@@ -40,11 +41,11 @@ def run(
     """
     file = find_study_file(study, workspace)
     search = prepare_search(
-        file, workspace, trials=trials, seconds=seconds_of(time), workers=workers, retry_failed=retry_failed, engine=engine
+        file, workspace, trials=trials, epochs=epochs, seconds=seconds_of(time), workers=workers, retry_failed=retry_failed, engine=engine
     )
     _announce(search)
     if search.is_spent:
-        note(f"The budget is spent: {search.budget.trials} of {search.budget.trials} trials. --trials allows more.")
+        note(f"The budget of {search.budget.amount} is spent. {'--trials' if search.budget.trials else '--epochs'} allows more.")
     else:
         run_in_foreground(search)
     verdict = None if file.finalists is None else _run_finalists(search, workers)
@@ -106,9 +107,9 @@ def _announce(search: Search) -> None:
     pruner = file.pruner.kind if file.pruner.kind != "none" else "no"
     note(
         f"{file.name}: {models} on {file.data.dataset}, {len(file.space.searched)} hyperparameters by {file.sampler.kind}, "
-        f"{pruner} pruner, {budget.trials} trials{time}."
+        f"{pruner} pruner, {budget.amount}{time}."
     )
-    for warning in wasted_settings(file, budget.trials):
+    for warning in wasted_settings(file, least_trials(budget, file.space)):
         note(f"warning: {warning}", style="yellow")
     if search.earlier:
         note(f"Continues: the study has {search.earlier} trials already.")
@@ -134,7 +135,9 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
         else:
             say(f"      hpsearch explain {name}    (measures which settings made the difference)")
             say(f"      hpsearch export {name} -o best.toml    (writes the winner's configuration to a file)")
-        say(f"      hpsearch run {name} --trials {2 * max(search.budget.trials, board.total)}    (continues the search)")
+        budget = search.budget
+        more = f"--trials {2 * max(budget.trials, board.total)}" if budget.trials else f"--epochs {2 * budget.most_trials}"
+        say(f"      hpsearch run {name} {more}    (continues the search)")
     write_pages(results, search)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)

@@ -19,6 +19,7 @@ from hpsearch.errors import UsageError, did_you_mean
 from hpsearch.formatting import show_duration, str_of
 from hpsearch.report.blocks import Table, prose_column, text_column
 from hpsearch.workflows.precision import choose_precision, possible_precisions, show_precisions
+from hpsearch.workflows.run import least_trials
 
 SCHEMA_NAME = "hpsearch.schema.json"
 
@@ -56,7 +57,7 @@ def check(
 ) -> None:
     """Check a study file, print its search space and defaults, and warn of settings that spoil the result."""
     study = load_study_file(file).with_precision(choose_precision("auto"))
-    warnings = (*unfair_comparisons(study.space), *wasted_settings(study, study.budget.trials))
+    warnings = (*unfair_comparisons(study.space), *wasted_settings(study, least_trials(study.budget, study.space)))
     if not json:
         _print_study(study)
         for warning in warnings:
@@ -83,7 +84,7 @@ def check(
 def _print_study(study: StudyFile) -> None:
     say(f"{study.name}: {study.description}" if study.description else study.name)
     say(
-        f"{study.budget.trials} trials by {study.sampler.kind}, pruner {study.pruner.kind}, {study.data.dataset}, "
+        f"{study.budget.amount} by {study.sampler.kind}, pruner {study.pruner.kind}, {study.data.dataset}, "
         f"{study.data.validation_images:,} validation images, seed {study.seed}"
     )
     say()

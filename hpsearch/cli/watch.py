@@ -11,6 +11,7 @@ import optuna
 from hpsearch.cli.console import note
 from hpsearch.cli.progress_view import SearchView
 from hpsearch.config.sections import Budget
+from hpsearch.formatting import many
 from hpsearch.search.budget import budget_allows_trial
 from hpsearch.search.deletion import LoadedStudy
 from hpsearch.search.study_monitor import Progress, StudyMonitor
@@ -41,16 +42,22 @@ def watch_study(name: str, workspace: Workspace) -> None:
     monitor = StudyMonitor(store, study)
     first = monitor.read_progress()
     budget = _budget(study)
-    state = f"{first.finished} of {budget.trials} trials have ended" if first.total else "no trial yet"
+    state = _state(first, budget) if first.total else "no trial yet"
     if running := len(first.running):
         state += f", {running} {'is' if running == 1 else 'are'} running"
     note(f"{name}: {state}. Ctrl-C ends this view, not the study.")
     last = None
-    with loaded.report_deletion(), SearchView(total=max(budget.trials, first.total)) as view:
+    with loaded.report_deletion(), SearchView(budget) as view:
         for last in _snapshots(loaded, monitor):
             view.show(last)
     if last is not None and not _is_over(study, last.progress):
         note(f"No trial has run for {QUIET_SECONDS:.0f} seconds. `hpsearch run {name}` continues the search.", style="yellow")
+
+
+def _state(first: Progress, budget: Budget) -> str:
+    if budget.trials is None:
+        return f"{first.epochs} of {budget.epochs} epochs are trained, {many(first.finished, 'trial')} ended"
+    return f"{first.finished} of {budget.trials} trials have ended"
 
 
 def _snapshots(loaded: LoadedStudy, monitor: StudyMonitor) -> Iterator[Snapshot]:
@@ -77,7 +84,7 @@ def _is_over(study: optuna.Study, progress: Progress) -> bool:
         return False
     budget = _budget(study)
     time_spent = budget.time is not None and read_study(study).seconds_spent >= budget.time
-    return time_spent or not budget_allows_trial(study.get_trials(deepcopy=False), trials=budget.trials)
+    return time_spent or not budget_allows_trial(study.get_trials(deepcopy=False), budget)
 
 
 def _budget(study: optuna.Study) -> Budget:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from hpsearch.cli.console import note
 from hpsearch.cli.options import DataOption, DeviceOption, StudyArgument
-from hpsearch.cli.workspace_options import RunsOption, StorageOption, TimeOption, TrialsOption, seconds_of
+from hpsearch.cli.workspace_options import EpochsOption, RunsOption, StorageOption, TimeOption, TrialsOption, seconds_of
 from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.errors import UsageError
 from hpsearch.formatting import many
@@ -26,6 +26,7 @@ def worker(
         typer.Option("--name", metavar="NAME", help="Unique name in logs and in the database. [default: machine and process]"),
     ] = None,
     trials: TrialsOption = None,
+    epochs: EpochsOption = None,
     time: TimeOption = None,
     storage: StorageOption = None,
     runs: RunsOption = DEFAULT_RUNS,
@@ -47,7 +48,15 @@ def worker(
         train_like_a_worker()  # a supervisor sets this environment for its own workers
         name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
         worker_order = WorkerOrder(
-            study=study, worker=name, runs=runs, data=data, device=device, trials=trials, time=seconds_of(time), only_trial=only
+            study=study,
+            worker=name,
+            runs=runs,
+            data=data,
+            device=device,
+            trials=trials,
+            epochs=epochs,
+            time=seconds_of(time),
+            only_trial=only,
         )
     from hpsearch.workflows.worker_process import run_worker  # loads torch, so the environment must be set before
 

@@ -74,6 +74,9 @@ EngineOptions = Annotated[RayEngine | None, Options(_engine)]
 """The option --engine and the options of Ray. The value is None if the workers run on this machine."""
 
 TrialsOption = Annotated[int | None, typer.Option("--trials", metavar="N", min=1, help="Trials in total. [default: the study file's]")]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", metavar="N", min=1, help="Epochs of all trials together. [default: the study file's]")
+]
 TimeOption = Annotated[
     str | None,
     typer.Option("--time", metavar="TIME", help='Time for all runs of the study together: "2h", "10m". [default: the study file\'s]'),

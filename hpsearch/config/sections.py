@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER
 from hpsearch.errors import did_you_mean
-from hpsearch.formatting import show
+from hpsearch.formatting import many, show
 
 LARGEST_SEED = 2**32 - 1
 """The largest seed of numpy's RandomState, which Optuna's samplers use."""
@@ -100,9 +100,17 @@ class Data(Section):
 
 
 class Budget(Section):
-    """When the search ends."""
+    """When the search ends. It needs `trials` or `epochs`; whatever is spent first ends it."""
 
-    trials: Count = Field(description="number of trials in any state, over all runs and workers; a continued trial counts once")
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["trials"]}, {"required": ["epochs"]}]})
+
+    trials: Count | None = Field(
+        default=None, description="number of trials in any state, over all runs and workers; a continued trial counts once"
+    )
+    epochs: Count | None = Field(
+        default=None,
+        description="epochs of all trials; then no new trial starts, and running trials finish. Epochs that pruning saves go to more trials",
+    )
     time: Duration | None = Field(default=None, description="summed over all runs; then no new trial starts, and running trials finish")
     trial_time: Duration | None = Field(
         default=None,
@@ -111,6 +119,23 @@ class Budget(Section):
     balance: Literal["model"] | None = Field(
         default=None, description="the models have the same number of trials, up to a difference of one"
     )
+
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        """Raise an error if nothing ends the search."""
+        if self.trials is None and self.epochs is None:
+            raise ValueError("needs `trials` or `epochs`: without them the search would never end")
+        return self
+
+    @property
+    def most_trials(self) -> int:
+        """The largest possible number of trials. Each counts as an epoch at least, also if it fails before its first."""
+        return min(count for count in (self.trials, self.epochs) if count is not None)
+
+    @property
+    def amount(self) -> str:
+        """The trials and epochs in words."""
+        return " or ".join(many(count, what) for count, what in ((self.trials, "trial"), (self.epochs, "epoch")) if count is not None)
 
 
 class Limits(Section):

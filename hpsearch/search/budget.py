@@ -1,4 +1,4 @@
-"""Check the budget of a study. It sets the number of trials over all runs and workers, and the time over all runs."""
+"""Check the budget of a study. It sets the numbers of trials and epochs over all runs and workers, and the time over all runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.config.sections import Budget
+from hpsearch.config.space import Space
 from hpsearch.errors import StudyStoppedError
 from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study
 
@@ -43,17 +45,27 @@ class Clock:
         return row.seconds_spent - row.run_seconds.get(self.run, 0.0) + self.now() - self.started
 
 
-def budget_allows_trial(existing: Iterable[FrozenTrial], *, trials: int) -> bool:
-    """Return whether the budget allows one more trial.
+def budget_allows_trial(existing: Iterable[FrozenTrial], budget: Budget, space: Space | None = None) -> bool:
+    """Return whether the budget of trials and epochs allows one more trial.
 
     Args:
         existing: all trials of the study, in any state.
-        trials: the budget.
+        budget: the budget.
+        space: the search space. A trial that has not ended counts as if it runs to its last epoch. None if all trials have ended.
 
     Returns:
-        True if fewer trials than the budget exist.
+        True if there are fewer trials and fewer epochs than the budget has.
     """
-    return sum(map(counts_towards_budget, existing)) < trials
+    counted = [trial for trial in existing if counts_towards_budget(trial)]
+    if len(counted) >= budget.most_trials:
+        return False
+    return budget.epochs is None or sum(_epochs(trial, space) for trial in counted) < budget.epochs
+
+
+def _epochs(trial: FrozenTrial, space: Space | None) -> int:
+    if trial.state.is_finished() or space is None:
+        return len(trial.intermediate_values)
+    return space.epochs({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
 
 def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str) -> None:

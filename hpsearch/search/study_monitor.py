@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.storage.database import Store
 from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
-from hpsearch.storage.records import TrialKey, TrialRow, is_own_trial, repeat_of
+from hpsearch.storage.records import TrialKey, TrialRow, counts_towards_budget, is_own_trial, repeat_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +27,14 @@ class Progress:
         ended: trials that ended since the last reading.
         running: trials that are running.
         counts: number of trials by state.
+        epochs: number of epochs that all trials have trained.
         best: the best complete trial, if any. The trials of a follow-up study are not ranked.
     """
 
     ended: tuple[TrialRow, ...]
     running: tuple[TrialRow, ...]
     counts: Mapping[str, int]
+    epochs: int
     best: TrialRow | None
 
     @property
@@ -55,6 +57,7 @@ class StudyMonitor:
         self._unfinished: dict[int, FrozenTrial] = {}
         self._last_finished = -1
         self._finished: Counter[str] = Counter()
+        self._finished_epochs = 0
         self._best: FrozenTrial | None = None
         self._workers: set[str] = set()
         self._ended: list[FrozenTrial] = []
@@ -77,6 +80,7 @@ class StudyMonitor:
             ended=tuple(TrialRow.from_trial(trial) for trial in ended),
             running=tuple(TrialRow.from_trial(trial) for trial in unfinished if trial.state == TrialState.RUNNING),
             counts=self._finished + Counter(_state(trial) for trial in unfinished),
+            epochs=self._finished_epochs + sum(len(trial.intermediate_values) for trial in unfinished),
             best=None if self._best is None else TrialRow.from_trial(self._best),
         )
 
@@ -102,6 +106,7 @@ class StudyMonitor:
             self._workers.update(attempt["worker"] for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
         self._last_finished = max([self._last_finished, *(get_trial_id(trial) for trial in finished)])
         self._finished.update(map(_state, finished))
+        self._finished_epochs += sum(len(trial.intermediate_values) for trial in finished if counts_towards_budget(trial))
         self._ended += finished
         ranked = rank([*([self._best] if self._best else []), *(trial for trial in finished if repeat_of(trial) is None)])
         self._best = ranked[0] if ranked else None

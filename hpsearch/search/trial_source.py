@@ -81,7 +81,7 @@ class SampledTrials:
         Returns:
             The running trial, or None if the budget is spent.
         """
-        if not budget_allows_trial(trials, trials=self.budget.trials):
+        if not budget_allows_trial(trials, self.budget, self.space):
             return None
         if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
             return None

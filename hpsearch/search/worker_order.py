@@ -38,6 +38,7 @@ class WorkerOrder(BaseModel, frozen=True):
     data: Path | None = None
     device: str = "auto"
     trials: int | None = None
+    epochs: int | None = None
     time: float | None = None
     only_trial: int | None = None
     component_folder: Path | None = None

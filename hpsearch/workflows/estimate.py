@@ -17,6 +17,7 @@ from hpsearch.training.data.split import Split, load_training_images, make_split
 from hpsearch.training.model_summary import summarize
 from hpsearch.training.trainer import train
 from hpsearch.workflows.precision import choose_precision
+from hpsearch.workflows.run import least_trials
 
 DRAWS = 200
 """Number of random configurations. The cheapest and the most expensive of these configurations are measured."""
@@ -112,13 +113,19 @@ def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
         )
 
     cheapest, dearest = measure("cheapest", ordered[0]), measure("dearest", ordered[-1])
-    workers = default_workers(study.budget.trials).count
-    share = study.budget.trials / workers
+    workers = default_workers(least_trials(study.budget, study.space)).count
+
+    def seconds(measured: MeasuredConfig) -> float:
+        """Return the time of a search in which all trials cost as much as this one."""
+        amounts = ((study.budget.trials, measured.seconds), (study.budget.epochs, measured.epoch_seconds))
+        return min(amount * cost for amount, cost in amounts if amount is not None) / workers
+
+    low, high = seconds(cheapest), seconds(dearest)
     return SearchEstimate(
         cheapest=cheapest,
         dearest=dearest,
         workers=workers,
-        low=share * cheapest.seconds,
-        middle=share * (cheapest.seconds + dearest.seconds) / 2,
-        high=share * dearest.seconds,
+        low=low,
+        middle=(low + high) / 2,
+        high=high,
     )

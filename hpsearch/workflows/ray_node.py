@@ -49,7 +49,7 @@ def supervise_worker(order: NodeOrder) -> int:
             store=store,
             study=store.load(file.name),
             identity=order.identity,
-            budget=file.budget.model_copy(update={"trials": order.trials, "time": order.time}),
+            budget=file.budget.model_copy(update={"trials": order.trials, "epochs": order.epochs, "time": order.time}),
             workers=WorkerCount(count=1, reason="one worker of a cluster"),
         )
         # If Ray restarts the task on another node, the worker there needs another name.

@@ -11,6 +11,8 @@ import optuna
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import DATASET_IMAGES, Scalar
 from hpsearch.config.paths import DEFAULT_RUNS
+from hpsearch.config.sections import Budget
+from hpsearch.config.space import Space
 from hpsearch.config.study_file import StudyFile, load_study_file
 from hpsearch.errors import ConfigError, HpsearchError, UsageError
 from hpsearch.formatting import show
@@ -78,6 +80,7 @@ def prepare_search(
     workspace: Workspace,
     *,
     trials: int | None = None,
+    epochs: int | None = None,
     seconds: float | None = None,
     workers: int | None = None,
     retry_failed: bool = False,
@@ -89,6 +92,7 @@ def prepare_search(
         file: the study file.
         workspace: the database and the folders of the study.
         trials: budget of trials; None for the budget in the study file.
+        epochs: budget of epochs; None for the budget in the study file.
         seconds: budget of time, in seconds; None for the budget in the study file.
         workers: number of workers; None for the default.
         retry_failed: whether to queue the failed trials again, each as a new trial beyond the budget.
@@ -105,8 +109,8 @@ def prepare_search(
     if kind:
         raise UsageError(f"'{file.name}' belongs to the study '{base}'", hint=f"`hpsearch {kind} {base}` continues it.")
     check_workspace(file, workspace)
-    budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("time", seconds)) if v is not None})
-    count = count_workers(workspace, engine, workers, budget.trials)
+    budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("epochs", epochs), ("time", seconds)) if v is not None})
+    count = count_workers(workspace, engine, workers, least_trials(budget, file.space))
     try:
         # Several processes that create tables in one empty database would disturb each other.
         with workspace.creation_lock():
@@ -135,6 +139,19 @@ def prepare_search(
         retried=tuple(retried),
         engine=engine,
     )
+
+
+def least_trials(budget: Budget, space: Space) -> int:
+    """Return the number of trials for which the budget suffices, whatever is drawn and if nothing is pruned.
+
+    Args:
+        budget: the budget.
+        space: the search space.
+
+    Returns:
+        The number of trials.
+    """
+    return budget.most_trials if budget.epochs is None else min(budget.most_trials, -(-budget.epochs // space.max_epochs))
 
 
 def count_workers(workspace: Workspace, engine: RayEngine | None, workers: int | None, trials: int) -> WorkerCount:
@@ -183,6 +200,7 @@ def run_study(
     study: str | Path,
     *,
     trials: int | None = None,
+    epochs: int | None = None,
     seconds: float | None = None,
     workers: int | None = None,
     storage: str | None = None,
@@ -195,6 +213,7 @@ def run_study(
     Args:
         study: a study file, or the name of a stored study.
         trials: budget of trials; None for the budget in the study file.
+        epochs: budget of epochs; None for the budget in the study file.
         seconds: budget of time, in seconds; None for the budget in the study file.
         workers: number of worker processes on this machine; None to choose by cores, memory and budget.
         storage: URL of the database; None for `$OPTUNA_STORAGE`, or a SQLite file in `runs`.
@@ -217,7 +236,9 @@ def run_study(
         3
     """
     workspace = Workspace(storage=storage, runs=Path(runs), data=None if data is None else Path(data), device=device)
-    search = prepare_search(find_study_file(str(study), workspace), workspace, trials=trials, seconds=seconds, workers=workers)
+    search = prepare_search(
+        find_study_file(str(study), workspace), workspace, trials=trials, epochs=epochs, seconds=seconds, workers=workers
+    )
     for _ in search.run():
         pass
     return search.study

@@ -160,7 +160,7 @@ class Search:
         """Whether no trial waits or runs, and the budget allows no new trial."""
         trials = self.study.get_trials(deepcopy=False)
         ended = all(trial.state.is_finished() or not is_own_trial(trial) for trial in trials)
-        return ended and not budget_allows_trial(trials, trials=self.budget.trials)
+        return ended and not budget_allows_trial(trials, self.budget, self.file.space)
 
     def _write_seconds(self, run: str, seconds: float) -> None:
         self.loaded.require_exists()
@@ -202,6 +202,7 @@ class Search:
             data=self.workspace.data,
             device=self.workspace.device,
             trials=self.budget.trials,
+            epochs=self.budget.epochs,
             time=self.budget.time,
             only_trial=only_trial,
             component_folder=self.workspace.component_folder,
@@ -233,6 +234,7 @@ class Search:
             # With `auto`, a worker without a share of a GPU uses no GPU, because Ray would not count that use.
             device="cpu" if not engine.gpus and self.workspace.device == "auto" else self.workspace.device,
             trials=self.budget.trials,
+            epochs=self.budget.epochs,
             time=self.budget.time,
             only_trial=only_trial,
             storage=self.store.url,

@@ -78,7 +78,7 @@ def _run_worker(order: WorkerOrder, storage: str | None) -> int:
         component_folder=order.component_folder,
     )
     file = find_study_file(order.study, workspace)
-    changes = {key: value for key, value in (("trials", order.trials), ("time", order.time)) if value is not None}
+    changes = {key: value for key, value in (("trials", order.trials), ("epochs", order.epochs), ("time", order.time)) if value is not None}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     faulthandler.enable()
     stop = StopRequest()

@@ -104,7 +104,7 @@ def _rows() -> Iterator[Mistake]:
     yield row("key twice", study({"budget": "trials = 5"}, more="[budget]\ntrials = 6\n"), "not valid TOML", "budget")
     yield row("one kilobyte of digits", study({"budget": f"trials = {'9' * 5000}"}), "not valid TOML", "digits")
     yield row("no name", study({"": "-name"}), "name is missing", "Add `name`")
-    yield row("no trials", study({"budget": "-trials"}), "budget.trials is missing", "Add `trials` to [budget]")
+    yield row("no trials", study({"budget": "-trials"}), "budget: needs `trials` or `epochs`", "would never end")
     yield row("no budget", study({"budget": "-"}), "budget is missing", "[budget]")
     yield row("no space", study({"space": "-", "space.cnn": "-", "space.sgd": "-", "space.adam": "-"}), "space is missing", "[space]")
 

@@ -210,7 +210,7 @@ def test_a_component_file_may_change_before_the_first_epoch(
 def test_a_budget_that_is_spent_starts_no_worker(searched_folder: Path) -> None:
     again = hpsearch(searched_folder, "run", "small.toml")
     assert again.returncode == 0
-    assert "The budget is spent: 8 of 8 trials." in again.stderr
+    assert "The budget of 8 trials is spent. --trials allows more." in again.stderr
     assert "--trials 16" in again.stdout
 
 
