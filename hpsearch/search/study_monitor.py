@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.storage.database import Store
@@ -76,11 +76,12 @@ class StudyMonitor:
         self._read()
         ended, self._ended = self._ended, []
         unfinished = self._unfinished.values()
+        rows = [TrialRow.from_trial(trial) for trial in unfinished]
         return Progress(
             ended=tuple(TrialRow.from_trial(trial) for trial in ended),
-            running=tuple(TrialRow.from_trial(trial) for trial in unfinished if trial.state == TrialState.RUNNING),
+            running=tuple(row for row in rows if row.state == "running"),
             counts=self._finished + Counter(_state(trial) for trial in unfinished),
-            epochs=self._finished_epochs + sum(len(trial.intermediate_values) for trial in unfinished),
+            epochs=self._finished_epochs + sum(len(row.epochs) for row in rows),
             best=None if self._best is None else TrialRow.from_trial(self._best),
         )
 
@@ -106,7 +107,8 @@ class StudyMonitor:
             self._workers.update(attempt["worker"] for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
         self._last_finished = max([self._last_finished, *(get_trial_id(trial) for trial in finished)])
         self._finished.update(map(_state, finished))
-        self._finished_epochs += sum(len(trial.intermediate_values) for trial in finished if counts_towards_budget(trial))
+        # The reported values are not read here.
+        self._finished_epochs += sum(trial.user_attrs.get(TrialKey.EPOCHS_DONE, 0) for trial in finished if counts_towards_budget(trial))
         self._ended += finished
         ranked = rank([*([self._best] if self._best else []), *(trial for trial in finished if repeat_of(trial) is None)])
         self._best = ranked[0] if ranked else None

@@ -23,9 +23,10 @@ def test_an_ended_trial_is_reported_once(searched: Callable[..., Search], make_w
     assert list(progress.ended) == read_trials(search.study)
     assert progress.counts == {"complete": 8}
     assert progress.finished == 8
+    assert progress.epochs == sum(len(trial.epochs) for trial in read_trials(search.study)) > 8
     again = monitor.read_progress()
     assert again.ended == ()
-    assert (again.counts, again.best) == (progress.counts, progress.best)
+    assert (again.counts, again.best, again.epochs) == (progress.counts, progress.best, progress.epochs)
 
 
 def test_the_best_is_the_first_of_the_leaderboard(searched: Callable[..., Search], make_worker: Callable[..., Worker]) -> None:
