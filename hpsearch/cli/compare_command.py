@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import note, print_blocks, print_json, say
+from hpsearch.cli.console import note, print_blocks, print_json, say, warn
 from hpsearch.cli.options import JsonOption
 from hpsearch.cli.progress_view import TrainingView
 from hpsearch.cli.workspace_options import TrainingWorkspace
@@ -61,8 +61,7 @@ def _trained(side: EvaluatedModel | UntrainedModel, device: str) -> EvaluatedMod
         return side
     config = side.best.config
     note(f"{side.label} is trained first: {config.model.name}, {many(config.epochs, 'epoch')}.")
-    if warning := slow_precision([config.precision], device):
-        note(f"warning: {warning}", style="yellow")
+    warn(slow_precision([config.precision], device))
     with TrainingView(epochs=config.epochs, label=side.label) as view:
         return side.train(device=device, show=view.show)
 

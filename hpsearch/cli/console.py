@@ -129,6 +129,16 @@ def note(text: str, *, style: str = "") -> None:
     stderr().print(Text(_printable_lines(hide_credentials(text)), style=style), soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """Print a warning on stderr.
+
+    Args:
+        text: the warning; nothing is printed if it is empty.
+    """
+    if text:
+        note(f"warning: {text}", style="yellow")
+
+
 def print_json(data: Any) -> None:
     """Print data as JSON on stdout. Numbers that are not finite become null.
 

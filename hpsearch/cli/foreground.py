@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 
-from hpsearch.cli.console import note
+from hpsearch.cli.console import note, warn
 from hpsearch.cli.progress_view import SearchView
 from hpsearch.cli.signals import collect_signals
 from hpsearch.errors import HpsearchError
@@ -32,8 +32,8 @@ def run_in_foreground(search: Search, *, only: int | None = None) -> None:
     Raises:
         SystemExit: the search was stopped.
     """
-    if search.engine is None and (warning := slow_search(search)):
-        note(f"warning: {warning}", style="yellow")
+    if search.engine is None:
+        warn(slow_search(search))
     view = SearchView(search.budget)
     stopped = False
     with collect_signals(interrupt_at=2) as received:

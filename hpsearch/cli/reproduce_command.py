@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import note, print_blocks, print_json, say
+from hpsearch.cli.console import note, print_blocks, print_json, say, warn
 from hpsearch.cli.options import JsonOption, StudyArgument
 from hpsearch.cli.progress_view import TrainingView
 from hpsearch.cli.workspace_options import DataWorkspace
@@ -72,8 +72,7 @@ def _announce(reproduction: Reproduction) -> None:
     note(
         f"Trial {trial.number} of '{reproduction.study}'{origin}: {trial.model}, {epochs}{pruned}, trained in {show_duration(trial.seconds)}."
     )
-    if warning := slow_precision([reproduction.best.config.precision], reproduction.device):
-        note(f"warning: {warning}", style="yellow")
+    warn(slow_precision([reproduction.best.config.precision], reproduction.device))
     for each in reproduction.differences:
         note(f"Differs from the record: {each}", style="yellow")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hpsearch.analysis.finalists import FinalistsResult
-from hpsearch.cli.console import note, print_result, say
+from hpsearch.cli.console import note, print_result, say, warn
 from hpsearch.cli.foreground import run_in_foreground, run_repeats, write_pages
 from hpsearch.cli.options import JsonOption, StudyArgument, WorkersOption, parse_assignments
 from hpsearch.cli.workspace_options import EngineOptions, EpochsOption, TimeOption, TrainingWorkspace, TrialsOption, seconds_of
@@ -110,7 +110,7 @@ def _announce(search: Search) -> None:
         f"{pruner} pruner, {budget.amount}{time}."
     )
     for warning in wasted_settings(file, least_trials(budget, file.space)):
-        note(f"warning: {warning}", style="yellow")
+        warn(warning)
     if search.earlier:
         note(f"Continues: the study has {search.earlier} trials already.")
     if search.requeued:

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from hpsearch.analysis.leaderboard import STATES, records
-from hpsearch.cli.console import note, print_blocks, print_json, print_result, results, say
+from hpsearch.cli.console import print_blocks, print_json, print_result, results, say, warn
 from hpsearch.cli.options import JsonOption, StudyArgument
 from hpsearch.cli.watch import watch_study
 from hpsearch.cli.workspace_options import StoredWorkspace
@@ -108,7 +108,7 @@ def _summary(name: str, store: Store) -> dict[str, Any]:
             row |= {"trials": len(trials), **{state: states[state] for state in STATES}}
             row |= {"best": _best_value(study, trials), "last": last.isoformat(" ", "minutes") if last else None}
     except (StorageError, StudyNotFoundError) as error:
-        note(f"warning: {error.message}", style="yellow")
+        warn(error.message)
     return row
 
 

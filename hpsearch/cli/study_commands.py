@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import note, print_blocks, print_json, say
+from hpsearch.cli.console import note, print_blocks, print_json, say, warn
 from hpsearch.cli.options import DataOption, FileArgument, JsonOption
 from hpsearch.config.distributions import Fixed
 from hpsearch.config.fairness import unfair_comparisons, unsearched_defaults, wasted_settings
@@ -61,7 +61,7 @@ def check(
     if not json:
         _print_study(study)
         for warning in warnings:
-            note(f"warning: {warning}", style="yellow")
+            warn(warning)
         if estimate:
             _print_estimate(study, data)
         return

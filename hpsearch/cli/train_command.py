@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.console import note, print_json
+from hpsearch.cli.console import print_json, warn
 from hpsearch.cli.options import JsonOption
 from hpsearch.cli.show_model import print_final, print_validation
 from hpsearch.cli.workspace_options import TrainingWorkspace
@@ -49,9 +49,8 @@ def train(
     train_like_a_worker()
     best = read_best_config(file, trust=trust)
     for name in best.changed_files:
-        note(f"warning: {name} was changed since the config was made; --trust accepts it", style="yellow")
-    if warning := slow_precision([best.config.precision], workspace.device):
-        note(f"warning: {warning}", style="yellow")
+        warn(f"{name} was changed since the config was made; --trust accepts it")
+    warn(slow_precision([best.config.precision], workspace.device))
     from hpsearch.cli.train_model import train_final, train_on_split  # loads torch, so the environment must be set before
 
     if not final:
