@@ -80,9 +80,9 @@ def run_repeats(search: Search) -> None:
     if search.earlier:
         note(f"Continues: {many(search.earlier, 'run')} done already.")
     workers = f"{many(search.workers.count, 'worker')} ({search.workers.reason})"
-    text = f"{search.file.name}: at most {many(search.budget.most_trials, 'run')}; {workers}"
+    text = f"{search.file.name}: at most {many(search.budget.max_trials, 'run')}; {workers}"
     seconds_per_run = mean_seconds(search.file.name.partition(".")[0], search.store)
-    left = search.budget.most_trials - search.earlier
+    left = search.budget.max_trials - search.earlier
     if seconds_per_run and left > 0:
         text += f"; at most about {show_duration(left * seconds_per_run / search.workers.count)}, as fast as the search was"
     note(f"{text}.")

@@ -77,7 +77,7 @@ class SearchView(_View):
         if snapshot.deaths > self._deaths:
             self._deaths = snapshot.deaths
             self._say("A worker died. Its trial goes back to the queue, and another worker continues it.", style="yellow")
-        total = max(self._budget.most_trials, progress.total if self._budget.trials else progress.epochs)
+        total = max(self._budget.max_trials, progress.total if self._budget.trials else progress.epochs)
         done = progress.finished if self._budget.trials else progress.epochs
         text = f"{done} of {total} trials" if self._budget.trials else f"{done} of {total} epochs, {many(progress.finished, 'trial')}"
         text += f", {progress.counts.get('pruned', 0)} pruned"

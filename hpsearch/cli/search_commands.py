@@ -16,9 +16,10 @@ from hpsearch.config.fairness import wasted_settings
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.sections.summary import terminal_summary
 from hpsearch.report.trial_results import trial_blocks, trial_data
+from hpsearch.search.budget import min_trials
 from hpsearch.storage.records import read_trials
 from hpsearch.workflows.repeats import find_verdict, finished_verdict, prepare_finalists
-from hpsearch.workflows.run import add_trial, find_study_file, least_trials, prepare_search
+from hpsearch.workflows.run import add_trial, find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
 from hpsearch.workflows.write_report import read_study_results
 
@@ -109,7 +110,7 @@ def _announce(search: Search) -> None:
         f"{file.name}: {models} on {file.data.dataset}, {len(file.space.searched)} hyperparameters by {file.sampler.kind}, "
         f"{pruner} pruner, {budget.amount}{time}."
     )
-    for warning in wasted_settings(file, least_trials(budget, file.space)):
+    for warning in wasted_settings(file, min_trials(budget, file.space)):
         warn(warning)
     if search.earlier:
         note(f"Continues: the study has {search.earlier} trials already.")
@@ -136,7 +137,7 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
             say(f"      hpsearch explain {name}    (measures which settings made the difference)")
             say(f"      hpsearch export {name} -o best.toml    (writes the winner's configuration to a file)")
         budget = search.budget
-        more = f"--trials {2 * max(budget.trials, board.total)}" if budget.trials else f"--epochs {2 * budget.most_trials}"
+        more = f"--trials {2 * max(budget.trials, board.total)}" if budget.trials else f"--epochs {2 * budget.max_trials}"
         say(f"      hpsearch run {name} {more}    (continues the search)")
     write_pages(results, search)
     if board.counts["complete"] + board.counts["pruned"] == 0:

@@ -128,7 +128,7 @@ class Budget(Section):
         return self
 
     @property
-    def most_trials(self) -> int:
+    def max_trials(self) -> int:
         """The largest possible number of trials. Each counts as an epoch at least, also if it fails before its first."""
         return min(count for count in (self.trials, self.epochs) if count is not None)
 

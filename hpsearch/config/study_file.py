@@ -265,7 +265,7 @@ def _build(contents: Contents, text: str, path: Path) -> StudyFile:
     _check_data(contents.data, catalog)
     _check_search(contents, space)
     baselines = tuple(_baseline(space, given, number) for number, given in enumerate(contents.baseline, start=1))
-    if len(baselines) > contents.budget.most_trials:
+    if len(baselines) > contents.budget.max_trials:
         key = "epochs" if contents.budget.trials is None else "trials"
         rule = f"budget.{key}: {len(baselines)} baselines do not fit into {contents.budget.amount}"
         raise StudyFileError(rule, hint="Each baseline is a trial.")

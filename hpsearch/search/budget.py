@@ -57,7 +57,7 @@ def budget_allows_trial(existing: Iterable[FrozenTrial], budget: Budget, space: 
         True if there are fewer trials and fewer epochs than the budget has.
     """
     counted = [trial for trial in existing if counts_towards_budget(trial)]
-    if len(counted) >= budget.most_trials:
+    if len(counted) >= budget.max_trials:
         return False
     return budget.epochs is None or sum(_epochs(trial, space) for trial in counted) < budget.epochs
 
@@ -66,6 +66,19 @@ def _epochs(trial: FrozenTrial, space: Space | None) -> int:
     if trial.state.is_finished() or space is None:
         return len(trial.intermediate_values)
     return space.epochs({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+
+
+def min_trials(budget: Budget, space: Space) -> int:
+    """Return the number of trials for which the budget suffices, whatever is drawn and if nothing is pruned.
+
+    Args:
+        budget: the budget.
+        space: the search space.
+
+    Returns:
+        The number of trials.
+    """
+    return budget.max_trials if budget.epochs is None else min(budget.max_trials, -(-budget.epochs // space.max_epochs))
 
 
 def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str) -> None:

@@ -12,12 +12,12 @@ from optuna.study import create_study
 
 from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
+from hpsearch.search.budget import min_trials
 from hpsearch.search.worker_pool import default_workers
 from hpsearch.training.data.split import Split, load_training_images, make_split
 from hpsearch.training.model_summary import summarize
 from hpsearch.training.trainer import train
 from hpsearch.workflows.precision import choose_precision
-from hpsearch.workflows.run import least_trials
 
 DRAWS = 200
 """Number of random configurations. The cheapest and the most expensive of these configurations are measured."""
@@ -113,7 +113,7 @@ def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
         )
 
     cheapest, dearest = measure("cheapest", ordered[0]), measure("dearest", ordered[-1])
-    workers = default_workers(least_trials(study.budget, study.space)).count
+    workers = default_workers(min_trials(study.budget, study.space)).count
 
     def seconds(measured: MeasuredConfig) -> float:
         """Return the time of a search in which all trials cost as much as this one."""

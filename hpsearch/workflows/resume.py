@@ -229,7 +229,7 @@ def _queue_baselines(study: optuna.Study, file: StudyFile, budget: Budget) -> li
     trials = study.get_trials(deepcopy=False)
     existing = [TrialRow.from_trial(trial).params for trial in trials if trial.user_attrs.get(TrialKey.ORIGIN) == BASELINE]
     missing = [point for values in file.baselines if (point := searched_values(file, values)) not in existing]
-    room = max(0, budget.most_trials - sum(map(counts_towards_budget, trials)))
+    room = max(0, budget.max_trials - sum(map(counts_towards_budget, trials)))
     for point in missing[:room]:
         study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BASELINE})
     return [f"{len(missing) - room} of the baselines do not fit into the budget any more"] if len(missing) > room else []

@@ -11,11 +11,10 @@ import optuna
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.config.components import DATASET_IMAGES, Scalar
 from hpsearch.config.paths import DEFAULT_RUNS
-from hpsearch.config.sections import Budget
-from hpsearch.config.space import Space
 from hpsearch.config.study_file import StudyFile, load_study_file
 from hpsearch.errors import ConfigError, HpsearchError, UsageError
 from hpsearch.formatting import show
+from hpsearch.search.budget import min_trials
 from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.search.worker_pool import WorkerCount, default_workers
@@ -110,7 +109,7 @@ def prepare_search(
         raise UsageError(f"'{file.name}' belongs to the study '{base}'", hint=f"`hpsearch {kind} {base}` continues it.")
     check_workspace(file, workspace)
     budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("epochs", epochs), ("time", seconds)) if v is not None})
-    count = count_workers(workspace, engine, workers, least_trials(budget, file.space))
+    count = count_workers(workspace, engine, workers, min_trials(budget, file.space))
     try:
         # Several processes that create tables in one empty database would disturb each other.
         with workspace.creation_lock():
@@ -139,19 +138,6 @@ def prepare_search(
         retried=tuple(retried),
         engine=engine,
     )
-
-
-def least_trials(budget: Budget, space: Space) -> int:
-    """Return the number of trials for which the budget suffices, whatever is drawn and if nothing is pruned.
-
-    Args:
-        budget: the budget.
-        space: the search space.
-
-    Returns:
-        The number of trials.
-    """
-    return budget.most_trials if budget.epochs is None else min(budget.most_trials, -(-budget.epochs // space.max_epochs))
 
 
 def count_workers(workspace: Workspace, engine: RayEngine | None, workers: int | None, trials: int) -> WorkerCount:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.config.epoch import Epoch
 from hpsearch.config.sections import Budget
 from hpsearch.config.study_file import StudyFile, parse_study_file
+from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import StudyFileError
-from hpsearch.search.budget import budget_allows_trial
-from hpsearch.search.worker import Worker
+from hpsearch.search.budget import budget_allows_trial, min_trials
+from hpsearch.search.worker import Trainer, Worker
 from hpsearch.storage.records import TrialKey, read_trials
 from hpsearch.storage.workspace import Workspace
 from hpsearch.workflows.repeats import prepare_finalists
-from hpsearch.workflows.run import find_study_file, least_trials, prepare_search
+from hpsearch.workflows.run import find_study_file, prepare_search
 from hpsearch.workflows.supervisor import Search
 from tests.support.fake_trainer import make_fake_trainer
 from tests.support.small_study import hpsearch
@@ -66,24 +69,26 @@ def test_epochs_that_pruning_saves_go_to_more_trials(searched: Callable[..., Sea
     assert len(pruned) > len(whole)
 
 
+def dies_in_its_second_trial() -> Trainer:
+    trainer, starts = make_fake_trainer(), itertools.count(1)
+
+    def train(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+        if next(starts) == 2:
+            raise KeyboardInterrupt
+        return trainer.train(config, checkpoint, owner)
+
+    return replace(trainer, train=train)
+
+
 def test_an_interrupted_search_spends_the_same_epochs_on_the_same_trials(
     searched: Callable[..., Search], make_worker: Callable[..., Worker]
 ) -> None:
     whole = searched(EPOCHS_ONLY)
     make_worker(whole).work()
     cut = searched(EPOCHS_ONLY, ('name = "small"', 'name = "second"'))
-    for _ in range(4):  # a worker that dies in its second trial
-        trainer = make_fake_trainer()
-        starts: list[int] = []
-
-        def train(*arguments: object, starts: list[int] = starts, trainer: object = trainer) -> object:
-            starts.append(1)
-            if len(starts) == 2:
-                raise KeyboardInterrupt
-            return trainer.train(*arguments)  # type: ignore[attr-defined]
-
+    for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
-            make_worker(cut, replace(trainer, train=train)).work()
+            make_worker(cut, dies_in_its_second_trial()).work()
     make_worker(cut).work()
     assert [trial.params for trial in read_trials(cut.study)] == [trial.params for trial in read_trials(whole.study)]
     assert epochs_of(cut) == epochs_of(whole)
@@ -130,7 +135,7 @@ def test_failures_without_an_epoch_end_too(study_file: Callable[..., StudyFile])
 
 def test_a_budget_suffices_for_the_longest_trials(study_file: Callable[..., StudyFile]) -> None:
     space = study_file().space
-    assert [least_trials(budget, space) for budget in (Budget(trials=8), Budget(epochs=9), Budget(trials=2, epochs=9))] == [8, 3, 2]
+    assert [min_trials(budget, space) for budget in (Budget(trials=8), Budget(epochs=9), Budget(trials=2, epochs=9))] == [8, 3, 2]
 
 
 def test_a_budget_of_nothing_is_refused(study_file: Callable[..., StudyFile]) -> None:
