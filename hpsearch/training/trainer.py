@@ -139,10 +139,10 @@ def predictions_path(checkpoint: Path) -> Path:
 def _epochs(
     run: _Run, done: list[Epoch], checkpoint: Path | None, identity: checkpoints.RunIdentity, rungs: tuple[float, ...]
 ) -> Generator[Epoch | Rung, None, None]:
-    yield from [rung for rung in run.begun.rungs if rung.share in rungs]
+    yield from [rung for rung in run.partial.rungs if rung.share in rungs]
     yield from list(done)
     for share in rungs if not done else ():
-        if any(share <= rung.share for rung in run.begun.rungs):
+        if any(share <= rung.share for rung in run.partial.rungs):
             continue
         if (rung := run.rung(share)) is None:
             break
@@ -160,7 +160,7 @@ def _epochs(
 
 
 @dataclass(kw_only=True)
-class _BegunEpoch:
+class _PartialEpoch:
     """An epoch in which some steps are done.
 
     Attributes:
@@ -205,7 +205,7 @@ class _Run:
         number = min(len(split.train_labels), len(split.validation_labels) or SAMPLE_WITHOUT_VALIDATION)
         indices = torch.randperm(len(split.train_labels), generator=sample)[:number].to(device)
         self.sample_images, self.sample_labels = self.split.train_images[indices], self.split.train_labels[indices]
-        self.begun = _BegunEpoch()
+        self.partial = _PartialEpoch()
 
     def rung(self, share: float) -> Rung | None:
         """Train a share of the first epoch and measure the model on the same share of the validation images.
@@ -219,18 +219,20 @@ class _Run:
         start = time.perf_counter()
         with self._generators(1):
             finite = self._train(1, max(1, round(share * self.steps_per_epoch)))
-            self.begun.generators = global_states(self.device)
+            self.partial.generators = global_states(self.device)
         if not finite:
-            self.begun.seconds += time.perf_counter() - start
+            self.partial.seconds += time.perf_counter() - start
             return None
         labels = self.split.validation_labels
         # A model that draws random numbers in evaluation, too, must not change the numbers of the training.
         with seeded_generators(self.config.seed, "rung", device=self.device), self._explained():
             order = stratified_order(labels, generator(self.config.seed, "rung"))[: math.ceil(share * len(labels))].to(self.device)
             found = evaluate(self.model, self.split.validation_images[order], labels[order], self.normalise, self.config.precision)
-        self.begun.seconds += time.perf_counter() - start
-        rung = Rung(share=share, images=self.begun.seen, val_accuracy=found.accuracy, n_validated=len(order), seconds=self.begun.seconds)
-        self.begun.rungs.append(rung)
+        self.partial.seconds += time.perf_counter() - start
+        rung = Rung(
+            share=share, images=self.partial.seen, val_accuracy=found.accuracy, n_validated=len(order), seconds=self.partial.seconds
+        )
+        self.partial.rungs.append(rung)
         return rung
 
     def epoch(self, number: int) -> tuple[Epoch, Evaluation]:
@@ -254,15 +256,15 @@ class _Run:
             train_accuracy=train.accuracy,
             val_loss=validation.loss,
             val_accuracy=validation.accuracy,
-            learning_rate=self.begun.learning_rate,
-            seconds=self.begun.seconds + time.perf_counter() - start,
-            images_per_second=self.begun.seen / self.begun.training_seconds,
+            learning_rate=self.partial.learning_rate,
+            seconds=self.partial.seconds + time.perf_counter() - start,
+            images_per_second=self.partial.seen / self.partial.training_seconds,
             weights_hash=_hash(self.model),
             diverged=not (
                 finite and math.isfinite(train.loss) and (math.isfinite(validation.loss) or not len(self.split.validation_labels))
             ),
         )
-        self.begun = _BegunEpoch()
+        self.partial = _PartialEpoch()
         return epoch, validation
 
     def state(self) -> dict[str, Any]:
@@ -274,7 +276,7 @@ class _Run:
             The state dicts for a checkpoint.
         """
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        return {**state, "begun": asdict(self.begun)} if self.begun.step else state
+        return {**state, "partial_epoch": asdict(self.partial)} if self.partial.step else state
 
     def restore(self, stored: dict[str, Any], checkpoint: Path) -> list[Epoch]:
         """Restore a state.
@@ -296,10 +298,10 @@ class _Run:
             self.model.load_state_dict(stored["model"])
             self.optimizer.load_state_dict(stored["optimizer"])
             self.schedule.load_state_dict(stored["schedule"])
-            if "begun" in stored:
-                rungs = [Rung(**rung) for rung in stored["begun"]["rungs"]]
-                self.begun = _BegunEpoch(**{**stored["begun"], "rungs": rungs})
-                self._require_begun()
+            if "partial_epoch" in stored:
+                rungs = [Rung(**rung) for rung in stored["partial_epoch"]["rungs"]]
+                self.partial = _PartialEpoch(**{**stored["partial_epoch"], "rungs": rungs})
+                self._require_partial()
         except Exception as error:  # the parts may be a user's, so any error is possible
             raise CheckpointError(
                 f"the checkpoint {show_path(checkpoint)} does not fit the config: {type(error).__name__}: {one_line(str(error))}",
@@ -311,7 +313,7 @@ class _Run:
     def _generators(self, number: int) -> Iterator[None]:
         """Seed the global generators for an epoch, or continue with them where the epoch was left."""
         with (
-            seeded_generators(self.config.seed, "epoch", number, device=self.device, states=self.begun.generators),
+            seeded_generators(self.config.seed, "epoch", number, device=self.device, states=self.partial.generators),
             self._explained(),
         ):
             yield
@@ -321,34 +323,34 @@ class _Run:
         with deterministic_algorithms(self.device), self._errors_explained():
             yield
 
-    def _require_begun(self) -> None:
-        """Raise some error if the restored state of a begun epoch cannot be one."""
-        begun = self.begun
-        if type(begun.step) is not int or not 0 < begun.step <= self.steps_per_epoch:
-            raise ValueError(f"step {begun.step!r} is no step of the first epoch")
-        figures = (begun.seen, begun.loss, begun.learning_rate, begun.training_seconds, begun.seconds)
-        figures += tuple(figure for rung in begun.rungs for figure in asdict(rung).values())
+    def _require_partial(self) -> None:
+        """Raise some error if the restored state of a partial epoch cannot be one."""
+        partial = self.partial
+        if type(partial.step) is not int or not 0 < partial.step <= self.steps_per_epoch:
+            raise ValueError(f"step {partial.step!r} is no step of the first epoch")
+        figures = (partial.seen, partial.loss, partial.learning_rate, partial.training_seconds, partial.seconds)
+        figures += tuple(figure for rung in partial.rungs for figure in asdict(rung).values())
         if not all(isinstance(figure, int | float) for figure in figures):
-            raise TypeError("a figure of the begun epoch has another type")
-        if begun.augmentation is None or begun.generators is None:
+            raise TypeError("a figure of the partial epoch has another type")
+        if partial.augmentation is None or partial.generators is None:
             raise ValueError("the states of the generators are missing")
-        torch.Generator().set_state(begun.augmentation)
-        with seeded_generators(0, device=self.device, states=begun.generators):
+        torch.Generator().set_state(partial.augmentation)
+        with seeded_generators(0, device=self.device, states=partial.generators):
             pass
 
     def _train(self, number: int, last_step: int) -> bool:
         """Train on the batches of an epoch that are left, up to a step. Return whether the loss stayed finite."""
-        begun, start = self.begun, time.perf_counter()
-        if begun.step and begun.step % LOSS_CHECK_INTERVAL == 0 and not math.isfinite(begun.loss):
+        partial, start = self.partial, time.perf_counter()
+        if partial.step and partial.step % LOSS_CHECK_INTERVAL == 0 and not math.isfinite(partial.loss):
             return False  # the epoch was left where it ends without rungs, too
         self.model.train()
         shuffle = generator(self.config.seed, "batches", number)
         augmentation = generator(self.config.seed, "augmentation", number)
-        if begun.augmentation is not None:
-            augmentation.set_state(begun.augmentation)
-        total = torch.full((), begun.loss, device=self.device)
-        left = itertools.islice(batches(len(self.split.train_labels), self.config.batch_size, shuffle), begun.step, last_step)
-        for step, indices in enumerate(left, start=begun.step + 1):
+        if partial.augmentation is not None:
+            augmentation.set_state(partial.augmentation)
+        total = torch.full((), partial.loss, device=self.device)
+        left = itertools.islice(batches(len(self.split.train_labels), self.config.batch_size, shuffle), partial.step, last_step)
+        for step, indices in enumerate(left, start=partial.step + 1):
             chosen = indices.to(self.device)
             images = self._augmented(self.split.train_images[chosen], augmentation)
             logits = forward(self.model, self.normalise(images), self.config.precision)
@@ -356,15 +358,15 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             self.optimizer.step()
-            begun.learning_rate = float(self.optimizer.param_groups[0]["lr"])
+            partial.learning_rate = float(self.optimizer.param_groups[0]["lr"])
             self.schedule.step()
             total += loss.detach()
-            begun.step, begun.seen = step, begun.seen + len(indices)
+            partial.step, partial.seen = step, partial.seen + len(indices)
             if step % LOSS_CHECK_INTERVAL == 0 and not torch.isfinite(total).item():
                 break
-        begun.loss, begun.augmentation = total.item(), augmentation.get_state()
-        begun.training_seconds += time.perf_counter() - start
-        return math.isfinite(begun.loss)
+        partial.loss, partial.augmentation = total.item(), augmentation.get_state()
+        partial.training_seconds += time.perf_counter() - start
+        return math.isfinite(partial.loss)
 
     def _augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
         if self.config.flip:

@@ -145,7 +145,7 @@ def test_a_damaged_rung_in_a_checkpoint_is_refused(small: Split, configure: Conf
     identity = checkpoints.RunIdentity(owner="", config=config.digest, split=small.hash)
     stored = checkpoints.load(path, identity)
     assert stored is not None
-    stored["begun"] = {**stored["begun"], **change} if isinstance(change, dict) else change
+    stored["partial_epoch"] = {**stored["partial_epoch"], **change} if isinstance(change, dict) else change
     checkpoints.save(path, identity, stored)
     with pytest.raises(CheckpointError, match="does not fit the config"):
         train(config, small, device="cpu", rungs=RUNGS, checkpoint=path)
