@@ -99,7 +99,7 @@ class Space:
     @property
     def max_epochs(self) -> int:
         """The number of epochs of the longest training."""
-        return max(int(str(value)) for model in self.names_of("model") for value in self.possible_values(EPOCHS, model))
+        return max(int(value) for model in self.names_of("model") for value in self.possible_values(EPOCHS, model))
 
     def epochs(self, params: Mapping[str, Scalar]) -> int:
         """Return the number of epochs of a trial.
@@ -130,11 +130,11 @@ class Space:
             The choices, or the ends of a range, of all parameters that set the option; the option's default if it can be without one.
         """
         setters = [each for each in self.parameters if (each.owner, each.option) == option]
+        default = TRAINER.option(option[1])
+        assert default is not None, "only the trainer's own options are asked for"
         found: dict[Scalar, None] = {}
         for values in itertools.islice(self._parents_of(setters, {"model": model}), MOST_COMBINATIONS):
             existing = [setter for setter in setters if setter.exists(values)]
-            default = TRAINER.option(option[1])
-            assert default is not None
             found.update(dict.fromkeys(existing[0].distribution.extremes if existing else (default.default,)))
         return tuple(found)
 

@@ -55,12 +55,12 @@ class _PercentilePruner(BasePruner):
         return max(trial.intermediate_values.values()) < float(numpy.percentile(values, 100 - self._kept))
 
 
-def _value_at(trial: FrozenTrial, place: float) -> float | None:
-    """Return the accuracy of a trial at a place between its epochs, interpolated; None before its first and after its last epoch."""
+def _value_at(trial: FrozenTrial, position: float) -> float | None:
+    """Return the accuracy of a trial at a position between its epochs, interpolated; None before its first and after its last epoch."""
     # A share that is a whole number of epochs must meet that epoch, whatever the rounding.
-    place = round(place) if math.isclose(place, round(place)) else place
-    before, after = (trial.intermediate_values.get(epoch) for epoch in (math.floor(place), math.ceil(place)))
-    return None if before is None or after is None else before + (after - before) * (place % 1)
+    position = round(position) if math.isclose(position, round(position)) else position
+    before, after = (trial.intermediate_values.get(epoch) for epoch in (math.floor(position), math.ceil(position)))
+    return None if before is None or after is None else before + (after - before) * (position % 1)
 
 
 def make_pruner(section: Pruner, space: Space) -> BasePruner:
