@@ -30,6 +30,7 @@ from hpsearch.storage.database import Store
 from hpsearch.storage.records import TrialRow, read_frozen_trials, read_study, read_trial, read_trials, readable, single_value
 from hpsearch.storage.study_folder import results_folder
 from hpsearch.workflows.export import require_own_files
+from hpsearch.workflows.precision import show_precisions, trained_precisions
 from hpsearch.workflows.repeat_study import is_follow_up, read_explanation, read_verdict, stored_file
 from hpsearch.workflows.repeats import intact_verdict
 from hpsearch.workflows.run import study_name
@@ -72,8 +73,8 @@ def show(
         return
     print_blocks(*terminal_summary(results))
     _print_readings(readings)
-    if formats := sorted({(trial.config.precision, trial.model) for trial in results.trials if trial.config is not None}):
-        say(f"Precision: {', '.join(f'{model} in {precision}' for precision, model in formats)}.")
+    if formats := trained_precisions(results.trials):
+        say(f"Precision: {show_precisions(formats)}")
     say(f"In the browser: hpsearch dashboard {name}, or Optuna's own dashboard:")
     say(f"  optuna-dashboard {shlex.quote(str(store))} --artifact-dir {shlex.quote(str(workspace.paths.artifacts))}")
 

@@ -11,6 +11,7 @@ from hpsearch.config.components import FASTER_IN_BFLOAT16, PRECISIONS
 from hpsearch.config.space import PRECISION
 from hpsearch.config.study_file import StudyFile
 from hpsearch.search.resources import bfloat16_instructions
+from hpsearch.storage.records import TrialRow
 from hpsearch.workflows.repeat_study import FinalistsPlan, is_follow_up, read_plan
 
 if TYPE_CHECKING:
@@ -51,16 +52,30 @@ def possible_precisions(file: StudyFile) -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def show_precisions(possible: Mapping[str, tuple[str, ...]]) -> str:
+def trained_precisions(trials: Iterable[TrialRow]) -> Mapping[str, tuple[str, ...]]:
+    """Return the number formats in which trials have trained.
+
+    Args:
+        trials: the trials of a study.
+
+    Returns:
+        The formats, by model; empty before the first trial.
+    """
+    configs = [trial.config for trial in trials if trial.config is not None]
+    pairs = {(config.model.name, config.precision) for config in configs}
+    return {model: tuple(each for each in PRECISIONS if (model, each) in pairs) for model in sorted({model for model, _ in pairs})}
+
+
+def show_precisions(formats: Mapping[str, tuple[str, ...]]) -> str:
     """Return the number formats of a study as text.
 
     Args:
-        possible: the result of `possible_precisions`.
+        formats: the formats, by model.
 
     Returns:
         Such as `float32`, or `cnn in bfloat16, lenet5 in float32`.
     """
-    texts = {model: " or ".join(formats) for model, formats in possible.items()}
+    texts = {model: " or ".join(each) for model, each in formats.items()}
     return next(iter(texts.values())) if len(set(texts.values())) == 1 else ", ".join(f"{model} in {text}" for model, text in texts.items())
 
 
