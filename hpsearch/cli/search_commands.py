@@ -16,7 +16,6 @@ from hpsearch.config.fairness import wasted_settings
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.sections.summary import terminal_summary
 from hpsearch.report.trial_results import trial_blocks, trial_data
-from hpsearch.search.budget import min_trials
 from hpsearch.storage.records import read_trials
 from hpsearch.workflows.repeats import find_verdict, finished_verdict, prepare_finalists
 from hpsearch.workflows.run import add_trial, find_study_file, prepare_search
@@ -110,7 +109,7 @@ def _announce(search: Search) -> None:
         f"{file.name}: {models} on {file.data.dataset}, {len(file.space.searched)} hyperparameters by {file.sampler.kind}, "
         f"{pruner} pruner, {budget.amount}{time}."
     )
-    for warning in wasted_settings(file, min_trials(budget, file.space)):
+    for warning in wasted_settings(file, budget):
         warn(warning)
     if search.earlier:
         note(f"Continues: the study has {search.earlier} trials already.")

@@ -18,7 +18,6 @@ from hpsearch.config.study_file import StudyFile, json_schema, load_study_file, 
 from hpsearch.errors import UsageError, did_you_mean
 from hpsearch.formatting import show_duration, str_of
 from hpsearch.report.blocks import Table, prose_column, text_column
-from hpsearch.search.budget import min_trials
 from hpsearch.workflows.precision import choose_precision, possible_precisions, show_precisions
 
 SCHEMA_NAME = "hpsearch.schema.json"
@@ -57,7 +56,7 @@ def check(
 ) -> None:
     """Check a study file, print its search space and defaults, and warn of settings that spoil the result."""
     study = load_study_file(file).with_precision(choose_precision("auto"))
-    warnings = (*unfair_comparisons(study.space), *wasted_settings(study, min_trials(study.budget, study.space)))
+    warnings = (*unfair_comparisons(study.space), *wasted_settings(study, study.budget))
     if not json:
         _print_study(study)
         for warning in warnings:

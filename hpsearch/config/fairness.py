@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hpsearch.config.components import SELECTORS, TRAINER, Component, Scalar
+from hpsearch.config.sections import Budget
 from hpsearch.config.space import EPOCHS, Parameter, Space
 from hpsearch.config.study_file import StudyFile
 from hpsearch.formatting import many
@@ -51,12 +52,12 @@ def unfair_comparisons(space: Space) -> tuple[str, ...]:
     return tuple(found)
 
 
-def wasted_settings(study: StudyFile, trials: int) -> tuple[str, ...]:
+def wasted_settings(study: StudyFile, budget: Budget) -> tuple[str, ...]:
     """Warn about a pruner that cannot prune or prunes the wrong trials, and about trials that must repeat other trials.
 
     Args:
         study: the study file.
-        trials: budget of trials.
+        budget: the budget of this run.
 
     Returns:
         One sentence for each.
@@ -71,8 +72,8 @@ def wasted_settings(study: StudyFile, trials: int) -> tuple[str, ...]:
             f"the pruner never prunes: with this `{key}` it can first prune after {many(first, 'epoch')}, "
             f"but the longest training ends after {many(longest, 'epoch')}."
         )
-    elif pruner.model_fields_set and waits >= trials:
-        found.append(f"the pruner never prunes: it waits for {many(waits, 'complete trial')}, but the budget is {many(trials, 'trial')}.")
+    elif pruner.model_fields_set and waits >= budget.max_trials:
+        found.append(f"the pruner never prunes: it waits for {many(waits, 'complete trial')}, but the budget is {budget.amount}.")
     differ = any(len(study.space.possible_values(EPOCHS, model)) > 1 for model in study.space.names_of("model"))
     falling = [name for name in study.space.names_of("schedule") if name != "constant"]
     if pruner.kind in ("halving", "hyperband") and differ and falling:
@@ -81,10 +82,11 @@ def wasted_settings(study: StudyFile, trials: int) -> tuple[str, ...]:
             f"({', '.join(falling)}): long trainings are pruned before they show what they can. "
             'kind = "median" compares at equal shares of the epochs.'
         )
+    trials = budget.min_trials(longest)
     points = study.space.count_points(trials)
     if points < trials:
         found.append(
-            f"the space has only {many(int(points), 'different point')}, but the budget is {many(trials, 'trial')}: "
+            f"the space has only {many(int(points), 'different point')}, but the budget is {budget.amount}: "
             "the same configurations are trained again, with other seeds."
         )
     return tuple(found)

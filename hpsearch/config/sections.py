@@ -132,6 +132,17 @@ class Budget(Section):
         """The largest possible number of trials. Each counts as an epoch at least, also if it fails before its first."""
         return min(count for count in (self.trials, self.epochs) if count is not None)
 
+    def min_trials(self, max_epochs: int) -> int:
+        """Return the number of trials for which the budget suffices, whatever is drawn and if nothing is pruned.
+
+        Args:
+            max_epochs: number of epochs of the longest training.
+
+        Returns:
+            The number of trials.
+        """
+        return self.max_trials if self.epochs is None else min(self.max_trials, -(-self.epochs // max_epochs))
+
     @property
     def amount(self) -> str:
         """The trials and epochs in words."""

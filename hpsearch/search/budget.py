@@ -68,19 +68,6 @@ def _epochs(trial: FrozenTrial, space: Space | None) -> int:
     return space.epochs({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
 
-def min_trials(budget: Budget, space: Space) -> int:
-    """Return the number of trials for which the budget suffices, whatever is drawn and if nothing is pruned.
-
-    Args:
-        budget: the budget.
-        space: the search space.
-
-    Returns:
-        The number of trials.
-    """
-    return budget.max_trials if budget.epochs is None else min(budget.max_trials, -(-budget.epochs // space.max_epochs))
-
-
 def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str) -> None:
     """Raise an error if the last trials of a run all failed at the same place of the code.
 

@@ -12,7 +12,6 @@ from optuna.study import create_study
 
 from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.search.budget import min_trials
 from hpsearch.search.worker_pool import default_workers
 from hpsearch.training.data.split import Split, load_training_images, make_split
 from hpsearch.training.model_summary import summarize
@@ -113,7 +112,7 @@ def estimate_search(study: StudyFile, data: Path | None) -> SearchEstimate:
         )
 
     cheapest, dearest = measure("cheapest", ordered[0]), measure("dearest", ordered[-1])
-    workers = default_workers(min_trials(study.budget, study.space)).count
+    workers = default_workers(study.budget.min_trials(study.space.max_epochs)).count
 
     def seconds(measured: MeasuredConfig) -> float:
         """Return the time of a search in which all trials cost as much as this one."""

@@ -14,7 +14,6 @@ from hpsearch.config.paths import DEFAULT_RUNS
 from hpsearch.config.study_file import StudyFile, load_study_file
 from hpsearch.errors import ConfigError, HpsearchError, UsageError
 from hpsearch.formatting import show
-from hpsearch.search.budget import min_trials
 from hpsearch.search.claim import requeue_interrupted
 from hpsearch.search.ray_pool import RayEngine
 from hpsearch.search.worker_pool import WorkerCount, default_workers
@@ -109,7 +108,7 @@ def prepare_search(
         raise UsageError(f"'{file.name}' belongs to the study '{base}'", hint=f"`hpsearch {kind} {base}` continues it.")
     check_workspace(file, workspace)
     budget = file.budget.model_copy(update={k: v for k, v in (("trials", trials), ("epochs", epochs), ("time", seconds)) if v is not None})
-    count = count_workers(workspace, engine, workers, min_trials(budget, file.space))
+    count = count_workers(workspace, engine, workers, budget.min_trials(file.space.max_epochs))
     try:
         # Several processes that create tables in one empty database would disturb each other.
         with workspace.creation_lock():

@@ -10,7 +10,7 @@ import pytest
 
 from hpsearch.config.components import BUILT_IN
 from hpsearch.config.fairness import unfair_comparisons, unsearched_defaults, wasted_settings
-from hpsearch.config.sections import Pruner
+from hpsearch.config.sections import Budget, Pruner
 from hpsearch.config.space_parser import read_space
 from hpsearch.config.study_file import StudyFile
 
@@ -69,8 +69,8 @@ def test_owner_whose_options_are_all_searched_is_not_listed() -> None:
 def test_a_space_smaller_than_the_budget_is_counted(study_file: Callable[..., StudyFile]) -> None:
     space = read_space({"batch_size": {"choices": [32, 64]}}, catalog=BUILT_IN)
     file = replace(study_file(), space=space, pruner=Pruner(kind="none"))
-    assert wasted_settings(file, 2) == ()
-    (warning,) = wasted_settings(file, 7)
+    assert wasted_settings(file, Budget(trials=2)) == ()
+    (warning,) = wasted_settings(file, Budget(trials=7))
     assert warning.startswith(
         "the space has only 2 different points, but the budget is 7 trials: the same configurations are trained again"
     )
@@ -90,7 +90,7 @@ def test_a_pruner_that_compares_trainings_of_different_length_is_named(
     study_file: Callable[..., StudyFile], kind: str, schedule: str, epochs: str, warns: bool
 ) -> None:
     file = study_file(("epochs = { int = [2, 4] }", f"epochs = {epochs}\nschedule = {schedule}"), ("epochs = 3\n", "epochs = 4\n"))
-    found = wasted_settings(replace(file, pruner=Pruner.model_validate({"kind": kind})), 8)
+    found = wasted_settings(replace(file, pruner=Pruner.model_validate({"kind": kind})), Budget(trials=8))
     assert [f"{kind} compares trials after equal epochs, but `epochs` differs" in warning for warning in found] == ([True] if warns else [])
 
 
@@ -109,5 +109,5 @@ def test_lengths_that_depend_on_other_values_are_told_apart(
 ) -> None:
     table = {"model": {"choices": ["cnn", "lenet5"]}, "optimizer": {"choices": ["sgd", "adam"]}, "schedule": "cosine", **space}
     file = replace(study_file(), space=read_space(table, catalog=BUILT_IN), pruner=Pruner(kind="hyperband"))
-    assert any("equal epochs" in warning for warning in wasted_settings(file, 8)) == warns
+    assert any("equal epochs" in warning for warning in wasted_settings(file, Budget(trials=8))) == warns
     assert file.space.max_epochs == longest

@@ -12,11 +12,12 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.epoch import Epoch
-from hpsearch.config.sections import Budget
+from hpsearch.config.fairness import wasted_settings
+from hpsearch.config.sections import Budget, Pruner
 from hpsearch.config.study_file import StudyFile, parse_study_file
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import StudyFileError
-from hpsearch.search.budget import budget_allows_trial, min_trials
+from hpsearch.search.budget import budget_allows_trial
 from hpsearch.search.worker import Trainer, Worker
 from hpsearch.storage.records import TrialKey, read_trials
 from hpsearch.storage.workspace import Workspace
@@ -135,7 +136,14 @@ def test_failures_without_an_epoch_end_too(study_file: Callable[..., StudyFile])
 
 def test_a_budget_suffices_for_the_longest_trials(study_file: Callable[..., StudyFile]) -> None:
     space = study_file().space
-    assert [min_trials(budget, space) for budget in (Budget(trials=8), Budget(epochs=9), Budget(trials=2, epochs=9))] == [8, 3, 2]
+    assert [budget.min_trials(space.max_epochs) for budget in (Budget(trials=8), Budget(epochs=9), Budget(trials=2, epochs=9))] == [8, 3, 2]
+
+
+def test_warnings_count_what_a_budget_of_epochs_allows(study_file: Callable[..., StudyFile]) -> None:
+    file = replace(study_file(), pruner=Pruner(kind="median", startup_trials=3))
+    assert wasted_settings(file, Budget(epochs=9)) == ()  # three trials of two epochs end before the budget does
+    (warning,) = wasted_settings(file, Budget(epochs=3))
+    assert "it waits for 3 complete trials, but the budget is 3 epochs." in warning
 
 
 def test_a_budget_of_nothing_is_refused(study_file: Callable[..., StudyFile]) -> None:

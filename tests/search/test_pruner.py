@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from hpsearch.config.components import BUILT_IN
 from hpsearch.config.fairness import wasted_settings
-from hpsearch.config.sections import Pruner
+from hpsearch.config.sections import Budget, Pruner
 from hpsearch.config.space_parser import read_space
 from hpsearch.config.study_file import StudyFile
 from hpsearch.search.pruner import make_pruner
@@ -214,7 +214,7 @@ def test_a_pruner_that_cannot_prune_is_named(
     study_file: Callable[..., StudyFile], section: dict[str, Any], trials: int, warns: str
 ) -> None:
     file = dataclasses.replace(study_file(), pruner=Pruner(**section))
-    warnings = wasted_settings(file, trials)
+    warnings = wasted_settings(file, Budget(trials=trials))
     assert [warns in warning and warning.startswith("the pruner never prunes: ") for warning in warnings] == ([True] if warns else [])
     if trials == 1 or "waits" in warns:
         return
