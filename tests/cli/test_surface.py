@@ -23,7 +23,7 @@ SURFACE: dict[str, set[str]] = {
     "check": {"FILE", "--estimate", "--data", "--json"},
     "data": {"[NAME]", "--data", "--index", "--picture", "--seed", "--json"},
     "doctor": {*WORKSPACE, "--data", "--json"},
-    "run": {"STUDY", "--trials", "--time", "--workers", *WORKSPACE, "--data", "--device", *ENGINE, "--retry-failed", "--json"},
+    "run": {"STUDY", "--trials", "--epochs", "--time", "--workers", *WORKSPACE, "--data", "--device", *ENGINE, "--retry-failed", "--json"},
     "try": {"STUDY", "[N] [NAME=VALUE]...", *WORKSPACE, "--data", "--device", "--json"},
     "stop": {"STUDY", *WORKSPACE},
     "finalists": {"STUDY", "--top", "--seeds", "--per", "--workers", *WORKSPACE, "--data", "--device", *ENGINE, "--json"},
