@@ -3,7 +3,7 @@
     python benchmarks/curves.py --workers 2     # many hours; it can be stopped at any time, and the same command continues
     python benchmarks/curves.py --summary       # what is recorded
 
-Draws random points of the spaces of studies/cnn.toml and studies/lenet5.toml, with 3 to 12 epochs, and trains each on 20,000 images.
+Draws random points of the spaces of studies/cnn.toml and studies/lenet5.toml, with 3 to 12 epochs, and trains each on 10,000 images.
 Each run is one line of `benchmarks/data/curves-<space>.jsonl`: the point, the validation accuracy and the seconds at the rungs of 0.1 and
 0.3 of the first epoch and after each epoch. When all points of a space are recorded, the best are trained again with other seeds. All
 runs of a space share one split, as in a search.
@@ -32,7 +32,7 @@ EPOCHS = "epochs = { int = [3, 12] }"
 RUNGS = (0.1, 0.3)
 POINTS, BEST, SEEDS = 300, 30, 5
 """Random points of each space, and how many of the best are trained again, with how many more seeds."""
-TRAIN_IMAGES, VALIDATION_IMAGES, SPLIT_SEED = 20_000, 10_000, 0
+TRAIN_IMAGES, VALIDATION_IMAGES, SPLIT_SEED = 10_000, 5_000, 0
 
 Task = tuple[str, int, int]
 """A space, the number of a point, and the number of the seed. Seed 0 is the one with which each point is trained first."""

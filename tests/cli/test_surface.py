@@ -32,6 +32,7 @@ SURFACE: dict[str, set[str]] = {
         "STUDY",
         "--name",
         "--trials",
+        "--epochs",
         "--time",
         *WORKSPACE,
         "--data",
