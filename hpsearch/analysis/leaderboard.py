@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.analysis.metrics import Z95, wilson_interval
 from hpsearch.storage.records import BASELINE, TrialKey, TrialRow
 
-STATES = ("complete", "pruned", "fail", "running", "waiting")
+STATES = ("complete", "pruned", "fail", "running", "paused", "waiting")
 
 TrialT = TypeVar("TrialT", TrialRow, FrozenTrial)
 
@@ -257,6 +257,18 @@ def last_train_accuracy(trial: TrialRow) -> float | None:
     return trial.epochs[-1].train_accuracy if trial.epochs else None
 
 
+def describe_progress(trial: TrialRow) -> str:
+    """Return how far a trial has been trained.
+
+    Args:
+        trial: any trial.
+
+    Returns:
+        `epoch 3`, or `4 % of epoch 1`.
+    """
+    return f"epoch {len(trial.epochs)}" if trial.epochs or not trial.rungs else f"{100 * trial.trained_epochs:.0f} % of epoch 1"
+
+
 def describe_settings(trial: TrialRow) -> str:
     """Return the words of `setting_words` as one text.
 
@@ -296,6 +308,6 @@ def _n_parameters(trial: TrialRow | FrozenTrial) -> float:
 
 
 def _saved_seconds(trial: TrialRow) -> float:
-    if trial.state != "pruned" or trial.config is None or not trial.epochs:
+    if trial.state != "pruned" or trial.config is None or not trial.trained_epochs:
         return 0.0
-    return (trial.config.epochs - len(trial.epochs)) * trial.seconds / len(trial.epochs)
+    return (trial.config.epochs - trial.trained_epochs) * trial.seconds / trial.trained_epochs

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.analysis.leaderboard import make_leaderboard
+from hpsearch.analysis.leaderboard import describe_progress, make_leaderboard
 from hpsearch.cli.console import say
 from hpsearch.cli.options import PerOption, StudyArgument
 from hpsearch.cli.workspace_options import StoredWorkspace
@@ -56,6 +56,6 @@ def export(
         repeats = None if verdict is None else verdict.of_trial(each.number)
         write_best_config(best_config(each, record, repeats), path)
         accuracy = "" if each.value is None else f", {100 * each.value:.2f} % on validation"
-        accuracy += f" after epoch {len(each.epochs)}, where it was pruned" if each.state == "pruned" else ""
+        accuracy += f" after {describe_progress(each)}, where it was {each.state}" if each.state in ("pruned", "paused") else ""
         accuracy += "" if repeats is None else f", {100 * repeats.mean.value:.2f} % as a finalist"
         say(f"Wrote {path}: trial {each.number}, {each.model}{accuracy}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from hpsearch.analysis.leaderboard import describe_settings
+from hpsearch.analysis.leaderboard import describe_progress, describe_settings
 from hpsearch.cli.console import stderr
 from hpsearch.config.epoch import Epoch
 from hpsearch.config.sections import Budget
@@ -71,16 +71,19 @@ class SearchView(_View):
         """
         progress, best = snapshot.progress, snapshot.progress.best
         for trial in progress.ended:
+            if trial.state == "pruned" and not trial.epochs:
+                continue  # most trials of a search that pauses trials; their number is shown
             is_best = best is not None and trial.number == best.number
             style = {"complete": "green" if is_best else "", "pruned": "dim", "fail": "red"}[trial.state]
             self._say(_trial_line(trial, is_best=is_best), style=style)
         if snapshot.deaths > self._deaths:
             self._deaths = snapshot.deaths
             self._say("A worker died. Its trial goes back to the queue, and another worker continues it.", style="yellow")
-        total = max(self._budget.max_trials, progress.total if self._budget.trials else progress.epochs)
-        done = progress.finished if self._budget.trials else progress.epochs
+        trained = round(progress.epochs)
+        total = max(self._budget.max_trials, progress.total if self._budget.trials else trained)
+        done = progress.finished if self._budget.trials else trained
         text = f"{done} of {total} trials" if self._budget.trials else f"{done} of {total} epochs, {many(progress.finished, 'trial')}"
-        text += f", {progress.counts.get('pruned', 0)} pruned"
+        text += "".join(f", {progress.counts[state]} {state}" for state in ("paused", "pruned") if progress.counts.get(state))
         if best is not None:
             text += f", best {best.value:.4f} (trial {best.number}, {best.model})"
         if self._search is None:
@@ -138,7 +141,7 @@ class TrainingView(_View):
 
 def _trial_line(trial: TrialRow, *, is_best: bool) -> str:
     value = "" if trial.value is None else f"{trial.value:.4f}"
-    ends = {"pruned": f"pruned after epoch {len(trial.epochs)}", "fail": f"failed: {trial.end.get('reason', '')}"}
+    ends = {"pruned": f"pruned after {describe_progress(trial)}", "fail": f"failed: {trial.end.get('reason', '')}"}
     notes = [ends.get(trial.state, ""), trial.origin, "diverged" if trial.end.get("diverged") else "", "best so far" if is_best else ""]
     text = f"trial {trial.number:<4} {trial.model:<8} {value:<7} {show_duration(trial.seconds):>7}  {describe_settings(trial)}"
     said = ", ".join(part for part in notes if part)

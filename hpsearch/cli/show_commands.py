@@ -27,7 +27,7 @@ from hpsearch.report.study_results import read_results
 from hpsearch.report.text import explanation_blocks, verdict_blocks
 from hpsearch.report.trial_results import trial_blocks, trial_data
 from hpsearch.storage.database import Store
-from hpsearch.storage.records import TrialRow, read_frozen_trials, read_study, read_trial, read_trials, readable, single_value
+from hpsearch.storage.records import TrialRow, read_frozen_trials, read_study, read_trial, read_trials, readable, single_value, state_of
 from hpsearch.storage.study_folder import results_folder
 from hpsearch.workflows.export import require_own_files
 from hpsearch.workflows.precision import show_precisions, trained_precisions
@@ -88,7 +88,7 @@ def ls(*, workspace: StoredWorkspace, json: JsonOption = False) -> None:
     elif not found:
         say(f"No studies in {store}.")
     else:
-        drops = {"waiting": 4, "running": 3, "pruned": 2, "fail": 2, "complete": 1}
+        drops = {"waiting": 4, "paused": 4, "running": 3, "pruned": 2, "fail": 2, "complete": 1}
         columns = (text_column(key) if key in ("study", "last") else number_column(key, drops.get(key, 0)) for key in found[0])
         rows = (
             tuple("" if value is None else f"{value:.4f}" if isinstance(value, float) else printable(str(value)) for value in row.values())
@@ -105,7 +105,7 @@ def _summary(name: str, store: Store) -> dict[str, Any]:
         with readable(f"the study '{name}'"):
             trials = read_frozen_trials(study)
             last = max((trial.datetime_complete for trial in trials if trial.datetime_complete), default=None)
-            states = Counter(trial.state.name.lower() for trial in trials)
+            states = Counter(map(state_of, trials))
             row |= {"trials": len(trials), **{state: states[state] for state in STATES}}
             row |= {"best": _best_value(study, trials), "last": last.isoformat(" ", "minutes") if last else None}
     except (StorageError, StudyNotFoundError) as error:

@@ -121,6 +121,27 @@ class Rung:
     n_validated: int
     seconds: float
 
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Rung:
+        """Return the measurement whose fields were stored.
+
+        Args:
+            stored: field names to values.
+
+        Returns:
+            The measurement.
+
+        Raises:
+            ConfigError: `stored` is not such a table.
+        """
+        try:
+            rung = cls(**stored)
+            if not all(map(_is_number, asdict(rung).values())):
+                raise TypeError("a value has another type")
+        except TypeError as error:
+            raise ConfigError(f"a stored rung is damaged ({one_line(str(error))})") from error
+        return rung
+
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float)

@@ -171,9 +171,10 @@ class Sampler(SectionOfKinds):
 
 class Pruner(SectionOfKinds):
     """The method that ends weak trials early; it compares trials of the same model. median and percentile compare them at the same share
-    of their epochs, halving and hyperband after the same number of epochs."""
+    of their epochs, halving and hyperband after the same number of epochs. asha (asynchronous successive halving) pauses weak trials at a
+    share of their epochs, from the first part of the first epoch on, and continues them if they turn out to be among the best."""
 
-    kind: Literal["none", "median", "percentile", "halving", "hyperband"] = Field(
+    kind: Literal["none", "median", "percentile", "halving", "hyperband", "asha"] = Field(
         default="median", description="the rule by which a trial is pruned"
     )
     startup_trials: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
@@ -190,7 +191,12 @@ class Pruner(SectionOfKinds):
     )
     min_epochs: Count | None = Field(default=None, description="epochs before the first cut; 1 by default (halving, hyperband)")
     reduction_factor: Annotated[int, Field(ge=2, le=100)] | None = Field(
-        default=None, description="one of this many trials survives a cut; 3 by default (halving, hyperband)"
+        default=None, description="one of this many trials survives a cut; 3 by default (halving, hyperband, asha)"
+    )
+    rungs: Annotated[int, Field(ge=1, le=10)] | None = Field(
+        default=None,
+        description="number of cuts; 4 by default (asha). The last one is after a third of the epochs if `reduction_factor` is 3, the one "
+        "before it after a ninth, and so on",
     )
 
     KEYS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -199,6 +205,7 @@ class Pruner(SectionOfKinds):
         "percentile": {"startup_trials": 5, "warmup_epochs": 2, "min_trials": 1, "percentile": 50.0},
         "halving": {"min_epochs": 1, "reduction_factor": 3},
         "hyperband": {"min_epochs": 1, "reduction_factor": 3},
+        "asha": {"reduction_factor": 3, "rungs": 4},
     }
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hpsearch.formatting import str_of
+from hpsearch.analysis.leaderboard import describe_progress
+from hpsearch.formatting import many, str_of
 from hpsearch.report.blocks import Block, Code, Paragraph, Table, paragraphs, prose_column, text_column
 from hpsearch.report.text import epochs_table
 from hpsearch.storage.records import TrialRow
 
 TRAINER_SETTINGS = ("epochs", "batch_size", "label_smoothing", "flip", "shift", "precision", "seed")
 """The attributes of a config that belong to no component."""
-REASONS = {"trial_time": "its time limit was reached", "pruner": "the pruner stopped it"}
+REASONS = {"trial_time": "its time limit was reached", "pruner": "the pruner stopped it", "asha": "it was paused, and others were better"}
 """The text for each reason why a trial ended."""
 
 
@@ -28,6 +29,12 @@ def trial_blocks(trial: TrialRow) -> Iterator[Block]:
     value = "" if trial.value is None else f", validation accuracy {100 * trial.value:.2f} %"
     origin = f" ({trial.origin})" if trial.origin else ""
     yield Paragraph(text=f"Trial {trial.number}{origin}: {trial.state}{value}", kind="lead")
+    if trial.rungs and not trial.epochs:
+        rung = trial.rungs[-1]
+        yield Paragraph(
+            text=f"Trained for {describe_progress(trial)}; it then classified {100 * rung.val_accuracy:.1f} % of "
+            f"{many(rung.n_validated, 'validation image')} correctly."
+        )
     if reason := trial.end.get("reason", ""):
         yield Paragraph(text=f"Ended: {REASONS.get(reason, reason)}")
     if trial.end.get("diverged"):

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.config.sections import Budget
 from hpsearch.config.space import Space
 from hpsearch.errors import StudyStoppedError
-from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study
+from hpsearch.search.halving import Halving
+from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study, trained_epochs
 
 MAX_EQUAL_FAILURES = 3
 """A run stops after this number of failures in a row at the same place of the code. They come from a bug and not from bad luck."""
@@ -45,13 +46,16 @@ class Clock:
         return row.seconds_spent - row.run_seconds.get(self.run, 0.0) + self.now() - self.started
 
 
-def budget_allows_trial(existing: Iterable[FrozenTrial], budget: Budget, space: Space | None = None) -> bool:
+def budget_allows_trial(
+    existing: Iterable[FrozenTrial], budget: Budget, space: Space | None = None, halving: Halving | None = None
+) -> bool:
     """Return whether the budget of trials and epochs allows one more trial.
 
     Args:
         existing: all trials of the study, in any state.
         budget: the budget.
         space: the search space. A trial that has not ended counts as if it runs to its last epoch. None if all trials have ended.
+        halving: the rule that pauses trials, if any. With it, a trial counts as if it runs until it can next be paused.
 
     Returns:
         True if there are fewer trials and fewer epochs than the budget has.
@@ -59,12 +63,14 @@ def budget_allows_trial(existing: Iterable[FrozenTrial], budget: Budget, space: 
     counted = [trial for trial in existing if counts_towards_budget(trial)]
     if len(counted) >= budget.max_trials:
         return False
-    return budget.epochs is None or sum(_epochs(trial, space) for trial in counted) < budget.epochs
+    return budget.epochs is None or sum(_epochs(trial, space, halving) for trial in counted) < budget.epochs
 
 
-def _epochs(trial: FrozenTrial, space: Space | None) -> int:
+def _epochs(trial: FrozenTrial, space: Space | None, halving: Halving | None) -> float:
     if trial.state.is_finished() or space is None:
-        return len(trial.intermediate_values)
+        return trained_epochs(trial)
+    if halving is not None:
+        return halving.epochs_ahead(trial)
     return space.epochs({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -37,6 +38,7 @@ from hpsearch.storage.records import (
     Death,
     TrialKey,
     is_own_trial,
+    is_paused,
     read_deaths,
     read_epochs,
     write_attempt,
@@ -70,6 +72,8 @@ TRIAL_TIME = "trial_time"
 """Stored reason of a trial that was pruned because its time was over."""
 TIME_SPENT = "trial_time was spent before its first epoch"
 """Stored reason of a trial that failed because its time was over."""
+HALVED = "asha"
+"""Stored reason of a trial that was paused, and was not among the best of its rung until the budget was spent."""
 UNNEEDED = "no longer needed"
 """Stored reason of a trial of a follow-up study that was interrupted and that the plan does not need any more."""
 
@@ -94,6 +98,7 @@ class Claimer:
         worker: name of the worker.
         only_trial: number of the only trial to claim; None for any.
         stop_requested: returns whether the worker was asked to stop.
+        forget: deletes a checkpoint.
     """
 
     store: Store
@@ -106,6 +111,7 @@ class Claimer:
     worker: str
     only_trial: int | None
     stop_requested: Callable[[], bool]
+    forget: Callable[[Path], None]
 
     def claim(self) -> Claim | None:
         """Claim the next trial. Wait if the next trial depends on trials that still run.
@@ -181,17 +187,22 @@ class Claimer:
         return self.source.begin(trials)
 
     def _end_unneeded(self, waiting: FrozenTrial) -> None:
-        """End a waiting trial without a value. It does not fail, because a failure would count against its configuration."""
+        """End a waiting trial as pruned. It does not fail, because a failure would count against its configuration."""
         trial_id = get_trial_id(waiting)
         with suppress(UpdateFinishedTrialError):
             self.store.storage.set_trial_state_values(trial_id, TrialState.RUNNING)  # so that it has a start time
             trial = optuna.Trial(self.study, trial_id)
-            write_end(trial, read_epochs(trial), {"reason": UNNEEDED})
-            self.store.storage.set_trial_state_values(trial_id, TrialState.PRUNED)
+            epochs = read_epochs(trial)
+            write_end(trial, epochs, {"reason": HALVED if is_paused(waiting) else UNNEEDED})
+            values = [epochs[-1].val_accuracy] if epochs and is_paused(waiting) else None
+            self.store.storage.set_trial_state_values(trial_id, TrialState.PRUNED, values)
+            self.forget(self.paths.trial(waiting.number).checkpoint)
 
     def _may_take(self, trial: FrozenTrial) -> bool:
         if self.only_trial is not None:
             return trial.number == self.only_trial
+        if self.source.is_held(trial):
+            return False
         # `hpsearch try` starts its own worker for the trial that it queued.
         return trial.user_attrs.get(TrialKey.ORIGIN) != BY_HAND or not _is_locked(self.locks, manual_lock(get_trial_id(trial)))
 

@@ -13,6 +13,8 @@ class Failpoint(StrEnum):
     BEFORE_ATTEMPT = "before the attempt is stored"
     BETWEEN_DRAWS = "between two draws"
     AFTER_DRAWS = "after the draws"
+    BETWEEN_RUNG_AND_DECISION = "between a rung and the decision to pause"
+    BETWEEN_PAUSE_AND_QUEUE = "between pause and queue"
     BETWEEN_CHECKPOINT_AND_STORE = "between checkpoint and store"
     AFTER_EPOCH = "after an epoch is stored"
     BETWEEN_EPOCHS_AND_END = "between epochs and end"

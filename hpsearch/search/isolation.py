@@ -37,7 +37,7 @@ def isolated(trainer: Trainer) -> Trainer:
     """
     return replace(
         trainer,
-        train=lambda config, checkpoint, owner: in_fork(lambda: trainer.train(config, checkpoint, owner)),
+        train=lambda config, checkpoint, owner, rungs: in_fork(lambda: trainer.train(config, checkpoint, owner, rungs)),
         cost=lambda config: _call(lambda: trainer.cost(config)),
         facts=lambda config: _call(lambda: trainer.facts(config)),
     )

@@ -25,6 +25,7 @@ from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.errors import StudyStoppedError
 from hpsearch.search.failpoints import Failpoint, reached
+from hpsearch.search.halving import Halving
 from hpsearch.search.study_view import TrialsView, one_trial_per_space, trials_with, value_of
 from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import counts_towards_budget, is_own_trial
@@ -46,14 +47,18 @@ class SpaceSampler(BaseSampler):
         budget: the section `[budget]`, of which only `balance` is used.
         seed: the study's seed.
         accept: returns whether a point is within the limits of the study. If not, another point is drawn.
+        halving: the rule that pauses trials, if any. The sampler learns from paused trials as from pruned trials.
     """
 
-    def __init__(self, space: Space, section: Sampler, budget: Budget, *, seed: int, accept: Accept) -> None:
+    def __init__(
+        self, space: Space, section: Sampler, budget: Budget, *, seed: int, accept: Accept, halving: Halving | None = None
+    ) -> None:
         self._space = space
         self._section = section
         self._seed = seed
         self._accept = accept
         self._balance = budget.balance
+        self._halving = halving
         self._points: dict[int, Mapping[str, Scalar]] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -107,7 +112,11 @@ class SpaceSampler(BaseSampler):
         stored = next(each for each in everything.get_trials(deepcopy=False) if each.number == trial.number)
         given = {**stored.system_attrs.get("fixed_params", {}), **trial.params}
         # Values that this trial drew before it was killed must not influence its next draws.
-        others = TrialsView(everything, lambda other: other.number != trial.number and is_own_trial(other))
+        others = TrialsView(
+            everything,
+            lambda other: other.number != trial.number and is_own_trial(other),
+            show=self._halving.as_sampled if self._halving else lambda other: other,
+        )
         if self._balance and self._balance not in given:
             given[self._balance] = self._least_tried(others, trial)
         visible = trials_with(others, self._balance, given[self._balance]) if self._balance else others

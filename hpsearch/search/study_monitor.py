@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.storage.database import Store
 from hpsearch.storage.optuna_internals import get_study_id, get_trial_id
-from hpsearch.storage.records import TrialKey, TrialRow, counts_towards_budget, is_own_trial, repeat_of
+from hpsearch.storage.records import TrialKey, TrialRow, counts_towards_budget, is_own_trial, read_rungs, repeat_of, state_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,14 @@ class Progress:
         ended: trials that ended since the last reading.
         running: trials that are running.
         counts: number of trials by state.
-        epochs: number of epochs that all trials have trained.
+        epochs: number of epochs that all trials have trained, with the parts of epochs after which trials are paused.
         best: the best complete trial, if any. The trials of a follow-up study are not ranked.
     """
 
     ended: tuple[TrialRow, ...]
     running: tuple[TrialRow, ...]
     counts: Mapping[str, int]
-    epochs: int
+    epochs: float
     best: TrialRow | None
 
     @property
@@ -57,7 +57,7 @@ class StudyMonitor:
         self._unfinished: dict[int, FrozenTrial] = {}
         self._last_finished = -1
         self._finished: Counter[str] = Counter()
-        self._finished_epochs = 0
+        self._finished_epochs = 0.0
         self._best: FrozenTrial | None = None
         self._workers: set[str] = set()
         self._ended: list[FrozenTrial] = []
@@ -80,8 +80,8 @@ class StudyMonitor:
         return Progress(
             ended=tuple(TrialRow.from_trial(trial) for trial in ended),
             running=tuple(row for row in rows if row.state == "running"),
-            counts=self._finished + Counter(_state(trial) for trial in unfinished),
-            epochs=self._finished_epochs + sum(len(row.epochs) for row in rows),
+            counts=self._finished + Counter(state_of(trial) for trial in unfinished),
+            epochs=self._finished_epochs + sum(row.trained_epochs for row in rows),
             best=None if self._best is None else TrialRow.from_trial(self._best),
         )
 
@@ -106,13 +106,13 @@ class StudyMonitor:
         for trial in trials:
             self._workers.update(attempt["worker"] for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
         self._last_finished = max([self._last_finished, *(get_trial_id(trial) for trial in finished)])
-        self._finished.update(map(_state, finished))
-        # The reported values are not read here.
-        self._finished_epochs += sum(trial.user_attrs.get(TrialKey.EPOCHS_DONE, 0) for trial in finished if counts_towards_budget(trial))
+        self._finished.update(map(state_of, finished))
+        self._finished_epochs += sum(map(_epochs, filter(counts_towards_budget, finished)))
         self._ended += finished
         ranked = rank([*([self._best] if self._best else []), *(trial for trial in finished if repeat_of(trial) is None)])
         self._best = ranked[0] if ranked else None
 
 
-def _state(trial: FrozenTrial) -> str:
-    return trial.state.name.lower()
+def _epochs(finished: FrozenTrial) -> float:
+    # The reported values of the trial are not read here.
+    return float(finished.user_attrs.get(TrialKey.EPOCHS_DONE, sum(rung.share for rung in read_rungs(finished)[-1:])))

@@ -21,11 +21,18 @@ class TrialsView:
     Args:
         study: the study, or a view of it.
         keep: returns whether the view shows a trial.
+        show: returns how the view shows a trial.
     """
 
-    def __init__(self, study: optuna.Study | TrialsView, keep: Callable[[FrozenTrial], bool]) -> None:
+    def __init__(
+        self,
+        study: optuna.Study | TrialsView,
+        keep: Callable[[FrozenTrial], bool],
+        show: Callable[[FrozenTrial], FrozenTrial] = lambda trial: trial,
+    ) -> None:
         self._study = study
         self._keep = keep
+        self._show = show
         self._kept: list[FrozenTrial] | None = None
 
     def get_trials(self, deepcopy: bool = True, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
@@ -39,7 +46,7 @@ class TrialsView:
             The trials in the order of their numbers.
         """
         if self._kept is None:
-            self._kept = [trial for trial in self._study.get_trials(deepcopy=False) if self._keep(trial)]
+            self._kept = [self._show(trial) for trial in self._study.get_trials(deepcopy=False) if self._keep(trial)]
         kept = [trial for trial in self._kept if states is None or trial.state in states]
         return copy.deepcopy(kept) if deepcopy else kept
 

@@ -15,21 +15,41 @@ from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.search.budget import Clock, budget_allows_trial
-from hpsearch.storage.optuna_internals import get_storage, get_study_id
-from hpsearch.storage.records import TrialKey, candidate_scores, failed_candidates, read_config, repeat_attributes, repeat_of
+from hpsearch.search.halving import Halving
+from hpsearch.storage.optuna_internals import get_storage, get_study_id, get_trial_id
+from hpsearch.storage.records import (
+    TrialKey,
+    candidate_scores,
+    counts_towards_budget,
+    failed_candidates,
+    is_paused,
+    read_config,
+    repeat_attributes,
+    repeat_of,
+)
 
 
 class TrialSource(Protocol):
     """Makes the trials of a study. The caller must hold the claim lock of the study."""
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
-        """Start a new trial.
+        """Start a new trial, or promote a paused trial.
 
         Args:
             trials: all trials of the study.
 
         Returns:
             The running trial, or None if no trial can be started now.
+        """
+
+    def is_held(self, trial: FrozenTrial) -> bool:
+        """Return whether a waiting trial starts only if `begin` promotes it.
+
+        Args:
+            trial: a waiting trial.
+
+        Returns:
+            True for a paused trial.
         """
 
     def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
@@ -62,28 +82,33 @@ class TrialSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SampledTrials:
-    """Trials drawn by the study's sampler, up to the budget. This class implements `TrialSource`."""
+    """Trials drawn by the study's sampler, up to the budget. This class implements `TrialSource`.
+
+    Attributes:
+        halving: the rule that pauses and promotes trials; None if trials are not paused.
+    """
 
     study: optuna.Study
     space: Space
     budget: Budget
     clock: Clock
     seed: int
-
-    is_over = True  # the budget does not grow during a run
+    halving: Halving | None
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
-        """Start a trial without values.
+        """Promote a paused trial, or else start a trial without values.
 
         Args:
             trials: all trials of the study.
 
         Returns:
-            The running trial, or None if the budget is spent.
+            The running trial, or None if the budget is spent and no paused trial is among the best.
         """
-        if not budget_allows_trial(trials, self.budget, self.space):
-            return None
-        if self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time:
+        while (paused := self._next_promotion(trials)) is not None:
+            if get_storage(self.study).set_trial_state_values(get_trial_id(paused), TrialState.RUNNING):
+                return optuna.Trial(self.study, get_trial_id(paused))
+            trials = [trial for trial in trials if trial.number != paused.number]  # somebody has taken it from outside
+        if not self._may_begin(trials):
             return None
         # Do not use `Study.ask`, because it would first take a trial that waits for another worker.
         trial_id = get_storage(self.study).create_new_trial(
@@ -93,16 +118,57 @@ class SampledTrials:
         )
         return optuna.Trial(self.study, trial_id)
 
+    def is_held(self, trial: FrozenTrial) -> bool:
+        """Return whether a waiting trial starts only if it is promoted.
+
+        Args:
+            trial: a waiting trial.
+
+        Returns:
+            True for a paused trial of a study that pauses trials.
+        """
+        return self.halving is not None and is_paused(trial)
+
     def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """Return nothing, because the budget counts every trial.
+        """Find the paused trials that will never be promoted, because the budget is spent.
 
         Args:
             trials: all trials of the study.
 
         Returns:
-            No trials.
+            The paused trials, or nothing while any of them may go on.
         """
-        return ()
+        paused = [trial for trial in trials if self.is_held(trial)]
+        if not paused or self._may_begin(trials):
+            return ()
+        others_go_on = any(not trial.state.is_finished() and not is_paused(trial) for trial in trials if counts_towards_budget(trial))
+        if self._may_promote(trials) and (others_go_on or self._next_promotion(trials) is not None):
+            return ()
+        return paused
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no paused trial is left. The budget does not grow during a run."""
+        return self.halving is None or not any(map(is_paused, self.study.get_trials(deepcopy=False)))
+
+    def _next_promotion(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        if self.halving is None or not self._may_promote(trials):
+            return None
+        return self.halving.next_promotion(trials, at_least_one=not self._may_begin(trials))
+
+    def _may_begin(self, trials: Sequence[FrozenTrial]) -> bool:
+        return budget_allows_trial(trials, self.budget, self.space, self.halving) and not self._is_time_over()
+
+    def _may_promote(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Return whether epochs and time are left. If no trial is complete, the best goes on in any case, so that the search has a result."""
+        if not any(trial.state == TrialState.COMPLETE and counts_towards_budget(trial) for trial in trials):
+            return True
+        epochs_alone = self.budget.model_copy(update={"trials": None})
+        left = self.budget.epochs is None or budget_allows_trial(trials, epochs_alone, self.space, self.halving)
+        return left and not self._is_time_over()
+
+    def _is_time_over(self) -> bool:
+        return self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time
 
     def config(self, trial: optuna.Trial) -> TrainConfig:
         """Draw the values of a trial. Values that the trial drew before stay the same.
@@ -166,6 +232,17 @@ class RepeatedTrials:
         )
         get_storage(self.study).set_trial_state_values(trial_id, TrialState.RUNNING)
         return optuna.Trial(self.study, trial_id)
+
+    def is_held(self, trial: FrozenTrial) -> bool:
+        """Return False, because no run is paused.
+
+        Args:
+            trial: a waiting trial.
+
+        Returns:
+            False.
+        """
+        return False
 
     def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Find the waiting trials that `next_runs` does not ask for any more.

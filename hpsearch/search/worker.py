@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +22,28 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.analysis.leaderboard import rank
-from hpsearch.config.epoch import Epoch
+from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.paths import StudyPaths
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import CheckpointError, DiskError, LeaseLostError, WorkerDiedError
 from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeue
 from hpsearch.search.failpoints import Failpoint, reached
+from hpsearch.search.halving import Halving
 from hpsearch.search.trial_failure import TrialFailure
 from hpsearch.storage.database import Store, database_error
 from hpsearch.storage.optuna_internals import get_trial_id
-from hpsearch.storage.records import is_copy, is_own_trial, read_epochs, write_clean_exit, write_end, write_epochs, write_run
+from hpsearch.storage.records import (
+    is_copy,
+    is_own_trial,
+    read_epochs,
+    read_rungs,
+    write_clean_exit,
+    write_end,
+    write_epochs,
+    write_pause,
+    write_run,
+    write_rungs,
+)
 
 log = logging.getLogger("hpsearch")
 
@@ -55,7 +67,8 @@ class Trainer:
     """The functions of a trainer that a worker calls.
 
     Attributes:
-        train: yields the epochs of a config. The epochs in the checkpoint come first. The string names the owner of the checkpoint.
+        train: yields the epochs of a config, and its measurements at some shares of the first epoch, the rungs. What the checkpoint has
+            comes first. The string names the owner of the checkpoint.
         cost: returns the cost of a config without training.
         forget: deletes a checkpoint.
         facts: returns the other facts needed to repeat a run: split hash, device, processor, versions.
@@ -63,7 +76,7 @@ class Trainer:
         n_images: number of training images in the data set.
     """
 
-    train: Callable[[TrainConfig, Path, str], Iterator[Epoch]]
+    train: Callable[[TrainConfig, Path, str, Sequence[float]], Iterator[Epoch | Rung]]
     cost: Callable[[TrainConfig], Cost]
     forget: Callable[[Path], None]
     facts: Callable[[TrainConfig], Mapping[str, Any]]
@@ -73,6 +86,10 @@ class Trainer:
 
 class Interrupted(BaseException):
     """A signal stopped the training. This is not an `Exception`, so that user code does not catch it."""
+
+
+class _Paused(Exception):
+    """The trial was paused."""
 
 
 class TrialTimeout(BaseException):
@@ -155,6 +172,7 @@ class Worker:
     Attributes:
         trial_time: time limit of one trial in seconds, over all its workers; None for no limit.
         keep: number of the best trials whose checkpoints are kept.
+        halving: the rule that pauses trials; None if trials are not paused.
     """
 
     store: Store
@@ -165,6 +183,7 @@ class Worker:
     trial_time: float | None
     stop: StopRequest
     keep: int
+    halving: Halving | None
 
     def work(self) -> int:
         """Train one trial after another.
@@ -183,8 +202,7 @@ class Worker:
         while not self.stop.requested and (claim := self.claimer.claim()) is not None:
             number = claim.trial.number
             try:
-                self._run(claim)
-                ended += 1
+                ended += self._run(claim)
             except UpdateFinishedTrialError:
                 log.warning("trial %d was ended from outside; this worker continues with the next trial", number)
             except LeaseLostError as error:
@@ -223,7 +241,8 @@ class Worker:
         write_clean_exit(claim.trial)
         requeue(self.store, get_trial_id(claim.trial))
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim) -> bool:
+        """Train a trial. Return whether it ended; if not, it is paused."""
         trial = claim.trial
         epochs = read_epochs(trial)
         try:
@@ -233,6 +252,8 @@ class Worker:
             reached(Failpoint.AFTER_DRAWS, trial.number)
             write_run(trial, claim.config, n_parameters=n_parameters, flops=flops, facts=facts)
             reason = self._train(claim, epochs)
+        except _Paused:
+            return False
         except TrialFailure as failure:
             state, values = TrialState.FAIL, None
             end: dict[str, Any] = {"reason": failure.message, "traceback": failure.details, "place": failure.place}
@@ -249,6 +270,21 @@ class Worker:
         reached(Failpoint.AFTER_TELL, trial.number)
         if state != TrialState.FAIL:
             self._delete_checkpoints(trial.number, state)
+        return True
+
+    def _pause_if_weak(self, claim: Claim, position: float) -> None:
+        """Pause a trial that stands at a rung and is not among the best there. Its checkpoint stays."""
+        if self.halving is None or position not in self.halving.positions(claim.config.epochs):
+            return
+        trials = self.study.get_trials(deepcopy=False)
+        trial = next(each for each in trials if each.number == claim.trial.number)
+        reached(Failpoint.BETWEEN_RUNG_AND_DECISION, trial.number)
+        if self.halving.must_pause(trial, trials):
+            self.claimer.require_own(claim.lease)
+            write_pause(claim.trial, position)
+            reached(Failpoint.BETWEEN_PAUSE_AND_QUEUE, trial.number)
+            requeue(self.store, get_trial_id(claim.trial))
+            raise _Paused
 
     def _delete_checkpoints(self, number: int, state: TrialState) -> None:
         """Delete checkpoints after a trial finished. Only the best complete trials keep their checkpoints."""
@@ -262,7 +298,7 @@ class Worker:
 
     def _train(self, claim: Claim, epochs: list[Epoch]) -> str:
         """Train to the end and append the new epochs to `epochs`. Return the reason for pruning, or an empty string."""
-        spent = sum(epoch.seconds for epoch in epochs)
+        spent = sum(epoch.seconds for epoch in epochs) or sum(rung.seconds for rung in read_rungs(claim.trial)[-1:])
         try:
             with self.stop.time_limit(None if self.trial_time is None else self.trial_time - spent):
                 return self._train_epochs(claim, epochs)
@@ -273,13 +309,17 @@ class Worker:
 
     def _train_epochs(self, claim: Claim, epochs: list[Epoch]) -> str:
         trial = claim.trial
-        n_stored = len(epochs)
+        n_stored, rungs = len(epochs), read_rungs(trial)
         reported = set(self.store.storage.get_trial(get_trial_id(trial)).intermediate_values) if n_stored else set()
         training = self._begin(claim, n_stored)
         try:
             while (epoch := self._call_user_code(lambda: next(training, None))) is not None:
                 value = _checked_accuracy(epoch)
                 self.claimer.require_own(claim.lease)
+                if isinstance(epoch, Rung):
+                    if not n_stored:
+                        self._end_rung(claim, epoch, rungs)
+                    continue
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
                     reached(Failpoint.BETWEEN_CHECKPOINT_AND_STORE, trial.number)
@@ -293,6 +333,7 @@ class Worker:
                 if epoch.number >= n_stored and not epoch.diverged and epoch.number < claim.config.epochs:
                     if reason := self._pruning_reason(trial, epochs):
                         return reason
+                    self._pause_if_weak(claim, epoch.number)
                     if self.claimer.stop_requested():
                         raise Interrupted
         finally:
@@ -303,27 +344,39 @@ class Worker:
             raise TrialFailure("the trainer yielded no epoch")
         return ""
 
+    def _end_rung(self, claim: Claim, rung: Rung, rungs: list[Rung]) -> None:
+        """Store a rung that is not in `rungs` yet. The last one decides whether the trial is paused."""
+        if all(rung.share > stored.share for stored in rungs):
+            rungs.append(rung)
+            reached(Failpoint.BETWEEN_CHECKPOINT_AND_STORE, claim.trial.number)
+            write_rungs(claim.trial, rungs)
+        if rung.share == rungs[-1].share:
+            self._pause_if_weak(claim, rung.share)
+        if self.claimer.stop_requested():
+            raise Interrupted
+
     def _pruning_reason(self, trial: optuna.Trial, epochs: list[Epoch]) -> str:
         if self.trial_time is not None and sum(each.seconds for each in epochs) >= self.trial_time:
             return TRIAL_TIME
         return "pruner" if not isinstance(self.study.pruner, NopPruner) and trial.should_prune() else ""
 
-    def _begin(self, claim: Claim, n_stored: int) -> Iterator[Epoch]:
+    def _begin(self, claim: Claim, n_stored: int) -> Iterator[Epoch | Rung]:
         """Start the training from the checkpoint. A damaged checkpoint, or a checkpoint of another run, is moved aside and not deleted."""
         owner = f"{self.study.study_name}/{claim.trial.number}"
         checkpoint = self.paths.trial(claim.trial.number).checkpoint
         folder = checkpoint.parent
+        rungs = () if self.halving is None else self.halving.partial_epochs(claim.config.epochs)
         if n_stored and not folder.exists():
             log.warning("%s: its checkpoint of %d epochs is not in %s; it starts from the first epoch", owner, n_stored, folder)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            return self._call_user_code(lambda: self.trainer.train(claim.config, checkpoint, owner))
+            return self._call_user_code(lambda: self.trainer.train(claim.config, checkpoint, owner, rungs))
         except CheckpointError as error:
             aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.aside")
             log.warning("%s; it is moved to %s and the trial starts from the first epoch", error.message, aside)
             folder.rename(aside)
             folder.mkdir()
-            return self._call_user_code(lambda: self.trainer.train(claim.config, checkpoint, owner))
+            return self._call_user_code(lambda: self.trainer.train(claim.config, checkpoint, owner, rungs))
 
     def _call_user_code(self, call: Callable[[], Result]) -> Result:
         """Call a function that may run a user's code. An error of the function fails the trial, and a signal interrupts the function."""
@@ -336,8 +389,8 @@ class Worker:
             raise TrialFailure.from_error(error) from error
 
 
-def _checked_accuracy(epoch: Epoch) -> float:
-    """Return the validation accuracy of an epoch. Fail the trial if the value is not a number from 0 to 1.
+def _checked_accuracy(epoch: Epoch | Rung) -> float:
+    """Return the validation accuracy of an epoch or a rung. Fail the trial if the value is not a number from 0 to 1.
 
     Without this check, an infinite value would win in Optuna.
     """

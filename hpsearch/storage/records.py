@@ -22,7 +22,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.components import PRECISIONS, Scalar
-from hpsearch.config.epoch import Epoch
+from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import ConfigError, StorageError, StudyNotFoundError
 from hpsearch.formatting import one_line, show
@@ -80,6 +80,10 @@ class TrialKey:
     RUN = "hpsearch:run"
     EPOCHS = "hpsearch:epochs"
     """`RUN` and `EPOCHS` are JSON text, which is decoded only when needed. Decoded, both are two thirds of a trial."""
+    RUNGS = "hpsearch:rungs"
+    """The measurements inside the first epoch. A search reads them, so they are no text."""
+    PAUSE = "hpsearch:pause"
+    """Where the trial was last paused, in epochs, and whether it was promoted from there."""
     ATTEMPTS = "hpsearch:attempts"
     """The workers that took the trial. A trial that a sampler will draw has it from its first moment."""
     DEATHS = "hpsearch:deaths"
@@ -129,7 +133,7 @@ class TrialRow:
     """A stored trial.
 
     Attributes:
-        state: Optuna's name of the state, in lower case: `complete`, `pruned`, `fail`, `running`, `waiting`.
+        state: Optuna's name of the state, in lower case: `complete`, `pruned`, `fail`, `running`, `waiting`; or `paused`.
         value: validation accuracy of the last epoch, 0 to 1; None if the trial has no result, or if the study has several objectives.
         params: the sampled values; fixed values are only in `config`.
         run: the facts needed to repeat the trial: config, versions, device.
@@ -138,6 +142,7 @@ class TrialRow:
         attempts: one entry for each worker that took the trial.
         end: why the trial ended: `reason`, `traceback`, `place`, `diverged`.
         repeat: in a follow-up study, the repeated configuration and the number of the seed.
+        rungs: the measurements inside the first epoch.
     """
 
     number: int
@@ -156,6 +161,7 @@ class TrialRow:
     started: datetime | None
     finished: datetime | None
     repeat: tuple[str, int] | None = None
+    rungs: tuple[Rung, ...] = ()
 
     @classmethod
     def from_trial(cls, trial: FrozenTrial) -> TrialRow:
@@ -180,7 +186,7 @@ class TrialRow:
         has_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         return cls(
             number=trial.number,
-            state=trial.state.name.lower(),
+            state=state_of(trial),
             value=single_value(trial) if has_value else None,
             params=trial.params or trial.system_attrs.get("fixed_params", {}),
             config=read_config(trial),
@@ -195,6 +201,7 @@ class TrialRow:
             started=trial.datetime_start,
             finished=trial.datetime_complete,
             repeat=repeat_of(trial),
+            rungs=tuple(read_rungs(trial)),
         )
 
     @property
@@ -204,8 +211,13 @@ class TrialRow:
 
     @property
     def seconds(self) -> float:
-        """The training time of all epochs."""
-        return sum(epoch.seconds for epoch in self.epochs)
+        """The training time of all epochs, or of the part of the first epoch that is done."""
+        return sum(epoch.seconds for epoch in self.epochs) if self.epochs or not self.rungs else self.rungs[-1].seconds
+
+    @property
+    def trained_epochs(self) -> float:
+        """The number of epochs, or the share of the first epoch that is done."""
+        return len(self.epochs) if self.epochs or not self.rungs else self.rungs[-1].share
 
     @property
     def is_finished(self) -> bool:
@@ -380,6 +392,43 @@ def is_own_trial(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.WAITING or TrialKey.ATTEMPTS in attrs or TrialKey.ORIGIN in attrs or TrialKey.RUN in attrs
 
 
+def is_paused(trial: FrozenTrial) -> bool:
+    """Return whether a trial was paused, and goes on only if it is promoted.
+
+    Args:
+        trial: a trial of any study.
+
+    Returns:
+        True if it waits at the rung where it was paused.
+    """
+    return trial.state == TrialState.WAITING and not trial.user_attrs.get(TrialKey.PAUSE, {"promoted": True})["promoted"]
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """Return the state of a trial.
+
+    Args:
+        trial: a trial of any study.
+
+    Returns:
+        Optuna's name of the state in lower case, or `paused`.
+    """
+    return "paused" if is_paused(trial) else trial.state.name.lower()
+
+
+def trained_epochs(trial: FrozenTrial) -> float:
+    """Return how far a trial has been trained.
+
+    Args:
+        trial: a trial with its intermediate values.
+
+    Returns:
+        The number of its epochs, or the share of the first epoch.
+    """
+    rungs = read_rungs(trial)
+    return len(trial.intermediate_values) or (rungs[-1].share if rungs else 0)
+
+
 def counts_towards_budget(trial: FrozenTrial) -> bool:
     """Return whether a trial counts towards the budget.
 
@@ -408,7 +457,10 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> l
     """
     earlier = trial.user_attrs.get(TrialKey.ATTEMPTS, [])
     attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial))}]
-    trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
+    with transaction(trial):
+        trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
+        if pause := trial.user_attrs.get(TrialKey.PAUSE):
+            trial.set_user_attr(TrialKey.PAUSE, {**pause, "promoted": True})
     return attempts
 
 
@@ -495,6 +547,45 @@ def read_epochs(trial: optuna.Trial | FrozenTrial) -> list[Epoch]:
     stored = trial.user_attrs.get(TrialKey.EPOCHS, "[]")
     with readable(f"trial {trial.number}"):
         return [Epoch.from_dict(epoch) for epoch in json.loads(stored)]
+
+
+def read_rungs(trial: optuna.Trial | FrozenTrial) -> list[Rung]:
+    """Read the measurements of a trial inside its first epoch.
+
+    Args:
+        trial: a running or stored trial.
+
+    Returns:
+        The measurements in their order.
+
+    Raises:
+        StorageError: the stored measurements are damaged.
+    """
+    stored = trial.user_attrs.get(TrialKey.RUNGS, ())
+    with readable(f"trial {trial.number}"):
+        return [Rung.from_dict(rung) for rung in stored]
+
+
+def write_rungs(trial: optuna.Trial, rungs: Sequence[Rung]) -> None:
+    """Store the measurements of a trial inside its first epoch, and replace those stored before.
+
+    Args:
+        trial: a running trial.
+        rungs: all measurements so far.
+    """
+    trial.set_user_attr(TrialKey.RUNGS, [asdict(rung) for rung in rungs])
+
+
+def write_pause(trial: optuna.Trial, epochs: float) -> None:
+    """Store that a trial is paused. After this, its state must be set to WAITING.
+
+    Args:
+        trial: a running trial with at least one attempt.
+        epochs: number of epochs, or share of the first epoch, after which it is paused.
+    """
+    with transaction(trial):
+        write_clean_exit(trial)
+        trial.set_user_attr(TrialKey.PAUSE, {"at": epochs, "promoted": False})
 
 
 def write_epochs(trial: optuna.Trial, epochs: Sequence[Epoch]) -> None:

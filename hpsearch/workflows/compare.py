@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from hpsearch.analysis.leaderboard import describe_progress
 from hpsearch.analysis.metrics import Comparison, Metrics, Predictions, measure, read_predictions
 from hpsearch.analysis.metrics import compare as compare_predictions
 from hpsearch.config.best_config import BestConfig, read_best_config
@@ -342,7 +343,7 @@ def _stored_trial(name: str, number: int, workspace: Workspace) -> tuple[BestCon
     file = workspace.paths.study(home).trial(first_number).predictions
     if not file.is_file():
         why = f"is {row.state}, but {show_path(file)} is missing" if row.is_finished else f"is still {row.state}"
-        why = f"was pruned after epoch {len(row.epochs)}" if row.state == "pruned" else why
+        why = f"was pruned after {describe_progress(row)}" if row.state == "pruned" else why
         raise UsageError(
             f"trial {row.number} of '{name}' has no predictions: it {why}",
             hint=f"Compare its config, which is trained first: `hpsearch export {name} --trial {row.number} -o FILE.toml`",

@@ -219,7 +219,7 @@ def _require_record(trial: TrialRow, study: str) -> None:
     if trial.state == "fail":
         raise UsageError(f"{called} {why_unusable(trial)}", hint=f"`hpsearch run {study} --retry-failed` tries it again.")
     if trial.config is None or not trial.epochs:
-        raise StudyNotFoundError(f"{called} has no epochs on record", hint="Only trials that hpsearch trained can be reproduced.")
+        raise StudyNotFoundError(f"{called} has no whole epoch on record", hint="Only epochs that hpsearch trained can be reproduced.")
 
 
 def _load_components(row: StudyRow, *, trust: bool) -> tuple[Catalog, list[ChangedCondition]]:

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import optuna
 
 from hpsearch.config.components import Scalar
-from hpsearch.config.epoch import Epoch
+from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.errors import DiskError, NotComparableError, WorkerDiedError
 from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
+from hpsearch.search.halving import Halving
 from hpsearch.search.isolation import isolated
 from hpsearch.search.pruner import make_pruner
 from hpsearch.search.sampler import SpaceSampler
@@ -158,13 +159,15 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
         except Exception:  # a user's model cannot be built, so the trial will fail with this error
             return True
 
-    study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept)
+    # A trial that the user asked for by its number is trained to its end.
+    halving = Halving.of(file.pruner, file.space) if only_trial is None else None
+    study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept, halving=halving)
     study.pruner = make_pruner(file.pruner, file.space)
     source: TrialSource
     if is_follow_up(study):
         source = repeated_trials(study, file)
     else:
-        source = SampledTrials(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed)
+        source = SampledTrials(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed, halving=halving)
     paths = search.workspace.paths.study(file.name)
     stop_called = _stop_called(study)
     claimer = Claimer(
@@ -178,6 +181,7 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
         worker=name,
         only_trial=only_trial,
         stop_requested=lambda: stop.requested or stop_called(),
+        forget=trainer.forget,
     )
     return Worker(
         store=store,
@@ -188,6 +192,7 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
         trial_time=search.budget.trial_time,
         stop=stop,
         keep=file.keep,
+        halving=halving,
     )
 
 
@@ -251,8 +256,8 @@ def load_trainer(file: StudyFile, workspace: Workspace, *, repeats: bool) -> Tra
         # A forked process can only use CUDA if this process does not. So the images are moved to the device by the first trial.
         return split_of(config.seed if repeats else file.seed)
 
-    def run(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        return train(config, split_for(config), checkpoint=checkpoint, device=str(device), owner=owner)
+    def run(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch | Rung]:
+        return train(config, split_for(config), checkpoint=checkpoint, device=str(device), owner=owner, rungs=tuple(rungs))
 
     _, channels, height, width = data.images.shape
 

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -102,8 +102,8 @@ def test_a_server_that_stays_away_ends_the_worker_and_nothing_is_lost(
 ) -> None:
     search.workspace.retry_policy.max_wait = 1.0
 
-    def vanishing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        for epoch in fake_trainer.train(config, checkpoint, owner):
+    def vanishing(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
+        for epoch in fake_trainer.train(config, checkpoint, owner, rungs):
             if epoch.number == 2:
                 server.stop("immediate")
             yield epoch
@@ -148,8 +148,8 @@ def test_a_worker_that_lost_its_lease_drops_the_trial_and_claims_it_again(
     database = str(search.workspace.storage).rsplit("/", 1)[1]
     lost = []
 
-    def losing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        for epoch in fake_trainer.train(config, checkpoint, owner):
+    def losing(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
+        for epoch in fake_trainer.train(config, checkpoint, owner, rungs):
             if epoch.number == 2 and not lost:
                 lost.append(epoch)
                 server.end_connections(database)
@@ -172,8 +172,8 @@ def test_a_worker_that_lost_its_lease_to_another_writes_nothing_more(
     workspace = Workspace(runs=search.workspace.runs, storage=search.workspace.storage)
     heirs = []
 
-    def losing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        for epoch in fake_trainer.train(config, checkpoint, owner):
+    def losing(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
+        for epoch in fake_trainer.train(config, checkpoint, owner, rungs):
             if epoch.number == 1 and not heirs:
                 server.end_connections(database)
                 heir = make_worker(prepare_search(search.file, workspace), name="heir").claimer.claim()
@@ -208,11 +208,11 @@ def test_a_trial_trains_longer_than_the_roles_timeouts(
     search = prepare_search(study_file(), workspace)
     begun: list[str] = []
 
-    def slow(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def slow(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         begun.append(owner)
         assert len(begun) <= 8, "a trial began again"  # without a limit a trial could begin again for ever
         time.sleep(0.6)  # as a model that takes long to build
-        yield from fake_trainer.train(config, checkpoint, owner)
+        yield from fake_trainer.train(config, checkpoint, owner, rungs)
 
     assert make_worker(search, fake_trainer.make_fake_trainer(slow)).work() == 8
     assert [(trial.state, len(trial.attempts)) for trial in read_trials(search.study)] == [("complete", 1)] * 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ def listening(call: Callable[..., None]) -> Iterator[None]:
         sqlalchemy.event.remove(sqlalchemy.Pool, "checkout", call)
 
 
-def failing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+def failing(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
     raise RuntimeError("the same bug")
     yield
 
@@ -256,9 +256,9 @@ def test_a_deleted_study_is_reported(searched: Callable[..., Search], make_worke
 def test_a_study_deleted_during_a_trial_is_reported(
     searched: Callable[..., Search], make_worker: Callable[..., Worker], workspace: Workspace
 ) -> None:
-    def deleting(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def deleting(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         workspace.open().delete("small")
-        yield from make_fake_trainer().train(config, checkpoint, owner)
+        yield from make_fake_trainer().train(config, checkpoint, owner, rungs)
 
     search = searched()
     with pytest.raises(StudyNotFoundError, match="is gone"):
@@ -313,11 +313,11 @@ def test_a_worker_writes_no_epoch_into_a_study_made_again(
 ) -> None:
     again: list[Search] = []
 
-    def making_again(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def making_again(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         if not again:
             workspace.open().delete("small")
             again.append(searched())
-        yield from make_fake_trainer().train(config, checkpoint, owner)
+        yield from make_fake_trainer().train(config, checkpoint, owner, rungs)
 
     with pytest.raises(StudyNotFoundError, match="is gone"):
         make_worker(searched(), make_fake_trainer(making_again)).work()

@@ -73,10 +73,10 @@ def test_epochs_that_pruning_saves_go_to_more_trials(searched: Callable[..., Sea
 def dies_in_its_second_trial() -> Trainer:
     trainer, starts = make_fake_trainer(), itertools.count(1)
 
-    def train(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def train(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         if next(starts) == 2:
             raise KeyboardInterrupt
-        return trainer.train(config, checkpoint, owner)
+        return trainer.train(config, checkpoint, owner, rungs)
 
     return replace(trainer, train=train)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +34,12 @@ def config(study_file: Callable[..., StudyFile]) -> TrainConfig:
 
 
 def training(config: TrainConfig, run: Callable[[], None], checkpoint: Path) -> Iterator[Epoch]:
-    def train(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def train(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         yield fake_epoch(config, 1)
         run()
         yield fake_epoch(config, 2)
 
-    return isolated(make_fake_trainer(train)).train(config, checkpoint, "owner")
+    return isolated(make_fake_trainer(train)).train(config, checkpoint, "owner", ())
 
 
 def fail() -> None:

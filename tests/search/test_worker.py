@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,7 @@ def test_a_complete_trial_stores_what_is_needed_to_repeat_it(searched: Searched,
 
 
 def test_the_value_is_that_of_the_last_epoch_not_of_the_best(searched: Searched, make_worker: Make) -> None:
-    def worsening(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def worsening(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         for number in range(1, config.epochs + 1):
             yield fake_epoch(config, number, val_accuracy=0.9 - 0.1 * number)
 
@@ -59,7 +59,7 @@ def test_the_value_is_that_of_the_last_epoch_not_of_the_best(searched: Searched,
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "0.9", 10**400, True, 1.5, -0.1])
 def test_a_value_that_is_no_accuracy_fails_its_trial_and_never_wins(searched: Searched, make_worker: Make, value: object) -> None:
-    def yielding(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def yielding(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         yield fake_epoch(config, 1, val_accuracy=value)
 
     search = searched(ONE)
@@ -71,7 +71,7 @@ def test_a_value_that_is_no_accuracy_fails_its_trial_and_never_wins(searched: Se
 
 
 def test_a_diverged_trial_is_complete_at_the_measured_accuracy(searched: Searched, make_worker: Make) -> None:
-    def diverging(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def diverging(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         yield fake_epoch(config, 1, val_accuracy=0.1, train_loss=math.nan, diverged=True)
 
     search = searched(ONE)
@@ -80,8 +80,8 @@ def test_a_diverged_trial_is_complete_at_the_measured_accuracy(searched: Searche
     assert (trial.state, trial.value, trial.end) == ("complete", 0.1, {"diverged": True})
 
 
-def _raising(error: BaseException) -> Callable[[TrainConfig, Path, str], Iterator[Epoch]]:
-    def train(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+def _raising(error: BaseException) -> Callable[..., Iterator[Epoch]]:
+    def train(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         yield fake_epoch(config, 1)
         raise error
 
@@ -111,10 +111,10 @@ def test_an_error_in_training_fails_the_trial_with_its_reason(
 
 
 def test_the_study_goes_on_after_a_failure(searched: Searched, make_worker: Make) -> None:
-    def fails_for_cnn(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def fails_for_cnn(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         if config.model.name == "cnn":
             raise ValueError("only the cnn")
-        yield from train(config, checkpoint, owner)
+        yield from train(config, checkpoint, owner, rungs)
 
     search = searched()
     make_worker(search, make_fake_trainer(fails_for_cnn)).work()
@@ -124,7 +124,7 @@ def test_the_study_goes_on_after_a_failure(searched: Searched, make_worker: Make
 
 
 def test_a_pruned_trial_keeps_its_epochs_and_its_last_value(searched: Searched, make_worker: Make) -> None:
-    def falling(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def falling(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         weak = "trials/00000" not in str(checkpoint) and "trials/00001" not in str(checkpoint)
         for number in range(1, config.epochs + 1):
             yield fake_epoch(config, number, val_accuracy=(0.3 if weak else 0.8) + 0.01 * number)
@@ -140,7 +140,7 @@ def test_a_pruned_trial_keeps_its_epochs_and_its_last_value(searched: Searched, 
 
 
 def test_no_trial_is_pruned_at_its_last_epoch(searched: Searched, make_worker: Make) -> None:
-    def falling(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def falling(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         number = int(checkpoint.parent.name)
         for epoch in range(1, config.epochs + 1):
             yield fake_epoch(config, epoch, val_accuracy=0.9 - 0.1 * number)
@@ -158,9 +158,9 @@ def test_a_trial_over_its_time_is_pruned_at_its_last_epoch(searched: Searched, m
     assert (trial.state, trial.end, len(trial.epochs)) == ("pruned", {"reason": "trial_time"}, 2)
 
 
-def _interrupted_after(worker_of: Callable[[], Worker], epochs: int) -> Callable[[TrainConfig, Path, str], Iterator[Epoch]]:
-    def interrupting(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        for epoch in train(config, checkpoint, owner):
+def _interrupted_after(worker_of: Callable[[], Worker], epochs: int) -> Callable[..., Iterator[Epoch]]:
+    def interrupting(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
+        for epoch in train(config, checkpoint, owner, rungs):
             if epoch.number > epochs:
                 worker_of().stop.requested = True
                 raise Interrupted
@@ -202,8 +202,8 @@ def test_an_epoch_stored_but_not_reported_is_reported_once_more(searched: Search
 
 
 def test_a_trial_ended_by_somebody_else_is_dropped(searched: Searched, make_worker: Make, workspace: Workspace) -> None:
-    def ended_elsewhere(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-        for epoch in train(config, checkpoint, owner):
+    def ended_elsewhere(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
+        for epoch in train(config, checkpoint, owner, rungs):
             if owner == "small/0" and epoch.number == 2:
                 study = workspace.open().load("small")
                 study.tell(0, state=TrialState.FAIL)
@@ -231,10 +231,10 @@ def test_a_pruned_trial_leaves_no_checkpoint(searched: Searched, make_worker: Ma
 def test_a_checkpoint_of_another_run_is_moved_aside_and_the_trial_starts_again(
     searched: Searched, make_worker: Make, workspace: Workspace
 ) -> None:
-    def refusing(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def refusing(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         if checkpoint.exists():
             raise CheckpointError("this checkpoint belongs to another run")
-        return train(config, checkpoint, owner)
+        return train(config, checkpoint, owner, rungs)
 
     search = searched(ONE)
     checkpoint = workspace.paths.study("small").trial(0).checkpoint
@@ -247,7 +247,7 @@ def test_a_checkpoint_of_another_run_is_moved_aside_and_the_trial_starts_again(
 
 
 def test_a_full_disk_does_not_fail_the_trial(searched: Searched, make_worker: Make) -> None:
-    def full(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def full(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         yield fake_epoch(config, 1)
         raise DiskError("the checkpoint cannot be written: No space left on device")
 
@@ -261,7 +261,7 @@ def test_a_full_disk_does_not_fail_the_trial(searched: Searched, make_worker: Ma
 
 
 def test_a_trial_over_its_time_ends_within_an_epoch(searched: Searched, make_worker: Make) -> None:
-    def endless(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
+    def endless(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch]:
         if owner == "small/1":
             yield fake_epoch(config, 1, seconds=0.1)
         while True:

@@ -11,6 +11,8 @@ from hpsearch.search.failpoints import Failpoint
 DIE_AT, DIED = "DIE_AT", "DIED"
 FATAL_TRIAL = 3
 """The trial in which the process dies; not the first, so that the study has other trials."""
+RUNG_POINTS = (Failpoint.BETWEEN_RUNG_AND_DECISION, Failpoint.BETWEEN_PAUSE_AND_QUEUE)
+"""Failpoints that only a study with paused trials reaches."""
 FATAL_VISIT = {Failpoint.BETWEEN_DRAWS: 3, Failpoint.BETWEEN_CHECKPOINT_AND_STORE: 2, Failpoint.AFTER_EPOCH: 2}
 """A trial reaches some failpoints several times: the visit at which the process dies; 1 by default."""
 

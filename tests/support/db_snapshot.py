@@ -45,7 +45,10 @@ class StoredTrial:
         """Return everything except times."""
         timed = ("seconds", "images_per_second")
         epochs = [{key: value for key, value in epoch.items() if key not in timed} for epoch in self.epochs]
-        kept = {key: self.attributes.get(key) for key in ("parameters", "flops", "train_accuracy", "gap", "epochs_done", "hpsearch:end")}
+        kept = {
+            key: self.attributes.get(key)
+            for key in ("parameters", "flops", "train_accuracy", "gap", "epochs_done", "hpsearch:end", "hpsearch:pause")
+        }
         digest = json.loads(self.attributes.get("hpsearch:run", "{}")).get("digest")
         return (self.number, self.state, self.values, self.reports, self.params, epochs, kept, digest)
 
@@ -137,16 +140,20 @@ class FinishedTrials:
 
 
 def repeated_epochs(notes: Path) -> tuple[int, int, int]:
-    """Return the epochs begun, those begun again, and the largest number of epochs that one trial repeated at once."""
-    last: dict[str, int] = {}
+    """Return the epochs begun, those begun again, and the largest number of epochs that one trial repeated at once.
+
+    The parts of an epoch up to its rungs count like epochs.
+    """
+    parts: dict[str, list[float]] = {}
     begun = again = furthest = 0
     for line in notes.read_text().splitlines() if notes.exists() else []:
-        digest, number = line.split()[0], int(line.split()[1])
+        digest, part = line.split()[0], float(line.split()[1])
         begun += 1
-        back = last.get(digest, 0) + 1 - number
+        earlier = parts.setdefault(digest, [])
+        back = sum(part <= other for other in set(earlier))
         again += back > 0
         furthest = max(furthest, back)
-        last[digest] = number
+        earlier.append(part)
     return begun, again, furthest
 
 

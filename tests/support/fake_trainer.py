@@ -12,10 +12,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hpsearch.config.epoch import Epoch
+from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.search.worker import Trainer
 
@@ -25,7 +25,7 @@ EPOCH_LOG = "FAKE_EPOCH_LOG"
 """Environment variable: a file that gains a line `<config digest> <epoch>` when an epoch begins."""
 
 
-def accuracy(config: TrainConfig, epoch: int) -> float:
+def accuracy(config: TrainConfig, epoch: float) -> float:
     """Return an accuracy that rises with the epochs, peaks at a learning rate of 0.03, and is higher for the CNN."""
     lr = float(config.optimizer.options["lr"])
     peak = 0.9 - 0.05 * abs(math.log10(lr / 0.03)) + (0.02 if config.model.name == "cnn" else 0.0)
@@ -50,21 +50,26 @@ def fake_epoch(config: TrainConfig, number: int, **changes: object) -> Epoch:
     return Epoch(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def train(config: TrainConfig, checkpoint: Path, owner: str) -> Iterator[Epoch]:
-    """Yield the epochs of a training; the checkpoint holds how many are done."""
+def train(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float] = ()) -> Iterator[Epoch | Rung]:
+    """Yield the rungs and the epochs of a training; the checkpoint holds how many epochs are done, or which share of the first."""
     done = json.loads(checkpoint.read_text())["epochs"] if checkpoint.exists() else 0
-    for number in range(1, config.epochs + 1):
-        if number > done:
-            log_epoch(config, number)
-            time.sleep(float(os.environ.get(EPOCH_SECONDS, "0")))
+    for position in (*rungs, *range(1, config.epochs + 1)):
+        if position > done:
+            log_epoch(config, position)
+            time.sleep(float(os.environ.get(EPOCH_SECONDS, "0")) * min(position, 1))
             temporary = checkpoint.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps({"epochs": number, "owner": owner}))
+            temporary.write_text(json.dumps({"epochs": position, "owner": owner}))
             temporary.replace(checkpoint)
-        yield fake_epoch(config, number)
+        yield fake_epoch(config, int(position)) if position >= 1 else fake_rung(config, position)
 
 
-def log_epoch(config: TrainConfig, number: int) -> None:
-    """Log that an epoch begins, in one write that no kill can cut in two."""
+def fake_rung(config: TrainConfig, share: float) -> Rung:
+    """Return one rung of the fake trainer."""
+    return Rung(share=share, images=100, val_accuracy=accuracy(config, share), n_validated=100, seconds=share)
+
+
+def log_epoch(config: TrainConfig, number: float) -> None:
+    """Log that an epoch begins, or the part of an epoch up to a rung, in one write that no kill can cut in two."""
     if path := os.environ.get(EPOCH_LOG):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{config.digest} {number}\n".encode())
@@ -84,7 +89,7 @@ def log_real_epochs() -> None:
     trainer._Run.epoch = logged  # type: ignore[assignment,method-assign]
 
 
-def make_fake_trainer(train: Callable[[TrainConfig, Path, str], Iterator[Epoch]] = train) -> Trainer:
+def make_fake_trainer(train: Callable[..., Iterator[Epoch | Rung]] = train) -> Trainer:
     """Return a fake trainer for `Worker`."""
     return Trainer(
         train=train,

@@ -278,6 +278,16 @@ def kills(setting: Setting) -> Iterator[Row]:
         )
 
 
+def halving_kills(setting: Setting) -> Iterator[Row]:
+    """Experiment 1 over a study that pauses and promotes trials."""
+    asha = 'kind = "asha"\nreduction_factor = 2\nrungs = 3'
+    with ForkServer() as forkserver:
+        folder = setting.study("halving-kills", STUDY.replace('kind = "none"', asha), epochs="{ int = [3, 9] }")
+        yield kill_at_random(
+            forkserver, folder, setting, setting.of(300 if setting.server is None else 150, 15), 1.5, (0.0, 0.01, 0.05, 0.2)
+        )
+
+
 def real_kills(setting: Setting) -> Iterator[Row]:
     """Experiment 1 with the real trainer."""
     with ForkServer("real") as forkserver:
@@ -291,11 +301,13 @@ def real_kills(setting: Setting) -> Iterator[Row]:
 def identical(setting: Setting) -> Iterator[Row]:
     """Experiment 2: a study resumed after kills equals a study that was never killed."""
     count = setting.of(20, 3)
-    for pruner, trainer in (("none", "fake"), ("median", "real"), ("percentile", "fake")):
+    for pruner, trainer in (("none", "fake"), ("median", "real"), ("percentile", "fake"), ("asha", "fake")):
         if setting.quick and pruner == "median":
             continue
-        section = f'[pruner]\nkind = "{pruner}"' + ("" if pruner == "none" else "\nstartup_trials = 3\nwarmup_epochs = 1")
-        text = REAL_STUDY.format(images=1000, epochs="2, 4") if trainer == "real" else STUDY.replace('[pruner]\nkind = "none"', section)
+        keys = {"none": "", "asha": "\nreduction_factor = 2\nrungs = 3"}.get(pruner, "\nstartup_trials = 3\nwarmup_epochs = 1")
+        text = STUDY.replace('kind = "none"', f'kind = "{pruner}"{keys}')
+        if trainer == "real":
+            text = REAL_STUDY.format(images=1000, epochs="2, 4")
         trials = "10" if trainer == "real" else str(setting.of(40, 12))
         with ForkServer(trainer) as forkserver:
             yield _identical(forkserver, setting, text, trials, pruner, trainer, count)
@@ -513,6 +525,7 @@ EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "kills": kills,
     "real_kills": real_kills,
     "follow_up_kills": follow_up_kills,
+    "halving-kills": halving_kills,
     "identical": identical,
     "launchers": launchers,
     "full_disk": full_disk,

@@ -90,12 +90,13 @@ def _pruning(study: StudyResults) -> go.Figure:
                 y=[ends[epoch] for epoch in epochs],
                 name=escape_label(model),
                 marker={"color": look.colour},
-                hovertemplate=f"{escape_label(model)}: %{{y}} pruned after epoch %{{x}}<extra></extra>",
+                hovertemplate=f"{escape_label(model)}: %{{y}} pruned after %{{x}} whole epochs<extra></extra>",
             )
         )
     saved = f", which saved about {show_duration(study.board.saved_seconds)}" if study.board.saved_seconds else ""
     longest = max(len(trial.epochs) for trial in study.trials)
-    x = {"title": "pruned after epoch", "range": [0.4, longest + 0.6], "dtick": 1 if longest <= 15 else None}
+    first = min(len(trial.epochs) for trial in pruned)
+    x = {"title": "whole epochs before it was pruned", "range": [first - 0.6, longest + 0.6], "dtick": 1 if longest <= 15 else None}
     y = {"title": "trials", "rangemode": "tozero", "dtick": 1 if len(pruned) <= 10 else None}
     drawn = figure(traces, x=x, y=y, barmode="stack", bargap=0.5)
     return _titled(drawn, f"Pruning: {len(pruned)} of {len(study.trials)} trials{saved}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hpsearch.analysis.leaderboard import describe_settings
+from hpsearch.analysis.leaderboard import describe_progress, describe_settings
 from hpsearch.analysis.metrics import Estimate
 from hpsearch.storage.records import TrialRow
 
@@ -94,7 +94,7 @@ def hover(trial: TrialRow) -> str:
         The number, model, value, size and settings of the trial.
     """
     value = "" if trial.value is None else f", {100 * trial.value:.2f} %"
-    state = "" if trial.state == "complete" else f" ({trial.state}{f' after epoch {len(trial.epochs)}' if trial.epochs else ''})"
+    state = "" if trial.state == "complete" else f" ({trial.state}{f' after {describe_progress(trial)}' if trial.trained_epochs else ''})"
     size = "" if trial.n_parameters is None else f"{trial.n_parameters:,} parameters"
     lines = textwrap.wrap(describe_settings(trial)[: HOVER_WIDTH * HOVER_LINES], HOVER_WIDTH)
     head = [f"<b>trial {trial.number}, {escape_label(trial.model)}{value}</b>{state}", *([size] if size else [])]

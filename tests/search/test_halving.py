@@ -1,0 +1,301 @@
+"""Rules of asynchronous successive halving: who goes on, who is paused, and what becomes of paused trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from hpsearch.config.epoch import Epoch, Rung
+from hpsearch.config.sections import Budget, Pruner
+from hpsearch.config.study_file import StudyFile
+from hpsearch.config.train_config import TrainConfig
+from hpsearch.search.halving import Halving
+from hpsearch.search.sampler import SpaceSampler
+from hpsearch.search.worker import Interrupted, Worker
+from hpsearch.storage.records import BY_HAND, TrialKey, TrialRow, read_trials
+from hpsearch.workflows.supervisor import Search
+from tests.support.fake_trainer import EPOCH_LOG, accuracy, make_fake_trainer, train
+
+Make = Callable[..., Worker]
+Searched = Callable[..., Search]
+ASHA = ('kind = "none"', 'kind = "asha"\nreduction_factor = 2\nrungs = 3')
+LONGER = ("epochs = { int = [2, 4] }", "epochs = { int = [3, 9] }")
+MANY = ("trials = 8", "trials = 20")
+FEW = ("trials = 8", "trials = 18")
+RANDOM = ("startup_trials = 4", 'kind = "random"')
+
+
+def trials_of(search: Search) -> list[FrozenTrial]:
+    return search.study.get_trials(deepcopy=False)
+
+
+def wanted_epochs(row: TrialRow) -> int:
+    assert row.config is not None
+    return row.config.epochs
+
+
+def rule(file: StudyFile) -> Halving:
+    found = Halving.of(file.pruner, file.space)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("factor", [2, 3, 10])
+@pytest.mark.parametrize("rungs", [1, 4, 10])
+def test_rungs_rise_and_lie_before_the_last_epoch(study_file: Callable[..., StudyFile], factor: int, rungs: int) -> None:
+    halving = Halving(space=study_file().space, rungs=rungs, reduction_factor=factor)
+    for epochs in range(1, 200):
+        positions = halving.positions(epochs)
+        assert len(positions) == rungs
+        assert positions[0] > 0
+        assert all(before < after for before, after in zip(positions, (*positions[1:], epochs), strict=True))
+        assert all(position < 1 or position == int(position) for position in positions)
+        assert halving.partial_epochs(epochs) == tuple(position for position in positions if position < 1)
+
+
+def by_the_book(
+    search: Search, configs: Sequence[TrainConfig], exempt: set[int], models: Sequence[str]
+) -> dict[int, float]:  # a plain list of the accuracies at each rung, written without the code under test
+    """Return how far each trial must be trained by one worker: algorithm 2 of the paper, with a trial that wins its rung going on at once."""
+    halving = rule(search.file)
+    rungs: dict[tuple[str, int], dict[int, float]] = {}
+    reached: dict[int, float] = {}
+    paused: dict[int, int] = {}
+
+    def advance(number: int, level: int) -> None:
+        """Train a trial beyond rung `level`, until it is paused or complete."""
+        config = configs[number]
+        for next_level in range(level + 1, halving.rungs):
+            position = halving.positions(config.epochs)[next_level]
+            scores = rungs.setdefault((models[number], next_level), {})
+            scores[number] = accuracy(config, position)
+            reached[number] = position
+            best = sorted(scores, key=lambda other: (-scores[other], other))[: len(scores) // halving.reduction_factor]
+            if number not in best and number not in exempt:
+                paused[number] = next_level
+                return
+        reached[number] = config.epochs
+
+    def promote(at_least: int) -> bool:
+        for level in reversed(range(halving.rungs)):
+            winners = []
+            for (_, there), scores in rungs.items():
+                best = sorted(scores, key=lambda other: (-scores[other], other))
+                winners += [
+                    (scores[number], -number)
+                    for number in best[: max(at_least, len(scores) // halving.reduction_factor)]
+                    if there == level and paused.get(number) == level
+                ]
+            if winners:
+                number = -max(winners)[1]
+                advance(number, paused.pop(number))
+                return True
+        return False
+
+    for number in range(len(configs)):
+        advance(number, -1)
+        last = number == len(configs) - 1
+        while promote(int(last)):
+            pass
+    return reached
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_one_worker_does_what_the_paper_says(searched: Searched, make_worker: Make, seed: int) -> None:
+    search = searched(ASHA, LONGER, MANY, RANDOM, ("seed = 3", f"seed = {seed}"))
+    make_worker(search).work()
+    rows = read_trials(search.study)
+    configs = [row.config for row in rows if row.config is not None]
+    assert len(configs) == 20
+    wanted = by_the_book(search, configs, {0}, [row.model for row in rows])
+    assert {row.number: row.trained_epochs for row in rows} == wanted
+    assert {row.state for row in rows} == {"complete", "pruned"}
+    assert len({row.trained_epochs for row in rows}) > 4  # some at each rung, and some to the end
+
+
+def test_a_paused_trial_goes_on_from_its_checkpoint_under_its_number(
+    searched: Searched, make_worker: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(EPOCH_LOG, str(tmp_path / "notes"))
+    search = searched(ASHA, LONGER, MANY, RANDOM)
+    make_worker(search).work()
+    promoted = [trial for trial in trials_of(search) if len(trial.user_attrs[TrialKey.ATTEMPTS]) > 1]
+    assert promoted
+    parts = (tmp_path / "notes").read_text().splitlines()
+    assert len(set(parts)) == len(parts)
+    assert len(parts) == sum(len(trial.intermediate_values) + len(trial.user_attrs.get(TrialKey.RUNGS, ())) for trial in trials_of(search))
+
+
+def test_nothing_is_left_of_a_trial_that_was_never_promoted_but_its_record(searched: Searched, make_worker: Make) -> None:
+    search = searched(ASHA, LONGER, MANY, RANDOM)
+    make_worker(search).work()
+    paths = search.workspace.paths.study(search.file.name)
+    ended = [row for row in read_trials(search.study) if row.state == "pruned"]
+    assert ended
+    for row in ended:
+        assert row.end == {"reason": "asha"}
+        assert row.value == (row.epochs[-1].val_accuracy if row.epochs else None)
+        assert row.rungs or row.epochs
+        assert not paths.trial(row.number).checkpoint.exists()
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3])
+def test_however_small_the_budget_a_trial_is_complete(searched: Searched, make_worker: Make, trials: int) -> None:
+    text = searched(ASHA, LONGER, MANY, RANDOM).file.path.read_text()
+    search = searched(ASHA, LONGER, RANDOM, ("trials = 8", f"trials = {trials}"), (text[text.index("[[baseline]]") :], ""))
+    make_worker(search).work()
+    assert [trial.state for trial in trials_of(search)].count(TrialState.COMPLETE) >= 1
+    assert len(trials_of(search)) == trials
+    assert search.is_spent
+
+
+def test_a_baseline_and_a_trial_by_hand_are_never_paused(searched: Searched, make_worker: Make) -> None:
+    search = searched(ASHA, LONGER, MANY, RANDOM)
+    # The worst learning rate, so that the trial would be paused at each rung.
+    point = {"model": "lenet5", "optimizer": "sgd", "epochs": 9, "sgd.lr": 1e-3}
+    search.study.enqueue_trial(point, user_attrs={TrialKey.ORIGIN: BY_HAND})
+    make_worker(search).work()
+    origins = {row.origin: row.state for row in read_trials(search.study) if row.origin}
+    assert origins == {"baseline": "complete", BY_HAND: "complete"}
+
+
+def test_the_models_have_rungs_of_their_own(searched: Searched, make_worker: Make) -> None:
+    search = searched(ASHA, LONGER, MANY, RANDOM)
+    make_worker(search).work()
+    complete = [row for row in read_trials(search.study) if row.state == "complete" and not row.origin]
+    # The formula gives the CNN two points more, so LeNet-5 would lose at each rung.
+    assert {row.model for row in complete} == {"cnn", "lenet5"}
+
+
+@pytest.mark.parametrize("epochs", [20, 41])
+def test_a_budget_of_epochs_counts_parts_of_epochs_and_is_kept(searched: Searched, make_worker: Make, epochs: int) -> None:
+    search = searched(ASHA, LONGER, RANDOM, ("trials = 8", f"epochs = {epochs}"))
+    make_worker(search).work()
+    spent = sum(row.trained_epochs for row in read_trials(search.study))
+    assert epochs <= spent < epochs + 9
+    assert search.is_spent
+    assert len(trials_of(search)) > epochs / 4
+
+
+def test_no_trial_starts_and_none_is_promoted_when_the_time_is_over(searched: Searched, make_worker: Make) -> None:
+    search = searched(ASHA, LONGER, RANDOM, ("trials = 8", 'trials = 500\ntime = "1m"'))
+    ticks = iter(range(10_000))
+    make_worker(search, now=lambda: float(next(ticks))).work()
+    rows = read_trials(search.study)
+    assert 10 < len(rows) < 60
+    assert {row.state for row in rows} == {"complete", "pruned"}
+
+
+class Stop:
+    """A trainer that interrupts its worker after some parts of epochs."""
+
+    def __init__(self, parts: int) -> None:
+        self.parts = parts
+
+    def train(self, config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch | Rung]:
+        for each in train(config, checkpoint, owner, rungs):
+            self.parts -= 1
+            if self.parts < 0:
+                raise Interrupted
+            yield each
+
+
+@pytest.mark.parametrize("parts", [2, 9])
+def test_a_search_that_was_stopped_promotes_the_same_trials(searched: Searched, make_worker: Make, parts: int) -> None:
+    whole = searched(ASHA, LONGER, FEW)
+    make_worker(whole).work()
+    broken = searched(ASHA, LONGER, FEW, ('name = "small"', 'name = "broken"'))
+    for stop_after in range(parts, parts + 5):  # what was trained before is yielded again, so a fixed number would stop at the same part
+        make_worker(broken, make_fake_trainer(Stop(stop_after).train)).work()
+    assert any(not trial.state.is_finished() for trial in trials_of(broken))
+    make_worker(broken).work()
+    seen = [
+        [(row.number, row.state, row.value, row.trained_epochs, row.params) for row in read_trials(search.study)]
+        for search in (whole, broken)
+    ]
+    assert seen[0] == seen[1]
+
+
+def stopped_with_paused_trials(searched: Searched, make_worker: Make) -> Search:
+    search = searched(ASHA, LONGER, MANY, RANDOM)
+    make_worker(search, make_fake_trainer(Stop(25).train)).work()
+    assert any(row.state == "paused" for row in read_trials(search.study))
+    return search
+
+
+def test_without_the_rule_paused_trials_go_on_to_their_end(searched: Searched, make_worker: Make) -> None:
+    stopped_with_paused_trials(searched, make_worker)
+    again = searched(LONGER, MANY, RANDOM)
+    make_worker(again).work()
+    assert {(row.state, len(row.epochs) == wanted_epochs(row)) for row in read_trials(again.study)} == {("complete", True)}
+
+
+def test_a_worker_of_one_trial_trains_a_paused_trial_to_its_end(searched: Searched, make_worker: Make) -> None:
+    search = stopped_with_paused_trials(searched, make_worker)
+    paused = next(row.number for row in read_trials(search.study) if row.state == "paused")
+    assert make_worker(search, only_trial=paused).work() == 1
+    assert read_trials(search.study)[paused].state == "complete"
+
+
+def test_two_workers_share_the_rungs(searched: Searched, make_worker: Make) -> None:
+    search = searched(ASHA, LONGER, MANY, RANDOM)
+    first, second = make_worker(search, make_fake_trainer(Stop(25).train), name="a"), make_worker(search, name="b")
+    first.work()
+    second.work()
+    rows = read_trials(search.study)
+    assert len(rows) == 20
+    assert {row.state for row in rows} == {"complete", "pruned"}
+
+
+def test_a_sampler_learns_from_a_paused_trial_as_from_a_pruned_one(searched: Searched, make_worker: Make) -> None:
+    search = stopped_with_paused_trials(searched, make_worker)
+    halving = rule(search.file)
+    seen: list[FrozenTrial] = []
+
+    class Listening(SpaceSampler):
+        def inner(self, number: int, name: str, attempt: int) -> Any:
+            sampler = super().inner(number, name, attempt)
+            ask = sampler.infer_relative_search_space
+
+            def infer(study: Any, trial: FrozenTrial) -> Any:
+                seen.extend(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+                return ask(study, trial)
+
+            sampler.infer_relative_search_space = infer  # type: ignore[method-assign]
+            return sampler
+
+    search.study.sampler = Listening(
+        search.file.space, search.file.sampler, Budget(trials=50), seed=3, accept=lambda _: True, halving=halving
+    )
+    paused = {row.number: row for row in read_trials(search.study) if row.state == "paused"}
+    trial = optuna.Trial(search.study, search.study._storage.create_new_trial(search.study._study_id))
+    search.file.space.sample(trial)
+    assert {each.number for each in seen} == paused.keys()
+    for each in seen:
+        (step,), (value,) = each.intermediate_values.keys(), each.intermediate_values.values()
+        row = paused[each.number]
+        assert wanted_epochs(row) / 2 ** (3 - step) == pytest.approx(row.trained_epochs, abs=0.5)
+        assert value == (row.epochs[-1] if row.epochs else row.rungs[-1]).val_accuracy
+
+
+def test_a_value_at_a_rung_that_is_no_accuracy_fails_the_trial(searched: Searched, make_worker: Make) -> None:
+    def broken(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch | Rung]:
+        for each in train(config, checkpoint, owner, rungs):
+            yield replace(each, val_accuracy=math.nan) if isinstance(each, Rung) else each
+
+    search = searched(ASHA, LONGER, RANDOM, ("trials = 8", "trials = 2"))
+    make_worker(search, make_fake_trainer(broken)).work()
+    assert [trial.state for trial in trials_of(search)] == [TrialState.FAIL] * 2
+
+
+def test_other_pruners_do_not_take_the_keys_of_asha() -> None:
+    assert Pruner(kind="asha").rungs == 4
+    with pytest.raises(ValueError, match='kind = "median" does not take `rungs`'):
+        Pruner(kind="median", rungs=3)
