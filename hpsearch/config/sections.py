@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hpsearch.config.components import BUILT_IN, SELECTORS, TRAINER
 from hpsearch.errors import did_you_mean
@@ -29,6 +30,8 @@ _RULES = {
     "model_attributes_type": "must be a table",
     "greater_than_equal": "must be at least {ge:,}",
     "less_than_equal": "must be at most {le:,}",
+    "greater_than": "must be above {gt:g}",
+    "less_than": "must be below {lt:g}",
 }
 """Our texts for some error types of pydantic. For other types, pydantic's own message is used."""
 
@@ -191,12 +194,11 @@ class Pruner(SectionOfKinds):
     )
     min_epochs: Count | None = Field(default=None, description="epochs before the first cut; 1 by default (halving, hyperband)")
     reduction_factor: Annotated[int, Field(ge=2, le=100)] | None = Field(
-        default=None, description="one of this many trials survives a cut; 3 by default (halving, hyperband, asha)"
+        default=None, description="one of this many trials survives a cut; 3 by default (halving, hyperband), 2 (asha)"
     )
-    rungs: Annotated[int, Field(ge=1, le=10)] | None = Field(
+    rungs: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=10)] | None = Field(
         default=None,
-        description="number of cuts; 4 by default (asha). The last one is after a third of the epochs if `reduction_factor` is 3, the one "
-        "before it after a ninth, and so on",
+        description="shares of a trial's epochs after which it is compared, rising; [0.04, 0.11, 0.33] by default (asha)",
     )
 
     KEYS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -205,8 +207,16 @@ class Pruner(SectionOfKinds):
         "percentile": {"startup_trials": 5, "warmup_epochs": 2, "min_trials": 1, "percentile": 50.0},
         "halving": {"min_epochs": 1, "reduction_factor": 3},
         "hyperband": {"min_epochs": 1, "reduction_factor": 3},
-        "asha": {"reduction_factor": 3, "rungs": 4},
+        "asha": {"reduction_factor": 2, "rungs": [0.04, 0.11, 0.33]},
     }
+
+    @field_validator("rungs")
+    @classmethod
+    def _check_rungs(cls, rungs: list[float] | None) -> list[float] | None:
+        """Raise an error if the rungs do not rise."""
+        if rungs is not None and any(after <= before for before, after in pairwise(rungs)):
+            raise ValueError("must rise")
+        return rungs
 
 
 class Finalists(Section):

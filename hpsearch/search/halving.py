@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 from optuna.trial import FrozenTrial, TrialState
@@ -20,7 +21,7 @@ from hpsearch.config.components import Scalar
 from hpsearch.config.sections import Pruner
 from hpsearch.config.space import Space
 from hpsearch.search.study_view import value_of
-from hpsearch.storage.records import BASELINE, BY_HAND, TrialKey, is_own_trial, is_paused, read_rungs, trained_epochs
+from hpsearch.storage.records import BASELINE, BY_HAND, TrialKey, is_own_trial, is_paused, trained_epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +29,13 @@ class Halving:
     """The rule of a study that pauses trials.
 
     Attributes:
-        rungs: number of rungs.
-        reduction_factor: one of this many trials goes on at a rung. Each rung is also this many times as far as the rung before.
+        rungs: shares of the epochs of a trial, above 0 and below 1, rising.
+        reduction_factor: one of this many trials goes on at a rung.
     """
 
     space: Space
-    rungs: int
-    reduction_factor: int
+    rungs: tuple[float, ...]
+    reduction_factor: float
 
     @classmethod
     def of(cls, section: Pruner, space: Space) -> Self | None:
@@ -49,7 +50,7 @@ class Halving:
         """
         if section.kind != "asha":
             return None
-        return cls(space=space, rungs=section.rungs or 4, reduction_factor=section.reduction_factor or 3)
+        return cls(space=space, rungs=tuple(section.rungs or ()), reduction_factor=section.reduction_factor or 2)
 
     def positions(self, epochs: int) -> tuple[float, ...]:
         """Return where a training meets the rungs.
@@ -58,10 +59,9 @@ class Halving:
             epochs: number of epochs of the training.
 
         Returns:
-            For each rung, the number of epochs: a share of the first epoch, or a whole number.
+            For each rung, the number of epochs: a share of the first epoch, or a whole number. Some may be equal.
         """
-        exact = [epochs / self.reduction_factor**level for level in range(self.rungs, 0, -1)]
-        return tuple(position if position < 1 else round(position) for position in exact)
+        return _positions(epochs, self.rungs)
 
     def partial_epochs(self, epochs: int) -> tuple[float, ...]:
         """Return the rungs in the first epoch.
@@ -87,8 +87,9 @@ class Halving:
         here, positions = trained_epochs(trial), self._positions(trial)
         if here not in positions or _is_exempt(trial) or trial.user_attrs.get(TrialKey.PAUSE, {}).get("at") == here:
             return False
-        ranking = self._ranking(trials, positions.index(here), value_of(trial, "model"))
-        return trial.number not in [each.number for each in ranking[: len(ranking) // self.reduction_factor]]
+        level = max(level for level, position in enumerate(positions) if position == here)
+        ranking = self._ranking(trials, level, value_of(trial, "model"))
+        return trial.number not in [each.number for each in ranking[: self._kept(ranking)]]
 
     def next_promotion(self, trials: Sequence[FrozenTrial], *, at_least_one: bool) -> FrozenTrial | None:
         """Return the paused trial that goes on next: the best of those that now belong to the best of their rung, at the last such rung.
@@ -102,11 +103,11 @@ class Halving:
             The trial; None if no paused trial belongs to the best.
         """
         models = sorted({value_of(trial, "model") for trial in trials if is_paused(trial)}, key=str)
-        for level in reversed(range(self.rungs)):
+        for level in reversed(range(len(self.rungs))):
             found = []
             for model in models:
                 ranking = self._ranking(trials, level, model)
-                kept = max(int(at_least_one), len(ranking) // self.reduction_factor)
+                kept = max(int(at_least_one), self._kept(ranking))
                 found += [trial for trial in ranking[:kept] if is_paused(trial) and self._level(trial) == level]
             if found:
                 return max(found, key=lambda trial: (self._value(trial, level) or 0.0, -trial.number))
@@ -143,6 +144,9 @@ class Halving:
         shown.intermediate_values = {level: self._value(trial, level) or 0.0}
         return shown
 
+    def _kept(self, ranking: Sequence[FrozenTrial]) -> int:
+        return int(len(ranking) / self.reduction_factor)
+
     def _ranking(self, trials: Iterable[FrozenTrial], level: int, model: object) -> list[FrozenTrial]:
         """Return the trials of a model that have reached a rung, the best there first. Failed trials are left out."""
         there = [
@@ -157,17 +161,24 @@ class Halving:
 
     def _level(self, trial: FrozenTrial) -> int | None:
         """Return the last rung that a trial has reached; None before the first rung."""
-        return next((level for level in reversed(range(self.rungs)) if self._value(trial, level) is not None), None)
+        return next((level for level in reversed(range(len(self.rungs))) if self._value(trial, level) is not None), None)
 
     def _value(self, trial: FrozenTrial, level: int) -> float | None:
         """Return the validation accuracy of a trial at a rung; None if it was not measured there."""
         position = self._positions(trial)[level]
         if position >= 1:
             return trial.intermediate_values.get(int(position))
-        return next((rung.val_accuracy for rung in read_rungs(trial) if rung.share == position), None)
+        # A decision looks at all trials, so their rungs are not made into objects.
+        return next((rung["val_accuracy"] for rung in trial.user_attrs.get(TrialKey.RUNGS, ()) if rung["share"] == position), None)
 
     def _positions(self, trial: FrozenTrial) -> tuple[float, ...]:
         return self.positions(self.space.epochs(_params(trial)))
+
+
+@cache
+def _positions(epochs: int, rungs: tuple[float, ...]) -> tuple[float, ...]:
+    exact = (share * epochs for share in rungs)
+    return tuple(position if position < 1 else round(position) for position in exact)
 
 
 def _params(trial: FrozenTrial) -> dict[str, Scalar]:

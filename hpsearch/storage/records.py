@@ -425,8 +425,7 @@ def trained_epochs(trial: FrozenTrial) -> float:
     Returns:
         The number of its epochs, or the share of the first epoch.
     """
-    rungs = read_rungs(trial)
-    return len(trial.intermediate_values) or (rungs[-1].share if rungs else 0)
+    return len(trial.intermediate_values) or max((rung["share"] for rung in trial.user_attrs.get(TrialKey.RUNGS, ())), default=0)
 
 
 def counts_towards_budget(trial: FrozenTrial) -> bool:

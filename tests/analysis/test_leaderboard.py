@@ -61,7 +61,7 @@ def test_complete_trials_are_ranked_and_others_counted() -> None:
         validation_images=10_000,
     )
     assert [ranked.trial.number for ranked in board.ranking] == [1, 0]
-    assert board.counts == {"complete": 2, "pruned": 1, "fail": 1, "running": 1, "waiting": 0}
+    assert board.counts == {"complete": 2, "pruned": 1, "fail": 1, "running": 1, "paused": 0, "waiting": 0}
 
 
 def test_ties_go_to_the_smaller_model_and_then_to_the_earlier_trial() -> None:

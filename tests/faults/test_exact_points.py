@@ -13,7 +13,7 @@ from tests.support.db_snapshot import run_to_end, stored_trials
 from tests.support.forkserver import ForkServer, shared_server
 from tests.support.small_study import NO_IMAGES, STUDY
 
-ASHA = STUDY.replace('kind = "none"', 'kind = "asha"\nreduction_factor = 2\nrungs = 3').replace("[2, 4]", "[3, 9]")
+ASHA = STUDY.replace('kind = "none"', 'kind = "asha"\nrungs = [0.12, 0.25, 0.5]').replace("[2, 4]", "[3, 9]")
 
 
 def run_undisturbed(folder: Path, study: str) -> Path:

@@ -16,6 +16,7 @@ from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.sections import Budget, Pruner
 from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
+from hpsearch.errors import StudyFileError
 from hpsearch.search.halving import Halving
 from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.worker import Interrupted, Worker
@@ -25,7 +26,7 @@ from tests.support.fake_trainer import EPOCH_LOG, accuracy, make_fake_trainer, t
 
 Make = Callable[..., Worker]
 Searched = Callable[..., Search]
-ASHA = ('kind = "none"', 'kind = "asha"\nreduction_factor = 2\nrungs = 3')
+ASHA = ('kind = "none"', 'kind = "asha"\nrungs = [0.12, 0.25, 0.5]')
 LONGER = ("epochs = { int = [2, 4] }", "epochs = { int = [3, 9] }")
 MANY = ("trials = 8", "trials = 20")
 FEW = ("trials = 8", "trials = 18")
@@ -47,15 +48,15 @@ def rule(file: StudyFile) -> Halving:
     return found
 
 
-@pytest.mark.parametrize("factor", [2, 3, 10])
-@pytest.mark.parametrize("rungs", [1, 4, 10])
-def test_rungs_rise_and_lie_before_the_last_epoch(study_file: Callable[..., StudyFile], factor: int, rungs: int) -> None:
-    halving = Halving(space=study_file().space, rungs=rungs, reduction_factor=factor)
+@pytest.mark.parametrize("rungs", [(0.5,), (0.04, 0.11, 0.33), (0.001, 0.01, 0.02, 0.9)])
+def test_rungs_never_fall_and_never_lie_behind_the_last_epoch(study_file: Callable[..., StudyFile], rungs: tuple[float, ...]) -> None:
+    halving = Halving(space=study_file().space, rungs=rungs, reduction_factor=2)
     for epochs in range(1, 200):
         positions = halving.positions(epochs)
-        assert len(positions) == rungs
+        assert len(positions) == len(rungs)
         assert positions[0] > 0
-        assert all(before < after for before, after in zip(positions, (*positions[1:], epochs), strict=True))
+        assert list(positions) == sorted(positions)
+        assert positions[-1] <= epochs
         assert all(position < 1 or position == int(position) for position in positions)
         assert halving.partial_epochs(epochs) == tuple(position for position in positions if position < 1)
 
@@ -72,25 +73,25 @@ def by_the_book(
     def advance(number: int, level: int) -> None:
         """Train a trial beyond rung `level`, until it is paused or complete."""
         config = configs[number]
-        for next_level in range(level + 1, halving.rungs):
+        for next_level in range(level + 1, len(halving.rungs)):
             position = halving.positions(config.epochs)[next_level]
             scores = rungs.setdefault((models[number], next_level), {})
             scores[number] = accuracy(config, position)
             reached[number] = position
-            best = sorted(scores, key=lambda other: (-scores[other], other))[: len(scores) // halving.reduction_factor]
+            best = sorted(scores, key=lambda other: (-scores[other], other))[: len(scores) // 2]
             if number not in best and number not in exempt:
                 paused[number] = next_level
                 return
         reached[number] = config.epochs
 
     def promote(at_least: int) -> bool:
-        for level in reversed(range(halving.rungs)):
+        for level in reversed(range(len(halving.rungs))):
             winners = []
             for (_, there), scores in rungs.items():
                 best = sorted(scores, key=lambda other: (-scores[other], other))
                 winners += [
                     (scores[number], -number)
-                    for number in best[: max(at_least, len(scores) // halving.reduction_factor)]
+                    for number in best[: max(at_least, len(scores) // 2)]
                     if there == level and paused.get(number) == level
                 ]
             if winners:
@@ -281,7 +282,7 @@ def test_a_sampler_learns_from_a_paused_trial_as_from_a_pruned_one(searched: Sea
     for each in seen:
         (step,), (value,) = each.intermediate_values.keys(), each.intermediate_values.values()
         row = paused[each.number]
-        assert wanted_epochs(row) / 2 ** (3 - step) == pytest.approx(row.trained_epochs, abs=0.5)
+        assert wanted_epochs(row) * halving.rungs[step] == pytest.approx(row.trained_epochs, abs=0.5)
         assert value == (row.epochs[-1] if row.epochs else row.rungs[-1]).val_accuracy
 
 
@@ -296,6 +297,29 @@ def test_a_value_at_a_rung_that_is_no_accuracy_fails_the_trial(searched: Searche
 
 
 def test_other_pruners_do_not_take_the_keys_of_asha() -> None:
-    assert Pruner(kind="asha").rungs == 4
+    assert Pruner(kind="asha").rungs == [0.04, 0.11, 0.33]
     with pytest.raises(ValueError, match='kind = "median" does not take `rungs`'):
-        Pruner(kind="median", rungs=3)
+        Pruner(kind="median", rungs=[0.5])
+
+
+@pytest.mark.parametrize(
+    ("rungs", "message"),
+    [
+        ("[0.5, 0.1]", "pruner.rungs: must rise, but got [0.5, 0.1]"),
+        ("[0.1, 0.1]", "pruner.rungs: must rise, but got [0.1, 0.1]"),
+        ("[]", "pruner.rungs: must have at least 1 item"),
+        ("[1.0]", "pruner.rungs.0: must be below 1, but got 1.0"),
+        ("[0.0]", "pruner.rungs.0: must be above 0, but got 0.0"),
+        ("0.5", "pruner.rungs: must be a list, but got 0.5"),
+    ],
+)
+def test_rungs_that_are_none_are_refused(study_file: Callable[..., StudyFile], rungs: str, message: str) -> None:
+    with pytest.raises(StudyFileError) as error:
+        study_file(('kind = "none"', f'kind = "asha"\nrungs = {rungs}'))
+    assert message in error.value.message
+
+
+def test_rungs_at_the_same_epoch_count_once(searched: Searched, make_worker: Make) -> None:
+    search = searched(('kind = "none"', 'kind = "asha"\nrungs = [0.4, 0.41, 0.42]'), LONGER, RANDOM, FEW)
+    make_worker(search).work()
+    assert {row.state for row in read_trials(search.study)} == {"complete", "pruned"}

@@ -280,7 +280,7 @@ def kills(setting: Setting) -> Iterator[Row]:
 
 def halving_kills(setting: Setting) -> Iterator[Row]:
     """Experiment 1 over a study that pauses and promotes trials."""
-    asha = 'kind = "asha"\nreduction_factor = 2\nrungs = 3'
+    asha = 'kind = "asha"\nrungs = [0.12, 0.25, 0.5]'
     with ForkServer() as forkserver:
         folder = setting.study("halving-kills", STUDY.replace('kind = "none"', asha), epochs="{ int = [3, 9] }")
         yield kill_at_random(
@@ -304,7 +304,7 @@ def identical(setting: Setting) -> Iterator[Row]:
     for pruner, trainer in (("none", "fake"), ("median", "real"), ("percentile", "fake"), ("asha", "fake")):
         if setting.quick and pruner == "median":
             continue
-        keys = {"none": "", "asha": "\nreduction_factor = 2\nrungs = 3"}.get(pruner, "\nstartup_trials = 3\nwarmup_epochs = 1")
+        keys = {"none": "", "asha": "\nrungs = [0.12, 0.25, 0.5]"}.get(pruner, "\nstartup_trials = 3\nwarmup_epochs = 1")
         text = STUDY.replace('kind = "none"', f'kind = "{pruner}"{keys}')
         if trainer == "real":
             text = REAL_STUDY.format(images=1000, epochs="2, 4")
@@ -525,7 +525,7 @@ EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "kills": kills,
     "real_kills": real_kills,
     "follow_up_kills": follow_up_kills,
-    "halving-kills": halving_kills,
+    "halving_kills": halving_kills,
     "identical": identical,
     "launchers": launchers,
     "full_disk": full_disk,
