@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 
+from hpsearch.analysis.leaderboard import describe_progress
 from hpsearch.cli.console import note, warn
 from hpsearch.cli.progress_view import SearchView
 from hpsearch.cli.signals import collect_signals
@@ -63,8 +64,9 @@ def _say_stopped(search: Search) -> None:
     text = f"Stopped: {sum(trial.is_finished for trial in trials)} trials done"
     interrupted = [trial for trial in trials if trial.state == "waiting" and trial.attempts]
     if interrupted:
-        epochs = " and ".join(str(len(trial.epochs)) for trial in interrupted)
-        text += f", {len(interrupted)} interrupted at epoch{'s' if len(interrupted) > 1 else ''} {epochs}"
+        text += f", {len(interrupted)} interrupted at {' and '.join(map(describe_progress, interrupted))}"
+    if paused := sum(trial.state == "paused" for trial in trials):
+        text += f", {paused} paused"
     note(f"{text}. Continue with the same command.", style="yellow")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -281,7 +282,7 @@ class Worker:
         reached(Failpoint.BETWEEN_RUNG_AND_DECISION, trial.number)
         if self.halving.must_pause(trial, trials):
             self.claimer.require_own(claim.lease)
-            write_pause(claim.trial, position)
+            write_pause(claim.trial, position, at=time.time())
             reached(Failpoint.BETWEEN_PAUSE_AND_QUEUE, trial.number)
             requeue(self.store, get_trial_id(claim.trial))
             raise _Paused

@@ -575,15 +575,17 @@ def write_rungs(trial: optuna.Trial, rungs: Sequence[Rung]) -> None:
     trial.set_user_attr(TrialKey.RUNGS, [asdict(rung) for rung in rungs])
 
 
-def write_pause(trial: optuna.Trial, epochs: float) -> None:
+def write_pause(trial: optuna.Trial, epochs: float, *, at: float) -> None:
     """Store that a trial is paused. After this, its state must be set to WAITING.
 
     Args:
         trial: a running trial with at least one attempt.
         epochs: number of epochs, or share of the first epoch, after which it is paused.
+        at: the time, in seconds since 1970.
     """
+    attempts = trial.user_attrs[TrialKey.ATTEMPTS]
     with transaction(trial):
-        write_clean_exit(trial)
+        trial.set_user_attr(TrialKey.ATTEMPTS, [*attempts[:-1], {**attempts[-1], "left": True, "paused_at": round(at, 3)}])
         trial.set_user_attr(TrialKey.PAUSE, {"at": epochs, "promoted": False})
 
 

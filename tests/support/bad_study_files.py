@@ -272,9 +272,7 @@ def _rows() -> Iterator[Mistake]:
     yield row(
         "key of another sampler", study({"sampler": 'kind = "random"\nstartup_trials = 2'}), "sampler", '"random"', "`startup_trials`"
     )
-    yield row(
-        "percentile of 100", study({"pruner": 'kind = "percentile"\npercentile = 100.0'}), "pruner.percentile", "below 100", "100.0"
-    )
+    yield row("percentile of 100", study({"pruner": 'kind = "percentile"\npercentile = 100.0'}), "pruner.percentile", "below 100", "100.0")
     yield row("gp on a conditional space", study({"sampler": 'kind = "gp"'}), "sampler.kind", "gp", "adam.lr", 'kind = "tpe"')
     yield row("qmc on a conditional space", study({"sampler": 'kind = "qmc"'}), "sampler.kind", "qmc", 'kind = "tpe"')
     yield row(

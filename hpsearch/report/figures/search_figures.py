@@ -376,7 +376,7 @@ def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, boo
     """Return a tuple for each attempt at a trial.
 
     A tuple has the trial, the worker, the begin, the end, and whether the attempt completed the trial. An interrupted
-    attempt ends with its last stored epoch.
+    attempt ends with its last stored epoch, and a paused trial keeps no worker.
     """
     found = []
     for index, attempt in enumerate(trial.attempts):
@@ -385,6 +385,8 @@ def _spans(trial: TrialRow) -> list[tuple[TrialRow, str, datetime, datetime, boo
         until = len(trial.epochs) if last else trial.attempts[index + 1]["epochs"]
         trained = sum(epoch.seconds for epoch in trial.epochs[attempt["epochs"] : until])
         end = trial.finished if last and trial.finished is not None else start + timedelta(seconds=trained)
+        if "paused_at" in attempt:
+            end = datetime.fromtimestamp(attempt["paused_at"])
         found.append((trial, str(attempt["worker"]), start, max(start, end), last and trial.state == "complete"))
     return found
 

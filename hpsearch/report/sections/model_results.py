@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hpsearch.analysis.leaderboard import rank
 from hpsearch.analysis.metrics import compare
-from hpsearch.formatting import show_duration
+from hpsearch.formatting import many, show_duration
 from hpsearch.report.blocks import Block, Chart, Paragraph, Table, number_column, text_column
 from hpsearch.report.figures import search_figures as figures
 from hpsearch.report.figures.prediction_figures import confusion, confusion_difference, recall, recall_difference
@@ -209,6 +209,8 @@ def learning(study: StudyResults) -> Iterator[Block]:
     if pruned:
         after = statistics.median(len(trial.epochs) for trial in pruned)
         said += f" {len(pruned)} of {len(trained)} were pruned, half of them after epoch {after:g} at the latest."
+    if early := sum(trial.state == "pruned" and not trial.epochs for trial in study.trials):
+        said += f" {many(early, 'more trial')} had no whole epoch when {'it was' if early == 1 else 'they were'} pruned."
     best = rank(study.trials)[:1]
     yield Chart(
         title="Validation accuracy by epoch",

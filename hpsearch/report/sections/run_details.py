@@ -27,7 +27,7 @@ def workers(study: StudyResults) -> Iterator[Block]:
     if not attempts:
         return
     names = {worker for worker, _ in attempts}
-    again = sum(len(trial.attempts) - 1 for trial in study.trials if trial.attempts)
+    again = sum("paused_at" not in attempt for trial in study.trials for attempt in trial.attempts[:-1])
     said = f"{many(len(names), 'worker')}, {show_duration(study.board.seconds)} of training"
     said += f"; trials were interrupted and continued {again} times." if again else "; no trial was interrupted."
     counted = Counter(worker for worker, _ in attempts)

@@ -111,7 +111,7 @@ def no_answer(study: StudyResults) -> str:
         return f"All {total} trials of {study.name} failed. `hpsearch show {study.name} N` prints why trial N failed."
     if counts["pruned"] == total:
         return f"All {total} trials of {study.name} were pruned, so none has a final accuracy. A more patient pruner lets some finish."
-    unfinished = counts["running"] + counts["waiting"]
+    unfinished = counts["running"] + counts["paused"] + counts["waiting"]
     return f"No trial of {study.name} is complete yet: {counts['pruned']} pruned, {counts['fail']} failed, {unfinished} not finished."
 
 
