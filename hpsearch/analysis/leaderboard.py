@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
@@ -12,6 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.analysis.metrics import Z95, wilson_interval
 from hpsearch.storage.records import BASELINE, TrialKey, TrialRow
 
+BEST = 3
+"""A pruner is wrong if it stops a trial that would have been among this number of best trials."""
 STATES = ("complete", "pruned", "fail", "running", "paused", "waiting")
 
 TrialT = TypeVar("TrialT", TrialRow, FrozenTrial)
@@ -54,6 +56,21 @@ class BaselineGain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditResult:
+    """What became of trials that the pruner would have stopped, and that were trained to their end all the same.
+
+    Attributes:
+        trials: number of these trials.
+        wrong: how many of them are among the best `BEST` trials of the study.
+        interval: 95 % interval of the share of stopped trials that would have been among them, 0 to 1.
+    """
+
+    trials: int
+    wrong: int
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Leaderboard:
     """The complete trials of a study, best first, and totals of all its trials.
 
@@ -63,6 +80,7 @@ class Leaderboard:
         seconds: training time of all trials.
         saved_seconds: estimated time that the pruned trials would have needed for their remaining epochs.
         gain: gain over the best baseline; None without a complete baseline.
+        audit: how often the pruner was wrong; None if no audited trial is complete.
     """
 
     ranking: tuple[RankedTrial, ...]
@@ -73,6 +91,7 @@ class Leaderboard:
     seconds: float
     saved_seconds: float
     gain: BaselineGain | None
+    audit: AuditResult | None
 
     @property
     def best(self) -> RankedTrial | None:
@@ -113,6 +132,7 @@ class Leaderboard:
             "unresolved_below": self.margin,
             "seconds": self.seconds,
             "seconds_saved_by_pruning": self.saved_seconds,
+            "audit": None if self.audit is None else {**asdict(self.audit), "interval": list(self.audit.interval)},
             "gain_over_baseline": None if self.gain is None else {"difference": self.gain.difference, "margin": self.gain.margin},
             "leaderboard": [
                 {
@@ -212,8 +232,15 @@ def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> L
         margin=margin,
         seconds=sum(trial.seconds for trial in trials),
         saved_seconds=sum(map(_saved_seconds, trials)),
+        audit=_audit(ranking),
         gain=None if baseline is None else BaselineGain(baseline=baseline, difference=best - baseline.val_accuracy, margin=margin),
     )
+
+
+def _audit(ranking: Sequence[RankedTrial]) -> AuditResult | None:
+    ranks = [ranked.rank for ranked in ranking if ranked.trial.audited_at is not None]
+    wrong = sum(rank <= BEST for rank in ranks)
+    return AuditResult(trials=len(ranks), wrong=wrong, interval=wilson_interval(wrong / len(ranks), len(ranks))) if ranks else None
 
 
 def records(trials: Sequence[TrialRow]) -> list[dict[str, Any]]:

@@ -201,13 +201,19 @@ class Pruner(SectionOfKinds):
         description="shares of a trial's epochs after which it is compared, rising; [0.04, 0.11, 0.33] by default (asha)",
     )
 
+    audit: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="share of the trials to be stopped, drawn at random, that are trained to their end all the same, beyond the budget of "
+        "epochs; 0 by default. The report then says how often the pruner was wrong",
+    )
+
     KEYS: ClassVar[dict[str, dict[str, Any]]] = {
         "none": {},
-        "median": {"startup_trials": 5, "warmup_epochs": 2, "min_trials": 1},
-        "percentile": {"startup_trials": 5, "warmup_epochs": 2, "min_trials": 1, "percentile": 50.0},
-        "halving": {"min_epochs": 1, "reduction_factor": 3},
-        "hyperband": {"min_epochs": 1, "reduction_factor": 3},
-        "asha": {"reduction_factor": 2, "rungs": [0.04, 0.11, 0.33]},
+        "median": {"startup_trials": 5, "warmup_epochs": 2, "min_trials": 1, "audit": 0.0},
+        "percentile": {"startup_trials": 5, "warmup_epochs": 2, "min_trials": 1, "percentile": 50.0, "audit": 0.0},
+        "halving": {"min_epochs": 1, "reduction_factor": 3, "audit": 0.0},
+        "hyperband": {"min_epochs": 1, "reduction_factor": 3, "audit": 0.0},
+        "asha": {"reduction_factor": 2, "rungs": [0.04, 0.11, 0.33], "audit": 0.0},
     }
 
     @field_validator("rungs")

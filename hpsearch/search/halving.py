@@ -186,5 +186,5 @@ def _params(trial: FrozenTrial) -> dict[str, Scalar]:
 
 
 def _is_exempt(trial: FrozenTrial) -> bool:
-    """Return whether a trial is never paused: a baseline, with which the result is compared, or a trial that the user asked for."""
-    return trial.user_attrs.get(TrialKey.ORIGIN) in (BASELINE, BY_HAND)
+    """Return whether a trial is never paused: a baseline, with which the result is compared, or a trial that the user or the audit chose."""
+    return trial.user_attrs.get(TrialKey.ORIGIN) in (BASELINE, BY_HAND) or TrialKey.AUDIT in trial.user_attrs

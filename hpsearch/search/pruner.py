@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -11,6 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config.sections import Pruner
+from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.search.study_view import TrialsView
 from hpsearch.storage.records import is_own_trial
@@ -61,6 +63,30 @@ def _value_at(trial: FrozenTrial, position: float) -> float | None:
     position = round(position) if math.isclose(position, round(position)) else position
     before, after = (trial.intermediate_values.get(epoch) for epoch in (math.floor(position), math.ceil(position)))
     return None if before is None or after is None else before + (after - before) * (position % 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Draws trials that the pruner would stop, and that are trained to their end all the same, to see how often the pruner is wrong.
+
+    Attributes:
+        share: the share of the trials to be stopped, 0 to 1.
+        seed: the study's seed.
+    """
+
+    share: float
+    seed: int
+
+    def draws(self, number: int) -> bool:
+        """Return whether a trial is drawn. The answer never changes.
+
+        Args:
+            number: number of the trial.
+
+        Returns:
+            True if the trial goes on.
+        """
+        return derive_seed(self.seed, "audit", number, bits=32) < self.share * 2**32
 
 
 def make_pruner(section: Pruner, space: Space) -> BasePruner:

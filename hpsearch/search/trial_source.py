@@ -16,6 +16,7 @@ from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
 from hpsearch.search.budget import Clock, budget_allows_trial
 from hpsearch.search.halving import Halving
+from hpsearch.search.pruner import Audit
 from hpsearch.storage.optuna_internals import get_storage, get_study_id, get_trial_id
 from hpsearch.storage.records import (
     TrialKey,
@@ -26,6 +27,7 @@ from hpsearch.storage.records import (
     read_config,
     repeat_attributes,
     repeat_of,
+    trained_epochs,
 )
 
 
@@ -86,6 +88,7 @@ class SampledTrials:
 
     Attributes:
         halving: the rule that pauses and promotes trials; None if trials are not paused.
+        audit: draws the paused trials that are trained to their end when all others are stopped.
     """
 
     study: optuna.Study
@@ -94,6 +97,7 @@ class SampledTrials:
     clock: Clock
     seed: int
     halving: Halving | None
+    audit: Audit
 
     def begin(self, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
         """Promote a paused trial, or else start a trial without values.
@@ -104,7 +108,7 @@ class SampledTrials:
         Returns:
             The running trial, or None if the budget is spent and no paused trial is among the best.
         """
-        while (paused := self._next_promotion(trials)) is not None:
+        while (paused := self._next_promotion(trials) or self._next_audited(trials)) is not None:
             if get_storage(self.study).set_trial_state_values(get_trial_id(paused), TrialState.RUNNING):
                 return optuna.Trial(self.study, get_trial_id(paused))
             trials = [trial for trial in trials if trial.number != paused.number]  # somebody has taken it from outside
@@ -141,15 +145,28 @@ class SampledTrials:
         paused = [trial for trial in trials if self.is_held(trial)]
         if not paused or self._may_begin(trials):
             return ()
-        others_go_on = any(not trial.state.is_finished() and not is_paused(trial) for trial in trials if counts_towards_budget(trial))
-        if self._may_promote(trials) and (others_go_on or self._next_promotion(trials) is not None):
-            return ()
-        return paused
+        return [trial for trial in paused if self._is_time_over() or not self.audit.draws(trial.number)] if self._is_decided(trials) else ()
 
     @property
     def is_over(self) -> bool:
         """Whether no paused trial is left. The budget does not grow during a run."""
         return self.halving is None or not any(map(is_paused, self.study.get_trials(deepcopy=False)))
+
+    def _is_decided(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Return whether no paused trial can be promoted any more."""
+        if self._may_begin(trials):
+            return False
+        others_go_on = any(not trial.state.is_finished() and not is_paused(trial) for trial in trials if counts_towards_budget(trial))
+        return not self._may_promote(trials) or not (others_go_on or self._next_promotion(trials) is not None)
+
+    def _next_audited(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        """Return a paused trial that the audit has drawn, once all other paused trials are to be stopped."""
+        if self.halving is None or self._is_time_over() or not self._is_decided(trials):
+            return None
+        drawn = next((trial for trial in trials if is_paused(trial) and self.audit.draws(trial.number)), None)
+        if drawn is not None:
+            get_storage(self.study).set_trial_user_attr(get_trial_id(drawn), TrialKey.AUDIT, trained_epochs(drawn))
+        return drawn
 
     def _next_promotion(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         if self.halving is None or not self._may_promote(trials):

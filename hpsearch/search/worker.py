@@ -30,10 +30,12 @@ from hpsearch.errors import CheckpointError, DiskError, LeaseLostError, WorkerDi
 from hpsearch.search.claim import TIME_SPENT, TRIAL_TIME, Claim, Claimer, requeue
 from hpsearch.search.failpoints import Failpoint, reached
 from hpsearch.search.halving import Halving
+from hpsearch.search.pruner import Audit
 from hpsearch.search.trial_failure import TrialFailure
 from hpsearch.storage.database import Store, database_error
 from hpsearch.storage.optuna_internals import get_trial_id
 from hpsearch.storage.records import (
+    TrialKey,
     is_copy,
     is_own_trial,
     read_epochs,
@@ -174,6 +176,7 @@ class Worker:
         trial_time: time limit of one trial in seconds, over all its workers; None for no limit.
         keep: number of the best trials whose checkpoints are kept.
         halving: the rule that pauses trials; None if trials are not paused.
+        audit: draws the trials that the pruner does not stop although it would.
     """
 
     store: Store
@@ -185,6 +188,7 @@ class Worker:
     stop: StopRequest
     keep: int
     halving: Halving | None
+    audit: Audit
 
     def work(self) -> int:
         """Train one trial after another.
@@ -359,7 +363,12 @@ class Worker:
     def _pruning_reason(self, trial: optuna.Trial, epochs: list[Epoch]) -> str:
         if self.trial_time is not None and sum(each.seconds for each in epochs) >= self.trial_time:
             return TRIAL_TIME
-        return "pruner" if not isinstance(self.study.pruner, NopPruner) and trial.should_prune() else ""
+        if isinstance(self.study.pruner, NopPruner) or TrialKey.AUDIT in trial.user_attrs or not trial.should_prune():
+            return ""
+        if not self.audit.draws(trial.number):
+            return "pruner"
+        trial.set_user_attr(TrialKey.AUDIT, len(epochs))
+        return ""
 
     def _begin(self, claim: Claim, n_stored: int) -> Iterator[Epoch | Rung]:
         """Start the training from the checkpoint. A damaged checkpoint, or a checkpoint of another run, is moved aside and not deleted."""

@@ -84,6 +84,8 @@ class TrialKey:
     """The measurements inside the first epoch. A search reads them, so they are no text."""
     PAUSE = "hpsearch:pause"
     """Where the trial was last paused, in epochs, and whether it was promoted from there."""
+    AUDIT = "hpsearch:audit"
+    """How far the trial was when it would have been stopped, in epochs, if it was trained to its end all the same."""
     ATTEMPTS = "hpsearch:attempts"
     """The workers that took the trial. A trial that a sampler will draw has it from its first moment."""
     DEATHS = "hpsearch:deaths"
@@ -143,6 +145,7 @@ class TrialRow:
         end: why the trial ended: `reason`, `traceback`, `place`, `diverged`.
         repeat: in a follow-up study, the repeated configuration and the number of the seed.
         rungs: the measurements inside the first epoch.
+        audited_at: how far the trial was when it would have been stopped, in epochs; None if it would not, or if it was stopped.
     """
 
     number: int
@@ -162,6 +165,7 @@ class TrialRow:
     finished: datetime | None
     repeat: tuple[str, int] | None = None
     rungs: tuple[Rung, ...] = ()
+    audited_at: float | None = None
 
     @classmethod
     def from_trial(cls, trial: FrozenTrial) -> TrialRow:
@@ -202,6 +206,7 @@ class TrialRow:
             finished=trial.datetime_complete,
             repeat=repeat_of(trial),
             rungs=tuple(read_rungs(trial)),
+            audited_at=attrs.get(TrialKey.AUDIT),
         )
 
     @property

@@ -24,7 +24,7 @@ from hpsearch.search.budget import Clock
 from hpsearch.search.claim import Claimer
 from hpsearch.search.halving import Halving
 from hpsearch.search.isolation import isolated
-from hpsearch.search.pruner import make_pruner
+from hpsearch.search.pruner import Audit, make_pruner
 from hpsearch.search.sampler import SpaceSampler
 from hpsearch.search.trial_source import SampledTrials, TrialSource
 from hpsearch.search.worker import Interrupted, StopRequest, Trainer, Worker
@@ -162,12 +162,15 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
     # A trial that the user asked for by its number is trained to its end.
     halving = Halving.of(file.pruner, file.space) if only_trial is None else None
     study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept, halving=halving)
+    audit = Audit(share=file.pruner.audit or 0.0, seed=file.seed)
     study.pruner = make_pruner(file.pruner, file.space)
     source: TrialSource
     if is_follow_up(study):
         source = repeated_trials(study, file)
     else:
-        source = SampledTrials(study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed, halving=halving)
+        source = SampledTrials(
+            study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed, halving=halving, audit=audit
+        )
     paths = search.workspace.paths.study(file.name)
     stop_called = _stop_called(study)
     claimer = Claimer(
@@ -193,6 +196,7 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
         stop=stop,
         keep=file.keep,
         halving=halving,
+        audit=audit,
     )
 
 

@@ -111,3 +111,9 @@ def test_lengths_that_depend_on_other_values_are_told_apart(
     file = replace(study_file(), space=read_space(table, catalog=BUILT_IN), pruner=Pruner(kind="hyperband"))
     assert any("equal epochs" in warning for warning in wasted_settings(file, Budget(trials=8))) == warns
     assert file.space.max_epochs == longest
+
+
+def test_asha_needs_no_long_training(study_file: Callable[..., StudyFile]) -> None:
+    file = study_file(("epochs = { int = [2, 4] }", "epochs = 1"), ("epochs = 3", "epochs = 1"))
+    assert any("never prunes" in line for line in wasted_settings(replace(file, pruner=Pruner(kind="median")), Budget(trials=10)))
+    assert not any("never prunes" in line for line in wasted_settings(replace(file, pruner=Pruner(kind="asha")), Budget(trials=10)))

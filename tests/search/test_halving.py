@@ -12,6 +12,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.analysis.leaderboard import make_leaderboard
 from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.sections import Budget, Pruner
 from hpsearch.config.study_file import StudyFile
@@ -323,3 +324,67 @@ def test_rungs_at_the_same_epoch_count_once(searched: Searched, make_worker: Mak
     search = searched(('kind = "none"', 'kind = "asha"\nrungs = [0.4, 0.41, 0.42]'), LONGER, RANDOM, FEW)
     make_worker(search).work()
     assert {row.state for row in read_trials(search.study)} == {"complete", "pruned"}
+
+
+def audited(search: Search) -> dict[int, float]:
+    return {row.number: row.audited_at for row in read_trials(search.study) if row.audited_at is not None}
+
+
+def test_the_audit_trains_some_of_the_trials_that_would_be_stopped(searched: Searched, make_worker: Make) -> None:
+    plain = searched(ASHA, LONGER, MANY, RANDOM)
+    make_worker(plain).work()
+    stopped = {row.number: row.trained_epochs for row in read_trials(plain.study) if row.state == "pruned"}
+    search = searched((ASHA[0], f"{ASHA[1]}\naudit = 0.3"), LONGER, MANY, RANDOM, ('name = "small"', 'name = "audited"'))
+    make_worker(search).work()
+    drawn = audited(search)
+    assert drawn.items() <= stopped.items()  # they were stopped without the audit, at the same place
+    assert 0 < len(drawn) < len(stopped)
+    rows = read_trials(search.study)
+    assert {row.number for row in rows if row.state == "pruned"} == stopped.keys() - drawn.keys()
+    assert all(len(rows[number].epochs) == wanted_epochs(rows[number]) for number in drawn)
+    assert search.is_spent
+    board = make_leaderboard(rows, validation_images=100)
+    assert board.audit is not None
+    assert board.audit.trials == len(drawn)
+    assert board.audit.wrong == len({ranked.trial.number for ranked in board.ranking[:3]} & drawn.keys())
+    low, high = board.audit.interval
+    assert low <= board.audit.wrong / len(drawn) <= high
+
+
+def test_an_audit_of_all_stops_nothing(searched: Searched, make_worker: Make) -> None:
+    search = searched((ASHA[0], f"{ASHA[1]}\naudit = 1.0"), LONGER, FEW, RANDOM)
+    make_worker(search).work()
+    assert {row.state for row in read_trials(search.study)} == {"complete"}
+
+
+def test_the_audit_does_not_go_on_when_the_time_is_over(searched: Searched, make_worker: Make) -> None:
+    search = searched((ASHA[0], f"{ASHA[1]}\naudit = 1.0"), LONGER, RANDOM, ("trials = 8", 'trials = 500\ntime = "1m"'))
+    ticks = iter(range(10_000))
+    make_worker(search, now=lambda: float(next(ticks))).work()
+    assert {row.state for row in read_trials(search.study)} == {"complete", "pruned"}
+    assert audited(search) == {}
+
+
+def test_the_audit_lets_trials_finish_that_another_pruner_would_stop(searched: Searched, make_worker: Make) -> None:
+    median = ('kind = "none"', 'kind = "median"\nstartup_trials = 1\nwarmup_epochs = 0')
+    plain = searched(median, LONGER, MANY, RANDOM)
+    make_worker(plain).work()
+    first = next(row for row in read_trials(plain.study) if row.state == "pruned")
+    search = searched((median[0], f"{median[1]}\naudit = 1.0"), LONGER, MANY, RANDOM, ('name = "small"', 'name = "audited"'))
+    make_worker(search).work()
+    rows = read_trials(search.study)
+    assert {row.state for row in rows} == {"complete"}
+    assert rows[first.number].audited_at == len(first.epochs)
+
+
+def test_an_interrupted_audit_goes_on(searched: Searched, make_worker: Make) -> None:
+    changes = ((ASHA[0], f"{ASHA[1]}\naudit = 0.5"), LONGER, FEW)
+    whole = searched(*changes)
+    make_worker(whole).work()
+    broken = searched(*changes, ('name = "small"', 'name = "broken"'))
+    for stop_after in range(20, 110, 6):
+        make_worker(broken, make_fake_trainer(Stop(stop_after).train)).work()
+    make_worker(broken).work()
+    seen = [[(row.state, row.value, row.audited_at) for row in read_trials(search.study)] for search in (whole, broken)]
+    assert seen[0] == seen[1]
+    assert audited(broken)

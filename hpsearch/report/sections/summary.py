@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hpsearch.analysis.leaderboard import RankedTrial, describe_settings
+from hpsearch.analysis.leaderboard import BEST, RankedTrial, describe_settings
 from hpsearch.analysis.metrics import compare
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.blocks import Block, Bullets, Cells, Paragraph, number_column, paragraphs, tabulate, text_column
@@ -174,6 +174,13 @@ def _cost(study: StudyResults) -> str:
     if board.saved_seconds:
         share = board.saved_seconds / (board.saved_seconds + board.seconds)
         said += f" Pruning saved about {show_duration(board.saved_seconds)}, {100 * share:.0f} % of the time for all epochs."
+    if audit := board.audit:
+        low, high = audit.interval
+        said += (
+            f" The audit trained {many(audit.trials, 'trial')} to the end that would have been stopped: {audit.wrong} of them "
+            f"{'is' if audit.wrong == 1 else 'are'} among the best {BEST}. So {100 * low:.0f} to {100 * high:.0f} % of the stopped trials "
+            "would have been (95 % interval)."
+        )
     return said
 
 
