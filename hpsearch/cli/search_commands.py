@@ -45,7 +45,8 @@ def run(
     )
     _announce(search)
     if search.is_spent:
-        note(f"The budget of {search.budget.amount} is spent. {'--trials' if search.budget.trials else '--epochs'} allows more.")
+        options = [f"--{name}" for name in ("trials", "epochs") if getattr(search.budget, name) is not None]
+        note(f"The budget of {search.budget.amount} is spent. {' and '.join(options)} allow{'s' if len(options) == 1 else ''} more.")
     else:
         run_in_foreground(search)
     verdict = None if file.finalists is None else _run_finalists(search, workers)
@@ -136,8 +137,9 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
             say(f"      hpsearch explain {name}    (measures which settings made the difference)")
             say(f"      hpsearch export {name} -o best.toml    (writes the winner's configuration to a file)")
         budget = search.budget
-        more = f"--trials {2 * max(budget.trials, board.total)}" if budget.trials else f"--epochs {2 * budget.max_trials}"
-        say(f"      hpsearch run {name} {more}    (continues the search)")
+        more = f"--trials {2 * max(budget.trials, board.total)}" if budget.trials else ""
+        more += f" --epochs {2 * budget.epochs}" if budget.epochs else ""
+        say(f"      hpsearch run {name} {more.strip()}    (continues the search)")
     write_pages(results, search)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)

@@ -132,7 +132,7 @@ class Budget(Section):
 
     @property
     def max_trials(self) -> int:
-        """The largest possible number of trials. Each counts as an epoch at least, also if it fails before its first."""
+        """The largest number of trials of a search that does not pause trials: each counts as an epoch at least, also if it fails before."""
         return min(count for count in (self.trials, self.epochs) if count is not None)
 
     def min_trials(self, max_epochs: int) -> int:

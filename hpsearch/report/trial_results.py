@@ -35,6 +35,10 @@ def trial_blocks(trial: TrialRow) -> Iterator[Block]:
             text=f"Trained for {describe_progress(trial)}; it then classified {100 * rung.val_accuracy:.1f} % of "
             f"{many(rung.n_validated, 'validation image')} correctly."
         )
+    if trial.state == "paused":
+        yield Paragraph(
+            text=f"Paused after {describe_progress(trial)}. It goes on if it turns out to be among the best of the trials that came as far."
+        )
     if reason := trial.end.get("reason", ""):
         yield Paragraph(text=f"Ended: {REASONS.get(reason, reason)}")
     if trial.end.get("diverged"):

@@ -13,7 +13,7 @@ from hpsearch.config.sections import Budget
 from hpsearch.config.space import Space
 from hpsearch.errors import StudyStoppedError
 from hpsearch.search.halving import Halving
-from hpsearch.storage.records import TrialKey, counts_towards_budget, read_study, trained_epochs
+from hpsearch.storage.records import TrialKey, counts_towards_budget, is_paused, read_study, trained_epochs
 
 MAX_EQUAL_FAILURES = 3
 """A run stops after this number of failures in a row at the same place of the code. They come from a bug and not from bad luck."""
@@ -61,14 +61,30 @@ def budget_allows_trial(
         True if there are fewer trials and fewer epochs than the budget has.
     """
     counted = [trial for trial in existing if counts_towards_budget(trial)]
-    if len(counted) >= budget.max_trials:
-        return False
+    return (budget.trials is None or len(counted) < budget.trials) and budget_has_epochs(counted, budget, space, halving)
+
+
+def budget_has_epochs(existing: Iterable[FrozenTrial], budget: Budget, space: Space | None = None, halving: Halving | None = None) -> bool:
+    """Return whether epochs of the budget are left, whatever the number of trials.
+
+    Args:
+        existing: all trials of the study, in any state.
+        budget: the budget.
+        space: the search space, as in `budget_allows_trial`.
+        halving: the rule that pauses trials, if any.
+
+    Returns:
+        True if there are fewer epochs than the budget has, or if it counts none.
+    """
+    counted = filter(counts_towards_budget, existing)
     return budget.epochs is None or sum(_epochs(trial, space, halving) for trial in counted) < budget.epochs
 
 
 def _epochs(trial: FrozenTrial, space: Space | None, halving: Halving | None) -> float:
+    if TrialKey.AUDIT in trial.user_attrs:
+        return float(trial.user_attrs[TrialKey.AUDIT])  # the rest is beyond the budget
     if trial.state.is_finished() or space is None:
-        return trained_epochs(trial)
+        return trained_epochs(trial) or 1  # else a search whose trials all fail at once would never end
     if halving is not None:
         return halving.epochs_ahead(trial)
     return space.epochs({**trial.system_attrs.get("fixed_params", {}), **trial.params})
@@ -91,7 +107,9 @@ def refuse_repeated_failure(study: str, trials: Iterable[FrozenTrial], run: str)
     ended = [
         trial
         for trial in trials
-        if trial.state.is_finished() and any(attempt["run"] == run for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
+        # A paused trial was trained, so the failures before and after it are not in a row.
+        if (trial.state.is_finished() or is_paused(trial))
+        and any(attempt["run"] == run for attempt in trial.user_attrs.get(TrialKey.ATTEMPTS, []))
     ]
     last = sorted(ended, key=lambda trial: trial.number)[-MAX_EQUAL_FAILURES:]
     if len(last) < MAX_EQUAL_FAILURES or any(trial.state != TrialState.FAIL for trial in last):

@@ -21,7 +21,7 @@ from hpsearch.config.components import Scalar
 from hpsearch.config.sections import Pruner
 from hpsearch.config.space import Space
 from hpsearch.search.study_view import value_of
-from hpsearch.storage.records import BASELINE, BY_HAND, TrialKey, is_own_trial, is_paused, trained_epochs
+from hpsearch.storage.records import BASELINE, BY_HAND, TrialKey, is_own_trial, is_paused, read_pause, trained_epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Halving:
             True if the trial stands at a rung, does not belong to the best there, and was not promoted from there.
         """
         here, positions = trained_epochs(trial), self._positions(trial)
-        if here not in positions or _is_exempt(trial) or trial.user_attrs.get(TrialKey.PAUSE, {}).get("at") == here:
+        if here not in positions or _is_exempt(trial) or (read_pause(trial) or {}).get("at") == here:
             return False
         level = max(level for level, position in enumerate(positions) if position == here)
         ranking = self._ranking(trials, level, value_of(trial, "model"))
@@ -112,6 +112,17 @@ class Halving:
             if found:
                 return max(found, key=lambda trial: (self._value(trial, level) or 0.0, -trial.number))
         return None
+
+    def can_compare(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial was measured at a rung. A paused trial may not be, if the study file has other rungs since.
+
+        Args:
+            trial: a trial of the study.
+
+        Returns:
+            True if it was.
+        """
+        return self._level(trial) is not None
 
     def epochs_ahead(self, trial: FrozenTrial) -> float:
         """Return how many epochs a trial has trained when it can next be paused.
@@ -161,18 +172,25 @@ class Halving:
 
     def _level(self, trial: FrozenTrial) -> int | None:
         """Return the last rung that a trial has reached; None before the first rung."""
-        return next((level for level in reversed(range(len(self.rungs))) if self._value(trial, level) is not None), None)
+        positions = self._positions(trial)
+        return next((level for level in reversed(range(len(self.rungs))) if _accuracy_at(trial, positions[level]) is not None), None)
 
     def _value(self, trial: FrozenTrial, level: int) -> float | None:
         """Return the validation accuracy of a trial at a rung; None if it was not measured there."""
-        position = self._positions(trial)[level]
-        if position >= 1:
-            return trial.intermediate_values.get(int(position))
-        # A decision looks at all trials, so their rungs are not made into objects.
-        return next((rung["val_accuracy"] for rung in trial.user_attrs.get(TrialKey.RUNGS, ()) if rung["share"] == position), None)
+        return _accuracy_at(trial, self._positions(trial)[level])
 
     def _positions(self, trial: FrozenTrial) -> tuple[float, ...]:
         return self.positions(self.space.epochs(_params(trial)))
+
+
+def _accuracy_at(trial: FrozenTrial, position: float) -> float | None:
+    """Return the validation accuracy at a position in epochs; None if it was not measured. What an audit trained does not count."""
+    if position > trial.user_attrs.get(TrialKey.AUDIT, position):
+        return None
+    if position >= 1:
+        return trial.intermediate_values.get(int(position))
+    # A decision looks at all trials, so their rungs are not made into objects.
+    return next((rung["val_accuracy"] for rung in trial.user_attrs.get(TrialKey.RUNGS, ()) if rung["share"] == position), None)
 
 
 @cache

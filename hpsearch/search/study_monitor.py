@@ -81,7 +81,7 @@ class StudyMonitor:
             ended=tuple(TrialRow.from_trial(trial) for trial in ended),
             running=tuple(row for row in rows if row.state == "running"),
             counts=self._finished + Counter(state_of(trial) for trial in unfinished),
-            epochs=self._finished_epochs + sum(row.trained_epochs for row in rows),
+            epochs=self._finished_epochs + sum(row.trained_epochs if row.audited_at is None else row.audited_at for row in rows),
             best=None if self._best is None else TrialRow.from_trial(self._best),
         )
 
@@ -115,4 +115,7 @@ class StudyMonitor:
 
 def _epochs(finished: FrozenTrial) -> float:
     # The reported values of the trial are not read here.
+    audited_at = finished.user_attrs.get(TrialKey.AUDIT)  # the budget does not count what the audit trained
+    if audited_at is not None:
+        return float(audited_at)
     return float(finished.user_attrs.get(TrialKey.EPOCHS_DONE, sum(rung.share for rung in read_rungs(finished)[-1:])))

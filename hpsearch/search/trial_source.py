@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.analysis.paired import Scores
@@ -14,7 +16,7 @@ from hpsearch.config.sections import Budget
 from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.search.budget import Clock, budget_allows_trial
+from hpsearch.search.budget import Clock, budget_allows_trial, budget_has_epochs
 from hpsearch.search.halving import Halving
 from hpsearch.search.pruner import Audit
 from hpsearch.storage.optuna_internals import get_storage, get_study_id, get_trial_id
@@ -23,6 +25,7 @@ from hpsearch.storage.records import (
     candidate_scores,
     counts_towards_budget,
     failed_candidates,
+    is_own_trial,
     is_paused,
     read_config,
     repeat_attributes,
@@ -108,10 +111,14 @@ class SampledTrials:
         Returns:
             The running trial, or None if the budget is spent and no paused trial is among the best.
         """
-        while (paused := self._next_promotion(trials) or self._next_audited(trials)) is not None:
-            if get_storage(self.study).set_trial_state_values(get_trial_id(paused), TrialState.RUNNING):
-                return optuna.Trial(self.study, get_trial_id(paused))
-            trials = [trial for trial in trials if trial.number != paused.number]  # somebody has taken it from outside
+        promoted = self._next_promotion(trials)
+        if (paused := promoted or self._next_audited(trials)) is not None:
+            with suppress(UpdateFinishedTrialError):
+                if get_storage(self.study).set_trial_state_values(get_trial_id(paused), TrialState.RUNNING):
+                    if promoted is None:
+                        get_storage(self.study).set_trial_user_attr(get_trial_id(paused), TrialKey.AUDIT, trained_epochs(paused))
+                    return optuna.Trial(self.study, get_trial_id(paused))
+            return None  # somebody has just taken or ended it from outside; the next claim sees this
         if not self._may_begin(trials):
             return None
         # Do not use `Study.ask`, because it would first take a trial that waits for another worker.
@@ -129,9 +136,10 @@ class SampledTrials:
             trial: a waiting trial.
 
         Returns:
-            True for a paused trial of a study that pauses trials.
+            True for a paused trial of a study that pauses trials. If the rungs were changed, so that the trial was measured at none of
+            them, it goes on to the next one.
         """
-        return self.halving is not None and is_paused(trial)
+        return self.halving is not None and is_paused(trial) and self.halving.can_compare(trial)
 
     def unneeded(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Find the paused trials that will never be promoted, because the budget is spent.
@@ -149,24 +157,26 @@ class SampledTrials:
 
     @property
     def is_over(self) -> bool:
-        """Whether no paused trial is left. The budget does not grow during a run."""
-        return self.halving is None or not any(map(is_paused, self.study.get_trials(deepcopy=False)))
+        """Whether no paused trial is left, and none can come. The budget does not grow during a run."""
+        trials = self.study.get_trials(deepcopy=False)
+        return self.halving is None or all(trial.state.is_finished() for trial in trials if is_own_trial(trial))
 
     def _is_decided(self, trials: Sequence[FrozenTrial]) -> bool:
         """Return whether no paused trial can be promoted any more."""
         if self._may_begin(trials):
             return False
-        others_go_on = any(not trial.state.is_finished() and not is_paused(trial) for trial in trials if counts_towards_budget(trial))
+        others_go_on = any(
+            not trial.state.is_finished() and not is_paused(trial) and TrialKey.AUDIT not in trial.user_attrs
+            for trial in trials
+            if is_own_trial(trial)
+        )
         return not self._may_promote(trials) or not (others_go_on or self._next_promotion(trials) is not None)
 
     def _next_audited(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """Return a paused trial that the audit has drawn, once all other paused trials are to be stopped."""
         if self.halving is None or self._is_time_over() or not self._is_decided(trials):
             return None
-        drawn = next((trial for trial in trials if is_paused(trial) and self.audit.draws(trial.number)), None)
-        if drawn is not None:
-            get_storage(self.study).set_trial_user_attr(get_trial_id(drawn), TrialKey.AUDIT, trained_epochs(drawn))
-        return drawn
+        return next((trial for trial in trials if is_paused(trial) and self.audit.draws(trial.number)), None)
 
     def _next_promotion(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         if self.halving is None or not self._may_promote(trials):
@@ -180,9 +190,7 @@ class SampledTrials:
         """Return whether epochs and time are left. If no trial is complete, the best goes on in any case, so that the search has a result."""
         if not any(trial.state == TrialState.COMPLETE and counts_towards_budget(trial) for trial in trials):
             return True
-        epochs_alone = self.budget.model_copy(update={"trials": None})
-        left = self.budget.epochs is None or budget_allows_trial(trials, epochs_alone, self.space, self.halving)
-        return left and not self._is_time_over()
+        return budget_has_epochs(trials, self.budget, self.space, self.halving) and not self._is_time_over()
 
     def _is_time_over(self) -> bool:
         return self.budget.time is not None and self.clock.spent(self.study) >= self.budget.time

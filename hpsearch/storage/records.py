@@ -206,7 +206,7 @@ class TrialRow:
             finished=trial.datetime_complete,
             repeat=repeat_of(trial),
             rungs=tuple(read_rungs(trial)),
-            audited_at=attrs.get(TrialKey.AUDIT),
+            audited_at=None if TrialKey.AUDIT not in attrs else float(attrs[TrialKey.AUDIT]),
         )
 
     @property
@@ -406,7 +406,29 @@ def is_paused(trial: FrozenTrial) -> bool:
     Returns:
         True if it waits at the rung where it was paused.
     """
-    return trial.state == TrialState.WAITING and not trial.user_attrs.get(TrialKey.PAUSE, {"promoted": True})["promoted"]
+    return trial.state == TrialState.WAITING and (pause := read_pause(trial)) is not None and not pause["promoted"]
+
+
+def read_pause(trial: optuna.Trial | FrozenTrial) -> Mapping[str, Any] | None:
+    """Read where a trial was last paused.
+
+    Args:
+        trial: a trial of any study.
+
+    Returns:
+        `at`, the number of epochs or the share of the first epoch, and `promoted`, whether the trial was promoted from there; None if it
+        was never paused.
+
+    Raises:
+        StorageError: the stored value is damaged.
+    """
+    if TrialKey.PAUSE not in trial.user_attrs:
+        return None
+    with readable(f"trial {trial.number}"):
+        pause: Mapping[str, Any] = trial.user_attrs[TrialKey.PAUSE]
+        if type(pause["promoted"]) is not bool or type(pause["at"]) not in (int, float):
+            raise TypeError(f"{TrialKey.PAUSE} is {show(pause)}")
+        return pause
 
 
 def state_of(trial: FrozenTrial) -> str:
@@ -463,7 +485,7 @@ def write_attempt(trial: optuna.Trial, *, worker: str, run: str, at: float) -> l
     attempts = [*earlier, {"worker": worker, "run": run, "at": round(at, 3), "epochs": len(read_epochs(trial))}]
     with transaction(trial):
         trial.set_user_attr(TrialKey.ATTEMPTS, attempts)
-        if pause := trial.user_attrs.get(TrialKey.PAUSE):
+        if pause := read_pause(trial):
             trial.set_user_attr(TrialKey.PAUSE, {**pause, "promoted": True})
     return attempts
 
@@ -619,7 +641,7 @@ def write_end(trial: optuna.Trial, epochs: Sequence[Epoch], end: Mapping[str, An
             trial.set_user_attr(TrialKey.SECONDS, round(sum(epoch.seconds for epoch in epochs), 2))
             trial.set_user_attr(TrialKey.TRAIN_ACCURACY, last.train_accuracy)
             trial.set_user_attr(TrialKey.GAP, round(last.train_accuracy - last.val_accuracy, 6))
-        if end:
+        if end or TrialKey.END in trial.user_attrs:  # a worker may have died after it stored another end
             trial.set_user_attr(TrialKey.END, dict(end))
 
 
@@ -821,8 +843,9 @@ def write_study(
     ensure_identity(study)
     if StudyKey.FILE not in study.user_attrs:
         study.set_user_attr(StudyKey.AUTO_PRECISION, dict(auto_precision))
-    study.set_user_attr(StudyKey.FILE, {"text": text, "path": str(path)})
     study.set_user_attr(StudyKey.COMPARABLE, dict(comparable))
+    # The file comes last. A study with a file has all the rest, also if this process is killed between two writes.
+    study.set_user_attr(StudyKey.FILE, {"text": text, "path": str(path)})
 
 
 def write_split_hash(study: optuna.Study, split_hash: str) -> None:

@@ -247,7 +247,8 @@ def _warm_start_trials(store: Store, file: StudyFile) -> dict[str, list[FrozenTr
                 f"{file.path.name}: warm_start.from: the trials of '{source}' were measured otherwise:{_listed(differences)}",
                 hint="A study may differ only in its space from the studies of its warm start.",
             )
-        found[source] = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        found[source] = [trial for trial in finished if trial.values is not None]  # without a whole epoch there is no value
     return found
 
 
@@ -260,6 +261,8 @@ def _copy_trials(study: optuna.Study, space: Space, source: str, trials: list[Fr
         point = None if label in copied else _equal_point(space, TrialRow.from_trial(trial))
         if point is None:
             continue
+        # Pauses and audits are decisions of the other study.
+        attributes = {key: value for key, value in trial.user_attrs.items() if key not in (TrialKey.PAUSE, TrialKey.AUDIT)}
         fixed = FixedTrial(point)
         space.sample(fixed)
         study.add_trial(
@@ -269,7 +272,7 @@ def _copy_trials(study: optuna.Study, space: Space, source: str, trials: list[Fr
                 params=fixed.params,
                 distributions=fixed.distributions,
                 intermediate_values=trial.intermediate_values,
-                user_attrs={**trial.user_attrs, TrialKey.COPY_OF: label, TrialKey.ORIGIN: f"copy of {label}"},
+                user_attrs={**attributes, TrialKey.COPY_OF: label, TrialKey.ORIGIN: f"copy of {label}"},
             )
         )
         n_copies += 1

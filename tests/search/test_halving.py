@@ -17,9 +17,10 @@ from hpsearch.config.epoch import Epoch, Rung
 from hpsearch.config.sections import Budget, Pruner
 from hpsearch.config.study_file import StudyFile
 from hpsearch.config.train_config import TrainConfig
-from hpsearch.errors import StudyFileError
+from hpsearch.errors import StorageError, StudyFileError
 from hpsearch.search.halving import Halving
 from hpsearch.search.sampler import SpaceSampler
+from hpsearch.search.study_monitor import StudyMonitor
 from hpsearch.search.worker import Interrupted, Worker
 from hpsearch.storage.records import BY_HAND, TrialKey, TrialRow, read_trials
 from hpsearch.workflows.supervisor import Search
@@ -388,3 +389,80 @@ def test_an_interrupted_audit_goes_on(searched: Searched, make_worker: Make) -> 
     seen = [[(row.state, row.value, row.audited_at) for row in read_trials(search.study)] for search in (whole, broken)]
     assert seen[0] == seen[1]
     assert audited(broken)
+
+
+def test_failures_between_paused_trials_are_not_in_a_row(searched: Searched, make_worker: Make) -> None:
+    def failing(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float]) -> Iterator[Epoch | Rung]:
+        if int(owner.rpartition("/")[2]) % 5 == 4:
+            raise MemoryError
+        yield from train(config, checkpoint, owner, rungs)
+
+    search = searched(ASHA, LONGER, MANY, RANDOM)
+    make_worker(search, make_fake_trainer(failing)).work()
+    assert [row.number for row in read_trials(search.study) if row.state == "fail"] == [4, 9, 14, 19]
+
+
+def test_a_budget_of_epochs_is_spent_however_short_the_trials_are(searched: Searched, make_worker: Make) -> None:
+    short = ("epochs = { int = [2, 4] }", "epochs = { int = [1, 3] }")
+    search = searched(ASHA, short, RANDOM, ("trials = 8", "epochs = 20"))
+    make_worker(search).work()
+    rows = read_trials(search.study)
+    assert 20 <= sum(row.trained_epochs for row in rows) < 23
+    assert len(rows) > 20
+    assert search.is_spent
+
+
+def test_the_audit_is_beyond_the_budget(searched: Searched, make_worker: Make) -> None:
+    changes = ((ASHA[0], f"{ASHA[1]}\naudit = 0.5"), LONGER, RANDOM, ("trials = 8", "epochs = 20"))
+    search = searched(*changes)
+    make_worker(search).work()
+    drawn = audited(search)
+    assert drawn
+    charged = sum(drawn.get(row.number, row.trained_epochs) for row in read_trials(search.study))
+    assert 20 <= charged < 29
+    assert StudyMonitor(search.store, search.study).read_progress().epochs == pytest.approx(charged)
+    again = searched(*changes, epochs=40)
+    assert not again.is_spent
+    make_worker(again).work()
+    assert len(trials_of(again)) > len(trials_of(search)) or len(audited(again)) > len(drawn)
+
+
+def test_an_audit_promotes_nobody(searched: Searched, make_worker: Make) -> None:
+    search = searched((ASHA[0], f"{ASHA[1]}\naudit = 1.0"), LONGER, MANY, RANDOM)
+    make_worker(search).work()
+    halving, drawn = rule(search.file), audited(search)
+    assert drawn
+    for trial in trials_of(search):
+        if trial.number in drawn:
+            assert not halving.must_pause(trial, trials_of(search))
+            assert halving.as_sampled(trial) is trial
+
+
+@pytest.mark.parametrize("damaged", ["x", {"at": 1}, None, {"at": [1], "promoted": False}, {"at": 0.2, "promoted": "no"}])
+def test_a_damaged_pause_is_named(searched: Searched, make_worker: Make, damaged: object) -> None:
+    search = stopped_with_paused_trials(searched, make_worker)
+    paused = next(trial for trial in trials_of(search) if trial.user_attrs.get(TrialKey.PAUSE) and trial.state == TrialState.WAITING)
+    search.study._storage.set_trial_user_attr(paused._trial_id, TrialKey.PAUSE, damaged)
+    with pytest.raises(StorageError, match=f"the stored record of trial {paused.number} is damaged"):
+        make_worker(search).work()
+
+
+def test_a_trial_that_was_measured_at_no_present_rung_goes_on_to_the_next(searched: Searched, make_worker: Make) -> None:
+    stopped_with_paused_trials(searched, make_worker)
+    search = searched(('kind = "none"', 'kind = "asha"\nrungs = [0.7, 0.8]'), LONGER, MANY, RANDOM)
+    stranded = [row.number for row in read_trials(search.study) if row.state == "paused"]
+    make_worker(search).work()
+    rows = read_trials(search.study)
+    assert all(rows[number].trained_epochs >= round(0.7 * wanted_epochs(rows[number])) for number in stranded)
+
+
+def test_a_warm_start_copies_neither_pauses_nor_audits(searched: Searched, make_worker: Make) -> None:
+    source = searched((ASHA[0], f"{ASHA[1]}\naudit = 0.5"), LONGER, MANY, RANDOM)
+    make_worker(source).work()
+    assert audited(source)
+    copied = searched(ASHA, LONGER, RANDOM, ('name = "small"', 'name = "copied"'), more='[warm_start]\nfrom = ["small"]\n')
+    with_value = sum(row.value is not None for row in read_trials(source.study))
+    assert f"{with_value} of the {with_value} finished trials of 'small' fit the space and were copied" in " ".join(copied.changed)
+    assert audited(copied) == {}
+    make_worker(copied).work()
+    assert {row.state for row in read_trials(copied.study)} == {"complete", "pruned"}

@@ -109,3 +109,27 @@ def test_finalists_do_not_begin_in_a_study_of_another_program(
     with pytest.raises(StudyNotFoundError, match=r"'small\.finalists' was not made by hpsearch"):
         prepare_finalists(search.file, workspace, top=1, seeds=2)
     assert foreign.user_attrs == {}
+
+
+@pytest.mark.parametrize("n_writes", range(6))
+def test_a_study_whose_making_was_killed_is_made_on(
+    searched: Searched, make_worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch, n_writes: int
+) -> None:
+    write = optuna.Study.set_user_attr
+    written: list[str] = []
+
+    def dies(study: optuna.Study, key: str, value: object) -> None:
+        if len(written) == n_writes:
+            raise KeyboardInterrupt
+        write(study, key, value)
+        written.append(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "set_user_attr", dies)
+        try:
+            searched()
+        except KeyboardInterrupt:
+            assert len(written) == n_writes
+        else:
+            assert n_writes > 3  # all has been written
+    assert make_worker(searched()).work() == 8
