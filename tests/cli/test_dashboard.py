@@ -356,7 +356,7 @@ def test_a_trial_failed_in_the_dashboard_ends_in_its_worker_which_goes_on(folder
     searching = subprocess.Popen(
         [sys.executable, "-m", "tests.support.fake_trainer", "run", "small.toml", "--workers", "1"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_EPOCH_SECONDS": "0.5"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_EPOCH_SECONDS": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

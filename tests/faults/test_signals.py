@@ -139,7 +139,7 @@ def test_a_run_that_begins_while_orphans_leave_loses_nothing(forkserver: ForkSer
 
 
 def test_stop_from_another_terminal(forkserver: ForkServer, folder: Path, output: Said) -> None:
-    run = started(forkserver, folder, "--workers", "2")
+    run = started(forkserver, folder, "--workers", "2", **{EPOCH_SECONDS: "2"})  # so that a trial runs, however slow the other command is
     asked = forkserver.start(folder, "stop", "small.toml", output=folder / "asked")
     assert asked.wait(20) == 0
     assert "were asked to stop" in (folder / "asked").read_text()

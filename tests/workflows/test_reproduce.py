@@ -202,7 +202,7 @@ def test_a_trial_that_has_nothing_to_compare_with_is_refused(searched: Callable[
         prepare_reproduction("small", 0, workspace)
     search.study.enqueue_trial({"epochs": 2}, user_attrs={TrialKey.ORIGIN: BY_HAND})
     search.study.tell(search.study.ask(), 0.5)
-    with pytest.raises(StudyNotFoundError, match="trial 1 of 'small' has no epochs on record"):
+    with pytest.raises(StudyNotFoundError, match="trial 1 of 'small' has no whole epoch on record"):
         prepare_reproduction("small", 1, workspace)
     with pytest.raises(StudyNotFoundError, match="no trial 2 in 'small'"):
         prepare_reproduction("small", 2, workspace)
