@@ -150,10 +150,9 @@ class SampledTrials:
         Returns:
             The paused trials, or nothing while any of them may go on.
         """
-        paused = [trial for trial in trials if self.is_held(trial)]
-        if not paused or self._may_begin(trials):
+        if self.halving is None or not self._is_decided(trials):
             return ()
-        return [trial for trial in paused if self._is_time_over() or not self.audit.draws(trial.number)] if self._is_decided(trials) else ()
+        return [trial for trial in trials if self.is_held(trial) and (self._is_time_over() or not self.audit.draws(trial.number))]
 
     @property
     def is_over(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.analysis.leaderboard import make_leaderboard
@@ -257,24 +258,19 @@ def test_two_workers_share_the_rungs(searched: Searched, make_worker: Make) -> N
     assert {row.state for row in rows} == {"complete", "pruned"}
 
 
-def test_a_sampler_learns_from_a_paused_trial_as_from_a_pruned_one(searched: Searched, make_worker: Make) -> None:
+def test_a_sampler_learns_from_a_paused_trial_as_from_a_pruned_one(
+    searched: Searched, make_worker: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     search = stopped_with_paused_trials(searched, make_worker)
     halving = rule(search.file)
     seen: list[FrozenTrial] = []
 
-    class Listening(SpaceSampler):
-        def inner(self, number: int, name: str, attempt: int) -> Any:
-            sampler = super().inner(number, name, attempt)
-            ask = sampler.infer_relative_search_space
+    def infer(sampler: RandomSampler, study: Any, trial: FrozenTrial) -> dict[str, Any]:
+        seen.extend(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+        return {}
 
-            def infer(study: Any, trial: FrozenTrial) -> Any:
-                seen.extend(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
-                return ask(study, trial)
-
-            sampler.infer_relative_search_space = infer  # type: ignore[method-assign]
-            return sampler
-
-    search.study.sampler = Listening(
+    monkeypatch.setattr(RandomSampler, "infer_relative_search_space", infer)
+    search.study.sampler = SpaceSampler(
         search.file.space, search.file.sampler, Budget(trials=50), seed=3, accept=lambda _: True, halving=halving
     )
     paused = {row.number: row for row in read_trials(search.study) if row.state == "paused"}
