@@ -4,10 +4,9 @@
     python benchmarks/replay.py --only asha --space cnn  # some of them
 
 A replay trains nothing. It draws configurations of the table, and reads what each training measured and how long it took. A sampler
-that learns draws any point of the space; the nearest point of the table that is not taken yet stands for it (when all are taken, the
-table begins again). The clock is simulated,
-with any number of workers. A search names its best complete trial. What counts is the true mean of that configuration over the recorded
-seeds, compared with the best true mean of the table.
+that learns draws any point of the space; the nearest point of the table that is not taken yet stands for it. When all are taken, the
+table begins again. The clock is simulated, with any number of workers. A search names its best complete trial. What counts is the true
+mean of that configuration over the recorded seeds, compared with the best true mean of the table.
 """
 
 from __future__ import annotations
@@ -267,8 +266,8 @@ def tpe(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed)
 
 
-def ours(space: str, seed: int, halving: Halving | None = None, **options: Any) -> SpaceSampler:
-    return SpaceSampler(curves.space_of(space), Sampler(**options), Budget(trials=1000), seed=seed, accept=lambda _: True, halving=halving)
+def ours(space: str, seed: int, halving: Halving | None = None) -> SpaceSampler:
+    return SpaceSampler(curves.space_of(space), Sampler(), Budget(trials=1000), seed=seed, accept=lambda _: True, halving=halving)
 
 
 def unpruned() -> optuna.pruners.BasePruner:

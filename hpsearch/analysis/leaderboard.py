@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.analysis.metrics import Z95, wilson_interval
 from hpsearch.storage.records import BASELINE, TrialKey, TrialRow
 
-BEST = 3
+N_BEST = 3
 """A pruner is wrong if it stops a trial that would have been among this number of best trials."""
 STATES = ("complete", "pruned", "fail", "running", "paused", "waiting")
 
@@ -61,7 +61,7 @@ class AuditResult:
 
     Attributes:
         trials: number of these trials.
-        wrong: how many of them are among the best `BEST` trials of the study.
+        wrong: how many of them are among the best `N_BEST` trials of the study.
         interval: 95 % interval of the share of stopped trials that would have been among them, 0 to 1.
     """
 
@@ -239,7 +239,7 @@ def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> L
 
 def _audit(ranking: Sequence[RankedTrial]) -> AuditResult | None:
     ranks = [ranked.rank for ranked in ranking if ranked.trial.audited_at is not None]
-    wrong = sum(rank <= BEST for rank in ranks)
+    wrong = sum(rank <= N_BEST for rank in ranks)
     return AuditResult(trials=len(ranks), wrong=wrong, interval=wilson_interval(wrong / len(ranks), len(ranks))) if ranks else None
 
 

@@ -67,8 +67,8 @@ def wasted_settings(study: StudyFile, budget: Budget) -> tuple[str, ...]:
     # A trial is never pruned in its last epoch. A pruner that the file does not mention needs no warning.
     key, first = ("min_epochs", pruner.min_epochs) if pruner.min_epochs else ("warmup_epochs", (pruner.warmup_epochs or 0) + 1)
     waits = max(pruner.startup_trials or 0, pruner.min_trials or 0)
-    first_cut_late = pruner.kind != "asha" and first >= longest  # asha compares trials from their first epoch on
-    if pruner.model_fields_set and pruner.kind != "none" and first_cut_late:
+    # asha compares trials inside their first epoch already.
+    if pruner.model_fields_set and pruner.kind not in ("none", "asha") and first >= longest:
         found.append(
             f"the pruner never prunes: with this `{key}` it can first prune after {many(first, 'epoch')}, "
             f"but the longest training ends after {many(longest, 'epoch')}."

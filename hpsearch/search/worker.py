@@ -318,13 +318,14 @@ class Worker:
         reported = set(self.store.storage.get_trial(get_trial_id(trial)).intermediate_values) if n_stored else set()
         training = self._begin(claim, n_stored)
         try:
-            while (epoch := self._call_user_code(lambda: next(training, None))) is not None:
-                value = _checked_accuracy(epoch)
+            while (measured := self._call_user_code(lambda: next(training, None))) is not None:
+                value = _checked_accuracy(measured)
                 self.claimer.require_own(claim.lease)
-                if isinstance(epoch, Rung):
-                    if not n_stored:
-                        self._end_rung(claim, epoch, rungs)
+                if isinstance(measured, Rung):
+                    if not n_stored:  # a trial that has an epoch has passed all its rungs inside the first
+                        self._end_rung(claim, measured, rungs)
                     continue
+                epoch = measured
                 if epoch.number > len(epochs):
                     epochs.append(epoch)
                     reached(Failpoint.BETWEEN_CHECKPOINT_AND_STORE, trial.number)
@@ -399,12 +400,12 @@ class Worker:
             raise TrialFailure.from_error(error) from error
 
 
-def _checked_accuracy(epoch: Epoch | Rung) -> float:
+def _checked_accuracy(measured: Epoch | Rung) -> float:
     """Return the validation accuracy of an epoch or a rung. Fail the trial if the value is not a number from 0 to 1.
 
     Without this check, an infinite value would win in Optuna.
     """
-    value = epoch.val_accuracy
+    value = measured.val_accuracy
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         expected = "validation accuracy must be a finite number from 0 to 1"
         raise TrialFailure(f"{expected}, but is {value!r:.80}", place=expected)

@@ -215,7 +215,7 @@ def _require_record(trial: TrialRow, study: str) -> None:
     """Raise an error if a trial has no recorded result to compare with."""
     called = f"trial {trial.number} of '{study}'"
     if not trial.is_finished:
-        waits = f"`hpsearch run {study}` trains it on, or ends it." if trial.state == "paused" else "Wait until the trial has finished."
+        waits = f"`hpsearch run {study}` continues it, or ends it." if trial.state == "paused" else "Wait until the trial has finished."
         raise UsageError(f"{called} is still {trial.state}", hint=waits)
     if trial.state == "fail":
         raise UsageError(f"{called} {why_unusable(trial)}", hint=f"`hpsearch run {study} --retry-failed` tries it again.")

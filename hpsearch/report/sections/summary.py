@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hpsearch.analysis.leaderboard import BEST, RankedTrial, describe_settings
+from hpsearch.analysis.leaderboard import N_BEST, RankedTrial, describe_settings
 from hpsearch.analysis.metrics import compare
 from hpsearch.formatting import many, show_duration
 from hpsearch.report.blocks import Block, Bullets, Cells, Paragraph, number_column, paragraphs, tabulate, text_column
@@ -178,7 +178,7 @@ def _cost(study: StudyResults) -> str:
         low, high = audit.interval
         said += (
             f" The audit trained {many(audit.trials, 'trial')} to the end that would have been stopped: {audit.wrong} of them "
-            f"{'is' if audit.wrong == 1 else 'are'} among the best {BEST}. So {100 * low:.0f} to {100 * high:.0f} % of the stopped trials "
+            f"{'is' if audit.wrong == 1 else 'are'} among the best {N_BEST}. So {100 * low:.0f} to {100 * high:.0f} % of the stopped trials "
             "would have been (95 % interval)."
         )
     return said
