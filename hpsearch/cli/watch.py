@@ -56,7 +56,7 @@ def watch_study(name: str, workspace: Workspace) -> None:
 
 def _state(first: Progress, budget: Budget) -> str:
     if budget.trials is None:
-        return f"{first.epochs} of {budget.epochs} epochs are trained, {many(first.finished, 'trial')} ended"
+        return f"{first.epochs:.0f} of {budget.epochs} epochs are trained, {many(first.finished, 'trial')} ended"
     return f"{first.finished} of {budget.trials} trials have ended"
 
 

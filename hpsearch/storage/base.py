@@ -11,6 +11,9 @@ from optuna.storages import RDBStorage
 from hpsearch.errors import HpsearchError
 from hpsearch.storage.retry import Result, RetryPolicy
 
+VERSION_TABLE = "alembic_version"
+"""The table that Optuna makes and fills last. A database without it is not complete."""
+
 
 class Database(ABC):
     """A database, which may not exist yet.

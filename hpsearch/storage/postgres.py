@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from hpsearch.errors import HpsearchError, OutageError, StorageError, StudyNotFoundError
-from hpsearch.storage.base import Database
+from hpsearch.storage.base import VERSION_TABLE, Database
 from hpsearch.storage.optuna_internals import RDB_METHODS
 from hpsearch.storage.retry import Result, RetryPolicy
 
@@ -137,7 +137,7 @@ class PostgresServer(Database):
         psycopg = _driver(self.display_url)
         try:
             with self.connect() as connection:
-                row = connection.execute("SELECT to_regclass('studies') IS NOT NULL").fetchone()
+                row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [VERSION_TABLE]).fetchone()
         except psycopg.Error as error:
             raise self.open_error(error) from error
         if not create and not (row and row[0]):

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from hpsearch.errors import DiskError, HpsearchError, StorageError, StudyNotFoundError
 from hpsearch.formatting import show_path
-from hpsearch.storage.base import Database
+from hpsearch.storage.base import VERSION_TABLE, Database
 from hpsearch.storage.retry import Result, RetryPolicy
 
 MAX_LOCK_WAIT = 60.0
@@ -115,17 +115,21 @@ class SqliteFile(Database):
         if not read_only and any(Path(each.mountpoint) == database.resolve() for each in psutil.disk_partitions(all=True)):
             # The log and the locks lie beside each of its names, so two runs would not know of each other.
             raise StorageError(f"{database} is a file that is mounted by itself", hint="Mount its folder instead.")
+        nothing_yet = StudyNotFoundError(f"there are no studies in {database} yet", hint="`hpsearch run` with a study file makes one.")
         if status.st_size == 0:
+            if not create:
+                raise nothing_yet  # another process may be making it now
             raise StorageError(f"{database} is empty", hint="Move it away, or choose another file with --storage.")
         if not os.access(database, os.R_OK if read_only else os.R_OK | os.W_OK):
             raise StorageError(f"{database} cannot be {'read' if read_only else 'written to'}", hint=OTHER_PATH_HINT)
-        tables = self._tables()
+        tables = [name for (name,) in self._read("SELECT name FROM sqlite_master WHERE type = 'table'")]
         if tables and "studies" not in tables:
             raise StorageError(
                 f"{database} belongs to another program (tables {', '.join(sorted(tables)[:4])})", hint="Choose another with --storage."
             )
-        if not tables and not create:
-            raise StudyNotFoundError(f"there are no studies in {database} yet", hint="`hpsearch run` with a study file makes one.")
+        # Optuna makes the version last. Without it the database is half made, and whoever opened it would make the rest a second time.
+        if not create and not (VERSION_TABLE in tables and self._read(f"SELECT version_num FROM {VERSION_TABLE}")):
+            raise nothing_yet
 
     def retry(self, retry_policy: RetryPolicy, call: Callable[[], Result]) -> Result:
         """Call a function one time. It needs no retry, because each statement waits while the file is locked."""
@@ -149,11 +153,11 @@ class SqliteFile(Database):
             hint = "Copy it, with the files beside it whose names begin with its name, to a folder that this user may write to."
         return StorageError(f"cannot use {self.display_url}: {cause}", hint=hint)
 
-    def _tables(self) -> set[str]:
+    def _read(self, statement: str) -> list[tuple[str, ...]]:
         try:
             connection = self._connect_to_read(RetryPolicy(max_wait=self.max_wait))
             try:
-                return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                return list(connection.execute(statement))
             finally:
                 connection.close()
         except sqlite3.OperationalError as error:

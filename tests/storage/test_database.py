@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 
 from hpsearch.errors import StorageError, StudyNotFoundError
 from hpsearch.storage.database import database_at, open_store
@@ -90,6 +91,32 @@ def test_a_database_is_made_only_on_request(tmp_path: Path) -> None:
         with pytest.raises(StudyNotFoundError, match="there are no studies"):
             open_store(url, create=False, read_only=read_only)
     assert (tmp_path / "study.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "killed_at",
+    ["CREATE TABLE studies", "CREATE TABLE trials", "INSERT INTO version_info", "CREATE TABLE alembic", "INSERT INTO alembic"],
+)
+def test_a_half_made_database_has_no_studies_yet_and_its_reader_makes_nothing(any_storage: str, killed_at: str) -> None:
+    def kill(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.strip().startswith(killed_at):
+            raise KeyboardInterrupt
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", kill)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            open_store(any_storage, create=True)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", kill)
+    for read_only in (True, False):
+        with pytest.raises(StudyNotFoundError):
+            open_store(any_storage, create=False, read_only=read_only)
+    is_empty = any_storage.startswith("sqlite") and killed_at == "CREATE TABLE studies"  # like a file that was cut off
+    with pytest.raises(StorageError, match="Move it away") if is_empty else nullcontext():
+        store = open_store(any_storage, create=True)
+        store.create("s")
+        assert store.study_names() == ["s"]
+        store.dispose()
 
 
 def test_a_store_for_reading_cannot_write(empty_database: Path) -> None:
