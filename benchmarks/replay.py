@@ -267,7 +267,9 @@ def tpe(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def ours(space: str, seed: int, halving: Halving | None = None) -> SpaceSampler:
-    return SpaceSampler(curves.space_of(space), Sampler(), Budget(trials=1000), seed=seed, accept=lambda _: True, halving=halving)
+    return SpaceSampler(
+        curves.space_of(space), Sampler(), Budget(trials=1000), seed=seed, n_images=1000, accept=lambda _: True, halving=halving
+    )
 
 
 def unpruned() -> optuna.pruners.BasePruner:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.analysis.metrics import Z95, wilson_interval
+from hpsearch.analysis.metrics import difference_margin, wilson_interval
+from hpsearch.analysis.outlook import Outlook, TrailingModel, by_model, look_ahead, trailing_models
 from hpsearch.storage.records import BASELINE, TrialKey, TrialRow
 
 N_BEST = 3
@@ -81,6 +82,8 @@ class Leaderboard:
         saved_seconds: estimated time that the pruned trials would have needed for their remaining epochs.
         gain: gain over the best baseline; None without a complete baseline.
         audit: how often the pruner was wrong; None if no audited trial is complete.
+        outlook: what as many trials again are expected to bring; None if there are too few trials to tell.
+        trailing: the models that are clearly behind the leading model, by name.
     """
 
     ranking: tuple[RankedTrial, ...]
@@ -92,6 +95,8 @@ class Leaderboard:
     saved_seconds: float
     gain: BaselineGain | None
     audit: AuditResult | None
+    outlook: Outlook | None
+    trailing: Mapping[str, TrailingModel]
 
     @property
     def best(self) -> RankedTrial | None:
@@ -133,6 +138,8 @@ class Leaderboard:
             "seconds": self.seconds,
             "seconds_saved_by_pruning": self.saved_seconds,
             "audit": None if self.audit is None else {**asdict(self.audit), "interval": list(self.audit.interval)},
+            "expected_of_as_many_trials_again": None if self.outlook is None else asdict(self.outlook),
+            "trailing_models": [asdict(each) for each in self.trailing.values()],
             "gain_over_baseline": None if self.gain is None else {"difference": self.gain.difference, "margin": self.gain.margin},
             "leaderboard": [
                 {
@@ -173,21 +180,6 @@ def rank(trials: Iterable[TrialT], model: str | None = None) -> list[TrialT]:
     return sorted(complete, key=lambda trial: (-(trial.value or 0.0), _n_parameters(trial), trial.number))
 
 
-def difference_margin(accuracy: float, n_images: int) -> float:
-    """Return the 95 % margin of the difference between two accuracies, each measured on its own images.
-
-    The margin is the normal approximation for two independent proportions.
-
-    Args:
-        accuracy: the accuracy that both are assumed to have, 0 to 1.
-        n_images: number of images behind each accuracy.
-
-    Returns:
-        The margin, 0 to 1. By chance alone, 5 of 100 differences exceed the margin.
-    """
-    return Z95 * math.sqrt(2 * accuracy * (1 - accuracy) / n_images)
-
-
 def count_states(trials: Sequence[TrialRow]) -> dict[str, int]:
     """Count the trials in each state.
 
@@ -224,6 +216,7 @@ def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> L
         for position, (trial, val_accuracy) in enumerate(complete, start=1)
     )
     baseline = next((ranked for ranked in ranking if ranked.trial.origin == BASELINE), None)
+    accuracies = by_model((trial.model, trial.last_accuracy) for trial in trials)
     return Leaderboard(
         ranking=ranking,
         counts=count_states(trials),
@@ -234,6 +227,8 @@ def make_leaderboard(trials: Sequence[TrialRow], *, validation_images: int) -> L
         saved_seconds=sum(map(_saved_seconds, trials)),
         audit=_audit(ranking),
         gain=None if baseline is None else BaselineGain(baseline=baseline, difference=best - baseline.val_accuracy, margin=margin),
+        outlook=look_ahead(accuracies, validation_images),
+        trailing=trailing_models(accuracies, validation_images),
     )
 
 

@@ -164,6 +164,21 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
+def difference_margin(accuracy: float, n_images: int) -> float:
+    """Return the 95 % margin of the difference between two accuracies, each measured on its own images.
+
+    The margin is the normal approximation for two independent proportions.
+
+    Args:
+        accuracy: the accuracy that both are assumed to have, 0 to 1.
+        n_images: number of images behind each accuracy.
+
+    Returns:
+        The margin, 0 to 1. By chance alone, 5 of 100 differences exceed the margin.
+    """
+    return Z95 * math.sqrt(2 * accuracy * (1 - accuracy) / n_images)
+
+
 def mean_over_images(values: NDArray[numpy.float64]) -> Estimate:
     """Return the mean of one value for each image, with its normal 95 % interval.
 

@@ -44,11 +44,11 @@ def run(
         file, workspace, trials=trials, epochs=epochs, seconds=seconds_of(time), workers=workers, retry_failed=retry_failed, engine=engine
     )
     _announce(search)
-    if search.is_spent:
+    if not search.is_spent:
+        run_in_foreground(search)
+    elif not search.has_converged:
         options = [f"--{name}" for name in ("trials", "epochs") if getattr(search.budget, name) is not None]
         note(f"The budget of {search.budget.amount} is spent. {' and '.join(options)} allow{'s' if len(options) == 1 else ''} more.")
-    else:
-        run_in_foreground(search)
     verdict = None if file.finalists is None else _run_finalists(search, workers)
     _print_result(search, verdict, as_json=json)
 
@@ -139,7 +139,10 @@ def _print_result(search: Search, verdict: FinalistsResult | None, *, as_json: b
         budget = search.budget
         more = f"--trials {2 * max(budget.trials, board.total)}" if budget.trials else ""
         more += f" --epochs {2 * budget.epochs}" if budget.epochs else ""
-        say(f"      hpsearch run {name} {more.strip()}    (continues the search)")
+        if search.has_converged:
+            say('The search has ended by itself, because `stop = "auto"` is in [budget]. Without it, the same command goes on.')
+        else:
+            say(f"      hpsearch run {name} {more.strip()}    (continues the search)")
     write_pages(results, search)
     if board.counts["complete"] + board.counts["pruned"] == 0:
         sys.exit(1)

@@ -10,7 +10,7 @@ import optuna
 
 from hpsearch.cli.console import note
 from hpsearch.cli.progress_view import SearchView
-from hpsearch.config.sections import Budget
+from hpsearch.config.sections import Budget, Data
 from hpsearch.formatting import many
 from hpsearch.search.budget import budget_allows_trial
 from hpsearch.search.deletion import LoadedStudy
@@ -41,7 +41,7 @@ def watch_study(name: str, workspace: Workspace) -> None:
     loaded = LoadedStudy(study=study, store=store, paths=workspace.paths.study(name), identity=read_identity(study))
     monitor = StudyMonitor(store, study)
     first = monitor.read_progress()
-    budget = _budget(study)
+    budget, _ = _budget_and_data(study)
     state = _state(first, budget) if first.total else "no trial yet"
     if running := len(first.running):
         state += f", {running} {'is' if running == 1 else 'are'} running"
@@ -82,11 +82,12 @@ def _is_over(study: optuna.Study, progress: Progress) -> bool:
     """Return whether the search is complete. Then no trial runs or waits, and the budget allows no further trial."""
     if progress.finished < progress.total:
         return False
-    budget = _budget(study)
+    budget, data = _budget_and_data(study)
     time_spent = budget.time is not None and read_study(study).seconds_spent >= budget.time
-    return time_spent or not budget_allows_trial(study.get_trials(deepcopy=False), budget)
+    return time_spent or not budget_allows_trial(study.get_trials(deepcopy=False), budget, data.validation_images)
 
 
-def _budget(study: optuna.Study) -> Budget:
-    """Read only the budget of the study. Reading the whole study file might import component files, which are not needed here."""
-    return Budget.model_validate(tomllib.loads(read_study(study).text).get("budget", {}))
+def _budget_and_data(study: optuna.Study) -> tuple[Budget, Data]:
+    """Read two sections of the study file. Reading all of it might import component files, which are not needed here."""
+    sections = tomllib.loads(read_study(study).text)
+    return Budget.model_validate(sections.get("budget", {})), Data.model_validate(sections.get("data", {}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hpsearch.config.components import SELECTORS, TRAINER, Component, Scalar
-from hpsearch.config.sections import Budget
+from hpsearch.config.sections import MIN_TRIALS, MIN_TRIALS_OF_MODEL, Budget
 from hpsearch.config.space import EPOCHS, Parameter, Space
 from hpsearch.config.study_file import StudyFile
 from hpsearch.formatting import many
@@ -83,6 +83,13 @@ def wasted_settings(study: StudyFile, budget: Budget) -> tuple[str, ...]:
             f"({', '.join(falling)}): long trainings are pruned before they show what they can. "
             'kind = "median" compares at equal shares of the epochs.'
         )
+    models = len(study.space.names_of("model"))
+    for setting, is_set, needed in (
+        ("stop", budget.stop is not None, MIN_TRIALS),
+        ("balance", budget.balance == "until_behind", MIN_TRIALS_OF_MODEL * models),
+    ):
+        if is_set and budget.max_trials <= needed:
+            found.append(f"`{setting}` ends nothing: it acts after {needed} trials at the earliest, but the budget is {budget.amount}.")
     trials = budget.min_trials(longest)
     points = study.space.count_points(trials)
     if points < trials:

@@ -102,6 +102,12 @@ class Data(Section):
     train_images: Count | None = Field(default=None, description="number of images to train on, for a quick search; all others by default")
 
 
+MIN_TRIALS = 20
+"""With `stop`, a search does not end before. Fewer trials say too little about further ones."""
+MIN_TRIALS_OF_MODEL = 10
+"""With `balance = "until_behind"`, a model is not behind before. Fewer trials of a model say too little about it."""
+
+
 class Budget(Section):
     """When the search ends. It needs `trials` or `epochs`; whatever is spent first ends it."""
 
@@ -119,8 +125,13 @@ class Budget(Section):
         default=None,
         description="of one trial, over all continuations; then the trial is pruned after its last epoch, or failed if it has none",
     )
-    balance: Literal["model"] | None = Field(
-        default=None, description="the models have the same number of trials, up to a difference of one"
+    stop: Literal["auto"] | None = Field(
+        default=None,
+        description="the search also ends when as many trials again are expected to gain less than the standard error of the best accuracy",
+    )
+    balance: Literal["model", "until_behind"] | None = Field(
+        default=None,
+        description="the models have the same number of trials, up to a difference of one: always, or until a model is clearly behind",
     )
 
     @model_validator(mode="after")

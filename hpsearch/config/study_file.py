@@ -305,7 +305,7 @@ def _check_search(contents: Contents, space: Space) -> None:
         names = ", ".join(parameter.name for parameter in space.conditional[:3])
         hint = 'Use kind = "tpe", or make every parameter unconditional.'
         raise StudyFileError(f"sampler.kind: {kind} would draw conditional parameters ({names}) at random", hint=hint)
-    if balance is not None and len(space.names_of(balance)) < 2:
+    if balance is not None and len(space.names_of("model")) < 2:
         raise StudyFileError("budget.balance: the space has one model only", hint="Remove `balance`.")
 
 

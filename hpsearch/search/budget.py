@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.analysis.outlook import by_model, look_ahead
 from hpsearch.config.sections import Budget
 from hpsearch.config.space import Space
 from hpsearch.errors import StudyStoppedError
 from hpsearch.search.halving import Halving
-from hpsearch.storage.records import TrialKey, counts_towards_budget, is_paused, read_study, trained_epochs
+from hpsearch.search.study_view import value_of
+from hpsearch.storage.records import TrialKey, counts_towards_budget, is_own_trial, is_paused, last_accuracy, read_study, trained_epochs
 
 MAX_EQUAL_FAILURES = 3
 """A run stops after this number of failures in a row at the same place of the code. They come from a bug and not from bad luck."""
@@ -47,21 +49,52 @@ class Clock:
 
 
 def budget_allows_trial(
-    existing: Iterable[FrozenTrial], budget: Budget, space: Space | None = None, halving: Halving | None = None
+    existing: Iterable[FrozenTrial], budget: Budget, n_images: int, space: Space | None = None, halving: Halving | None = None
 ) -> bool:
-    """Return whether the budget of trials and epochs allows one more trial.
+    """Return whether the budget of trials and epochs allows one more trial, and `stop` does not end the search.
 
     Args:
         existing: all trials of the study, in any state.
         budget: the budget.
+        n_images: number of validation images.
         space: the search space. A trial that has not ended counts as if it runs to its last epoch. None if all trials have ended.
         halving: the rule that pauses trials, if any. With it, a trial counts as if it runs until it can next be paused.
 
     Returns:
-        True if there are fewer trials and fewer epochs than the budget has.
+        True if there are fewer trials and fewer epochs than the budget has, and further trials are worth their time.
     """
-    counted = [trial for trial in existing if counts_towards_budget(trial)]
-    return (budget.trials is None or len(counted) < budget.trials) and budget_has_epochs(counted, budget, space, halving)
+    own = [trial for trial in existing if is_own_trial(trial)]
+    return (
+        (budget.trials is None or sum(map(counts_towards_budget, own)) < budget.trials)
+        and budget_has_epochs(own, budget, space, halving)
+        and not (budget.stop == "auto" and gains_little(own, n_images))
+    )
+
+
+def gains_little(existing: Iterable[FrozenTrial], n_images: int) -> bool:
+    """Return whether further trials are expected to gain less than the standard error of the best accuracy.
+
+    Args:
+        existing: trials of the search.
+        n_images: number of validation images.
+
+    Returns:
+        True if a search with `stop = "auto"` ends.
+    """
+    outlook = look_ahead(accuracies_by_model(existing), n_images)
+    return outlook is not None and outlook.is_small
+
+
+def accuracies_by_model(trials: Iterable[FrozenTrial]) -> dict[str, list[float]]:
+    """Return the accuracies that the trials of each model were last seen with.
+
+    Args:
+        trials: trials of the study.
+
+    Returns:
+        The accuracies of the trials that ended or are paused.
+    """
+    return by_model((str(value_of(trial, "model")), last_accuracy(trial)) for trial in trials)
 
 
 def budget_has_epochs(existing: Iterable[FrozenTrial], budget: Budget, space: Space | None = None, halving: Halving | None = None) -> bool:

@@ -18,12 +18,14 @@ from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, T
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from hpsearch.analysis.outlook import trailing_models
 from hpsearch.config.components import Scalar
 from hpsearch.config.distributions import Searched
 from hpsearch.config.sections import Budget, Sampler
 from hpsearch.config.seeds import derive_seed
 from hpsearch.config.space import Space
 from hpsearch.errors import StudyStoppedError
+from hpsearch.search.budget import accuracies_by_model
 from hpsearch.search.failpoints import Failpoint, reached
 from hpsearch.search.halving import Halving
 from hpsearch.search.study_view import TrialsView, one_trial_per_space, trials_with, value_of
@@ -46,16 +48,18 @@ class SpaceSampler(BaseSampler):
         section: the section `[sampler]`.
         budget: the section `[budget]`, of which only `balance` is used.
         seed: the study's seed.
+        n_images: number of validation images.
         accept: returns whether a point is within the limits of the study. If not, another point is drawn.
         halving: the rule that pauses trials, if any. The sampler learns from paused trials as from pruned trials.
     """
 
     def __init__(
-        self, space: Space, section: Sampler, budget: Budget, *, seed: int, accept: Accept, halving: Halving | None = None
+        self, space: Space, section: Sampler, budget: Budget, *, seed: int, n_images: int, accept: Accept, halving: Halving | None = None
     ) -> None:
         self._space = space
         self._section = section
         self._seed = seed
+        self._n_images = n_images
         self._accept = accept
         self._balance = budget.balance
         self._halving = halving
@@ -117,9 +121,9 @@ class SpaceSampler(BaseSampler):
             lambda other: other.number != trial.number and is_own_trial(other),
             show=self._halving.as_sampled if self._halving else lambda other: other,
         )
-        if self._balance and self._balance not in given:
-            given[self._balance] = self._least_tried(others, trial)
-        visible = trials_with(others, self._balance, given[self._balance]) if self._balance else others
+        if self._balance and "model" not in given:
+            given["model"] = self._least_tried(others, trial)
+        visible = trials_with(others, "model", given["model"]) if self._balance else others
         for attempt in range(MAX_DRAWS):
             point = self._space.draw(_Draft(self, visible, trial, given, attempt).value)
             if self._accept(point):
@@ -129,9 +133,11 @@ class SpaceSampler(BaseSampler):
         )
 
     def _least_tried(self, others: TrialsView, trial: FrozenTrial) -> Scalar:
-        balance = str(self._balance)
-        counts = Counter(value_of(other, balance) for other in others.get_trials(deepcopy=False) if counts_towards_budget(other))
-        return min(self._space.names_of(balance), key=lambda name: (counts[name], derive_seed(self._seed, trial.number, name)))
+        trials = others.get_trials(deepcopy=False)
+        counts = Counter(value_of(other, "model") for other in trials if counts_towards_budget(other))
+        trailing = trailing_models(accuracies_by_model(trials), self._n_images) if self._balance == "until_behind" else {}
+        names = [name for name in self._space.names_of("model") if name not in trailing]
+        return min(names, key=lambda name: (counts[name], derive_seed(self._seed, trial.number, name)))
 
     def inner(self, number: int, name: str, attempt: int) -> BaseSampler:
         """Return one of Optuna's samplers, seeded for one draw.

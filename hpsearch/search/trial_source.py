@@ -90,6 +90,7 @@ class SampledTrials:
     """Trials drawn by the study's sampler, up to the budget. This class implements `TrialSource`.
 
     Attributes:
+        n_images: number of validation images.
         halving: the rule that pauses and promotes trials; None if trials are not paused.
         audit: draws the paused trials that are trained to their end when all others are stopped.
     """
@@ -99,6 +100,7 @@ class SampledTrials:
     budget: Budget
     clock: Clock
     seed: int
+    n_images: int
     halving: Halving | None
     audit: Audit
 
@@ -183,7 +185,7 @@ class SampledTrials:
         return self.halving.next_promotion(trials, at_least_one=not self._may_begin(trials))
 
     def _may_begin(self, trials: Sequence[FrozenTrial]) -> bool:
-        return budget_allows_trial(trials, self.budget, self.space, self.halving) and not self._is_time_over()
+        return budget_allows_trial(trials, self.budget, self.n_images, self.space, self.halving) and not self._is_time_over()
 
     def _may_promote(self, trials: Sequence[FrozenTrial]) -> bool:
         """Return whether epochs and time are left. If no trial is complete, the best goes on in any case, so that the search has a result."""

@@ -146,6 +146,7 @@ class TrialRow:
         repeat: in a follow-up study, the repeated configuration and the number of the seed.
         rungs: the measurements inside the first epoch.
         audited_at: how far the trial was when it would have been stopped, in epochs; None if it would not, or if it was stopped.
+        last_accuracy: the accuracy that an ended or paused trial was last seen with, 0 to 1.
     """
 
     number: int
@@ -166,6 +167,7 @@ class TrialRow:
     repeat: tuple[str, int] | None = None
     rungs: tuple[Rung, ...] = ()
     audited_at: float | None = None
+    last_accuracy: float | None = None
 
     @classmethod
     def from_trial(cls, trial: FrozenTrial) -> TrialRow:
@@ -207,6 +209,7 @@ class TrialRow:
             repeat=repeat_of(trial),
             rungs=tuple(read_rungs(trial)),
             audited_at=None if TrialKey.AUDIT not in attrs else float(attrs[TrialKey.AUDIT]),
+            last_accuracy=last_accuracy(trial),
         )
 
     @property
@@ -453,6 +456,24 @@ def trained_epochs(trial: FrozenTrial) -> float:
         The number of its epochs, or the share of the first epoch.
     """
     return len(trial.intermediate_values) or max((rung["share"] for rung in trial.user_attrs.get(TrialKey.RUNGS, ())), default=0)
+
+
+def last_accuracy(trial: FrozenTrial) -> float | None:
+    """Return the validation accuracy that a trial was last seen with.
+
+    Args:
+        trial: a trial with its intermediate values.
+
+    Returns:
+        The accuracy, 0 to 1; None if the trial runs, waits, failed or was not measured. A paused trial was measured.
+    """
+    if not (is_paused(trial) or trial.state in (TrialState.COMPLETE, TrialState.PRUNED)):
+        return None
+    if (value := single_value(trial)) is not None:
+        return value
+    if trial.intermediate_values:
+        return trial.intermediate_values[max(trial.intermediate_values)]
+    return next((rung.val_accuracy for rung in reversed(read_rungs(trial))), None)
 
 
 def counts_towards_budget(trial: FrozenTrial) -> bool:

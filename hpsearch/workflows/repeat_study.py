@@ -197,7 +197,9 @@ def follow_up_file(file: StudyFile, plan: Plan) -> StudyFile:
     return replace(
         file,
         name=f"{file.name}.{plan.kind}",
-        budget=file.budget.model_copy(update={"trials": plan.max_runs, "epochs": None, "time": None, "trial_time": None, "balance": None}),
+        budget=file.budget.model_copy(
+            update={"trials": plan.max_runs, "epochs": None, "time": None, "trial_time": None, "balance": None, "stop": None}
+        ),
         sampler=Sampler(kind="random"),
         pruner=Pruner(kind="none"),
         baselines=(),

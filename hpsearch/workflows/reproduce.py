@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from hpsearch.analysis.leaderboard import difference_margin
+from hpsearch.analysis.metrics import difference_margin
 from hpsearch.config.best_config import BestConfig
 from hpsearch.config.components import Catalog
 from hpsearch.config.epoch import Epoch

@@ -16,7 +16,7 @@ import optuna
 from hpsearch.config.sections import Budget
 from hpsearch.config.study_file import StudyFile
 from hpsearch.errors import LeaseLostError, StudyNotFoundError
-from hpsearch.search.budget import budget_allows_trial
+from hpsearch.search.budget import budget_allows_trial, gains_little
 from hpsearch.search.claim import end_hung, record_death, requeue_interrupted
 from hpsearch.search.deletion import LoadedStudy
 from hpsearch.search.ray_pool import RayEngine, RayWorkerPool
@@ -160,7 +160,13 @@ class Search:
         """Whether no trial waits or runs, and the budget allows no new trial."""
         trials = self.study.get_trials(deepcopy=False)
         ended = all(trial.state.is_finished() or not is_own_trial(trial) for trial in trials)
-        return ended and not budget_allows_trial(trials, self.budget, self.file.space)
+        return ended and not budget_allows_trial(trials, self.budget, self.file.data.validation_images, self.file.space)
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether `stop = "auto"` has ended the search."""
+        trials = filter(is_own_trial, self.study.get_trials(deepcopy=False))
+        return self.budget.stop == "auto" and gains_little(trials, self.file.data.validation_images)
 
     def _write_seconds(self, run: str, seconds: float) -> None:
         self.loaded.require_exists()

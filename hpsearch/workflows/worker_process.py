@@ -161,7 +161,8 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
 
     # A trial that the user asked for by its number is trained to its end.
     halving = Halving.of(file.pruner, file.space) if only_trial is None else None
-    study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, accept=accept, halving=halving)
+    n_images = file.data.validation_images
+    study.sampler = SpaceSampler(file.space, file.sampler, search.budget, seed=file.seed, n_images=n_images, accept=accept, halving=halving)
     audit = Audit(share=file.pruner.audit or 0.0, seed=file.seed)
     study.pruner = make_pruner(file.pruner, file.space)
     source: TrialSource
@@ -169,7 +170,14 @@ def make_worker(search: Search, trainer: Trainer, *, clock: Clock, stop: StopReq
         source = repeated_trials(study, file)
     else:
         source = SampledTrials(
-            study=study, space=file.space, budget=search.budget, clock=clock, seed=file.seed, halving=halving, audit=audit
+            study=study,
+            space=file.space,
+            budget=search.budget,
+            clock=clock,
+            seed=file.seed,
+            n_images=n_images,
+            halving=halving,
+            audit=audit,
         )
     paths = search.workspace.paths.study(file.name)
     stop_called = _stop_called(study)

@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpsearch.analysis.leaderboard import difference_margin, make_leaderboard, rank
-from hpsearch.analysis.metrics import wilson_interval
+from hpsearch.analysis.leaderboard import make_leaderboard, rank
+from hpsearch.analysis.metrics import difference_margin, wilson_interval
 from hpsearch.config.space_parser import configure
 from hpsearch.storage.records import TrialKey, TrialRow
 from tests.support.fake_trainer import fake_epoch

@@ -76,6 +76,13 @@ def test_a_space_smaller_than_the_budget_is_counted(study_file: Callable[..., St
     )
 
 
+def test_settings_that_can_only_act_after_the_budget_are_named(study_file: Callable[..., StudyFile]) -> None:
+    for trials, setting in ((20, {"stop": "auto"}), (20, {"balance": "until_behind"})):
+        (warning,) = wasted_settings(study_file(), Budget.model_validate({"trials": trials, **setting}))
+        assert warning.startswith(f"`{next(iter(setting))}` ends nothing: it acts after 20 trials at the earliest, but the budget is 20 ")
+        assert wasted_settings(study_file(), Budget.model_validate({"trials": trials + 1, **setting})) == ()
+
+
 @pytest.mark.parametrize(
     ("kind", "schedule", "epochs", "warns"),
     [

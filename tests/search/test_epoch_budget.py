@@ -123,15 +123,15 @@ def test_trials_that_have_not_ended_count_as_if_they_run_to_their_end(
     study_file: Callable[..., StudyFile], trials: Sequence[FrozenTrial], counted: int
 ) -> None:
     space = study_file().space
-    assert budget_allows_trial(trials, Budget(epochs=counted + 1), space)
-    assert counted == 0 or not budget_allows_trial(trials, Budget(epochs=counted), space)
-    assert budget_allows_trial(trials, Budget(trials=9), space)
-    assert not budget_allows_trial(trials, Budget(trials=max(1, len(trials))), space) or not trials
+    assert budget_allows_trial(trials, Budget(epochs=counted + 1), 1000, space)
+    assert counted == 0 or not budget_allows_trial(trials, Budget(epochs=counted), 1000, space)
+    assert budget_allows_trial(trials, Budget(trials=9), 1000, space)
+    assert not budget_allows_trial(trials, Budget(trials=max(1, len(trials))), 1000, space) or not trials
 
 
 def test_failures_without_an_epoch_end_too(study_file: Callable[..., StudyFile]) -> None:
     failed = [trial(TrialState.FAIL, 0) for _ in range(5)]
-    assert not budget_allows_trial(failed, Budget(epochs=5), study_file().space)
+    assert not budget_allows_trial(failed, Budget(epochs=5), 1000, study_file().space)
 
 
 def test_a_budget_suffices_for_the_longest_trials(study_file: Callable[..., StudyFile]) -> None:

@@ -270,7 +270,7 @@ def test_a_sampler_learns_from_a_paused_trial_as_from_a_pruned_one(
 
     monkeypatch.setattr(RandomSampler, "infer_relative_search_space", infer)
     search.study.sampler = SpaceSampler(
-        search.file.space, search.file.sampler, Budget(trials=50), seed=3, accept=lambda _: True, halving=halving
+        search.file.space, search.file.sampler, Budget(trials=50), seed=3, n_images=1000, accept=lambda _: True, halving=halving
     )
     paused = {row.number: row for row in read_trials(search.study) if row.state == "paused"}
     trial = optuna.Trial(search.study, search.study._storage.create_new_trial(search.study._study_id))

@@ -39,7 +39,7 @@ class CutTrial:
 
 def _study(file: StudyFile, accept: Callable[..., bool] = lambda values: True, **kind: object) -> optuna.Study:
     section = Sampler(**kind) if kind else file.sampler  # type: ignore[arg-type]
-    sampler = SpaceSampler(file.space, section, file.budget, seed=file.seed, accept=accept)
+    sampler = SpaceSampler(file.space, section, file.budget, seed=file.seed, n_images=1000, accept=accept)
     return optuna.create_study(direction="maximize", sampler=sampler)
 
 
@@ -91,7 +91,7 @@ def test_a_trial_killed_between_two_draws_draws_the_same_again(study_file: Calla
             file.space.sample(CutTrial(trial, draws))  # type: ignore[arg-type]
         study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         # Another process continues it, with a new sampler.
-        study.sampler = SpaceSampler(file.space, file.sampler, file.budget, seed=file.seed, accept=lambda values: True)
+        study.sampler = SpaceSampler(file.space, file.sampler, file.budget, seed=file.seed, n_images=1000, accept=lambda values: True)
         again = study.ask()
         file.space.sample(again)
         assert again.number == trial.number
@@ -151,7 +151,9 @@ def test_sampling_prints_no_warning(study_file: Callable[..., StudyFile]) -> Non
 
 def test_startup_trials_are_shared_between_the_models(study_file: Callable[..., StudyFile]) -> None:
     file = study_file()
-    sampler = SpaceSampler(file.space, Sampler(startup_trials=12), Budget(trials=60, balance="model"), seed=1, accept=lambda values: True)
+    sampler = SpaceSampler(
+        file.space, Sampler(startup_trials=12), Budget(trials=60, balance="model"), seed=1, n_images=1000, accept=lambda values: True
+    )
     assert sampler.inner(0, "", 0)._n_startup_trials == 6  # type: ignore[attr-defined]
 
 

@@ -83,7 +83,7 @@ def search_sentences(study: StudyResults) -> Iterator[Paragraph]:
     board = study.board
     assert board.best is not None, "the caller looked"
     yield Paragraph(text=winner(study, board.best), kind="lead")
-    yield from paragraphs([rivals(study, board.best), _gain(study), _cost(study)])
+    yield from paragraphs([rivals(study, board.best), _gain(study), *_prospects(study), _cost(study)])
     if all(ranked.trial.end.get("diverged") for ranked in board.ranking):
         text = "Every complete trial diverged: its loss was not finite. Lower learning rates may help."
         yield Paragraph(text=text, kind="warning")
@@ -196,6 +196,20 @@ def _gain(study: StudyResults) -> str:
         f"Gain over the baseline (trial {baseline.trial.number}), a {baseline.trial.model} with {100 * baseline.val_accuracy:.2f} %: "
         f"{100 * gain.difference:+.2f} ± {100 * gain.margin:.2f} points.{chance}"
     )
+
+
+def _prospects(study: StudyResults) -> Iterator[str]:
+    for each in study.board.trailing.values():
+        ended = f" The other trials went to {each.leader}." if each.leader_trials > each.trials + 1 else ""
+        yield (
+            f"{each.model} is clearly behind {each.leader}: the best of its {each.trials} trials has {100 * each.best:.2f} %, and as many "
+            f"again would be expected to add {100 * each.gain:.2f} points. The best {each.leader} has {100 * each.leader_best:.2f} %.{ended}"
+        )
+    if (outlook := study.board.outlook) is not None:
+        yield (
+            f"As many trials again would be expected to raise the best accuracy by about {100 * outlook.gain:.2f} points, "
+            f"{'less' if outlook.is_small else 'more'} than its standard error of {100 * outlook.error:.2f} points."
+        )
 
 
 def comparability(studies: Sequence[StudyResults]) -> Iterator[Block]:
