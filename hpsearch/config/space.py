@@ -113,11 +113,13 @@ class Space:
         setters = [parameter for parameter in self.parameters if (parameter.owner, parameter.option) == EPOCHS]
         if found := [int(params[parameter.name]) for parameter in setters if parameter.name in params]:
             return found[0]
-        try:
-            values = self.draw(lambda name, _: params[name])
-        except KeyError:
-            return self.max_epochs
-        return next((int(values[parameter.name]) for parameter in setters if parameter.name in values), self.config({}, seed=0).epochs)
+        if any(parameter.when or isinstance(parameter.distribution, Searched) for parameter in setters):
+            try:
+                values = self.draw(lambda name, _: params[name])
+            except KeyError:
+                return self.max_epochs
+            setters = [parameter for parameter in setters if parameter.name in values]
+        return int(setters[0].distribution.listed[0] if setters else self.config({}, seed=0).epochs)
 
     def possible_values(self, option: tuple[Owner, str], model: str) -> tuple[Scalar, ...]:
         """Return the values that an option of the trainer can have in trials of a model.

@@ -7,6 +7,7 @@ Run as a script, this module is the command `hpsearch` with the fake trainer, an
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -53,10 +54,10 @@ def fake_epoch(config: TrainConfig, number: int, **changes: object) -> Epoch:
 def train(config: TrainConfig, checkpoint: Path, owner: str, rungs: Sequence[float] = ()) -> Iterator[Epoch | Rung]:
     """Yield the rungs and the epochs of a training; the checkpoint holds how many epochs are done, or which share of the first."""
     done = json.loads(checkpoint.read_text())["epochs"] if checkpoint.exists() else 0
-    for position in (*rungs, *range(1, config.epochs + 1)):
+    for before, position in itertools.pairwise((0, *rungs, *range(1, config.epochs + 1))):
         if position > done:
             log_epoch(config, position)
-            time.sleep(float(os.environ.get(EPOCH_SECONDS, "0")) * min(position, 1))
+            time.sleep(float(os.environ.get(EPOCH_SECONDS, "0")) * (position - before))
             temporary = checkpoint.with_suffix(f".{os.getpid()}")
             temporary.write_text(json.dumps({"epochs": position, "owner": owner}))
             temporary.replace(checkpoint)
