@@ -44,6 +44,8 @@ from hpsearch.storage.records import TrialKey
 MAX_EPOCHS = 300
 """A replay that has not found a good configuration after this number of epochs counts as "never"."""
 WITHIN = (0.002, 0.001)
+AFTER = (50, 100, 200)
+"""Epochs after which the table says how far the named configuration is behind the best."""
 CHANCE = 0.1
 """Accuracy before the first step. Between two measurements, accuracy and time are interpolated."""
 
@@ -335,10 +337,17 @@ METHODS: dict[str, Make] = {
 
 @dataclass
 class Found:
-    """What one replay needed: for each of `WITHIN`, epochs and seconds; infinity if it found nothing so good."""
+    """What one replay needed, and what it had named.
+
+    Attributes:
+        epochs: for each of `WITHIN`; infinity if it found nothing so good.
+        seconds: the same.
+        behind: for each of `AFTER`, how far the true mean of the named configuration is behind the best, 0 to 1.
+    """
 
     epochs: list[float] = field(default_factory=lambda: [math.inf] * len(WITHIN))
     seconds: list[float] = field(default_factory=lambda: [math.inf] * len(WITHIN))
+    behind: list[float] = field(default_factory=list)
 
 
 def replay(task: tuple[str, str, int, int]) -> Found:
@@ -360,7 +369,7 @@ def replay(task: tuple[str, str, int, int]) -> Found:
         lasts = measured(job.run, following)[1] - measured(job.run, job.at)[1]
         heapq.heappush(events, (now + lasts, next(counter), following, job))
 
-    while spent < MAX_EPOCHS and math.inf in found.epochs:
+    while spent < MAX_EPOCHS and (math.inf in found.epochs or len(found.behind) < len(AFTER)):
         while idle and (begun := method.next_job()) is not None:
             idle -= 1
             train(begun)
@@ -368,6 +377,7 @@ def replay(task: tuple[str, str, int, int]) -> Found:
             break
         now, _, position, job = heapq.heappop(events)
         spent += position - job.at
+        found.behind += [best - named[1]] * (sum(spent > after for after in AFTER) - len(found.behind))
         job.store(position)
         if job.at < job.point.epochs:
             if method.goes_on(job):
@@ -381,16 +391,17 @@ def replay(task: tuple[str, str, int, int]) -> Found:
                 if best - named[1] <= within and math.isinf(found.epochs[index]):
                     found.epochs[index], found.seconds[index] = spent, now
         idle += 1
+    found.behind += [best - named[1]] * (len(AFTER) - len(found.behind))  # it had nothing left to train
     return found
 
 
-def quartiles(values: Sequence[float]) -> str:
+def quartiles(values: Sequence[float], decimals: int = 0) -> str:
     low, middle, high = (sorted(values)[round(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
-    return f"{shown(middle)} ({shown(low)} to {shown(high)})"
+    return f"{shown(middle, decimals)} ({shown(low, decimals)} to {shown(high, decimals)})"
 
 
-def shown(value: float) -> str:
-    return "never" if math.isinf(value) else f"{value:,.0f}"
+def shown(value: float, decimals: int) -> str:
+    return "never" if math.isinf(value) else f"{value:,.{decimals}f}"
 
 
 def main() -> int:
@@ -405,17 +416,17 @@ def main() -> int:
         points = table(space)
         print(f"\n{space}: {len(points)} points, best true mean {max(point.truth for point in points):.4f}; ", end="")
         print(f"{options.replays} replays, {options.workers} workers; medians and quartiles\n")
-        print(
-            "| method | " + " | ".join(f"{what} to {100 * within:.1f} points" for within in WITHIN for what in ("epochs", "seconds")) + " |"
-        )
-        print("|---|" + "---|" * 2 * len(WITHIN), flush=True)
+        titles = [f"{what} to {100 * within:.1f} points" for within in WITHIN for what in ("epochs", "seconds")]
+        titles += [f"points behind after {after} epochs" for after in AFTER]
+        print("| method | " + " | ".join(titles) + " |\n|---|" + "---|" * len(titles), flush=True)
         with multiprocessing.Pool(options.processes) as pool:
             for name in METHODS:
                 if options.only.lower() in name.lower():
                     found = pool.map(replay, [(name, space, seed, options.workers) for seed in range(options.replays)], chunksize=1)
-                    columns = (
+                    columns = [
                         quartiles([getattr(each, what)[n] for each in found]) for n in range(len(WITHIN)) for what in ("epochs", "seconds")
-                    )
+                    ]
+                    columns += [quartiles([100 * each.behind[n] for each in found], decimals=2) for n in range(len(AFTER))]
                     print(f"| {name} | " + " | ".join(columns) + " |", flush=True)
     return 0
 
