@@ -1,7 +1,7 @@
 """What further trials are expected to bring, and which models are clearly behind. Both come from the accuracies of the trials so far.
 
-A search is asked what its last doubling has brought: the best of all trials, compared with the best that half of them would have found on
-average. Later doublings bring less, so this is more likely too much than too little (benchmarks/LOG.md has the figures).
+The estimate is what the last doubling has brought: the accuracy of the best trial minus the mean accuracy of the best in a random half of
+the trials. Later doublings bring less, so the estimate is more likely too high than too low (benchmarks/LOG.md has the figures).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def gain_of_doubling(accuracies: Sequence[float]) -> float:
     best_of_half, chance = 0.0, half / n  # that the half has this value, and no better one
     for rank, value in enumerate(falling[: n - half + 1], start=1):
         best_of_half += chance * value
-        chance *= (n - rank - half + 1) / max(n - rank, 1)
+        chance *= (n - rank - half + 1) / max(n - rank, 1)  # `max`, because two values leave nothing to divide by at the end
     return falling[0] - best_of_half
 
 
@@ -115,8 +115,8 @@ def trailing_models(accuracies: Mapping[str, Sequence[float]], n_images: int) ->
         n_images: number of validation images.
 
     Returns:
-        By name, each model with at least `MIN_TRIALS_OF_MODEL` trials whose best accuracy, with what as many trials again are expected to
-        add, is behind that of a model with as many trials by more than chance explains.
+        The trailing models by name. As many trials again would not be expected to bring them to the best accuracy of the leading model,
+        within what chance explains. A model with fewer than `MIN_TRIALS_OF_MODEL` trials neither leads nor trails.
     """
     tried = {model: values for model, values in accuracies.items() if len(values) >= MIN_TRIALS_OF_MODEL}
     leader = max(tried, key=lambda model: max(tried[model]), default="")
