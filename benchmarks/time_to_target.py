@@ -155,7 +155,7 @@ def train_by_hand(values: Values, seed: int, report: Report) -> float:
 
     from hpsearch.training.factory import build_model, build_optimizer, build_schedule
 
-    config = study_file().space.config(values, seed=0)
+    config = config_of(values, 0)
     training, validation = datasets(seed, flip=config.flip)
     model = build_model(config, (1, 28, 28), 10)
     optimizer = build_optimizer(config, model)
