@@ -122,7 +122,7 @@ class SpaceSampler(BaseSampler):
             show=self._halving.as_sampled if self._halving else lambda other: other,
         )
         if self._balance and "model" not in given:
-            given["model"] = self._least_tried(others, trial)
+            given["model"] = self._next_model(others, trial)
         visible = trials_with(others, "model", given["model"]) if self._balance else others
         for attempt in range(MAX_DRAWS):
             point = self._space.draw(_Draft(self, visible, trial, given, attempt).value)
@@ -132,7 +132,7 @@ class SpaceSampler(BaseSampler):
             f"none of {MAX_DRAWS} draws had at most limits.parameters", hint="Raise the limit, or narrow the space to smaller models."
         )
 
-    def _least_tried(self, others: TrialsView, trial: FrozenTrial) -> Scalar:
+    def _next_model(self, others: TrialsView, trial: FrozenTrial) -> Scalar:
         trials = others.get_trials(deepcopy=False)
         counts = Counter(value_of(other, "model") for other in trials if counts_towards_budget(other))
         trailing = trailing_models(accuracies_by_model(trials), self._n_images) if self._balance == "until_behind" else {}
