@@ -88,7 +88,9 @@ def wasted_settings(study: StudyFile, budget: Budget) -> tuple[str, ...]:
         ("stop", budget.stop is not None, MIN_TRIALS),
         ("balance", budget.balance == "until_behind", MIN_TRIALS_OF_MODEL * models),
     ):
-        if is_set and budget.max_trials <= needed:
+        # Trials that asha pauses inside their first epoch make the number of trials unknown.
+        most = budget.trials if pruner.kind == "asha" else budget.max_trials
+        if is_set and most is not None and most <= needed:
             found.append(f"`{setting}` ends nothing: it acts after {needed} trials at the earliest, but the budget is {budget.amount}.")
     trials = budget.min_trials(longest)
     points = study.space.count_points(trials)

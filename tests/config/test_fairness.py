@@ -81,6 +81,8 @@ def test_settings_that_can_only_act_after_the_budget_are_named(study_file: Calla
         (warning,) = wasted_settings(study_file(), Budget.model_validate({"trials": trials, **setting}))
         assert warning.startswith(f"`{next(iter(setting))}` ends nothing: it acts after 20 trials at the earliest, but the budget is 20 ")
         assert wasted_settings(study_file(), Budget.model_validate({"trials": trials + 1, **setting})) == ()
+        pausing = replace(study_file(), pruner=Pruner(kind="asha"))
+        assert wasted_settings(pausing, Budget.model_validate({"epochs": trials, **setting})) == ()
 
 
 @pytest.mark.parametrize(
